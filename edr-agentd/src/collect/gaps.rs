@@ -1,0 +1,80 @@
+//! What a tick missed, merged and bounded.
+
+use std::collections::BTreeMap;
+
+use edr_wire::Bytes;
+use edr_wire::snapshot::{Gap, GapReason};
+
+/// Distinct gaps kept of one tick; what goes beyond is counted in one last gap.
+const GAPS_MAX: usize = 1_000;
+
+/// Collects gaps; alike ones (source, field, reason) become one with a count, so that a host cannot fill a snapshot
+/// with them.
+#[derive(Debug, Default)]
+pub struct Gaps {
+    merged: BTreeMap<(&'static str, Bytes, GapReason), Gap>,
+    beyond: u64,
+}
+
+impl Gaps {
+    /// Records that `field` of `source` was missed; `detail` is kept from the first of its kind, `pid` while there is one.
+    pub fn add(&mut self, source: &'static str, pid: Option<u32>, field: &[u8], reason: GapReason, detail: &str) {
+        let room = self.merged.len() < GAPS_MAX;
+        match self.merged.entry((source, Bytes::from(field), reason)) {
+            std::collections::btree_map::Entry::Occupied(mut known) => {
+                let gap = known.get_mut();
+                gap.count += 1;
+                if gap.pid != pid {
+                    gap.pid = None;
+                }
+            }
+            std::collections::btree_map::Entry::Vacant(free) if room => {
+                free.insert(Gap {
+                    source: source.to_owned(),
+                    pid,
+                    field: Bytes::from(field),
+                    reason,
+                    count: 1,
+                    detail: detail.to_owned(),
+                });
+            }
+            std::collections::btree_map::Entry::Vacant(_) => self.beyond += 1,
+        }
+    }
+
+    /// The gaps so far, in a stable order; this is empty afterwards.
+    pub fn take(&mut self) -> Vec<Gap> {
+        let mut gaps: Vec<Gap> = std::mem::take(&mut self.merged).into_values().collect();
+        let beyond = std::mem::take(&mut self.beyond);
+        if beyond > 0 {
+            gaps.push(Gap {
+                source: "gaps".to_owned(),
+                reason: GapReason::TooLong,
+                count: beyond,
+                detail: format!("more than {GAPS_MAX} distinct gaps"),
+                ..Gap::default()
+            });
+        }
+        gaps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alike_gaps_become_one_and_their_number_is_bounded() {
+        let mut gaps = Gaps::default();
+        gaps.add("files", Some(1), b"fd", GapReason::Denied, "EACCES");
+        gaps.add("files", Some(2), b"fd", GapReason::Denied, "EACCES");
+        for n in 0..2 * GAPS_MAX {
+            gaps.add("processes", None, n.to_string().as_bytes(), GapReason::Gone, "");
+        }
+        let taken = gaps.take();
+        assert_eq!(taken.len(), GAPS_MAX + 1);
+        assert_eq!((taken[0].count, taken[0].pid), (2, None));
+        assert_eq!(taken.iter().map(|gap| gap.count).sum::<u64>(), 2 + 2 * GAPS_MAX as u64);
+        assert!(gaps.take().is_empty());
+    }
+}

@@ -1,0 +1,12 @@
+//! Sources: what one tick reads from the host.
+//!
+//! Each source has a reader that is opened once and read at every tick. A reader returns what it got and records in
+//! [`Gaps`] what it missed; it never fails the tick. It knows nothing of frames, of the spool or of Kafka.
+
+mod gaps;
+pub mod host;
+pub mod processes;
+pub mod psad;
+pub mod sockets;
+
+pub use gaps::Gaps;

@@ -1,0 +1,3 @@
+//! `edr-agentd`
+pub mod collect;
+pub mod errno;

@@ -1,0 +1,2 @@
+//! `edr-collectd`
+pub mod query;

@@ -1,0 +1,210 @@
+//! Walking msgpack without building anything: how long a value is, how deep, how many elements, and where rows start.
+//!
+//! Every decode starts here, because a decoder that builds values believes lengths: five bytes can claim an array of
+//! 2^32 entries, and 10 MB of nils become 390 MB of values. This walk holds a stack of at most [`DEPTH_MAX`] numbers.
+
+use crate::limits::{DEPTH_MAX, ELEMENTS_MAX};
+
+/// Why bytes are not one acceptable msgpack value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ScanError {
+    /// The value goes on where the bytes end.
+    #[error("msgpack ends in the middle of a value, at byte {at}")]
+    Cut {
+        /// Where.
+        at: usize,
+    },
+    /// The byte 0xc1 stands where a value must start.
+    #[error("byte 0xc1 at {at} starts no msgpack value")]
+    Reserved {
+        /// Where.
+        at: usize,
+    },
+    /// Deeper than [`DEPTH_MAX`].
+    #[error("msgpack nested deeper than {DEPTH_MAX}, at byte {at}")]
+    TooDeep {
+        /// Where.
+        at: usize,
+    },
+    /// More elements than [`ELEMENTS_MAX`].
+    #[error("msgpack of more than {ELEMENTS_MAX} elements")]
+    TooMany,
+    /// An array longer than its place allows.
+    #[error("{what}: {count} entries, {max} are allowed")]
+    TooLong {
+        /// Which list.
+        what: &'static str,
+        /// Entries it claims.
+        count: usize,
+        /// Entries allowed.
+        max: usize,
+    },
+    /// Something else than expected.
+    #[error("{what} expected at byte {at}")]
+    Unexpected {
+        /// What should be there.
+        what: &'static str,
+        /// Where.
+        at: usize,
+    },
+}
+
+/// The kind of the value that starts at some place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Head {
+    /// A value without others inside; its end is known.
+    Leaf,
+    /// An array of so many values.
+    Array(usize),
+    /// A map of so many pairs.
+    Map(usize),
+}
+
+/// A place in msgpack bytes, and how many elements were passed.
+#[derive(Debug)]
+pub(crate) struct Cursor<'a> {
+    bytes: &'a [u8],
+    pub(crate) at: usize,
+    elements: usize,
+}
+
+impl<'a> Cursor<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0, elements: 0 }
+    }
+
+    /// Passes over the head of the next value, and over all of it when it is a leaf.
+    pub(crate) fn head(&mut self) -> Result<Head, ScanError> {
+        self.elements += 1;
+        if self.elements > ELEMENTS_MAX {
+            return Err(ScanError::TooMany);
+        }
+        let start = self.at;
+        let marker = self.take(1)?[0];
+        let leaf = |cursor: &mut Self, len: usize| cursor.take(len).map(|_| Head::Leaf);
+        match marker {
+            0x00..=0x7f | 0xc0 | 0xc2 | 0xc3 | 0xe0..=0xff => Ok(Head::Leaf),
+            0x80..=0x8f => Ok(Head::Map(usize::from(marker & 0x0f))),
+            0x90..=0x9f => Ok(Head::Array(usize::from(marker & 0x0f))),
+            0xa0..=0xbf => leaf(self, usize::from(marker & 0x1f)),
+            0xc1 => Err(ScanError::Reserved { at: start }),
+            0xc4 | 0xd9 => self.number(1).and_then(|len| leaf(self, len)),
+            0xc5 | 0xda => self.number(2).and_then(|len| leaf(self, len)),
+            0xc6 | 0xdb => self.number(4).and_then(|len| leaf(self, len)),
+            0xc7 => self.number(1).and_then(|len| leaf(self, len + 1)),
+            0xc8 => self.number(2).and_then(|len| leaf(self, len + 1)),
+            0xc9 => self.number(4).and_then(|len| leaf(self, len + 1)),
+            0xcc | 0xd0 => leaf(self, 1),
+            0xcd | 0xd1 => leaf(self, 2),
+            0xca | 0xce | 0xd2 => leaf(self, 4),
+            0xcb | 0xcf | 0xd3 => leaf(self, 8),
+            0xd4..=0xd8 => leaf(self, 1 + (1 << (marker - 0xd4))),
+            0xdc => self.number(2).map(Head::Array),
+            0xdd => self.number(4).map(Head::Array),
+            0xde => self.number(2).map(Head::Map),
+            0xdf => self.number(4).map(Head::Map),
+        }
+    }
+
+    /// Passes over one whole value, `depth` levels below the root.
+    pub(crate) fn skip(&mut self, depth: usize) -> Result<(), ScanError> {
+        // Values still to come at each open level. No recursion: a debug build's stack is not the limit.
+        let mut open = [0_usize; DEPTH_MAX + 1];
+        let mut level = 0;
+        open[0] = 1;
+        loop {
+            while open[level] == 0 {
+                if level == 0 {
+                    return Ok(());
+                }
+                level -= 1;
+            }
+            open[level] -= 1;
+            let at = self.at;
+            let inside = match self.head()? {
+                Head::Leaf => continue,
+                Head::Array(len) => len,
+                Head::Map(len) => len.saturating_mul(2),
+            };
+            level += 1;
+            if level + depth > DEPTH_MAX {
+                return Err(ScanError::TooDeep { at });
+            }
+            open[level] = inside;
+        }
+    }
+
+    /// The next value, which must be a string.
+    pub(crate) fn text(&mut self) -> Result<&'a str, ScanError> {
+        let at = self.at;
+        let unexpected = ScanError::Unexpected { what: "a string", at };
+        let header = match self.bytes.get(at) {
+            Some(0xa0..=0xbf) => 1,
+            Some(0xd9) => 2,
+            Some(0xda) => 3,
+            Some(0xdb) => 5,
+            Some(_) => return Err(unexpected),
+            None => return Err(ScanError::Cut { at }),
+        };
+        self.head()?;
+        std::str::from_utf8(&self.bytes[at + header..self.at]).map_err(|_| unexpected)
+    }
+
+    /// True when nothing is left.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.at == self.bytes.len()
+    }
+
+    fn number(&mut self, len: usize) -> Result<usize, ScanError> {
+        Ok(self.take(len)?.iter().fold(0, |number, &byte| number << 8 | usize::from(byte)))
+    }
+
+    fn take(&mut self, len: usize) -> Result<&'a [u8], ScanError> {
+        let end = self.at.checked_add(len).filter(|&end| end <= self.bytes.len());
+        let end = end.ok_or(ScanError::Cut { at: self.bytes.len() })?;
+        let taken = &self.bytes[self.at..end];
+        self.at = end;
+        Ok(taken)
+    }
+}
+
+/// The length of the one msgpack value that `bytes` start with.
+pub(crate) fn value_len(bytes: &[u8]) -> Result<usize, ScanError> {
+    let mut cursor = Cursor::new(bytes);
+    cursor.skip(0)?;
+    Ok(cursor.at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_claimed_length_costs_nothing() {
+        let claim = [0xdd, 0xff, 0xff, 0xff, 0xff];
+        assert_eq!(value_len(&claim), Err(ScanError::Cut { at: 5 }));
+        assert_eq!(value_len(&[0xdf, 0xff, 0xff, 0xff, 0xff]), Err(ScanError::Cut { at: 5 }));
+        assert_eq!(value_len(&[0xc6, 0xff, 0xff, 0xff, 0xff]), Err(ScanError::Cut { at: 5 }));
+    }
+
+    #[test]
+    fn depth_and_count_are_bounded() {
+        let deep = vec![0x91; 100_000];
+        assert!(matches!(value_len(&deep), Err(ScanError::TooDeep { .. })));
+        let mut nils = vec![0xdd, 0x00, 0x98, 0x96, 0x80];
+        nils.resize(10_000_005, 0xc0);
+        assert_eq!(value_len(&nils), Err(ScanError::TooMany));
+        let at_the_limit = [vec![0x91; DEPTH_MAX], vec![0xc0]].concat();
+        assert_eq!(value_len(&at_the_limit), Ok(DEPTH_MAX + 1));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            if let Ok(len) = value_len(&bytes) {
+                prop_assert!(len <= bytes.len() && len > 0);
+            }
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Encoding a snapshot from rows that may be encoded already.
+
+use serde::Serialize;
+
+use super::{Agent, Gap, Host, Packet, Position, Psad, Reread, SCHEMA, Time};
+
+/// Rows of one list, each encoded on its own: a row taken over from the snapshot before is its bytes, copied.
+#[derive(Debug, Clone, Default)]
+pub struct Rows {
+    bytes: Vec<u8>,
+    count: u32,
+}
+
+impl Rows {
+    /// Encodes one more row.
+    pub fn push<T: Serialize>(&mut self, row: &T) {
+        write_named(&mut self.bytes, row);
+        self.count += 1;
+    }
+
+    /// Takes over one row that an earlier [`encode_row`] made.
+    pub fn push_encoded(&mut self, row: &[u8]) {
+        self.bytes.extend_from_slice(row);
+        self.count += 1;
+    }
+
+    /// How many rows.
+    pub fn len(&self) -> usize {
+        self.count as usize
+    }
+
+    /// No row yet.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Bytes of all rows.
+    pub fn byte_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Forgets the rows and keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.count = 0;
+    }
+}
+
+impl<T: Serialize> FromIterator<T> for Rows {
+    fn from_iter<I: IntoIterator<Item = T>>(rows: I) -> Self {
+        let mut all = Self::default();
+        for row in rows {
+            all.push(&row);
+        }
+        all
+    }
+}
+
+/// The bytes of one row, for [`Rows::push_encoded`].
+pub fn encode_row<T: Serialize>(row: &T) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write_named(&mut bytes, row);
+    bytes
+}
+
+/// A snapshot about to be encoded: the two long lists as [`Rows`], the rest as values.
+#[derive(Debug)]
+pub struct SnapshotParts<'a> {
+    /// The host.
+    pub host: &'a Host,
+    /// The agent.
+    pub agent: &'a Agent,
+    /// When.
+    pub time: &'a Time,
+    /// Log positions.
+    pub positions: &'a [Position],
+    /// Processes, sorted by pid.
+    pub processes: &'a Rows,
+    /// Sockets, sorted by inode.
+    pub sockets: &'a Rows,
+    /// psad.
+    pub psad: &'a Psad,
+    /// Packets.
+    pub packets: &'a [Packet],
+    /// Age of carried-over rows.
+    pub reread: Reread,
+    /// What was missed.
+    pub gaps: &'a [Gap],
+}
+
+impl SnapshotParts<'_> {
+    /// The snapshot's msgpack: the same bytes as serializing a [`super::Snapshot`] with the same content.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.processes.byte_len() + self.sockets.byte_len() + (64 << 10));
+        write_map_len(&mut out, 11);
+        field(&mut out, "schema", &SCHEMA);
+        field(&mut out, "host", self.host);
+        field(&mut out, "agent", self.agent);
+        field(&mut out, "time", self.time);
+        field(&mut out, "positions", &self.positions);
+        rows(&mut out, "processes", self.processes);
+        rows(&mut out, "sockets", self.sockets);
+        field(&mut out, "psad", self.psad);
+        field(&mut out, "packets", &self.packets);
+        field(&mut out, "reread", &self.reread);
+        field(&mut out, "gaps", &self.gaps);
+        out
+    }
+}
+
+fn field<T: Serialize>(out: &mut Vec<u8>, name: &str, value: &T) {
+    write_named(out, name);
+    write_named(out, value);
+}
+
+fn rows(out: &mut Vec<u8>, name: &str, rows: &Rows) {
+    write_named(out, name);
+    match rmp::encode::write_array_len(out, rows.count) {
+        Ok(_) => out.extend_from_slice(&rows.bytes),
+        Err(never) => unreachable!("writing to memory does not fail: {never}"),
+    }
+}
+
+fn write_map_len(out: &mut Vec<u8>, len: u32) {
+    if let Err(never) = rmp::encode::write_map_len(out, len) {
+        unreachable!("writing to memory does not fail: {never}");
+    }
+}
+
+/// msgpack with named fields. Our own types have a length for every list and map and string keys, the only two things
+/// rmp-serde can refuse.
+pub(crate) fn write_named<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
+    if let Err(never) = rmp_serde::encode::write_named(out, value) {
+        unreachable!("a wire type that msgpack cannot hold: {never}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Process, Snapshot, Socket};
+    use super::*;
+
+    #[test]
+    fn parts_and_the_whole_have_the_same_bytes() {
+        for rows in [0_u32, 1, 15, 16, 70_000] {
+            let snapshot = Snapshot {
+                schema: SCHEMA,
+                processes: (1..=rows).map(|pid| Process { pid, state: 'S', ..Process::default() }).collect(),
+                sockets: (0..rows.min(20)).map(|inode| Socket { inode: inode.into(), ..Socket::default() }).collect(),
+                ..Snapshot::default()
+            };
+            let parts = SnapshotParts {
+                host: &snapshot.host,
+                agent: &snapshot.agent,
+                time: &snapshot.time,
+                positions: &snapshot.positions,
+                processes: &snapshot.processes.iter().collect(),
+                sockets: &snapshot.sockets.iter().collect(),
+                psad: &snapshot.psad,
+                packets: &snapshot.packets,
+                reread: snapshot.reread,
+                gaps: &snapshot.gaps,
+            };
+            let encoded = parts.encode();
+            assert!(encoded == rmp_serde::to_vec_named(&snapshot).unwrap(), "{rows} rows");
+            assert!(rmp_serde::from_slice::<Snapshot>(&encoded).unwrap() == snapshot, "{rows} rows");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Sockets, by network namespace.
+
+use serde::{Deserialize, Serialize};
+
+use super::process::{is_false, is_zero};
+use crate::Bytes;
+
+/// One socket. Rows are sorted by inode; sockets without one (time-wait, new ones) come first, by their endpoints.
+/// Owners are the open files of kind `socket` with the same inode; a socket may have several, or none.
+/// ECS: `network.*`, `edr.socket.*`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Socket {
+    /// Inode in sockfs; 0 when the kernel has none any more (time-wait).
+    pub inode: u64,
+    /// Inode of the network namespace.
+    pub netns: u64,
+    /// `inet`, `inet6`, `unix`, `packet`, `netlink`.
+    pub family: Family,
+    /// `tcp`, `udp`, `udplite`, `raw`, `icmp`, `sctp`, …; for unix `stream`, `dgram`, `seqpacket`; the protocol number where it has no name.
+    pub protocol: String,
+    /// As ss(8) names it: `established`, `listen`, `time-wait`, …; `unconnected` where there is no connection.
+    pub state: String,
+    /// Local address, canonical text; unix sockets have `path`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub local: String,
+    /// Local port; for packet sockets the Ethernet protocol, for netlink the port id.
+    pub local_port: u32,
+    /// Remote address, canonical text.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub remote: String,
+    /// Remote port.
+    pub remote_port: u32,
+    /// Interface index it is bound to; 0 for any.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub interface: u64,
+    /// Owner as the kernel keeps it.
+    pub uid: u32,
+    /// Bytes waiting to be read; for a listening TCP socket the connections waiting.
+    pub receive_queue: u64,
+    /// Bytes waiting to be sent; for a listening TCP socket the backlog's size.
+    pub send_queue: u64,
+    /// Path of a unix socket; an abstract name starts with a NUL byte.
+    #[serde(default, skip_serializing_if = "Bytes::is_empty")]
+    pub path: Bytes,
+    /// Inode of the connected unix socket at the other end.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub peer_inode: u64,
+    /// An IPv6 socket that takes no IPv4 (`IPV6_V6ONLY`).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub v6only: bool,
+}
+
+/// Address family of a socket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Family {
+    /// IPv4.
+    Inet,
+    /// IPv6.
+    Inet6,
+    /// Local sockets, unix(7).
+    Unix,
+    /// Link-layer sockets, packet(7): who sniffs.
+    Packet,
+    /// netlink(7).
+    Netlink,
+    /// Anything else.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
