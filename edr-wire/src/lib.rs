@@ -1,5 +1,6 @@
 //! What travels between `edr-agentd` and `edr-collectd`.
 mod bytes;
+pub mod frame;
 mod ids;
 pub mod limits;
 mod scan;

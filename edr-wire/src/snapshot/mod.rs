@@ -12,6 +12,7 @@ mod psad;
 mod socket;
 mod view;
 
+pub(crate) use encode::write_named;
 pub use encode::{Rows, SnapshotParts, encode_row};
 pub use host::{Agent, Gap, GapReason, Host, Position, Reread, SourceCost, SpoolState, Time};
 pub use packet::Packet;

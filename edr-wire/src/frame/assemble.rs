@@ -1,0 +1,91 @@
+//! From records back to a frame and its snapshot.
+
+use super::{FrameError, FrameHeader, FrameKind, Record, body};
+use crate::limits::{PARTS_MAX, RECORD_BYTES_MAX};
+use crate::scan::value_len;
+
+/// A frame whose parts are all there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Everything it says beside its body.
+    pub header: FrameHeader,
+    /// Bytes of the snapshot.
+    pub raw_len: u32,
+    /// BLAKE3 of the snapshot.
+    pub raw_hash: [u8; 32],
+    /// The compressed snapshot.
+    pub body: Vec<u8>,
+}
+
+impl Frame {
+    /// Joins the parts of one frame, in any order; a part that is there twice counts once.
+    ///
+    /// # Errors
+    /// When a part is missing, or the parts are not all of the same frame.
+    pub fn assemble(mut records: Vec<Record>) -> Result<Self, FrameError> {
+        records.sort_by_key(|record| record.part);
+        records.dedup_by_key(|record| record.part);
+        let Some(first) = records.first() else {
+            return Err(FrameError::Parts("no part".to_owned()));
+        };
+        if let Some(stranger) = records.iter().find(|record| !record.is_same_frame(first)) {
+            return Err(FrameError::Parts(format!(
+                "part {} is of another frame than part {}",
+                stranger.part, first.part
+            )));
+        }
+        if records.len() < first.parts as usize {
+            return Err(FrameError::Parts(format!("{} of {} parts", records.len(), first.parts)));
+        }
+        let whole: usize = records.iter().map(|record| record.body.len()).sum();
+        let mut records = records.into_iter();
+        let Some(first) = records.next() else {
+            return Err(FrameError::Parts("no part".to_owned()));
+        };
+        let mut body = first.body;
+        body.reserve_exact(whole - body.len());
+        for record in records {
+            body.extend_from_slice(&record.body);
+        }
+        Ok(Self { header: first.header, raw_len: first.raw_len, raw_hash: first.raw_hash, body })
+    }
+
+    /// The snapshot's msgpack; `key_raw` is that of the snapshot with seq `header.base_seq`, for a delta.
+    ///
+    /// # Errors
+    /// When the body is damaged, or the key is missing or another one.
+    pub fn open(&self, key_raw: Option<&[u8]>) -> Result<Vec<u8>, FrameError> {
+        let key_raw = match self.header.kind {
+            FrameKind::Key => None,
+            FrameKind::Delta => Some(key_raw.ok_or(FrameError::KeyMissing { base_seq: self.header.base_seq })?),
+        };
+        let raw = body::decompress(&self.body, self.raw_len as usize, key_raw)?;
+        if blake3::hash(&raw).as_bytes() == &self.raw_hash { Ok(raw) } else { Err(FrameError::Hash) }
+    }
+}
+
+/// The records of a spool file, one after the other. Ends after the first piece that is no record.
+pub fn split_records(file: &[u8]) -> impl Iterator<Item = Result<&[u8], FrameError>> {
+    let mut rest = file;
+    let mut count = 0;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        count += 1;
+        let len = match value_len(&rest[..rest.len().min(RECORD_BYTES_MAX)]) {
+            Ok(len) if count <= PARTS_MAX => len,
+            Ok(_) => {
+                rest = &[];
+                return Some(Err(FrameError::Parts(format!("more than {PARTS_MAX} records"))));
+            }
+            Err(error) => {
+                rest = &[];
+                return Some(Err(error.into()));
+            }
+        };
+        let (record, after) = rest.split_at(len);
+        rest = after;
+        Some(Ok(record))
+    })
+}
