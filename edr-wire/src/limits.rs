@@ -9,8 +9,12 @@ pub const RAW_BYTES_SOFT: usize = 24 << 20;
 pub const WINDOW_LOG_MAX: u32 = 26;
 /// Nesting of msgpack: the snapshot needs 9; a debug build overflows its stack near 100,000.
 pub const DEPTH_MAX: usize = 32;
-/// msgpack elements of a snapshot: 32,000 open files of 15 facts each are under half a million.
-pub const ELEMENTS_MAX: usize = 4_000_000;
+/// msgpack elements of a snapshot: a full 24 MiB of the smallest rows an agent makes (2.9 bytes an element) are 8.7
+/// million. Walking over them builds nothing, so this bounds time.
+pub const ELEMENTS_MAX: usize = 16_000_000;
+/// msgpack elements of one row, or of one field that is decoded at once. They are built, up to 24 bytes each and
+/// three times that while a list grows, so this bounds memory. 4,096 open files of one process are 100,000.
+pub const ROW_ELEMENTS_MAX: usize = 524_288;
 /// Processes of a snapshot; `pid_max` of most hosts is 4,194,304 but rows cost at least 100 bytes each.
 pub const PROCESSES_MAX: usize = 262_144;
 /// Rows of any other list of a snapshot.

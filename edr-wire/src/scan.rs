@@ -3,7 +3,7 @@
 //! Every decode starts here, because a decoder that builds values believes lengths: five bytes can claim an array of
 //! 2^32 entries, and 10 MB of nils become 390 MB of values. This walk holds a stack of at most [`DEPTH_MAX`] numbers.
 
-use crate::limits::{DEPTH_MAX, ELEMENTS_MAX};
+use crate::limits::{DEPTH_MAX, ELEMENTS_MAX, ROW_ELEMENTS_MAX};
 
 /// Why bytes are not one acceptable msgpack value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,9 +26,14 @@ pub enum ScanError {
         /// Where.
         at: usize,
     },
-    /// More elements than [`ELEMENTS_MAX`].
-    #[error("msgpack of more than {ELEMENTS_MAX} elements")]
-    TooMany,
+    /// More elements than [`ELEMENTS_MAX`], or than [`ROW_ELEMENTS_MAX`] in one row.
+    #[error("msgpack of more than {max} elements, at byte {at}")]
+    TooMany {
+        /// Elements allowed.
+        max: usize,
+        /// Where.
+        at: usize,
+    },
     /// An array longer than its place allows.
     #[error("{what}: {count} entries, {max} are allowed")]
     TooLong {
@@ -77,7 +82,7 @@ impl<'a> Cursor<'a> {
     pub(crate) fn head(&mut self) -> Result<Head, ScanError> {
         self.elements += 1;
         if self.elements > ELEMENTS_MAX {
-            return Err(ScanError::TooMany);
+            return Err(ScanError::TooMany { max: ELEMENTS_MAX, at: self.at });
         }
         let start = self.at;
         let marker = self.take(1)?[0];
@@ -106,11 +111,12 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Passes over one whole value, `depth` levels below the root.
+    /// Passes over one whole value of at most [`ROW_ELEMENTS_MAX`] elements, `depth` levels below the root.
     pub(crate) fn skip(&mut self, depth: usize) -> Result<(), ScanError> {
         // Values still to come at each open level. No recursion: a debug build's stack is not the limit.
         let mut open = [0_usize; DEPTH_MAX + 1];
         let mut level = 0;
+        let before = self.elements;
         open[0] = 1;
         loop {
             while open[level] == 0 {
@@ -121,6 +127,9 @@ impl<'a> Cursor<'a> {
             }
             open[level] -= 1;
             let at = self.at;
+            if self.elements - before >= ROW_ELEMENTS_MAX {
+                return Err(ScanError::TooMany { max: ROW_ELEMENTS_MAX, at });
+            }
             let inside = match self.head()? {
                 Head::Leaf => continue,
                 Head::Array(len) => len,
@@ -194,7 +203,7 @@ mod tests {
         assert!(matches!(value_len(&deep), Err(ScanError::TooDeep { .. })));
         let mut nils = vec![0xdd, 0x00, 0x98, 0x96, 0x80];
         nils.resize(10_000_005, 0xc0);
-        assert_eq!(value_len(&nils), Err(ScanError::TooMany));
+        assert!(matches!(value_len(&nils), Err(ScanError::TooMany { max: ROW_ELEMENTS_MAX, .. })));
         let at_the_limit = [vec![0x91; DEPTH_MAX], vec![0xc0]].concat();
         assert_eq!(value_len(&at_the_limit), Ok(DEPTH_MAX + 1));
     }
