@@ -1,0 +1,80 @@
+//! The arrows of ARCHITECTURE.md that must not exist, looked for in the source.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// Every Rust file below a folder (or the file itself, with `.rs` appended), with its content less comments.
+fn sources(place: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut open = vec![root().join(place), root().join(format!("{place}.rs"))];
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") && path.exists() {
+            let text = fs::read_to_string(&path).unwrap();
+            let code = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+            found.push((path, code));
+        }
+    }
+    assert!(!found.is_empty(), "no source at {place}: the map has moved");
+    found
+}
+
+fn assert_absent(place: &str, forbidden: &[&str]) {
+    for (path, code) in sources(place) {
+        for word in forbidden {
+            assert!(!code.contains(word), "{} mentions {word}: a forbidden arrow", path.display());
+        }
+    }
+}
+
+fn dependencies(package: &str) -> Vec<String> {
+    let manifest = fs::read_to_string(root().join(package).join("Cargo.toml")).unwrap();
+    let section = manifest.split("[dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
+    let name = |line: &str| line.split(['.', ' ', '=']).next().unwrap().to_owned();
+    section.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')).map(name).collect()
+}
+
+#[test]
+fn agent_and_collector_do_not_know_each_other() {
+    assert!(!dependencies("edr-agentd").contains(&"edr-collectd".to_owned()));
+    assert!(!dependencies("edr-collectd").contains(&"edr-agentd".to_owned()));
+}
+
+#[test]
+fn the_wire_knows_only_bytes() {
+    let allowed = ["blake3", "rmp", "rmp-serde", "serde", "thiserror", "zstd"];
+    for dependency in dependencies("edr-wire") {
+        assert!(allowed.contains(&dependency.as_str()), "edr-wire must not depend on {dependency}");
+    }
+    assert_absent("edr-wire/src", &["std::fs", "std::net", "std::time", "std::process", "std::thread"]);
+}
+
+#[test]
+fn sources_know_neither_spool_nor_broker() {
+    assert_absent("edr-agentd/src/collect", &["crate::spool", "crate::ship", "crate::sample", "rdkafka"]);
+}
+
+#[test]
+fn shipping_knows_only_the_spool() {
+    assert_absent("edr-agentd/src/ship", &["crate::collect", "crate::sample"]);
+    assert_absent("edr-agentd/src/spool", &["crate::collect", "crate::ship", "rdkafka"]);
+}
+
+#[test]
+fn the_page_knows_only_questions() {
+    assert_absent("edr-collectd/src/web", &["crate::archive", "crate::consume", "deltalake", "rdkafka"]);
+}
+
+#[test]
+fn no_daemon_code_starts_a_program() {
+    let forbidden = ["process::Command", "Command::new", "fork()", "execv", "posix_spawn"];
+    assert_absent("edr-agentd/src", &forbidden);
+    assert_absent("edr-collectd/src", &forbidden);
+}
