@@ -1,0 +1,271 @@
+//! The keys of a configuration, taken one by one, each with its rule.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::leaves::{self, Leaf, Leaves, Value};
+use super::report::{Problem, Report};
+use super::units::{parse_bytes, parse_duration, show_bytes, show_duration};
+
+/// Labels a configuration may have.
+const LABELS_MAX: usize = 64;
+
+/// The values of the files, not yet taken, and the problems found so far.
+#[derive(Debug)]
+pub struct Keys {
+    path: PathBuf,
+    known: &'static [&'static str],
+    leaves: Leaves,
+    report: Report,
+}
+
+/// Why a value does not do.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// What a value must be.
+    pub rule: String,
+    /// What to write instead.
+    pub remedy: String,
+}
+
+impl Keys {
+    /// Reads `path` and the `conf.d/*.toml` beside it. `known` are all keys there are (`kafka.topic`): what no method
+    /// takes is refused in [`Keys::finish`], with the nearest of them as a hint.
+    pub fn load(path: &Path, known: &'static [&'static str]) -> Self {
+        let mut report = Report::default();
+        let leaves = leaves::load(path, &mut report);
+        Self { path: path.to_path_buf(), known, leaves, report }
+    }
+
+    /// Refuses what was not taken.
+    ///
+    /// # Errors
+    /// Every problem of every file, in one report.
+    pub fn finish(mut self) -> Result<(), Report> {
+        self.refuse_the_rest();
+        if self.report.is_empty() { Ok(()) } else { Err(self.report) }
+    }
+
+    /// Adds a problem of values that are each right and do not fit together.
+    pub fn refuse_together(&mut self, key: &str, value: String, rule: String, remedy: &str) {
+        self.report.add(Problem {
+            file: self.path.clone(),
+            line: None,
+            key: key.to_owned(),
+            value,
+            rule,
+            remedy: remedy.to_owned(),
+        });
+    }
+
+    /// Takes the value of `key` through `parse`; `None` when the key is absent or its value refused.
+    pub fn take<T>(&mut self, key: &str, parse: impl FnOnce(&Value) -> Result<T, Refusal>) -> Option<T> {
+        let leaf = self.leaves.remove(key)?;
+        match parse(&leaf.value) {
+            Ok(value) => Some(value),
+            Err(refusal) => {
+                self.refuse(key, &leaf, refusal);
+                None
+            }
+        }
+    }
+
+    fn refuse(&mut self, key: &str, leaf: &Leaf, refusal: Refusal) {
+        self.report.add(Problem {
+            file: leaf.file.clone(),
+            line: Some(leaf.line),
+            key: key.to_owned(),
+            value: leaf.text.clone(),
+            rule: refusal.rule,
+            remedy: refusal.remedy,
+        });
+    }
+
+    /// A time with its unit, in `range`.
+    pub fn duration(&mut self, key: &str, default: Duration, range: RangeInclusive<Duration>) -> Duration {
+        let (low, high) = (show_duration(*range.start()), show_duration(*range.end()));
+        let refusal = || Refusal {
+            rule: format!("must be a time between {low} and {high}, with its unit: ms, s, m, h or d"),
+            remedy: format!("write \"{}\" for the default", show_duration(default)),
+        };
+        let parse = |value: &Value| match value {
+            Value::Text(text) => parse_duration(text).filter(|time| range.contains(time)).ok_or_else(refusal),
+            _ => Err(refusal()),
+        };
+        self.take(key, parse).unwrap_or(default)
+    }
+
+    /// A size with its unit, in `range`.
+    pub fn bytes(&mut self, key: &str, default: u64, range: RangeInclusive<u64>) -> u64 {
+        let (low, high) = (show_bytes(*range.start()), show_bytes(*range.end()));
+        let refusal = || Refusal {
+            rule: format!("must be a size between {low} and {high}, with its unit: KiB, MiB or GiB"),
+            remedy: format!("write \"{}\" for the default", show_bytes(default)),
+        };
+        let parse = |value: &Value| match value {
+            Value::Text(text) => parse_bytes(text).filter(|bytes| range.contains(bytes)).ok_or_else(refusal),
+            _ => Err(refusal()),
+        };
+        self.take(key, parse).unwrap_or(default)
+    }
+
+    /// A number in `range`.
+    pub fn number(&mut self, key: &str, default: u64, range: RangeInclusive<u64>) -> u64 {
+        let refusal = || Refusal {
+            rule: format!("must be a number between {} and {}", range.start(), range.end()),
+            remedy: format!("write {default} for the default"),
+        };
+        let parse = |value: &Value| match value {
+            Value::Integer(number) => {
+                u64::try_from(*number).ok().filter(|number| range.contains(number)).ok_or_else(refusal)
+            }
+            _ => Err(refusal()),
+        };
+        self.take(key, parse).unwrap_or(default)
+    }
+
+    /// An absolute path.
+    pub fn path(&mut self, key: &str) -> Option<PathBuf> {
+        self.take(key, |value| match value {
+            Value::Text(text) if text.starts_with('/') && !text.contains('\0') => Ok(PathBuf::from(text)),
+            _ => Err(Refusal {
+                rule: "must be an absolute path".to_owned(),
+                remedy: "write it in quotes, from the first /".to_owned(),
+            }),
+        })
+    }
+
+    /// A level of the log.
+    pub fn log_level(&mut self, key: &str) -> Option<log::LevelFilter> {
+        self.take(key, |value| {
+            let level = match value {
+                Value::Text(text) => log::LevelFilter::from_str(text).ok(),
+                _ => None,
+            };
+            level.filter(|level| *level != log::LevelFilter::Off).ok_or_else(|| Refusal {
+                rule: "must be error, warn, info, debug or trace".to_owned(),
+                remedy: "write \"info\" for the default".to_owned(),
+            })
+        })
+    }
+
+    /// The name of a Kafka topic.
+    pub fn topic(&mut self, key: &str) -> Option<String> {
+        self.take(key, |value| match value {
+            Value::Text(text) if is_topic(text) => Ok(text.clone()),
+            _ => Err(Refusal {
+                rule: "must be the name of a topic: 1 to 249 of the characters a-z, A-Z, 0-9, '.', '_' and '-'"
+                    .to_owned(),
+                remedy: "write \"edr.snapshots\" for the default".to_owned(),
+            }),
+        })
+    }
+
+    /// Addresses of Kafka brokers, at least one; there is no default.
+    pub fn brokers(&mut self, key: &str) -> Vec<String> {
+        let refusal = || Refusal {
+            rule: "must be a list of one or more \"host:port\"".to_owned(),
+            remedy: "write [\"broker.example.org:9092\"]".to_owned(),
+        };
+        if !self.leaves.contains_key(key) {
+            self.refuse_together(
+                key,
+                String::new(),
+                "is not set, and there is no default for where Kafka is".to_owned(),
+                "write brokers = [\"broker.example.org:9092\"] under [kafka]",
+            );
+        }
+        let parse = |value: &Value| {
+            let Value::List(values) = value else { return Err(refusal()) };
+            let broker = |value: &Value| match value {
+                Value::Text(text) if is_broker(text) => Ok(text.clone()),
+                _ => Err(refusal()),
+            };
+            let brokers = values.iter().map(broker).collect::<Result<Vec<_>, _>>()?;
+            if brokers.is_empty() { Err(refusal()) } else { Ok(brokers) }
+        };
+        self.take(key, parse).unwrap_or_default()
+    }
+
+    /// `[labels]`: names and values of the operator's own.
+    pub fn labels(&mut self) -> BTreeMap<String, String> {
+        let names: Vec<String> = self.leaves.keys().filter(|key| key.starts_with("labels.")).cloned().collect();
+        let mut labels = BTreeMap::new();
+        for key in names {
+            let name = key.trim_start_matches("labels.").to_owned();
+            let named = !name.is_empty()
+                && name.len() <= 64
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+            let full = labels.len() >= LABELS_MAX;
+            let value = self.take(&key, |value| match value {
+                Value::Text(text) if named && !full && text.len() <= 256 => Ok(text.clone()),
+                _ => Err(Refusal {
+                    rule: format!(
+                        "must be text of at most 256 bytes under a name of letters, digits, '.', '_' and '-', \
+                         and there may be {LABELS_MAX} labels"
+                    ),
+                    remedy: "write site = \"berlin-1\" under [labels]".to_owned(),
+                }),
+            });
+            if let Some(value) = value {
+                labels.insert(name, value);
+            }
+        }
+        labels
+    }
+
+    /// What no one took is unknown.
+    fn refuse_the_rest(&mut self) {
+        for (key, leaf) in std::mem::take(&mut self.leaves) {
+            let is_table = self.known.iter().any(|known| known.starts_with(&format!("{key}.")) || *known == key);
+            let (rule, remedy) = if is_table {
+                ("is a table".to_owned(), format!("write [{key}] and its keys under it"))
+            } else {
+                let hint = nearest(self.known, &key).map(|known| format!("did you mean {known}?"));
+                ("is no key of this file".to_owned(), hint.unwrap_or_else(|| "remove it".to_owned()))
+            };
+            self.refuse(&key, &leaf, Refusal { rule, remedy });
+        }
+    }
+}
+
+fn is_topic(text: &str) -> bool {
+    (1..=249).contains(&text.len())
+        && text != "."
+        && text != ".."
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+/// `host:port`, `192.0.2.1:9092`, `[2001:db8::1]:9092`.
+fn is_broker(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let host_fits = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte)),
+    };
+    host_fits && port.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
+/// The known key that takes the fewest edits, when that is few.
+fn nearest(known: &[&'static str], key: &str) -> Option<&'static str> {
+    let candidates = known.iter().map(|known| (edits(key.as_bytes(), known.as_bytes()), *known));
+    candidates.min().filter(|(edits, _)| *edits <= 3).map(|(_, known)| known)
+}
+
+/// Levenshtein distance of two short texts.
+fn edits(a: &[u8], b: &[u8]) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().take(64).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let substitution = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substitution.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}

@@ -1,0 +1,68 @@
+//! What is wrong with a configuration, for the person who edits it.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// One problem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The file.
+    pub file: PathBuf,
+    /// Line in it, from 1; `None` when the file as a whole is meant.
+    pub line: Option<usize>,
+    /// The key, with its tables: `kafka.topic`; empty when no key is meant.
+    pub key: String,
+    /// The value as the file has it; empty when there is none.
+    pub value: String,
+    /// What a value must be.
+    pub rule: String,
+    /// What to write instead, or what to do.
+    pub remedy: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        write!(f, ": ")?;
+        if !self.key.is_empty() {
+            write!(f, "{}", self.key)?;
+            if !self.value.is_empty() {
+                write!(f, " = {}", self.value)?;
+            }
+            write!(f, ": ")?;
+        }
+        write!(f, "{}; {}", self.rule, self.remedy)
+    }
+}
+
+/// All problems of a configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// In the order of files and lines.
+    pub problems: Vec<Problem>,
+}
+
+impl Report {
+    /// True when there is no problem.
+    pub fn is_empty(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    pub(super) fn add(&mut self, problem: Problem) {
+        self.problems.push(problem);
+        self.problems.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.problems.len();
+        write!(f, "configuration: {count} problem{}", if count == 1 { "" } else { "s" })?;
+        self.problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+impl std::error::Error for Report {}

@@ -1,0 +1,21 @@
+//! What `edr-agentd` and `edr-collectd` do the same way as daemons, and would otherwise both write: read their
+//! configuration files and report every problem at once ([`config`]), log ([`journal`]), and talk to the service
+//! manager ([`systemd`]).
+//!
+//! Nothing of what the daemons are for is here: no snapshot, no Kafka, no archive.
+
+pub mod config;
+pub mod journal;
+pub mod systemd;
+
+/// Exit codes, the same for every command.
+pub mod exit {
+    /// The command could not do what it was asked for.
+    pub const FAILURE: u8 = 1;
+    /// The command line is wrong.
+    pub const USAGE: u8 = 2;
+    /// Another instance runs (`EX_TEMPFAIL` of sysexits.h).
+    pub const ALREADY_RUNNING: u8 = 75;
+    /// The configuration is wrong (`EX_CONFIG` of sysexits.h).
+    pub const CONFIG: u8 = 78;
+}
