@@ -1,0 +1,244 @@
+//! One value of a table: its order, and its forms for a terminal and for JSON.
+
+use std::cmp::Ordering;
+
+use edr_wire::{Bytes, escaped, visible};
+
+/// One value.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Cell {
+    /// Nothing.
+    Empty,
+    /// Text of ours.
+    Text(String),
+    /// Bytes of the host's.
+    Bytes(Bytes),
+    /// Several of them, whose boundaries matter: the arguments of a command line.
+    List(Vec<Bytes>),
+    /// A count or an id.
+    Number(i128),
+    /// Several ids.
+    Numbers(Vec<u64>),
+    /// A number with two decimals, in hundredths.
+    Hundredths(i64),
+    /// A number of bytes.
+    Size(u64),
+    /// ns since the epoch.
+    Time(i64),
+    /// A length of time, ns.
+    Duration(u64),
+    /// Yes or no.
+    Flag(bool),
+}
+
+impl Cell {
+    /// Bytes of the host's; nothing when there are none.
+    pub(super) fn bytes(bytes: impl AsRef<[u8]>) -> Self {
+        let bytes = bytes.as_ref();
+        if bytes.is_empty() { Self::Empty } else { Self::Bytes(Bytes::from(bytes)) }
+    }
+
+    /// A number.
+    pub(super) fn number(number: impl Into<i128>) -> Self {
+        Self::Number(number.into())
+    }
+
+    /// A number, or nothing.
+    pub(super) fn optional(number: Option<impl Into<i128>>) -> Self {
+        number.map_or(Self::Empty, |number| Self::Number(number.into()))
+    }
+
+    /// Unix seconds; nothing for 0, which psad writes where it does not know.
+    pub(super) fn seconds(seconds: u64) -> Self {
+        match i64::try_from(seconds).ok().and_then(|s| s.checked_mul(1_000_000_000)) {
+            None | Some(0) => Self::Empty,
+            Some(ns) => Self::Time(ns),
+        }
+    }
+
+    /// The value as one line for a terminal or a page: nothing in it that either would act on. Times are UTC.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Empty => String::new(),
+            Self::Text(text) => visible_text(text),
+            Self::Bytes(bytes) => visible(&bytes.0),
+            Self::List(list) => {
+                let words: Vec<String> = list.iter().map(|bytes| word(&bytes.0)).collect();
+                words.join(" ")
+            }
+            Self::Number(number) => number.to_string(),
+            Self::Numbers(numbers) => {
+                let words: Vec<String> = numbers.iter().map(u64::to_string).collect();
+                words.join(" ")
+            }
+            Self::Hundredths(number) => {
+                let sign = if *number < 0 { "-" } else { "" };
+                format!("{sign}{}.{:02}", number.unsigned_abs() / 100, number.unsigned_abs() % 100)
+            }
+            Self::Size(bytes) => bytes.to_string(),
+            Self::Time(ns) => time_text(*ns),
+            Self::Duration(ns) => {
+                let seconds = ns / 1_000_000_000;
+                if seconds >= 3600 {
+                    format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+                } else {
+                    format!("{}:{:02}", seconds / 60, seconds % 60)
+                }
+            }
+            Self::Flag(true) => "yes".into(),
+            Self::Flag(false) => String::new(),
+        }
+    }
+
+    /// The value for JSON and CSV: exact, with [`escaped`] text for bytes, RFC 3339 for times, seconds for durations.
+    pub fn json(&self) -> serde_json::Value {
+        use serde_json::Value;
+        match self {
+            Self::Empty => Value::Null,
+            Self::Text(text) => Value::from(text.as_str()),
+            Self::Bytes(bytes) => Value::from(escaped(&bytes.0)),
+            Self::List(list) => list.iter().map(|bytes| escaped(&bytes.0)).collect(),
+            Self::Number(number) => serde_json::Number::from_i128(*number).map_or(Value::Null, Value::Number),
+            Self::Numbers(numbers) => numbers.iter().copied().collect(),
+            Self::Hundredths(number) => Value::from(*number as f64 / 100.0),
+            Self::Size(bytes) => Value::from(*bytes),
+            Self::Time(ns) => jiff::Timestamp::from_nanosecond((*ns).into())
+                .map_or_else(|_| Value::from(*ns), |time| Value::from(time.to_string())),
+            Self::Duration(ns) => Value::from(*ns as f64 / 1e9),
+            Self::Flag(flag) => Value::from(*flag),
+        }
+    }
+
+    /// Order of two values of a column: nothing first, then numbers by size, then text with its digits by size
+    /// (`10.0.0.9` before `10.0.0.10`).
+    pub(super) fn order(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::Numbers(a), Self::Numbers(b)) => a.cmp(b),
+            (Self::List(a), Self::List(b)) => {
+                let unequal = a.iter().zip(b).map(|(a, b)| natural(&a.0, &b.0)).find(|order| order.is_ne());
+                unequal.unwrap_or_else(|| a.len().cmp(&b.len()))
+            }
+            _ => match (self.amount(), other.amount()) {
+                (Some(a), Some(b)) => a.cmp(&b),
+                _ => self.rank().cmp(&other.rank()).then_with(|| natural(self.raw(), other.raw())),
+            },
+        }
+    }
+
+    /// True when the value contains `needle`, which is in lower case; the search ignores case.
+    pub(super) fn contains(&self, needle: &str) -> bool {
+        match self {
+            Self::Empty => needle.is_empty(),
+            other => other.text().to_lowercase().contains(needle),
+        }
+    }
+
+    /// True when the value is exactly `text`: for columns of numbers.
+    pub(super) fn equals(&self, text: &str) -> bool {
+        match self {
+            Self::Numbers(numbers) => text.parse().is_ok_and(|number| numbers.contains(&number)),
+            other => match (other.amount(), text.parse::<i128>()) {
+                (Some(amount), Ok(number)) if !matches!(other, Self::Hundredths(_) | Self::Duration(_)) => {
+                    amount == number
+                }
+                _ => other.text().eq_ignore_ascii_case(text),
+            },
+        }
+    }
+
+    /// A copy to sort by, of bounded size.
+    pub(super) fn sort_key(&self) -> Self {
+        const BYTES_MAX: usize = 256;
+        let cut = |bytes: &[u8]| Bytes::from(&bytes[..bytes.len().min(BYTES_MAX)]);
+        match self {
+            Self::Text(text) => Self::Bytes(cut(text.as_bytes())),
+            Self::Bytes(bytes) => Self::Bytes(cut(&bytes.0)),
+            Self::List(list) => Self::List(list.iter().take(4).map(|bytes| cut(&bytes.0)).collect()),
+            Self::Numbers(numbers) => Self::Numbers(numbers.iter().copied().take(4).collect()),
+            other => other.clone(),
+        }
+    }
+
+    fn amount(&self) -> Option<i128> {
+        match self {
+            Self::Number(number) => Some(*number),
+            Self::Hundredths(number) => Some((*number).into()),
+            Self::Size(number) | Self::Duration(number) => Some((*number).into()),
+            Self::Time(ns) => Some((*ns).into()),
+            Self::Flag(flag) => Some((*flag).into()),
+            Self::Empty | Self::Text(_) | Self::Bytes(_) | Self::List(_) | Self::Numbers(_) => None,
+        }
+    }
+
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Empty => 0,
+            Self::Text(_) | Self::Bytes(_) | Self::List(_) => 2,
+            _ => 1,
+        }
+    }
+
+    fn raw(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Bytes(bytes) => &bytes.0,
+            _ => &[],
+        }
+    }
+}
+
+/// `2026-03-10 03:12:40` in UTC; a time no calendar holds is shown as its number.
+pub(crate) fn time_text(ns: i64) -> String {
+    jiff::Timestamp::from_nanosecond(ns.into())
+        .map_or_else(|_| ns.to_string(), |time| time.strftime("%Y-%m-%d %H:%M:%S").to_string())
+}
+
+/// Text of ours may still carry what a host said (an error with a path in it).
+fn visible_text(text: &str) -> String {
+    if text.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b'\\') {
+        return text.to_owned();
+    }
+    visible(text.as_bytes())
+}
+
+/// An argument as part of a command line: quoted where its boundaries would not be seen.
+fn word(bytes: &[u8]) -> String {
+    let text = visible(bytes);
+    if text.is_empty() || text.contains([' ', '\'', '"']) { format!("'{}'", text.replace('\'', "'\\''")) } else { text }
+}
+
+/// Compares text with its runs of digits compared as numbers, letters without case first.
+fn natural(a: &[u8], b: &[u8]) -> Ordering {
+    let (mut left, mut right) = (a, b);
+    loop {
+        match (left.first(), right.first()) {
+            (None, None) => return a.cmp(b),
+            (None, Some(_)) => return Ordering::Less,
+            (Some(_), None) => return Ordering::Greater,
+            (Some(x), Some(y)) if x.is_ascii_digit() && y.is_ascii_digit() => {
+                let (x, rest_of_left) = digits(left);
+                let (y, rest_of_right) = digits(right);
+                let order = x.len().cmp(&y.len()).then_with(|| x.cmp(y));
+                if order.is_ne() {
+                    return order;
+                }
+                (left, right) = (rest_of_left, rest_of_right);
+            }
+            (Some(x), Some(y)) => {
+                let order = x.to_ascii_lowercase().cmp(&y.to_ascii_lowercase());
+                if order.is_ne() {
+                    return order;
+                }
+                (left, right) = (&left[1..], &right[1..]);
+            }
+        }
+    }
+}
+
+/// The digits that `text` starts with, without leading zeros, and the rest.
+fn digits(text: &[u8]) -> (&[u8], &[u8]) {
+    let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
+    let (run, rest) = text.split_at(end);
+    let zeros = run.iter().position(|&byte| byte != b'0').unwrap_or(run.len());
+    (&run[zeros..], rest)
+}

@@ -1,0 +1,178 @@
+//! Tables: the one form in which rows reach a page, a terminal, JSON and CSV.
+//!
+//! Rows are decoded one at a time from the snapshot's bytes, joined, filtered and sorted, and only those of the wanted
+//! page are kept: a hostile snapshot of 32 MiB must not become gigabytes of cells. What a join repeats in many rows
+//! (the `comm` of a process in each of its files) is therefore cut at [`JOINED_BYTES_MAX`].
+
+mod cell;
+mod files;
+mod gaps;
+mod packets;
+mod processes;
+mod psad;
+mod select;
+mod sockets;
+
+use edr_wire::Bytes;
+use serde::Serialize;
+
+pub use self::cell::Cell;
+pub use self::select::{ROWS_MAX, Select, Table};
+use super::{HostSnapshot, QueryError};
+
+/// Bytes of a fact that a join repeats in other rows; the kernel's longest `comm` is 64.
+pub const JOINED_BYTES_MAX: usize = 256;
+
+/// The views, under the names their users know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum View {
+    /// *process data*
+    Processes,
+    /// *lsof data*
+    Files,
+    /// Sockets with their owners.
+    Sockets,
+    /// *Top 50 signature matches*
+    TopSignatures,
+    /// *Top 25 attackers*
+    TopAttackers,
+    /// *Top 20 scanned ports*
+    TopPorts,
+    /// *iptables log prefix counters*
+    PrefixCounters,
+    /// Total protocol packet counters.
+    ProtocolCounters,
+    /// *IP status detail*
+    Sources,
+    /// Auto-blocked addresses.
+    Blocked,
+    /// Firewall log lines of this snapshot.
+    Packets,
+    /// What the snapshot missed.
+    Gaps,
+}
+
+/// A column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    /// Name in JSON, CSV and `sort=`: the wire's name.
+    pub name: &'static str,
+    /// Heading.
+    pub title: &'static str,
+    /// Elastic Common Schema name, empty where there is none.
+    pub ecs: &'static str,
+    /// Numbers are aligned right.
+    pub numeric: bool,
+}
+
+impl Column {
+    /// A column of text.
+    const fn text(name: &'static str, title: &'static str, ecs: &'static str) -> Self {
+        Self { name, title, ecs, numeric: false }
+    }
+
+    /// A column of numbers.
+    const fn number(name: &'static str, title: &'static str, ecs: &'static str) -> Self {
+        Self { name, title, ecs, numeric: true }
+    }
+}
+
+/// Takes rows: a row is made only when its taker calls for it.
+type Emit<'a> = dyn FnMut(&dyn Fn() -> Vec<Cell>) + 'a;
+
+impl View {
+    /// Every view, in the order they are shown.
+    pub const ALL: [Self; 12] = [
+        Self::Processes,
+        Self::Files,
+        Self::Sockets,
+        Self::TopSignatures,
+        Self::TopAttackers,
+        Self::TopPorts,
+        Self::PrefixCounters,
+        Self::ProtocolCounters,
+        Self::Sources,
+        Self::Blocked,
+        Self::Packets,
+        Self::Gaps,
+    ];
+
+    /// The columns of this view.
+    pub fn columns(self) -> Vec<Column> {
+        match self {
+            Self::Processes => processes::COLUMNS,
+            Self::Files => files::COLUMNS,
+            Self::Sockets => sockets::COLUMNS,
+            Self::TopSignatures => psad::TOP_SIGNATURES,
+            Self::TopAttackers => psad::TOP_ATTACKERS,
+            Self::TopPorts => psad::TOP_PORTS,
+            Self::PrefixCounters => psad::PREFIX_COUNTERS,
+            Self::ProtocolCounters => psad::PROTOCOL_COUNTERS,
+            Self::Sources => psad::SOURCES,
+            Self::Blocked => psad::BLOCKED,
+            Self::Packets => packets::COLUMNS,
+            Self::Gaps => gaps::COLUMNS,
+        }
+        .to_vec()
+    }
+
+    /// Filters, sorts and cuts the rows of this view.
+    ///
+    /// # Errors
+    /// When the column to sort by does not exist, or when all rows are asked for and there are more than [`ROWS_MAX`].
+    pub fn table(self, snapshot: &HostSnapshot, select: &Select) -> Result<Table, QueryError> {
+        select::table(self, snapshot, select)
+    }
+
+    /// Gives every row that matches, in the view's own order, to `take`, keeping none: for output that streams.
+    /// Returns the number of rows that could not be decoded.
+    pub fn each(self, snapshot: &HostSnapshot, filter: Option<&str>, take: &mut dyn FnMut(Vec<Cell>)) -> usize {
+        select::each(self, snapshot, filter, take)
+    }
+
+    /// All rows, each made on demand; returns how many could not be decoded.
+    fn rows(self, snapshot: &HostSnapshot, emit: &mut Emit<'_>) -> usize {
+        match self {
+            Self::Processes => processes::rows(snapshot, emit),
+            Self::Files => files::rows(snapshot, emit),
+            Self::Sockets => sockets::rows(snapshot, emit),
+            Self::TopSignatures => psad::top_signatures(snapshot, emit),
+            Self::TopAttackers => psad::top_attackers(snapshot, emit),
+            Self::TopPorts => psad::top_ports(snapshot, emit),
+            Self::PrefixCounters => psad::prefix_counters(snapshot, emit),
+            Self::ProtocolCounters => psad::protocol_counters(snapshot, emit),
+            Self::Sources => psad::sources(snapshot, emit),
+            Self::Blocked => psad::blocked(snapshot, emit),
+            Self::Packets => packets::rows(snapshot, emit),
+            Self::Gaps => gaps::rows(snapshot, emit),
+        }
+    }
+}
+
+/// A fact that a join repeats, cut at [`JOINED_BYTES_MAX`].
+fn joined(bytes: &[u8]) -> Bytes {
+    if bytes.len() <= JOINED_BYTES_MAX {
+        return Bytes::from(bytes);
+    }
+    let mut cut = bytes[..JOINED_BYTES_MAX].to_vec();
+    cut.extend_from_slice("…".as_bytes());
+    Bytes(cut)
+}
+
+/// The name the wire gives a value of a closed list (`listen`, `regular`, `rw`).
+fn wire_name<T: Serialize>(value: &T) -> Cell {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(name)) => Cell::Text(name),
+        _ => Cell::Empty,
+    }
+}
+
+/// `major:minor` of a device number as the kernel encodes `dev_t` for user space (makedev(3)).
+fn device(dev: u64) -> String {
+    let major = ((dev >> 8) & 0xfff) | ((dev >> 32) & !0xfff);
+    let minor = (dev & 0xff) | ((dev >> 12) & !0xff);
+    format!("{major}:{}", minor & 0xffff_ffff)
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
