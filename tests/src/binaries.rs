@@ -1,0 +1,88 @@
+//! The programs under test, built now from the sources as they are.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use serde_json::Value;
+
+use crate::cache::checkout;
+
+/// Where the programs lie.
+#[derive(Debug, Clone)]
+pub struct Binaries {
+    /// `edr-agentd`.
+    pub agent: PathBuf,
+    /// `edr-collectd`.
+    pub collector: PathBuf,
+    /// `edr-load`, the load generator of this crate.
+    pub load: PathBuf,
+    /// `edr-hostile`, the hostile process of this crate.
+    pub hostile: PathBuf,
+}
+
+/// All programs of the workspace, with the profile of the caller.
+///
+/// Cargo gives a package's tests the path of that package's programs only, so it is asked: it builds what is not
+/// up to date (nothing, within a run of `cargo test --workspace`) and says where everything lies. A path put together
+/// by hand could name a program of yesterday.
+///
+/// # Errors
+/// When they do not build.
+pub fn binaries() -> Result<&'static Binaries> {
+    static BUILT: OnceLock<Result<Binaries, String>> = OnceLock::new();
+    let profile: &[&str] = if cfg!(debug_assertions) { &[] } else { &["--release"] };
+    let built = BUILT.get_or_init(|| {
+        let build = || {
+            // The workspace as a whole, always: a package alone would be built with other features of what it uses.
+            let paths = build(&[&["--workspace"], profile].concat())?;
+            let path = |name: &str| {
+                let found = paths.iter().find(|(known, _)| known == name);
+                found.map(|(_, path)| path.clone()).with_context(|| format!("cargo built no {name}"))
+            };
+            Ok(Binaries {
+                agent: path("edr-agentd")?,
+                collector: path("edr-collectd")?,
+                load: path("edr-load")?,
+                hostile: path("edr-hostile")?,
+            })
+        };
+        build().map_err(|error: anyhow::Error| format!("{error:#}"))
+    });
+    built.as_ref().map_err(|error| anyhow!(error.clone()))
+}
+
+/// `edr-agentd` as it is shipped, for measuring.
+///
+/// # Errors
+/// When it does not build.
+pub fn release_agent() -> Result<PathBuf> {
+    let paths = build(&["--release", "--package", "edr-agentd"])?;
+    let found = paths.into_iter().find(|(name, _)| name == "edr-agentd");
+    found.map(|(_, path)| path).context("cargo built no edr-agentd")
+}
+
+fn build(args: &[&str]) -> Result<Vec<(String, PathBuf)>> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["build", "--bins", "--message-format=json-render-diagnostics"]).args(args);
+    // What cargo tells a test about its own package would be told to build scripts here, and rebuild them.
+    for (name, _) in std::env::vars_os() {
+        let own =
+            name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"));
+        if own || name == "LD_LIBRARY_PATH" {
+            command.env_remove(name);
+        }
+    }
+    let output = command.current_dir(checkout()).stderr(Stdio::inherit()).output().context("run cargo build")?;
+    ensure!(output.status.success(), "cargo build ended with {}", output.status);
+    let mut paths = Vec::new();
+    for line in output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let message: Value = serde_json::from_slice(line).context("read what cargo says")?;
+        if let (Some(path), Some(name)) = (message["executable"].as_str(), message["target"]["name"].as_str()) {
+            paths.push((name.to_owned(), PathBuf::from(path)));
+        }
+    }
+    Ok(paths)
+}

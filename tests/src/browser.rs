@@ -1,0 +1,79 @@
+//! A real Chromium, for what only a browser can tell: what a page does with the bytes it was given.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::scene::Scene;
+
+/// Names it goes by: Debian's, Ubuntu's, the vendor's.
+const NAMES: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
+
+/// A browser that is installed here.
+#[derive(Debug)]
+pub struct Browser {
+    program: PathBuf,
+}
+
+impl Browser {
+    /// The one there is, if any.
+    pub fn find() -> Option<Self> {
+        let path = std::env::var_os("PATH")?;
+        std::env::split_paths(&path)
+            .flat_map(|dir| NAMES.map(|name| dir.join(name)))
+            .find(|program| program.is_file())
+            .map(|program| Self { program })
+    }
+
+    /// The document as it is after its scripts ran, as HTML.
+    ///
+    /// # Errors
+    /// When the browser fails.
+    pub fn document(&self, url: &str) -> Result<String> {
+        let output = self.run(&["--dump-dom", "--virtual-time-budget=3000", url])?;
+        Ok(String::from_utf8_lossy(&output).into_owned())
+    }
+
+    /// A picture of the page, `width` pixels wide, written to `file` (PNG).
+    ///
+    /// # Errors
+    /// When the browser fails.
+    pub fn screenshot(&self, url: &str, width: u32, height: u32, file: &Path) -> Result<()> {
+        let target = format!("--screenshot={}", file.display());
+        self.run(&[&target, &format!("--window-size={width},{height}"), "--hide-scrollbars", url])?;
+        ensure!(file.is_file(), "the browser wrote no picture");
+        Ok(())
+    }
+
+    fn run(&self, args: &[&str]) -> Result<Vec<u8>> {
+        let profile = Scene::new("browser")?;
+        let output = Command::new("timeout")
+            .args(["--kill-after=5", "90"])
+            .arg(&self.program)
+            // Root may not use the sandbox; the rest keeps it from looking for its maker's hosts.
+            .args([
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+                "--disable-dev-shm-usage",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+                "--disable-extensions",
+            ])
+            .arg(format!("--user-data-dir={}", profile.path().display()))
+            .args(args)
+            .output()
+            .context("run the browser")?;
+        ensure!(
+            output.status.success(),
+            "the browser ended with {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(output.stdout)
+    }
+}

@@ -1,0 +1,335 @@
+//! The two daemons, each with a configuration and a state folder of its own.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::binaries::binaries;
+use crate::http::{self, Answer};
+use crate::kafka::free_port;
+use crate::running::{Program, Running};
+use crate::wait;
+
+/// From start to ready, for either daemon on a busy machine.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// How an agent is to run. The fields are the configuration's.
+#[derive(Debug, Clone)]
+pub struct AgentPlan {
+    /// Its folder: configuration, state, log.
+    pub dir: PathBuf,
+    /// `kafka.brokers`.
+    pub broker: String,
+    /// `kafka.topic`.
+    pub topic: String,
+    /// `interval`.
+    pub interval: String,
+    /// `psad.dir`; a folder that need not exist.
+    pub psad_dir: PathBuf,
+    /// `psad.packet-log`.
+    pub packet_log: Option<PathBuf>,
+    /// Further top-level keys.
+    pub more: String,
+    /// A command that runs it (`strace …`, `setpriv …`).
+    pub behind: Vec<OsString>,
+}
+
+impl AgentPlan {
+    /// An agent in `dir` that samples every second and sees no psad.
+    pub fn new(dir: &Path, broker: &str, topic: &str) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            broker: broker.to_owned(),
+            topic: topic.to_owned(),
+            interval: "1s".to_owned(),
+            psad_dir: dir.join("no-psad"),
+            packet_log: None,
+            more: String::new(),
+            behind: Vec::new(),
+        }
+    }
+
+    /// Writes the configuration and returns its path.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_config(&self) -> Result<PathBuf> {
+        std::fs::create_dir_all(&self.dir).with_context(|| format!("make {}", self.dir.display()))?;
+        let mut text = format!(
+            "interval = {:?}\nstate-dir = {:?}\n{}\n[kafka]\nbrokers = [{:?}]\ntopic = {:?}\n\n[psad]\ndir = {:?}\n",
+            self.interval,
+            self.state_dir(),
+            self.more,
+            self.broker,
+            self.topic,
+            self.psad_dir
+        );
+        if let Some(packet_log) = &self.packet_log {
+            text.push_str(&format!("packet-log = {packet_log:?}\n"));
+        }
+        let path = self.dir.join("agent.toml");
+        std::fs::write(&path, text).context("write agent.toml")?;
+        Ok(path)
+    }
+
+    /// Where it keeps its spool.
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
+    /// Starts it; it may not be ready yet.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(&self) -> Result<Agent> {
+        let config = self.write_config()?;
+        let program = Program::new("agent", &self.dir, &binaries()?.agent).arg("run").arg("--config").arg(config);
+        Ok(Agent { process: program.behind(self.behind.iter().cloned()).start()?, plan: self.clone() })
+    }
+
+    /// One snapshot, as `edr-agentd snapshot --format json` prints it.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub fn snapshot(&self) -> Result<Value> {
+        let config = self.write_config()?;
+        let output = Program::new("snapshot", &self.dir, &binaries()?.agent)
+            .args(["snapshot", "--format", "json", "--config"])
+            .arg(config)
+            .behind(self.behind.iter().cloned())
+            .output()?;
+        ensure!(output.status.success(), "edr-agentd snapshot: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).context("read the snapshot's JSON")
+    }
+}
+
+/// An agent that runs, or ran.
+#[derive(Debug)]
+pub struct Agent {
+    /// The process.
+    pub process: Running,
+    /// How it was started.
+    pub plan: AgentPlan,
+}
+
+impl Agent {
+    /// The frame files in the spool, by epoch and seq.
+    ///
+    /// # Errors
+    /// When the spool's folder cannot be read.
+    pub fn spooled(&self) -> Result<Vec<PathBuf>> {
+        spooled(&self.plan.state_dir())
+    }
+
+    /// Waits until it has `count` frames or more in its spool.
+    ///
+    /// # Errors
+    /// When it has not within `limit`, or ends.
+    pub fn has_spooled(&mut self, count: usize, limit: Duration) -> Result<Vec<PathBuf>> {
+        wait::until(&format!("{count} frames in the spool"), limit, || {
+            ensure!(self.process.is_running()?, "the agent ended; its log:\n{}", self.process.log_tail());
+            let frames = spooled(&self.plan.state_dir())?;
+            Ok((frames.len() >= count).then_some(frames))
+        })
+    }
+}
+
+/// The frame files below a state folder, in the order of epoch and seq; none where there is no spool yet.
+///
+/// # Errors
+/// When a folder cannot be read.
+pub fn spooled(state_dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut folders = vec![state_dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            // The agent removes folders while we look.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error).with_context(|| format!("read {}", folder.display())),
+        };
+        for entry in entries {
+            let path = entry.with_context(|| format!("read {}", folder.display()))?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "frame") {
+                found.push(path);
+            }
+        }
+    }
+    let seq =
+        |path: &PathBuf| path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse::<u64>().ok());
+    found.sort_by_key(|path| (path.parent().map(Path::to_owned), seq(path), path.clone()));
+    Ok(found)
+}
+
+/// How a collector is to run. The fields are the configuration's.
+#[derive(Debug, Clone)]
+pub struct CollectorPlan {
+    /// Its folder: configuration, state, archive, log.
+    pub dir: PathBuf,
+    /// `kafka.brokers`.
+    pub broker: String,
+    /// `kafka.topic`.
+    pub topic: String,
+    /// Port of `web.listen`.
+    pub port: u16,
+    /// `archive.commit-interval`.
+    pub commit_interval: String,
+    /// A command that runs it (`strace …`).
+    pub behind: Vec<OsString>,
+}
+
+impl CollectorPlan {
+    /// A collector in `dir` that commits every second, on a free port.
+    ///
+    /// # Errors
+    /// When there is no free port.
+    pub fn new(dir: &Path, broker: &str, topic: &str) -> Result<Self> {
+        Ok(Self {
+            dir: dir.to_owned(),
+            broker: broker.to_owned(),
+            topic: topic.to_owned(),
+            port: free_port()?,
+            commit_interval: "1s".to_owned(),
+            behind: Vec::new(),
+        })
+    }
+
+    /// Writes the configuration and returns its path.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_config(&self) -> Result<PathBuf> {
+        std::fs::create_dir_all(&self.dir).with_context(|| format!("make {}", self.dir.display()))?;
+        let text = format!(
+            "state-dir = {:?}\n\n[kafka]\nbrokers = [{:?}]\ntopic = {:?}\ngroup = \"edr-collectd\"\n\n[archive]\n\
+             dir = {:?}\ncommit-interval = {:?}\n\n[web]\nlisten = \"127.0.0.1:{}\"\n",
+            self.dir.join("state"),
+            self.broker,
+            self.topic,
+            self.archive_dir(),
+            self.commit_interval,
+            self.port
+        );
+        let path = self.dir.join("collector.toml");
+        std::fs::write(&path, text).context("write collector.toml")?;
+        Ok(path)
+    }
+
+    /// Where the tables are.
+    pub fn archive_dir(&self) -> PathBuf {
+        self.dir.join("archive")
+    }
+
+    /// Address of a page.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// Makes the topic, as an operator would: `edr-collectd check --online --create-topic`.
+    ///
+    /// # Errors
+    /// When the command fails; its output is in the error.
+    pub fn create_topic(&self) -> Result<()> {
+        self.command(&["check", "--online", "--create-topic"]).map(drop)
+    }
+
+    /// Starts it; the page may not answer yet.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(&self) -> Result<Collector> {
+        let config = self.write_config()?;
+        let program =
+            Program::new("collector", &self.dir, &binaries()?.collector).arg("run").arg("--config").arg(config);
+        Ok(Collector { process: program.behind(self.behind.iter().cloned()).start()?, plan: self.clone() })
+    }
+
+    /// What a command prints, with this configuration.
+    ///
+    /// # Errors
+    /// When it fails; its output is in the error.
+    pub fn command(&self, args: &[&str]) -> Result<Vec<u8>> {
+        let config = self.write_config()?;
+        let output = Program::new("command", &self.dir, &binaries()?.collector)
+            .args(args)
+            .arg("--config")
+            .arg(config)
+            .output()?;
+        if !output.status.success() {
+            bail!(
+                "edr-collectd {}: {}\n{}{}",
+                args.join(" "),
+                output.status,
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        Ok(output.stdout)
+    }
+
+    /// What a view prints as JSON.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn view(&self, args: &[&str]) -> Result<Value> {
+        let text = self.command(&[args, &["--format", "json"]].concat())?;
+        serde_json::from_slice(&text).with_context(|| format!("read the JSON of edr-collectd {}", args.join(" ")))
+    }
+}
+
+/// A collector that runs, or ran.
+#[derive(Debug)]
+pub struct Collector {
+    /// The process.
+    pub process: Running,
+    /// How it was started.
+    pub plan: CollectorPlan,
+}
+
+impl Collector {
+    /// GET of a page.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn get(&self, path: &str) -> Result<Answer> {
+        http::get(&self.plan.url(path))
+    }
+
+    /// Waits until a page answers 200 with a body that `fits`, and returns it.
+    ///
+    /// # Errors
+    /// When it does not within `limit`, or the collector ends; the last body is kept beside the log.
+    pub fn page(&mut self, path: &str, what: &str, limit: Duration, fits: impl Fn(&str) -> bool) -> Result<String> {
+        let mut last = String::from("no answer at all");
+        let found = wait::until(&format!("{path} to show {what}"), limit, || {
+            ensure!(self.process.is_running()?, "the collector ended; its log:\n{}", self.process.log_tail());
+            Ok(match http::get(&self.plan.url(path)) {
+                Ok(answer) if answer.status == 200 && fits(&answer.body) => Some(answer.body),
+                Ok(answer) => {
+                    last = format!("{}\n{}", answer.status, answer.body);
+                    None
+                }
+                Err(error) => {
+                    last = format!("{error:#}");
+                    None
+                }
+            })
+        });
+        found.inspect_err(|_| {
+            let _ = std::fs::write(self.plan.dir.join("last-page.html"), &last);
+        })
+    }
+
+    /// Waits until the page answers at all.
+    ///
+    /// # Errors
+    /// When it does not, or the collector ends.
+    pub fn is_up(&mut self) -> Result<()> {
+        self.page("/", "anything", START_LIMIT, |_| true).map(drop)
+    }
+}

@@ -1,0 +1,160 @@
+//! A real Kafka broker of one node (KRaft) on free loopback ports, with the defaults of its version wherever a test
+//! could tell the difference.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+
+use crate::cache::{cached, checkout};
+use crate::running::{Program, Running};
+use crate::wait;
+
+/// A JVM on a busy machine of two cores; on an idle one it takes 3 s.
+const START_LIMIT: Duration = Duration::from_secs(90);
+
+/// A port of 127.0.0.1 that nobody listens on now.
+///
+/// # Errors
+/// When the kernel has none.
+pub fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("find a free port")?;
+    Ok(listener.local_addr().context("read the free port")?.port())
+}
+
+/// A broker; its data stays in its folder when it stops, and a start continues with it.
+#[derive(Debug)]
+pub struct Broker {
+    dir: PathBuf,
+    port: u16,
+    process: Option<Running>,
+}
+
+impl Broker {
+    /// Formats `dir` and starts a broker there.
+    ///
+    /// # Errors
+    /// When Java or the jars are missing, or the broker does not answer.
+    pub fn start(dir: &Path) -> Result<Self> {
+        let mut broker = Self::prepare(dir)?;
+        broker.resume()?;
+        Ok(broker)
+    }
+
+    /// Formats `dir` for a broker and chooses its ports, without starting it: the address is known, nobody answers.
+    ///
+    /// # Errors
+    /// When Java or the jars are missing.
+    pub fn prepare(dir: &Path) -> Result<Self> {
+        std::fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
+        let (port, controller) = (free_port()?, free_port()?);
+        let data = dir.join("data");
+        let properties = format!(
+            "process.roles=broker,controller\n\
+             node.id=1\n\
+             controller.quorum.voters=1@127.0.0.1:{controller}\n\
+             controller.listener.names=CONTROLLER\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+             log.dirs={}\n\
+             auto.create.topics.enable=false\n\
+             group.initial.rebalance.delay.ms=0\n\
+             offsets.topic.replication.factor=1\n\
+             offsets.topic.num.partitions=1\n\
+             transaction.state.log.replication.factor=1\n\
+             transaction.state.log.min.isr=1\n",
+            data.display()
+        );
+        let broker = Self { dir: dir.to_owned(), port, process: None };
+        std::fs::write(broker.properties(), properties).context("write server.properties")?;
+        let uuid = std::fs::read_to_string("/proc/sys/kernel/random/uuid").context("read a random uuid")?;
+        // A cluster id is 16 bytes in base64 without padding: 21 of its digits and one that ends on four zero bits.
+        let digits: String = uuid.chars().filter(char::is_ascii_hexdigit).take(21).collect();
+        let format = broker.java("kafka-format", "kafka.tools.StorageTool")?;
+        let output = format
+            .args(["format", "--cluster-id", &format!("{digits}A"), "--config"])
+            .arg(broker.properties())
+            .output()?;
+        ensure!(
+            output.status.success(),
+            "format the broker's folder: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(broker)
+    }
+
+    /// Starts it, again or for the first time, and waits until it answers.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn resume(&mut self) -> Result<()> {
+        let mut process = self.java("kafka", "kafka.Kafka")?.arg(self.properties()).start()?;
+        // A client reports each refused connection; none of them is news while the broker starts.
+        let client: BaseConsumer =
+            self.client_config().set("log_level", "0").create().context("make a Kafka client")?;
+        let answered = wait::until("Kafka to answer", START_LIMIT, || {
+            ensure!(process.is_running()?, "Kafka ended; the end of its log:\n{}", process.log_tail());
+            Ok(client.fetch_metadata(None, Duration::from_secs(1)).ok())
+        });
+        answered.with_context(|| format!("the end of its log:\n{}", process.log_tail()))?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// `host:port`, as a `brokers` entry.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Pid of the broker, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Running::pid)
+    }
+
+    /// Ends it at once, as a power cut would. [`Broker::resume`] starts it again.
+    pub fn stop(&mut self) {
+        self.process = None;
+    }
+
+    /// Settings for a client of this broker.
+    pub fn client_config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.address());
+        config
+    }
+
+    /// Makes a topic with the broker's defaults.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub fn create_topic(&self, name: &str, partitions: i32) -> Result<()> {
+        let admin: AdminClient<DefaultClientContext> = self.client_config().create().context("make an admin client")?;
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let made = futures::executor::block_on(admin.create_topics([&topic], &AdminOptions::new()))
+            .context("ask for a topic")?;
+        for outcome in made {
+            outcome.map_err(|(topic, code)| anyhow::anyhow!("make topic {topic}: {code}"))?;
+        }
+        Ok(())
+    }
+
+    fn properties(&self) -> PathBuf {
+        self.dir.join("server.properties")
+    }
+
+    fn java(&self, name: &str, class: &str) -> Result<Program> {
+        let jars = cached("kafka")?;
+        Ok(Program::new(name, &self.dir, "java")
+            // Without the second compiler it starts in half the time; nothing here runs long enough to gain from it.
+            .args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp"])
+            .arg(jars.join("*"))
+            .arg(format!("-Dlog4j2.configurationFile={}", checkout().join("tests/kafka/log4j2.properties").display()))
+            .arg(class))
+    }
+}

@@ -1,0 +1,80 @@
+//! A topic as Kafka holds it, for tests that count what travelled.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rdkafka::Message as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
+use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use crate::kafka::Broker;
+
+/// The broker is on this machine; longer than this means that it is gone.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+/// One record of a topic.
+#[derive(Debug, Clone)]
+pub struct KafkaRecord {
+    /// Partition.
+    pub partition: i32,
+    /// Offset in it.
+    pub offset: i64,
+    /// Key.
+    pub key: Vec<u8>,
+    /// Value.
+    pub value: Vec<u8>,
+}
+
+/// Every record that the topic holds now, by partition and offset.
+///
+/// # Errors
+/// When the broker does not answer.
+pub fn records(broker: &Broker, topic: &str) -> Result<Vec<KafkaRecord>> {
+    let consumer: BaseConsumer = broker
+        .client_config()
+        .set("group.id", "reader")
+        .set("enable.auto.commit", "false")
+        .set("fetch.message.max.bytes", "8388608")
+        .create()
+        .context("make a Kafka consumer")?;
+    let metadata = consumer.fetch_metadata(Some(topic), ANSWER_LIMIT).context("ask for the topic's partitions")?;
+    let partitions: Vec<i32> =
+        metadata.topics().iter().flat_map(MetadataTopic::partitions).map(MetadataPartition::id).collect();
+    let mut found = Vec::new();
+    for partition in partitions {
+        let (low, high) =
+            consumer.fetch_watermarks(topic, partition, ANSWER_LIMIT).context("ask for the topic's offsets")?;
+        let mut assignment = TopicPartitionList::new();
+        assignment.add_partition_offset(topic, partition, Offset::Offset(low)).context("choose a partition")?;
+        consumer.assign(&assignment).context("take a partition")?;
+        let mut next = low;
+        while next < high {
+            let message = consumer.poll(ANSWER_LIMIT).context("no record came")?.context("read a record")?;
+            next = message.offset() + 1;
+            found.push(KafkaRecord {
+                partition,
+                offset: message.offset(),
+                key: message.key().unwrap_or_default().to_vec(),
+                value: message.payload().unwrap_or_default().to_vec(),
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// Puts one record into a topic.
+///
+/// # Errors
+/// When the broker does not take it.
+pub fn produce(broker: &Broker, topic: &str, partition: i32, key: &[u8], value: &[u8]) -> Result<()> {
+    let producer: ThreadedProducer<_> = broker
+        .client_config()
+        .set("acks", "all")
+        .create_with_context(rdkafka::producer::DefaultProducerContext)
+        .context("make a Kafka producer")?;
+    let record = BaseRecord::to(topic).partition(partition).key(key).payload(value);
+    producer.send(record).map_err(|(error, _)| error).context("send a record")?;
+    producer.flush(ANSWER_LIMIT).context("wait until the record is stored")
+}
