@@ -1,6 +1,7 @@
 //! What a tick missed, merged and bounded.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use edr_wire::Bytes;
 use edr_wire::snapshot::{Gap, GapReason};
@@ -21,14 +22,14 @@ impl Gaps {
     pub fn add(&mut self, source: &'static str, pid: Option<u32>, field: &[u8], reason: GapReason, detail: &str) {
         let room = self.merged.len() < GAPS_MAX;
         match self.merged.entry((source, Bytes::from(field), reason)) {
-            std::collections::btree_map::Entry::Occupied(mut known) => {
+            Entry::Occupied(mut known) => {
                 let gap = known.get_mut();
                 gap.count += 1;
                 if gap.pid != pid {
                     gap.pid = None;
                 }
             }
-            std::collections::btree_map::Entry::Vacant(free) if room => {
+            Entry::Vacant(free) if room => {
                 free.insert(Gap {
                     source: source.to_owned(),
                     pid,
@@ -38,7 +39,28 @@ impl Gaps {
                     detail: detail.to_owned(),
                 });
             }
-            std::collections::btree_map::Entry::Vacant(_) => self.beyond += 1,
+            Entry::Vacant(_) => self.beyond += 1,
+        }
+    }
+
+    /// Takes over what `other` holds, which is empty afterwards: for a part of a reading that may turn out void.
+    pub fn append(&mut self, other: &mut Self) {
+        self.beyond += std::mem::take(&mut other.beyond);
+        for (key, gap) in std::mem::take(&mut other.merged) {
+            let room = self.merged.len() < GAPS_MAX;
+            match self.merged.entry(key) {
+                Entry::Occupied(mut known) => {
+                    let known = known.get_mut();
+                    known.count += gap.count;
+                    if known.pid != gap.pid {
+                        known.pid = None;
+                    }
+                }
+                Entry::Vacant(free) if room => {
+                    free.insert(gap);
+                }
+                Entry::Vacant(_) => self.beyond += gap.count,
+            }
         }
     }
 
@@ -76,5 +98,18 @@ mod tests {
         assert_eq!((taken[0].count, taken[0].pid), (2, None));
         assert_eq!(taken.iter().map(|gap| gap.count).sum::<u64>(), 2 + 2 * GAPS_MAX as u64);
         assert!(gaps.take().is_empty());
+    }
+
+    #[test]
+    fn gaps_taken_over_are_merged_like_others() {
+        let (mut gaps, mut part) = (Gaps::default(), Gaps::default());
+        gaps.add("sockets", Some(1), b"tcp", GapReason::Denied, "first");
+        part.add("sockets", Some(2), b"tcp", GapReason::Denied, "second");
+        part.add("sockets", Some(3), b"udp", GapReason::Io, "");
+        gaps.append(&mut part);
+        assert!(part.take().is_empty());
+        let taken = gaps.take();
+        assert_eq!((taken[0].count, taken[0].pid, taken[0].detail.as_str()), (2, None, "first"));
+        assert_eq!((taken[1].count, taken[1].pid), (1, Some(3)));
     }
 }

@@ -5,6 +5,7 @@
 
 mod gaps;
 pub mod host;
+mod proc_files;
 pub mod processes;
 pub mod psad;
 pub mod sockets;

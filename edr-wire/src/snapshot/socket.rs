@@ -16,16 +16,18 @@ pub struct Socket {
     pub netns: u64,
     /// `inet`, `inet6`, `unix`, `packet`, `netlink`.
     pub family: Family,
-    /// `tcp`, `udp`, `udplite`, `raw`, `icmp`, `sctp`, …; for unix `stream`, `dgram`, `seqpacket`; the protocol number where it has no name.
+    /// `tcp`, `mptcp`, `udp`, `udplite`, `raw`, `icmp` (ping sockets), `sctp`, `dccp`; for unix and packet `stream`, `dgram`, `seqpacket`, `raw`; for netlink the kernel's part, `route`, `audit`, `connector`, …; the number where it has no name.
     pub protocol: String,
-    /// As ss(8) names it: `established`, `listen`, `time-wait`, …; `unconnected` where there is no connection.
+    /// As the filters of ss(8) name it: `established`, `syn-sent`, `syn-recv`, `fin-wait-1`, `fin-wait-2`, `time-wait`,
+    /// `close-wait`, `last-ack`, `listen`, `closing`; `unconnected` where there is no connection.
     pub state: String,
     /// Local address, canonical text; unix sockets have `path`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub local: String,
-    /// Local port; for packet sockets the Ethernet protocol, for netlink the port id.
+    /// Local port; for raw sockets the IP protocol, for icmp the identifier, for packet sockets the Ethernet protocol,
+    /// for netlink the port id.
     pub local_port: u32,
-    /// Remote address, canonical text.
+    /// Remote address, canonical text; empty when there is none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub remote: String,
     /// Remote port.
@@ -33,11 +35,15 @@ pub struct Socket {
     /// Interface index it is bound to; 0 for any.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub interface: u64,
-    /// Owner as the kernel keeps it.
-    pub uid: u32,
-    /// Bytes waiting to be read; for a listening TCP socket the connections waiting.
+    /// Owner as the kernel keeps it; `None` where the kernel does not tell: netlink sockets, sockets without an inode,
+    /// and unix sockets of another network namespace than the agent's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// Bytes waiting to be read; for a listening socket the connections waiting to be accepted. `/proc/net/unix` does
+    /// not tell: 0 for unix sockets of another network namespace.
     pub receive_queue: u64,
-    /// Bytes waiting to be sent; for a listening TCP socket the backlog's size.
+    /// Bytes waiting to be sent; for a listening socket the most connections that may wait (0 in another network
+    /// namespace, where the kernel does not tell).
     pub send_queue: u64,
     /// Path of a unix socket; an abstract name starts with a NUL byte.
     #[serde(default, skip_serializing_if = "Bytes::is_empty")]
@@ -48,6 +54,12 @@ pub struct Socket {
     /// An IPv6 socket that takes no IPv4 (`IPV6_V6ONLY`).
     #[serde(default, skip_serializing_if = "is_false")]
     pub v6only: bool,
+    /// netlink(7) multicast groups it listens to, ascending: who hears of every exec, route or audit record.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<u32>,
+    /// A packet socket that put an interface into promiscuous mode (`PACKET_MR_PROMISC`).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub promiscuous: bool,
 }
 
 /// Address family of a socket.

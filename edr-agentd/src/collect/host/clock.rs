@@ -1,0 +1,67 @@
+//! The clocks: wall clock, boot time, and whether the kernel calls the wall clock right.
+
+use edr_wire::snapshot::Time;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use nix::libc;
+use rustix::time::{ClockId, clock_gettime};
+
+const NANOSECONDS: i64 = 1_000_000_000;
+
+/// The time, now.
+pub(super) fn now() -> Time {
+    let wall_ns = nanoseconds(ClockId::Realtime);
+    Time {
+        wall_ns,
+        boottime_ns: nanoseconds(ClockId::Boottime).unsigned_abs(),
+        synchronised: synchronised(),
+        utc_offset_seconds: utc_offset_seconds(wall_ns),
+    }
+}
+
+/// 64 bits of nanoseconds last until the year 2262.
+fn nanoseconds(clock: ClockId) -> i64 {
+    let time = clock_gettime(clock);
+    time.tv_sec.saturating_mul(NANOSECONDS).saturating_add(time.tv_nsec)
+}
+
+/// Of the host's zone (`TZ`, else `/etc/localtime`) at that moment. A host without a zone lives in UTC (localtime(5)).
+fn utc_offset_seconds(wall_ns: i64) -> i32 {
+    let Ok(zone) = TimeZone::try_system() else { return 0 };
+    Timestamp::from_nanosecond(wall_ns.into()).map_or(0, |now| zone.to_offset(now).seconds())
+}
+
+/// `None` when the sandbox refuses the question.
+#[expect(unsafe_code, reason = "no crate in use wraps adjtimex(2), and nothing else tells whether the clock is right")]
+fn synchronised() -> Option<bool> {
+    // SAFETY: `timex` holds only integers, for which all-zero bytes are a value. Zero in `modes` makes the call a
+    // question, which changes nothing and needs no privilege. The pointer is to a whole `timex` that outlives the call.
+    let (state, timex) = unsafe {
+        let mut timex: libc::timex = std::mem::zeroed();
+        (libc::adjtimex(&raw mut timex), timex)
+    };
+    (state >= 0).then_some(timex.status & libc::STA_UNSYNC == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_are_those_of_the_system() {
+        let before = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as i64;
+        let (first, second) = (now(), now());
+        let after = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as i64;
+        assert!((before..=after).contains(&first.wall_ns));
+        assert!(second.boottime_ns >= first.boottime_ns && first.boottime_ns > 0);
+        assert!(first.synchronised.is_some());
+    }
+
+    #[test]
+    fn a_summer_offset_differs_from_a_winter_offset_where_the_zone_says_so() {
+        // `TZ` of this process is whatever the machine has, so the zone is asked directly.
+        let berlin = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        let at = |text: &str| berlin.to_offset(text.parse().unwrap()).seconds();
+        assert_eq!((at("2026-01-15T12:00:00Z"), at("2026-07-15T12:00:00Z")), (3_600, 7_200));
+    }
+}

@@ -1,0 +1,99 @@
+//! Reading below a proc tree, whole and bounded, without waiting.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+/// Bytes read of one file; 16 MiB are some 100,000 sockets of one protocol.
+const FILE_BYTES_MAX: usize = 16 << 20;
+
+/// Opens a directory to read relative to it.
+pub(super) fn open_dir(parent: impl AsFd, path: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::openat(parent, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Reads a file over `text`; true when it is longer than what was read, which then ends with a whole line.
+pub(super) fn read(dir: impl AsFd, path: &str, text: &mut Vec<u8>) -> io::Result<bool> {
+    text.clear();
+    // In a tree that is not the kernel's a file may be anything: a pipe must not be waited for.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(dir, path, flags, Mode::empty())?;
+    loop {
+        if text.len() >= FILE_BYTES_MAX {
+            let end = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+            text.truncate(end);
+            return Ok(true);
+        }
+        text.reserve(64 << 10);
+        match rustix::io::read(&file, rustix::buffer::spare_capacity(text)) {
+            Ok(0) => return Ok(false),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// The inode of a namespace from a link like `net:[4026531840]` in `/proc/PID/ns`.
+pub(super) fn namespace(dir: impl AsFd, path: &str) -> rustix::io::Result<u64> {
+    let target = rustix::fs::readlinkat(dir, path, Vec::new())?;
+    namespace_inode(&target).ok_or(Errno::INVAL)
+}
+
+fn namespace_inode(target: &CStr) -> Option<u64> {
+    let (_, digits) = target.to_str().ok()?.strip_suffix(']')?.split_once(":[")?;
+    if digits.bytes().all(|digit| digit.is_ascii_digit()) { digits.parse().ok() } else { None }
+}
+
+/// True for the proc tree of the running system: another one answers no netlink request.
+pub(super) fn is_own_proc(proc_root: &Path) -> bool {
+    proc_root.canonicalize().is_ok_and(|path| path == Path::new("/proc"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_link() {
+        assert_eq!(namespace_inode(c"net:[4026531840]"), Some(4_026_531_840));
+        for text in [c"", c"net:[]", c"net:[-1]", c"net:[+1]", c"net:[1", c"net:[99999999999999999999]"] {
+            assert_eq!(namespace_inode(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_whole_and_a_pipe_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let long = "a line\n".repeat(100_000);
+        std::fs::write(dir.path().join("long"), &long).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            dir.path().join("pipe"),
+            rustix::fs::FileType::Fifo,
+            Mode::RUSR | Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        let root = open_dir(rustix::fs::CWD, dir.path()).unwrap();
+        let mut text = b"left over".to_vec();
+        assert!(!read(&root, "long", &mut text).unwrap());
+        assert!(text == long.as_bytes());
+        assert!(!read(&root, "pipe", &mut text).unwrap());
+        assert!(text.is_empty());
+        assert!(read(&root, "absent", &mut text).is_err());
+    }
+
+    #[test]
+    fn what_is_too_long_ends_with_a_whole_line() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("huge"), "0123456789\n".repeat(FILE_BYTES_MAX / 11 + 10)).unwrap();
+        let root = open_dir(rustix::fs::CWD, dir.path()).unwrap();
+        let mut text = Vec::new();
+        assert!(read(&root, "huge", &mut text).unwrap());
+        assert_eq!((text.last(), text.len() % 11), (Some(&b'\n'), 0));
+    }
+}

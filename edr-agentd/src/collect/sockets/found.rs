@@ -1,0 +1,205 @@
+//! One socket as any source gives it, before it becomes a row.
+
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use edr_wire::Bytes;
+use edr_wire::snapshot::{Family, Socket};
+
+/// A socket. The order of the fields is the order of rows; names are static and addresses numbers, so that a dump of
+/// many sockets allocates only for unix paths.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Found {
+    pub(super) inode: u64,
+    pub(super) netns: u64,
+    pub(super) protocol: Protocol,
+    pub(super) local: Address,
+    pub(super) local_port: u32,
+    pub(super) remote: Address,
+    pub(super) remote_port: u32,
+    pub(super) family: Family,
+    pub(super) state: &'static str,
+    pub(super) path: Box<[u8]>,
+    pub(super) peer_inode: u64,
+    pub(super) interface: u32,
+    pub(super) uid: Option<u32>,
+    pub(super) receive_queue: u64,
+    pub(super) send_queue: u64,
+    pub(super) v6only: bool,
+    pub(super) groups: Box<[u32]>,
+    pub(super) promiscuous: bool,
+}
+
+/// Its name, or the number where it has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Protocol {
+    Named(&'static str),
+    Number(u32),
+}
+
+/// An address, in the order of their numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Address {
+    None,
+    V4(Ipv4Addr),
+    V6(Ipv6Addr),
+}
+
+impl Address {
+    /// True for none, `0.0.0.0` and `::`.
+    fn is_unspecified(self) -> bool {
+        match self {
+            Self::None => true,
+            Self::V4(ip) => ip.is_unspecified(),
+            Self::V6(ip) => ip.is_unspecified(),
+        }
+    }
+}
+
+impl From<IpAddr> for Address {
+    fn from(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(ip) => Self::V4(ip),
+            IpAddr::V6(ip) => Self::V6(ip),
+        }
+    }
+}
+
+impl Found {
+    /// A socket of `family` with nothing else known.
+    pub(super) fn new(family: Family, protocol: Protocol, state: &'static str) -> Self {
+        Self {
+            inode: 0,
+            netns: 0,
+            protocol,
+            local: Address::None,
+            local_port: 0,
+            remote: Address::None,
+            remote_port: 0,
+            family,
+            state,
+            path: Box::default(),
+            peer_inode: 0,
+            interface: 0,
+            uid: None,
+            receive_queue: 0,
+            send_queue: 0,
+            v6only: false,
+            groups: Box::default(),
+            promiscuous: false,
+        }
+    }
+
+    /// Writes the wire row over `row`, whose buffers are reused.
+    pub(super) fn fill(&self, row: &mut Socket) {
+        row.inode = self.inode;
+        row.netns = self.netns;
+        row.family = self.family;
+        row.protocol.clear();
+        match self.protocol {
+            Protocol::Named(name) => row.protocol.push_str(name),
+            Protocol::Number(number) => write_into(&mut row.protocol, &number),
+        }
+        row.state.clear();
+        row.state.push_str(self.state);
+        row.local.clear();
+        write_address(&mut row.local, self.local);
+        row.local_port = self.local_port;
+        row.remote.clear();
+        // Nobody is at the other end of `0.0.0.0:0`.
+        if self.remote_port != 0 || !self.remote.is_unspecified() {
+            write_address(&mut row.remote, self.remote);
+        }
+        row.remote_port = self.remote_port;
+        row.interface = self.interface.into();
+        row.uid = self.uid;
+        row.receive_queue = self.receive_queue;
+        row.send_queue = self.send_queue;
+        let Bytes(path) = &mut row.path;
+        path.clear();
+        path.extend_from_slice(&self.path);
+        row.peer_inode = self.peer_inode;
+        row.v6only = self.v6only;
+        row.groups.clear();
+        row.groups.extend_from_slice(&self.groups);
+        row.promiscuous = self.promiscuous;
+    }
+}
+
+fn write_address(text: &mut String, address: Address) {
+    match address {
+        Address::None => {}
+        Address::V4(ip) => write_into(text, &ip),
+        Address::V6(ip) => write_into(text, &ip),
+    }
+}
+
+fn write_into(text: &mut String, value: &dyn std::fmt::Display) {
+    // Writing to a String has no error.
+    let _ = write!(text, "{value}");
+}
+
+/// Name of a TCP state (`include/net/tcp_states.h`) as the filters of ss(8) spell it; other protocols use the same
+/// numbers.
+pub(super) fn tcp_state(number: u8) -> &'static str {
+    match number {
+        1 => "established",
+        2 => "syn-sent",
+        // 12 is TCP_NEW_SYN_RECV, the same to everyone outside the kernel.
+        3 | 12 => "syn-recv",
+        4 => "fin-wait-1",
+        5 => "fin-wait-2",
+        6 => "time-wait",
+        7 => "unconnected",
+        8 => "close-wait",
+        9 => "last-ack",
+        10 => "listen",
+        11 => "closing",
+        _ => "unknown",
+    }
+}
+
+/// Name of a socket type (socket(2)).
+pub(super) fn socket_type(number: u16) -> Protocol {
+    match number {
+        1 => Protocol::Named("stream"),
+        2 => Protocol::Named("dgram"),
+        3 => Protocol::Named("raw"),
+        4 => Protocol::Named("rdm"),
+        5 => Protocol::Named("seqpacket"),
+        10 => Protocol::Named("packet"),
+        other => Protocol::Number(other.into()),
+    }
+}
+
+/// What this very source asks.
+pub(super) const SOCK_DIAG: Protocol = Protocol::Named("sock_diag");
+
+/// Name of a netlink protocol: `NETLINK_*` of `linux/netlink.h` in lower case.
+pub(super) fn netlink_protocol(number: u8) -> Protocol {
+    let name = match number {
+        0 => "route",
+        2 => "usersock",
+        3 => "firewall",
+        4 => return SOCK_DIAG,
+        5 => "nflog",
+        6 => "xfrm",
+        7 => "selinux",
+        8 => "iscsi",
+        9 => "audit",
+        10 => "fib_lookup",
+        11 => "connector",
+        12 => "netfilter",
+        13 => "ip6_fw",
+        14 => "dnrtmsg",
+        15 => "kobject_uevent",
+        16 => "generic",
+        18 => "scsitransport",
+        19 => "ecryptfs",
+        20 => "rdma",
+        21 => "crypto",
+        22 => "smc",
+        other => return Protocol::Number(other.into()),
+    };
+    Protocol::Named(name)
+}

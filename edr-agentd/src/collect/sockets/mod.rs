@@ -1,0 +1,311 @@
+//! Sockets of every family, in every network namespace.
+//!
+//! The agent's own namespace is asked through netlink ([`netlink`]), which tells most; others cannot be entered from
+//! the unit's sandbox (`setns(2)` is refused there), so the files in `/proc/PID/net` of one process in each are read
+//! ([`proc_net`]). Parsers take bytes and know no file. A table the kernel does not list is a gap, never silence.
+//!
+//! What the kernel itself lists nowhere, and so neither this nor ss(8) can see: TCP and UDP sockets that were made but
+//! neither bound nor connected (before Linux 6.8 also TCP sockets that are only bound).
+
+mod found;
+mod inet_diag;
+mod message;
+mod namespaces;
+mod netlink;
+mod netlink_diag;
+mod packet_diag;
+mod proc_net;
+mod tables;
+mod unix_diag;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use edr_wire::snapshot::{Family, GapReason, Rows, Socket};
+use rustix::io::Errno;
+
+use super::{Gaps, proc_files};
+use crate::errno::reason;
+use found::{Found, SOCK_DIAG};
+use message::Malformed;
+use namespaces::Namespaces;
+use netlink::Diag;
+use tables::{Asked, TABLES, Table};
+
+/// The source's name in gaps.
+const SOURCE: &str = "sockets";
+/// Rows listed, as many as fit beside the processes in one snapshot: a row is some 200 bytes.
+const ROWS_MAX: usize = 50_000;
+/// Rows held while a tick is read; the rest is counted.
+const FOUND_MAX: usize = 200_000;
+/// Ticks for which "no such table" is remembered: the kernel starts modprobe(8) for every question about one.
+const UNSUPPORTED_TICKS: u64 = 60;
+
+/// Reads the sockets of the host.
+#[derive(Debug)]
+pub struct SocketReader {
+    proc_root: OwnedFd,
+    /// The agent's own namespace and the way to ask the kernel about it; `None` for a proc tree of another system.
+    own: Option<Own>,
+    others: Namespaces,
+    tick: u64,
+    found: FoundRows,
+    text: Vec<u8>,
+    row: Socket,
+}
+
+/// The agent's own network namespace.
+#[derive(Debug)]
+struct Own {
+    netns: u64,
+    /// `None` where the sandbox or the kernel has no netlink.
+    diag: Option<Diag>,
+    /// Tables the kernel does not have, with the tick at which to ask again.
+    unsupported: BTreeMap<&'static str, u64>,
+}
+
+/// Rows of one tick, bounded.
+#[derive(Debug, Default)]
+struct FoundRows {
+    rows: Vec<Found>,
+    beyond: u64,
+}
+
+impl FoundRows {
+    fn push(&mut self, found: Found) {
+        if self.rows.len() < FOUND_MAX {
+            self.rows.push(found);
+        } else {
+            self.beyond += 1;
+        }
+    }
+}
+
+impl SocketReader {
+    /// Opens the netlink socket; `proc_root` serves what has no sock_diag. Under another tree than `/proc` there is no
+    /// netlink answer, so all comes from its files.
+    ///
+    /// # Errors
+    /// When `proc_root` cannot be opened.
+    pub fn open(proc_root: &Path) -> io::Result<Self> {
+        let root = proc_files::open_dir(rustix::fs::CWD, proc_root)
+            .map_err(|errno| io::Error::new(errno.kind(), format!("open {proc_root:?}: {errno}")))?;
+        let own = if proc_files::is_own_proc(proc_root) {
+            let netns = proc_files::namespace(&root, "thread-self/ns/net")
+                .map_err(|errno| io::Error::new(errno.kind(), format!("read own network namespace: {errno}")))?;
+            Some(Own { netns, diag: Diag::open().ok(), unsupported: BTreeMap::new() })
+        } else {
+            None
+        };
+        Ok(Self {
+            proc_root: root,
+            own,
+            others: Namespaces::default(),
+            tick: 0,
+            found: FoundRows::default(),
+            text: Vec::new(),
+            row: Socket::default(),
+        })
+    }
+
+    /// Pushes one row per socket, sorted by (inode, netns, protocol, endpoints).
+    pub fn read(&mut self, rows: &mut Rows, gaps: &mut Gaps) {
+        self.tick += 1;
+        self.found.rows.clear();
+        self.found.beyond = 0;
+        if self.own.is_some() {
+            self.read_own(gaps);
+        }
+        let own = self.own.as_ref().map(|own| own.netns);
+        self.others.read(&self.proc_root, own, self.tick, &mut self.text, &mut self.found, gaps);
+        self.write(rows, gaps);
+    }
+
+    fn read_own(&mut self, gaps: &mut Gaps) {
+        let Some(own) = &mut self.own else { return };
+        if own.diag.is_none() {
+            own.diag = Diag::open().map_err(|error| gap(gaps, "sock_diag", reason(&error), &error.to_string())).ok();
+        }
+        let counts = match proc_files::read(&self.proc_root, "net/protocols", &mut self.text) {
+            Ok(_) => Some(Counts::parse(&self.text)),
+            Err(_) => None,
+        };
+        if let Some(counts) = &counts {
+            counts.report_unlisted(gaps);
+        }
+        for table in &TABLES {
+            if counts.as_ref().is_some_and(|counts| counts.shows_empty(table)) {
+                continue;
+            }
+            let asked_in_vain = own.unsupported.get(table.name).is_some_and(|again| *again > self.tick);
+            let asked = match &mut own.diag {
+                Some(diag) if !asked_in_vain => {
+                    let asked = ask(table, diag, own.netns, &mut self.found, gaps);
+                    if matches!(table.asked, Asked::Netlink) {
+                        quiet(&mut self.found, diag);
+                    }
+                    asked
+                }
+                _ => Err(Errno::NOENT.into()),
+            };
+            let Err(error) = asked else { continue };
+            if is_unsupported(&error) && !asked_in_vain && own.diag.is_some() {
+                own.unsupported.insert(table.name, self.tick + UNSUPPORTED_TICKS);
+            }
+            read_file(table, &self.proc_root, own.netns, &error, &mut self.text, &mut self.found, gaps);
+        }
+    }
+
+    fn write(&mut self, rows: &mut Rows, gaps: &mut Gaps) {
+        let found = &mut self.found.rows;
+        found.sort_unstable();
+        // A table that changes while it is read may give the same socket twice. Without an inode two alike are two.
+        found.dedup_by(|later, first| first.inode != 0 && later == first);
+        let over = found.len().saturating_sub(ROWS_MAX);
+        let beyond = self.found.beyond + over as u64;
+        if beyond > 0 {
+            gap(gaps, "rows", GapReason::TooLong, &format!("{beyond} sockets beyond {ROWS_MAX} are not listed"));
+        }
+        // Those without an inode come first and have no owner any more: they give way.
+        let ownerless = found.partition_point(|found| found.inode == 0);
+        let cut = ownerless.saturating_sub(over)..ownerless;
+        for (at, found) in found.iter().enumerate().take(ROWS_MAX + cut.len()) {
+            if !cut.contains(&at) {
+                found.fill(&mut self.row);
+                rows.push(&self.row);
+            }
+        }
+    }
+}
+
+/// Asks the kernel for a table; a dump during which the table changed is repeated once.
+fn ask(table: &Table, diag: &mut Diag, netns: u64, found: &mut FoundRows, gaps: &mut Gaps) -> io::Result<()> {
+    let (start, beyond) = (found.rows.len(), found.beyond);
+    for attempt in 0..2 {
+        found.rows.truncate(start);
+        found.beyond = beyond;
+        let mut malformed = 0;
+        let dump = table.dump(diag, |row| match row {
+            Ok(row) => found.push(Found { netns, ..row }),
+            Err(Malformed(_)) => malformed += 1,
+        })?;
+        if dump.interrupted && attempt == 0 {
+            continue;
+        }
+        if dump.interrupted {
+            gap(gaps, table.name, GapReason::Io, "the table changed twice while it was read");
+        }
+        if malformed + dump.malformed > 0 {
+            let detail = format!("{} messages", malformed + dump.malformed);
+            gap(gaps, table.name, GapReason::Malformed, &detail);
+        }
+        break;
+    }
+    Ok(())
+}
+
+/// The question about netlink sockets fills the queues of the two sockets that carry it. They are empty otherwise, and
+/// a row that tells of the asking would differ at every tick.
+fn quiet(found: &mut FoundRows, diag: &Diag) {
+    let is_asking = |row: &&mut Found| {
+        row.family == Family::Netlink
+            && row.protocol == SOCK_DIAG
+            && (row.local_port == 0 || Some(row.local_port) == diag.port_id())
+    };
+    for row in found.rows.iter_mut().filter(is_asking) {
+        (row.receive_queue, row.send_queue) = (0, 0);
+    }
+}
+
+/// Reads a table of the own namespace from its file, because netlink failed with `error`.
+fn read_file(
+    table: &Table,
+    proc_root: &OwnedFd,
+    netns: u64,
+    error: &io::Error,
+    text: &mut Vec<u8>,
+    found: &mut FoundRows,
+    gaps: &mut Gaps,
+) {
+    let why = if is_unsupported(error) { GapReason::Unsupported } else { reason(error) };
+    let Some(file) = table.file else {
+        return gap(gaps, table.name, why, "no sock_diag and no file in /proc/net");
+    };
+    match proc_files::read(proc_root, &format!("net/{}", table.name), text) {
+        Ok(cut) => take_file(table, file, text, cut, netns, found, gaps),
+        Err(error) => return gap(gaps, table.name, reason(&error), &error.to_string()),
+    }
+    if why != GapReason::Unsupported || table.file_tells_less() {
+        gap(gaps, table.name, why, &format!("sock_diag: {error}; read from /proc/net, which tells less"));
+    }
+}
+
+/// Takes the rows of a file that was read.
+fn take_file(
+    table: &Table,
+    file: tables::File,
+    text: &[u8],
+    cut: bool,
+    netns: u64,
+    found: &mut FoundRows,
+    gaps: &mut Gaps,
+) {
+    let mut malformed = 0;
+    file.parse(text, |row| match row {
+        Ok(row) => found.push(Found { netns, ..row }),
+        Err(Malformed(_)) => malformed += 1,
+    });
+    if malformed > 0 {
+        gap(gaps, table.name, GapReason::Malformed, &format!("{malformed} rows"));
+    }
+    if cut {
+        gap(gaps, table.name, GapReason::TooLong, "the file is longer than what is read of it");
+    }
+}
+
+/// The kernel has no such table: `ENOENT` for a missing module, the rest for a missing family.
+fn is_unsupported(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::NOENT) || reason(error) == GapReason::Unsupported
+}
+
+fn gap(gaps: &mut Gaps, field: &str, reason: GapReason, detail: &str) {
+    gaps.add(SOURCE, None, field.as_bytes(), reason, detail);
+}
+
+/// `/proc/PID/net/protocols`: which protocols the kernel has, and how many sockets of each a namespace.
+#[derive(Debug)]
+struct Counts(Vec<(Vec<u8>, u64)>);
+
+impl Counts {
+    fn parse(text: &[u8]) -> Self {
+        Self(proc_net::in_use(text).map(|(name, count)| (name.to_vec(), count)).collect())
+    }
+
+    /// Sockets in use of a table; `None` when the kernel has none of its protocols.
+    fn of(&self, table: &Table) -> Option<u64> {
+        let mut counts =
+            self.0.iter().filter(|(name, _)| table.registered_as.iter().any(|known| known.as_bytes() == name));
+        let (_, first) = counts.next()?;
+        Some(counts.fold(*first, |sum, (_, count)| sum.saturating_add(*count)))
+    }
+
+    /// No need to ask: the kernel has no such protocol, or counts none of its sockets.
+    fn shows_empty(&self, table: &Table) -> bool {
+        self.of(table).is_none_or(|count| count == 0 && table.counted)
+    }
+
+    /// Families that the kernel has and that no table here lists: vsock(7), `AF_XDP`, `AF_ALG`, …
+    fn report_unlisted(&self, gaps: &mut Gaps) {
+        for (name, count) in &self.0 {
+            if !TABLES.iter().any(|table| table.registered_as.iter().any(|known| known.as_bytes() == name)) {
+                let detail = format!("the kernel counts {count} sockets in use");
+                gaps.add(SOURCE, None, name, GapReason::Unsupported, &detail);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
