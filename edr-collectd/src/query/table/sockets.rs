@@ -92,7 +92,7 @@ fn row(socket: &Socket, owners: &Owners) -> Vec<Cell> {
         if owners.pids.is_empty() { Cell::Empty } else { Cell::Numbers(owners.pids.clone()) },
         comm,
         user,
-        Cell::number(socket.uid),
+        socket.uid.map_or(Cell::Empty, Cell::number),
         Cell::bytes(&socket.path),
         Cell::number(socket.receive_queue),
         Cell::number(socket.send_queue),
