@@ -1,5 +1,7 @@
 //! Processes and their open files.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Bytes, ProcessKey};
@@ -71,7 +73,10 @@ pub struct Process {
     /// systemd unit (`*.service`, `*.scope`, …) read from the cgroup path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
-    /// systemd slice read from the cgroup path.
+    /// Unit of the user's own service manager, below `user@UID.service`, read from the cgroup path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_unit: Option<String>,
+    /// systemd slice read from the cgroup path: the innermost one above the unit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slice: Option<String>,
     /// Container read from the cgroup path.
@@ -81,7 +86,7 @@ pub struct Process {
     pub state: char,
     /// Threads (stat field 20).
     pub threads: u32,
-    /// Threads of which `CPU`, nice and priority: nice value (stat field 19).
+    /// Nice value (stat field 19).
     pub nice: i32,
     /// Kernel priority (stat field 18).
     pub priority: i32,
@@ -202,6 +207,9 @@ pub struct Container {
     pub runtime: String,
     /// Id or name.
     pub id: String,
+    /// Uid of the Kubernetes pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
 }
 
 /// `/proc/PID/io`.
@@ -226,7 +234,7 @@ pub struct OpenFile {
     pub access: Access,
     /// Flags beyond the access mode, by their names in open(2) without `O_`, lower case: `append`, `cloexec`, `nonblock`, …
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub flags: Vec<String>,
+    pub flags: Vec<Cow<'static, str>>,
     /// What it is.
     pub kind: FileKind,
     /// Path as the kernel gives it, without its ` (deleted)`; empty for a socket or a pipe; the name for memfd and anon_inode.
@@ -248,7 +256,8 @@ pub struct OpenFile {
     pub size: u64,
     /// Offset of the descriptor (`pos:` of fdinfo).
     pub offset: u64,
-    /// Other lines of fdinfo, for eventfd, epoll, timerfd, inotify, pidfd and the like.
+    /// Other lines of fdinfo: those of eventfd, epoll, timerfd, inotify, pidfd and the like, and file locks. Without
+    /// values that move while nobody does anything; cut after 2 KiB, with `…` as its last line then.
     #[serde(default, skip_serializing_if = "Bytes::is_empty")]
     pub detail: Bytes,
 }
@@ -323,7 +332,7 @@ pub enum Access {
     /// `O_RDWR`.
     #[serde(rename = "rw")]
     ReadWrite,
-    /// `O_PATH`: a place in the tree, not the content. Also `cwd` and `root`.
+    /// `O_PATH`: a place in the tree, not the content. Also `cwd` and `root`; `exe` is `r`.
     #[serde(rename = "path")]
     Path,
     /// Not known.

@@ -1,0 +1,337 @@
+//! `/proc/PID/cgroup` (cgroups(7)), and what the path says: systemd unit and slice, container.
+//!
+//! Only the path is looked at; no daemon is asked. Whoever may make a cgroup chooses its name, so a unit or a container
+//! is what the *path* says.
+
+use edr_wire::Bytes;
+use edr_wire::snapshot::Container;
+
+/// Where a process is in the cgroup tree.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Cgroup {
+    pub(super) path: Bytes,
+    pub(super) unit: Option<String>,
+    pub(super) user_unit: Option<String>,
+    pub(super) slice: Option<String>,
+    pub(super) container: Option<Container>,
+}
+
+/// Parses `cgroup`: lines of `hierarchy-id:controllers:path`.
+pub(super) fn parse_cgroup(cgroup: &[u8]) -> Cgroup {
+    let mut unified = &b""[..];
+    let mut systemd = &b""[..];
+    let mut container = None;
+    for line in cgroup.split(|&b| b == b'\n') {
+        let mut parts = line.splitn(3, |&b| b == b':');
+        let (Some(id), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else { continue };
+        match (id, controllers) {
+            (b"0", b"") => unified = path,
+            (_, b"name=systemd") => systemd = path,
+            _ => {}
+        }
+        // On a v1 host a runtime without systemd may name its container in the other hierarchies only.
+        if container.is_none() {
+            container = container_of(path);
+        }
+    }
+    // Hybrid hosts mount an empty unified tree beside the v1 hierarchies.
+    let path = if unified.len() > 1 || systemd.is_empty() { unified } else { systemd };
+    let (slice, unit, user_unit) = systemd_units(path);
+    Cgroup { path: Bytes::from(path), unit, user_unit, slice, container }
+}
+
+/// Slice, unit, and below a `user@UID.service` the unit of the user's own service manager, as sd_pid_get_slice(3),
+/// sd_pid_get_unit(3) and sd_pid_get_user_unit(3) find them.
+fn systemd_units(path: &[u8]) -> (Option<String>, Option<String>, Option<String>) {
+    let mut components = components(path).peekable();
+    let mut slice = None;
+    while let Some(component) = components.next_if(|component| component.ends_with(b".slice")) {
+        slice = Some(text(component));
+    }
+    let unit = components.next().filter(|component| is_unit(component));
+    let mut user_unit = None;
+    if unit.is_some_and(|unit| unit.starts_with(b"user@")) {
+        user_unit = components.find(|component| !component.ends_with(b".slice")).filter(|component| is_unit(component));
+    }
+    (slice, unit.map(text), user_unit.map(text))
+}
+
+/// The innermost container on the path.
+fn container_of(path: &[u8]) -> Option<Container> {
+    let mut found: Option<Container> = None;
+    let mut pod = None;
+    let mut parent = &b""[..];
+    for component in components(path) {
+        if let Some(id) = pod_uid(component) {
+            pod = Some(id);
+        }
+        if let Some((runtime, id)) = container_name(component, parent, path.starts_with(b"/ecs/")) {
+            let runtime = if runtime.is_empty() && pod.is_some() { "kubernetes" } else { runtime };
+            if !runtime.is_empty() {
+                found = Some(Container { runtime: runtime.to_owned(), id, pod: None });
+            }
+        }
+        parent = component;
+    }
+    if let Some(container) = &mut found {
+        container.pod = pod;
+    }
+    found
+}
+
+/// Runtime and id when a component names a container; the runtime is empty when only the place of a bare id can tell.
+fn container_name(component: &[u8], parent: &[u8], in_ecs: bool) -> Option<(&'static str, String)> {
+    const SCOPES: [(&[u8], &str); 7] = [
+        (b"docker-", "docker"),
+        (b"cri-containerd-", "containerd"),
+        (b"nerdctl-", "containerd"),
+        (b"crio-", "cri-o"),
+        (b"libpod-", "podman"),
+        (b"buildah-", "podman"),
+        (b"libpod-payload-", "podman"),
+    ];
+    let name = component.strip_suffix(b".scope").unwrap_or(component);
+    for (prefix, runtime) in SCOPES {
+        if let Some(id) = name.strip_prefix(prefix).filter(|id| is_container_id(id)) {
+            return Some((runtime, text(id)));
+        }
+    }
+    // kubelet with the cgroupfs driver and containerd with systemd's notation: `SLICE:cri-containerd:ID`.
+    if let Some(colon) = component.iter().rposition(|&b| b == b':') {
+        let (before, id) = (&component[..colon], &component[colon + 1..]);
+        let runtime = if before.ends_with(b":crio") { "cri-o" } else { "containerd" };
+        return is_container_id(id).then(|| (runtime, text(id)));
+    }
+    if is_container_id(component) {
+        return Some(match parent {
+            b"docker" => ("docker", text(component)),
+            b"libpod_parent" => ("podman", text(component)),
+            parent if parent.starts_with(b"pod") => ("", text(component)),
+            _ if in_ecs => ("docker", text(component)), // AWS: /ecs/TASK/ID
+            _ => return None,
+        });
+    }
+    if let Some(name) = component.strip_prefix(b"lxc.payload.").filter(|name| !name.is_empty()) {
+        return Some(("lxc", text(name)));
+    }
+    if parent == b"lxc" || parent == b"lxc.payload" {
+        return Some(("lxc", text(component)));
+    }
+    if let Some(name) = component.strip_prefix(b"systemd-nspawn@").and_then(|name| name.strip_suffix(b".service")) {
+        return Some(("systemd-nspawn", unescape(name)));
+    }
+    if parent == b"machine.slice" {
+        let name = component.strip_prefix(b"machine-").and_then(|name| name.strip_suffix(b".scope"))?;
+        // libvirt names its domains `machine-qemu\x2d1\x2dNAME.scope`; a virtual machine is no container.
+        return match unescape(name) {
+            machine if machine.starts_with("qemu-") => None,
+            machine if machine.starts_with("lxc-") => Some(("lxc", machine)),
+            machine => Some(("systemd-nspawn", machine)),
+        };
+    }
+    None
+}
+
+fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|&b| b == b'/').filter(|component| !component.is_empty() && component != b"..")
+}
+
+fn is_unit(component: &[u8]) -> bool {
+    [b".service".as_slice(), b".scope", b".socket", b".mount", b".swap"].iter().any(|kind| component.ends_with(kind))
+}
+
+fn is_container_id(id: &[u8]) -> bool {
+    id.len() == 64 && id.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// The uid in `podUID` and `kubepods-burstable-podUID.slice`, in which systemd wants `_` for `-`.
+fn pod_uid(component: &[u8]) -> Option<String> {
+    let name = component.strip_suffix(b".slice").unwrap_or(component);
+    let uid = match name.strip_prefix(b"pod") {
+        Some(uid) => uid,
+        None if name.starts_with(b"kubepods") => {
+            // `kubepods-besteffort-podUID.slice:cri-containerd:ID`, too.
+            let name = name.split(|&b| b == b':').next()?;
+            let name = name.strip_suffix(b".slice").unwrap_or(name);
+            let at = name.windows(4).position(|window| window == b"-pod")?;
+            &name[at + 4..]
+        }
+        None => return None,
+    };
+    let is_uid = uid.len() >= 32 && uid.iter().all(|b| b.is_ascii_hexdigit() || matches!(b, b'-' | b'_'));
+    is_uid.then(|| text(uid).replace('_', "-"))
+}
+
+/// systemd puts `_` before a name that would clash with a file of the cgroup tree.
+fn text(component: &[u8]) -> String {
+    String::from_utf8_lossy(component.strip_prefix(b"_").unwrap_or(component)).into_owned()
+}
+
+/// `\x2d` of systemd-escape(1).
+fn unescape(name: &[u8]) -> String {
+    let mut bytes = Vec::with_capacity(name.len());
+    let mut rest = name;
+    while let [first, tail @ ..] = rest {
+        let escaped = match rest {
+            [b'\\', b'x', high, low, ..] => super::number::hex(&[*high, *low]).and_then(|byte| u8::try_from(byte).ok()),
+            _ => None,
+        };
+        match escaped {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &rest[4..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ID: &str = "c4a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f";
+    const POD: &str = "1b9ad0a1-9f0e-4b51-a8f0-6e2f1b7b4f5c";
+
+    /// Slice, unit, user unit, `runtime id`, pod; each empty when there is none.
+    fn parse(cgroup: &str) -> [String; 5] {
+        let parsed = parse_cgroup(
+            cgroup.replace("ID", ID).replace("POD_", &POD.replace('-', "_")).replace("POD", POD).as_bytes(),
+        );
+        let container = parsed.container.unwrap_or_default();
+        [
+            parsed.slice.unwrap_or_default(),
+            parsed.unit.unwrap_or_default(),
+            parsed.user_unit.unwrap_or_default(),
+            format!("{} {}", container.runtime, container.id).trim().replace(ID, "ID"),
+            container.pod.unwrap_or_default().replace(POD, "POD"),
+        ]
+    }
+
+    #[test]
+    fn units_and_slices() {
+        for (cgroup, expected) in [
+            ("0::/", ["", "", "", "", ""]),
+            ("0::/init.scope\n", ["", "init.scope", "", "", ""]),
+            ("0::/system.slice/ssh.service\n", ["system.slice", "ssh.service", "", "", ""]),
+            (
+                "0::/system.slice/system-getty.slice/getty@tty1.service\n",
+                ["system-getty.slice", "getty@tty1.service", "", "", ""],
+            ),
+            ("0::/user.slice/user-1000.slice/session-3.scope\n", ["user-1000.slice", "session-3.scope", "", "", ""]),
+            (
+                "0::/user.slice/user-1000.slice/user@1000.service/app.slice/app-org.slice/dbus.service\n",
+                ["user-1000.slice", "user@1000.service", "dbus.service", "", ""],
+            ),
+            (
+                "0::/user.slice/user-1000.slice/user@1000.service/init.scope",
+                ["user-1000.slice", "user@1000.service", "init.scope", "", ""],
+            ),
+            ("0::/system.slice/_cgroup.service", ["system.slice", "cgroup.service", "", "", ""]),
+            // v1 and hybrid.
+            (
+                "12:cpu,cpuacct:/\n1:name=systemd:/system.slice/cron.service\n",
+                ["system.slice", "cron.service", "", "", ""],
+            ),
+            (
+                "12:cpu:/\n1:name=systemd:/system.slice/cron.service\n0::/\n",
+                ["system.slice", "cron.service", "", "", ""],
+            ),
+            ("1:name=systemd:/x\n0::/system.slice/cron.service\n", ["system.slice", "cron.service", "", "", ""]),
+            // Another cgroup namespace.
+            ("0::/../../system.slice/cron.service\n", ["system.slice", "cron.service", "", "", ""]),
+        ] {
+            assert_eq!(parse(cgroup), expected, "{cgroup}");
+        }
+    }
+
+    #[test]
+    fn containers_of_every_runtime() {
+        for (cgroup, container, pod) in [
+            // docker: v1 with cgroupfs, v1 beside an empty unified tree, v2 with systemd, inside docker.
+            ("9:memory:/docker/ID\n1:name=systemd:/docker/ID\n", "docker ID", ""),
+            ("9:memory:/docker/ID\n1:name=systemd:/\n0::/\n", "docker ID", ""),
+            ("0::/system.slice/docker-ID.scope\n", "docker ID", ""),
+            (
+                "0::/docker/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef/docker/ID\n",
+                "docker ID",
+                "",
+            ),
+            ("0::/../docker-ID.scope", "docker ID", ""),
+            // podman: rootful, rootless, cgroupfs; its monitor is a process of the host.
+            ("0::/machine.slice/libpod-ID.scope\n", "podman ID", ""),
+            ("0::/machine.slice/libpod-ID.scope/container\n", "podman ID", ""),
+            (
+                "0::/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-ID.scope/container\n",
+                "podman ID",
+                "",
+            ),
+            ("9:memory:/libpod_parent/libpod-ID\n", "podman ID", ""),
+            ("0::/machine.slice/libpod-conmon-ID.scope\n", "", ""),
+            // Kubernetes with containerd, CRI-O, docker; systemd and cgroupfs drivers.
+            (
+                "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podPOD_.slice/cri-containerd-ID.scope\n",
+                "containerd ID",
+                "POD",
+            ),
+            ("0::/kubepods.slice/kubepods-podPOD_.slice/crio-ID.scope\n", "cri-o ID", "POD"),
+            ("0::/kubepods.slice/kubepods-podPOD_.slice/crio-conmon-ID.scope\n", "", ""),
+            (
+                "0::/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-podPOD_.slice/docker-ID.scope\n",
+                "docker ID",
+                "POD",
+            ),
+            (
+                "11:pids:/kubepods/besteffort/podPOD/ID\n1:name=systemd:/kubepods/besteffort/podPOD/ID\n",
+                "kubernetes ID",
+                "POD",
+            ),
+            (
+                "11:pids:/system.slice/containerd.service/kubepods-burstable-podPOD_.slice:cri-containerd:ID\n",
+                "containerd ID",
+                "POD",
+            ),
+            // AWS.
+            ("9:memory:/ecs/0123456789abcdef0123456789abcdef/ID\n", "docker ID", ""),
+            // lxc and its monitor; systemd inside it.
+            ("9:memory:/lxc/web/system.slice/ssh.service\n", "lxc web", ""),
+            ("0::/lxc.payload.web/system.slice/ssh.service\n", "lxc web", ""),
+            ("0::/lxc.monitor.web\n", "", ""),
+            // systemd-nspawn, libvirt.
+            (
+                "0::/machine.slice/systemd-nspawn@deb\\x2d12.service/payload/system.slice/ssh.service\n",
+                "systemd-nspawn deb-12",
+                "",
+            ),
+            ("0::/machine.slice/machine-deb\\x2d12.scope/payload\n", "systemd-nspawn deb-12", ""),
+            ("0::/machine.slice/machine-qemu\\x2d1\\x2dvm.scope\n", "", ""),
+            // An id where none belongs is none.
+            ("0::/system.slice/ID\n", "", ""),
+            ("0::/system.slice/docker-abc.scope\n", "", ""),
+        ] {
+            let [_, _, _, found, found_pod] = parse(cgroup);
+            assert_eq!((found.as_str(), found_pod.as_str()), (container, pod), "{cgroup}");
+        }
+    }
+
+    #[test]
+    fn a_container_of_docker_is_also_a_unit_and_the_path_is_kept() {
+        let parsed = parse_cgroup(format!("0::/system.slice/docker-{ID}.scope\n").as_bytes());
+        assert_eq!(parsed.path, Bytes::from(format!("/system.slice/docker-{ID}.scope").as_bytes()));
+        assert_eq!(parsed.unit, Some(format!("docker-{ID}.scope")));
+        assert_eq!(parse_cgroup(b"0::/a:b\n").path, Bytes::from(b"/a:b"));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = parse_cgroup(&bytes);
+            let _ = parse_cgroup(&[b"0::/", bytes.as_slice()].concat());
+        }
+    }
+}

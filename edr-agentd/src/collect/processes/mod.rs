@@ -1,0 +1,109 @@
+//! Processes and their open files.
+//!
+//! Promises: one row for every process that was there, with what the kernel shows of it, exact; what could not be
+//! read is named in the row and in the gaps; a process that ends meanwhile is normal. A read that never comes back
+//! costs one thread (two at most) and the one field it was for. Equal facts give equal bytes.
+//!
+//! Knows nothing of snapshots, frames or the clock: `start_ticks` is the identity, and wall-clock times come from the
+//! boot time, read once.
+//!
+//! One file per kernel file holds its parser, a pure function over bytes; `row` and `files` read, `pass` walks over
+//! all processes and watches for reads that hang.
+
+mod cgroup;
+mod cmdline;
+mod fdinfo;
+mod file;
+mod files;
+mod io;
+mod link;
+mod number;
+mod pass;
+mod row;
+mod stat;
+mod status;
+mod step;
+mod users;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use edr_wire::limits::FILES_PER_PROCESS_MAX;
+use edr_wire::snapshot::{Reread, Rows};
+
+use super::Gaps;
+
+/// Limits and switches.
+#[derive(Debug, Clone)]
+pub struct ProcessSettings {
+    /// Open files listed of one process, 1 to 16,384; the count of all is exact.
+    pub files_per_process_max: usize,
+    /// How long a read may take before the thread that does it is given up.
+    pub stuck_after: Duration,
+    /// Names of users (passwd(5)).
+    pub passwd: PathBuf,
+    /// Names of groups (group(5)).
+    pub group: PathBuf,
+}
+
+impl Default for ProcessSettings {
+    fn default() -> Self {
+        Self {
+            files_per_process_max: FILES_PER_PROCESS_MAX,
+            stuck_after: Duration::from_secs(2),
+            passwd: PathBuf::from("/etc/passwd"),
+            group: PathBuf::from("/etc/group"),
+        }
+    }
+}
+
+/// What the last reading cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReadCost {
+    /// CPU time of the reading thread, ns. It is a thread of its own, so the caller's CPU clock does not show it.
+    pub cpu_ns: u64,
+    /// Wall-clock time, ns.
+    pub wall_ns: u64,
+    /// Processes read.
+    pub read: u64,
+    /// Processes whose row was taken over.
+    pub carried: u64,
+}
+
+/// Reads `/proc/PID` of every process.
+#[derive(Debug)]
+pub struct ProcessReader {
+    pass: pass::Passes,
+}
+
+impl ProcessReader {
+    /// Opens `proc_root` (`/proc`).
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open(proc_root: &Path, settings: ProcessSettings) -> std::io::Result<Self> {
+        Ok(Self { pass: pass::Passes::open(proc_root, settings)? })
+    }
+
+    /// Pushes one row per process, sorted by pid.
+    pub fn read(&mut self, rows: &mut Rows, gaps: &mut Gaps) -> Reread {
+        self.pass.run(rows, gaps)
+    }
+
+    /// What the last [`ProcessReader::read`] cost.
+    pub fn cost(&self) -> ReadCost {
+        self.pass.cost()
+    }
+}
+
+/// Bytes that are not what their manual page says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{file}: no {expected}")]
+struct Malformed {
+    file: &'static str,
+    expected: &'static str,
+}
+
+fn malformed(file: &'static str, expected: &'static str) -> Malformed {
+    Malformed { file, expected }
+}

@@ -1,0 +1,94 @@
+//! Numbers as the kernel prints them.
+
+/// A whole field of decimal digits.
+pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |number, digit| match digit {
+        b'0'..=b'9' => number.checked_mul(10)?.checked_add(u64::from(digit - b'0')),
+        _ => None,
+    })
+}
+
+/// A whole field of decimal digits with an optional minus sign.
+pub(super) fn signed(digits: &[u8]) -> Option<i64> {
+    match digits.strip_prefix(b"-") {
+        Some(digits) => 0_i64.checked_sub_unsigned(decimal(digits)?),
+        None => i64::try_from(decimal(digits)?).ok(),
+    }
+}
+
+/// A whole field of hexadecimal digits.
+pub(super) fn hex(digits: &[u8]) -> Option<u64> {
+    radix(digits, 16)
+}
+
+/// A whole field of octal digits.
+pub(super) fn octal(digits: &[u8]) -> Option<u64> {
+    radix(digits, 8)
+}
+
+fn radix(digits: &[u8], radix: u32) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |number, &digit| {
+        number.checked_mul(u64::from(radix))?.checked_add(u64::from(char::from(digit).to_digit(radix)?))
+    })
+}
+
+/// The decimal digits of a number and a NUL after them: the name of a process or of a descriptor below `/proc`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Name {
+    digits: [u8; 11],
+    start: usize,
+}
+
+impl Name {
+    pub(super) fn of(mut number: u32) -> Self {
+        let mut name = Self { digits: [0; 11], start: 10 };
+        loop {
+            name.start -= 1;
+            name.digits[name.start] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 {
+                return name;
+            }
+        }
+    }
+
+    pub(super) fn as_c_str(&self) -> &std::ffi::CStr {
+        std::ffi::CStr::from_bytes_with_nul(&self.digits[self.start..]).unwrap_or(c"")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_is_not_all_digits_is_no_number() {
+        for field in [b"".as_slice(), b"-", b"+1", b" 1", b"1 ", b"1x", b"18446744073709551616"] {
+            assert_eq!(decimal(field), None, "{field:?}");
+        }
+        assert_eq!(signed(b"-9223372036854775808"), Some(i64::MIN));
+        assert_eq!(signed(b"9223372036854775808"), None);
+        assert_eq!(hex(b"0000003fffffffff"), Some(0x3f_ffff_ffff));
+        assert_eq!(octal(b"02100002"), Some(0o2_100_002));
+        assert_eq!(octal(b"8"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_come_back(number: u64, negative: i64, name: u32) {
+            prop_assert_eq!(decimal(number.to_string().as_bytes()), Some(number));
+            prop_assert_eq!(signed(negative.to_string().as_bytes()), Some(negative));
+            prop_assert_eq!(hex(format!("{number:x}").as_bytes()), Some(number));
+            prop_assert_eq!(octal(format!("{number:o}").as_bytes()), Some(number));
+            let digits = Name::of(name);
+            prop_assert_eq!(digits.as_c_str().to_str().unwrap(), name.to_string());
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Starting processes, waiting for them, and reading them.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use edr_agentd::collect::Gaps;
+use edr_agentd::collect::processes::{ProcessReader, ProcessSettings};
+use edr_wire::snapshot::{Agent, Fd, Gap, Host, OpenFile, Process, Psad, Rows, SnapshotParts, SnapshotView, Time};
+
+/// A process of a test; it ends with the test.
+pub(crate) struct Running {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Running {
+    /// Starts a program and waits until it says `ready`.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        let mut running = Self { child, lines };
+        assert_eq!(running.line(), "ready", "{command:?}");
+        running
+    }
+
+    /// Starts a program of Python's that prints `ready` itself.
+    pub(crate) fn python(program: &str) -> Self {
+        Self::start(Command::new("python3").arg("-c").arg(program))
+    }
+
+    /// The next line that it prints.
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Stops it (SIGSTOP) and waits until it is stopped.
+    pub(crate) fn freeze(&self) {
+        freeze(self.pid());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn freeze(pid: u32) {
+    use nix::sys::signal::{Signal, kill};
+    let pid = nix::unistd::Pid::from_raw(pid.try_into().unwrap());
+    kill(pid, Signal::SIGSTOP).unwrap();
+    loop {
+        let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap();
+        let after = stat.iter().rposition(|&b| b == b')').unwrap();
+        if stat[after + 2] == b'T' {
+            return;
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// What one tick saw.
+pub(crate) struct Seen {
+    pub(crate) processes: Vec<Process>,
+    pub(crate) rows: Vec<Vec<u8>>,
+    pub(crate) gaps: Vec<Gap>,
+}
+
+impl Seen {
+    pub(crate) fn process(&self, pid: u32) -> &Process {
+        self.find(pid).unwrap_or_else(|| panic!("no row for {pid}: {:?}", self.gaps))
+    }
+
+    pub(crate) fn find(&self, pid: u32) -> Option<&Process> {
+        self.processes.iter().find(|process| process.pid == pid)
+    }
+
+    pub(crate) fn row(&self, pid: u32) -> &[u8] {
+        let index = self.processes.iter().position(|process| process.pid == pid).unwrap();
+        &self.rows[index]
+    }
+}
+
+pub(crate) fn file(process: &Process, fd: u32) -> &OpenFile {
+    process.files.iter().find(|file| file.fd == Fd::Number(fd)).unwrap_or_else(|| panic!("no {fd}: {process:?}"))
+}
+
+/// One reading of an open reader.
+pub(crate) fn tick(reader: &mut ProcessReader) -> Seen {
+    let (mut rows, mut gaps) = (Rows::default(), Gaps::default());
+    let reread = reader.read(&mut rows, &mut gaps);
+    let (host, agent, time, psad) = (Host::default(), Agent::default(), Time::default(), Psad::default());
+    let raw = SnapshotParts {
+        host: &host,
+        agent: &agent,
+        time: &time,
+        positions: &[],
+        processes: &rows,
+        sockets: &Rows::default(),
+        psad: &psad,
+        packets: &[],
+        reread,
+        gaps: &[],
+    }
+    .encode();
+    let view = SnapshotView::parse(raw).unwrap();
+    let processes: Vec<Process> = view.processes().map(Result::unwrap).collect();
+    assert!(processes.is_sorted_by_key(|process| process.pid));
+    Seen { processes, rows: view.process_rows().map(<[u8]>::to_vec).collect(), gaps: gaps.take() }
+}
+
+/// A reader of this machine.
+pub(crate) fn reader() -> ProcessReader {
+    reader_at(Path::new("/proc"))
+}
+
+pub(crate) fn reader_at(proc_root: &Path) -> ProcessReader {
+    ProcessReader::open(proc_root, ProcessSettings::default()).unwrap()
+}
+
+/// One reading of this machine.
+pub(crate) fn look() -> Seen {
+    tick(&mut reader())
+}
+
+/// A `/proc` made of files.
+pub(crate) struct FakeProc {
+    folder: tempfile::TempDir,
+}
+
+impl FakeProc {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(
+            folder.path().join("stat"),
+            "cpu 1 2 3 4\nctxt 1\nbtime 1700000000\nprocesses 9\nprocs_running 1\nprocs_blocked 0\n",
+        )
+        .unwrap();
+        Self { folder }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A process with the files that every one has.
+    pub(crate) fn add(&self, pid: u32, comm: &str) -> PathBuf {
+        let folder = self.folder.path().join(pid.to_string());
+        std::fs::create_dir_all(folder.join("fd")).unwrap();
+        std::fs::create_dir_all(folder.join("fdinfo")).unwrap();
+        let stat = format!(
+            "{pid} ({comm}) S 1 {pid} {pid} 0 -1 4194560 0 0 0 0 1 2 0 0 20 0 1 0 500 1000 10 18446744073709551615 \
+            1 1 7 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 0\n"
+        );
+        std::fs::write(folder.join("stat"), stat).unwrap();
+        std::fs::write(folder.join("status"), "Name:\tx\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nGroups:\t\n").unwrap();
+        std::fs::write(folder.join("cmdline"), format!("{comm}\0")).unwrap();
+        std::fs::write(folder.join("cgroup"), "0::/\n").unwrap();
+        folder
+    }
+}

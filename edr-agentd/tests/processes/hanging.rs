@@ -1,0 +1,109 @@
+//! Reads that do not come back: a FIFO in the place of a file of `/proc`, which waits for a writer for ever.
+
+use std::fs::OpenOptions;
+use std::time::Duration;
+
+use edr_agentd::collect::processes::{ProcessReader, ProcessSettings};
+use edr_wire::Bytes;
+use edr_wire::snapshot::GapReason;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
+use super::common::{FakeProc, Seen, tick};
+
+fn reader(proc: &FakeProc) -> ProcessReader {
+    let settings = ProcessSettings { stuck_after: Duration::from_millis(50), ..ProcessSettings::default() };
+    ProcessReader::open(proc.root(), settings).unwrap()
+}
+
+fn hang(proc: &FakeProc, pid: u32, file: &str) -> std::path::PathBuf {
+    let path = proc.add(pid, "hangs").join(file);
+    std::fs::remove_file(&path).unwrap();
+    mkfifo(&path, Mode::S_IRWXU).unwrap();
+    path
+}
+
+fn stuck(seen: &Seen) -> Vec<(Option<u32>, String)> {
+    let stuck = seen.gaps.iter().filter(|gap| gap.reason == GapReason::Stuck);
+    stuck.map(|gap| (gap.pid, gap.field.to_string())).collect()
+}
+
+#[test]
+fn a_command_line_that_hangs_costs_that_field_and_nothing_else() {
+    let proc = FakeProc::new();
+    proc.add(1233, "before");
+    let fifo = hang(&proc, 1234, "cmdline");
+    proc.add(1235, "after");
+    let mut reader = reader(&proc);
+    for round in 0..3 {
+        let seen = tick(&mut reader);
+        let pids: Vec<u32> = seen.processes.iter().map(|process| process.pid).collect();
+        assert_eq!(pids, [1233, 1234, 1235], "round {round}");
+        assert_eq!(seen.process(1235).argv, [Bytes::from(b"after")]);
+        let hangs = seen.process(1234);
+        assert_eq!((hangs.comm.clone(), hangs.argv.len()), (Bytes::from(b"hangs"), 0));
+        assert!(hangs.incomplete.contains(&"argv".to_owned()), "{hangs:?}");
+        assert_eq!(stuck(&seen), [(Some(1234), "argv".to_owned())], "round {round}");
+    }
+    // When the read comes back, so does the field.
+    let writer = OpenOptions::new().write(true).open(&fifo).unwrap();
+    drop(writer);
+    std::fs::remove_file(&fifo).unwrap();
+    std::fs::write(&fifo, "back\0").unwrap();
+    loop {
+        let seen = tick(&mut reader);
+        if stuck(&seen).is_empty() {
+            assert_eq!(seen.process(1234).argv, [Bytes::from(b"back")]);
+            break;
+        }
+    }
+}
+
+#[test]
+fn two_that_hang_are_left_behind_and_a_third_is_not_touched() {
+    let proc = FakeProc::new();
+    let fifos: Vec<_> = [10, 20, 30].into_iter().map(|pid| hang(&proc, pid, "cmdline")).collect();
+    proc.add(40, "fine");
+    let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
+    let mut reader = reader(&proc);
+    let first = tick(&mut reader);
+    assert_eq!(first.processes.len(), 4);
+    let after_first = threads();
+    let second = tick(&mut reader);
+    assert_eq!(second.processes.len(), 4);
+    assert!(threads() <= after_first + 8, "other tests run beside this one");
+    for seen in [&first, &second] {
+        // Without a limit a third thread would be lost in process 30.
+        assert!(seen.process(30).incomplete.contains(&"argv".to_owned()));
+        assert!(stuck(seen).iter().all(|(_, field)| field == "argv"), "{:?}", seen.gaps);
+    }
+    for fifo in fifos {
+        drop(OpenOptions::new().write(true).custom_flags_nonblock().open(fifo));
+    }
+}
+
+#[test]
+fn a_file_that_never_hangs_and_does_costs_that_process() {
+    let proc = FakeProc::new();
+    let fifo = hang(&proc, 50, "status");
+    proc.add(51, "after");
+    let mut reader = reader(&proc);
+    for _ in 0..2 {
+        let seen = tick(&mut reader);
+        assert!(seen.find(50).is_none());
+        assert_eq!(seen.process(51).comm, Bytes::from(b"after"));
+        assert_eq!(stuck(&seen).len(), 1, "{:?}", seen.gaps);
+    }
+    drop(OpenOptions::new().write(true).open(fifo).unwrap());
+}
+
+trait Nonblock {
+    fn custom_flags_nonblock(&mut self) -> &mut Self;
+}
+
+impl Nonblock for OpenOptions {
+    fn custom_flags_nonblock(&mut self) -> &mut Self {
+        use std::os::unix::fs::OpenOptionsExt;
+        self.custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits())
+    }
+}
