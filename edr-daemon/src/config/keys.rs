@@ -195,7 +195,7 @@ impl Keys {
         let names: Vec<String> = self.leaves.keys().filter(|key| key.starts_with("labels.")).cloned().collect();
         let mut labels = BTreeMap::new();
         for key in names {
-            let name = key.trim_start_matches("labels.").to_owned();
+            let name = key.strip_prefix("labels.").unwrap_or(&key).to_owned();
             let named = !name.is_empty()
                 && name.len() <= 64
                 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::scan::value_len;
+
 use super::{Agent, Gap, Host, Packet, Position, Psad, Reread, SCHEMA, Time};
 
 /// Rows of one list, each encoded on its own: a row taken over from the snapshot before is its bytes, copied.
@@ -37,6 +39,25 @@ impl Rows {
     /// Bytes of all rows.
     pub fn byte_len(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// Keeps as many of the first rows as fit `bytes_max`; gives the number of rows dropped.
+    pub fn cut_to(&mut self, bytes_max: usize) -> usize {
+        if self.bytes.len() <= bytes_max {
+            return 0;
+        }
+        let (mut kept, mut end) = (0, 0);
+        while let Ok(len) = value_len(&self.bytes[end..]) {
+            if end + len > bytes_max {
+                break;
+            }
+            end += len;
+            kept += 1;
+        }
+        let dropped = self.count - kept;
+        self.bytes.truncate(end);
+        self.count = kept;
+        dropped as usize
     }
 
     /// Forgets the rows and keeps the memory.
@@ -139,6 +160,17 @@ pub(crate) fn write_named<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
 mod tests {
     use super::super::{Process, Snapshot, Socket};
     use super::*;
+
+    #[test]
+    fn rows_are_cut_between_rows() {
+        let all: Rows = (1..=100_u32).map(|pid| Process { pid, state: 'S', ..Process::default() }).collect();
+        let row = all.byte_len() / 100;
+        for (bytes_max, kept) in [(0, 0), (row - 1, 0), (row, 1), (10 * row + 1, 10), (100 * row, 100)] {
+            let mut rows = all.clone();
+            assert_eq!((rows.cut_to(bytes_max), rows.len()), (100 - kept, kept));
+            assert_eq!(rows.byte_len(), kept * row);
+        }
+    }
 
     #[test]
     fn parts_and_the_whole_have_the_same_bytes() {

@@ -1,0 +1,151 @@
+//! Commands.
+
+mod show;
+mod table;
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use edr_daemon::config::Report;
+use edr_daemon::exit;
+
+use crate::config::{Config, DEFAULT_PATH};
+use crate::run::{Overrides, run};
+use crate::spool::SpoolError;
+
+/// Takes snapshots of processes, open files, sockets and psad, and ships them to Kafka.
+#[derive(Debug, Parser)]
+#[command(name = "edr-agentd", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take a snapshot at every interval and ship it, until SIGTERM
+    Run {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[command(flatten)]
+        places: Places,
+    },
+    /// Check the configuration and print what is effective
+    Check {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[command(flatten)]
+        places: Places,
+    },
+    /// Print one snapshot; needs neither Kafka nor the spool
+    Snapshot {
+        /// How to print it
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+        #[command(flatten)]
+        config: ConfigFile,
+        #[command(flatten)]
+        places: Places,
+    },
+    /// Look at the frames that wait on this host
+    Spool {
+        #[command(subcommand)]
+        command: SpoolCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum SpoolCommand {
+    /// One line a frame
+    List {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Verify every frame; exit 1 when something is damaged
+    Verify {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// Configuration file; conf.d/*.toml beside it is read too
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Places {
+    /// Folder to read as /proc
+    #[arg(long, value_name = "DIR")]
+    proc_root: Option<PathBuf>,
+    /// psad's folder
+    #[arg(long, value_name = "DIR")]
+    psad_dir: Option<PathBuf>,
+    /// Log with the firewall's packets
+    #[arg(long, value_name = "FILE")]
+    packet_log: Option<PathBuf>,
+}
+
+/// How a snapshot is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Names and values; in strings, bytes outside UTF-8 are \xNN and a backslash is \\
+    Json,
+    /// Columns for people
+    Table,
+    /// The bytes that travel, uncompressed
+    Msgpack,
+}
+
+impl From<Places> for Overrides {
+    fn from(places: Places) -> Self {
+        Self { proc_root: places.proc_root, psad_dir: places.psad_dir, packet_log: places.packet_log }
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    // clap exits with 2 for a wrong command line, and 0 for --help.
+    let result = match Cli::parse().command {
+        Command::Run { config, places } => run(&config.config, &places.into()).map(|()| ExitCode::SUCCESS),
+        Command::Check { config, places } => check(&config.config, &places.into()),
+        Command::Snapshot { format, config, places } => show::snapshot(format, &config.config, &places.into()),
+        Command::Spool { command: SpoolCommand::List { config } } => show::spool_list(&config.config),
+        Command::Spool { command: SpoolCommand::Verify { config } } => show::spool_verify(&config.config),
+    };
+    result.unwrap_or_else(|error| failed(&error))
+}
+
+/// Says why, and turns the kind of error into its exit code.
+fn failed(error: &anyhow::Error) -> ExitCode {
+    if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+        // Whoever read our output has seen enough.
+        return ExitCode::SUCCESS;
+    }
+    let words = format!("{error:#}");
+    if log::max_level() == log::LevelFilter::Off {
+        // A command, or a daemon that has no log yet.
+        let _ = writeln!(io::stderr().lock(), "edr-agentd: {words}");
+    } else {
+        log::error!("{words}");
+    }
+    if error.downcast_ref::<Report>().is_some() {
+        return ExitCode::from(exit::CONFIG);
+    }
+    match error.downcast_ref::<SpoolError>() {
+        Some(SpoolError::Locked { .. }) => ExitCode::from(exit::ALREADY_RUNNING),
+        _ => ExitCode::from(exit::FAILURE),
+    }
+}
+
+fn check(path: &Path, overrides: &Overrides) -> anyhow::Result<ExitCode> {
+    let config = overrides.over(Config::load(path)?);
+    let mut out = io::stdout().lock();
+    writeln!(out, "# effective configuration, hash {}", config.hash())?;
+    write!(out, "{}", config.to_toml())?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,252 @@
+//! The configuration: `agent.toml` and `conf.d/*.toml` beside it, checked, with exact types.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use edr_daemon::config::{Keys, Report, quoted, show_bytes, show_duration};
+use edr_wire::limits::{FILES_PER_PROCESS_MAX, PART_BYTES, RECORD_BYTES_MAX};
+use log::LevelFilter;
+
+/// Where the configuration lies unless `--config` says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/edr-agentd/agent.toml";
+
+/// What a record may need beside its body: a header with full lists of losses.
+pub(crate) const RECORD_HEADER_BYTES_MAX: usize = 256 << 10;
+const MIB: u64 = 1 << 20;
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Every key there is.
+const KEYS: &[&str] = &[
+    "interval",
+    "key-interval",
+    "state-dir",
+    "log-level",
+    "labels",
+    "kafka.brokers",
+    "kafka.topic",
+    "kafka.part-bytes-max",
+    "kafka.message-timeout",
+    "kafka.drain-bytes-max",
+    "spool.bytes-max",
+    "spool.free-bytes-min",
+    "processes.files-max",
+    "psad.dir",
+    "psad.packet-log",
+];
+
+/// The effective configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `interval`: time between two snapshots.
+    pub interval: Duration,
+    /// `key-interval`: the longest time between two key frames.
+    pub key_interval: Duration,
+    /// `state-dir`: the folder that holds the spool and the lock.
+    pub state_dir: PathBuf,
+    /// `log-level`: the least important level that is logged.
+    pub log_level: LevelFilter,
+    /// `[labels]`: facts about the host that only its owner knows.
+    pub labels: BTreeMap<String, String>,
+    /// `[kafka]`.
+    pub kafka: Kafka,
+    /// `[spool]`.
+    pub spool: Spool,
+    /// `processes.files-max`: open files listed of one process; their number is always exact.
+    pub files_per_process_max: usize,
+    /// `psad.dir`: psad's folder; without it as psad's own configuration says.
+    pub psad_dir: Option<PathBuf>,
+    /// `psad.packet-log`: the log with the firewall's packets; without it as psad's own configuration says.
+    pub packet_log: Option<PathBuf>,
+}
+
+/// Where frames go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kafka {
+    /// `brokers`: `host:port` of brokers to start from; one that answers is enough.
+    pub brokers: Vec<String>,
+    /// `topic`.
+    pub topic: String,
+    /// `part-bytes-max`: body bytes of one Kafka message.
+    pub part_bytes_max: usize,
+    /// `message-timeout`: how long one try to deliver lasts. Nothing is lost after it: the frame is sent again.
+    pub message_timeout: Duration,
+    /// `drain-bytes-max`: bytes a second while catching up after an outage.
+    pub drain_bytes_max: u64,
+}
+
+/// How much waits on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spool {
+    /// `bytes-max`: what the spool may take.
+    pub bytes_max: u64,
+    /// `free-bytes-min`: what it leaves free on its file system for others.
+    pub free_bytes_min: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(10),
+            key_interval: HOUR,
+            state_dir: PathBuf::from("/var/lib/edr-agentd"),
+            log_level: LevelFilter::Info,
+            labels: BTreeMap::new(),
+            kafka: Kafka {
+                brokers: Vec::new(),
+                topic: "edr.snapshots".to_owned(),
+                part_bytes_max: PART_BYTES,
+                message_timeout: Duration::from_secs(30),
+                drain_bytes_max: 2 * MIB,
+            },
+            spool: Spool { bytes_max: 512 * MIB, free_bytes_min: 64 * MIB },
+            files_per_process_max: FILES_PER_PROCESS_MAX,
+            psad_dir: None,
+            packet_log: None,
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks `path` and the `conf.d/*.toml` beside it.
+    ///
+    /// # Errors
+    /// Every problem of every file, in one report.
+    pub fn load(path: &Path) -> Result<Self, Report> {
+        let default = Self::default();
+        let mut keys = Keys::load(path, KEYS);
+        let part_bytes = 64 << 10..=(RECORD_BYTES_MAX - RECORD_HEADER_BYTES_MAX) as u64;
+        let timeouts = Duration::from_secs(1)..=Duration::from_secs(600);
+        let config = Self {
+            interval: keys.duration("interval", default.interval, Duration::from_secs(1)..=HOUR),
+            key_interval: keys.duration("key-interval", default.key_interval, Duration::from_secs(10)..=24 * HOUR),
+            state_dir: keys.path("state-dir").unwrap_or(default.state_dir),
+            log_level: keys.log_level("log-level").unwrap_or(default.log_level),
+            labels: keys.labels(),
+            kafka: Kafka {
+                brokers: keys.brokers("kafka.brokers"),
+                topic: keys.topic("kafka.topic").unwrap_or(default.kafka.topic),
+                part_bytes_max: keys.bytes("kafka.part-bytes-max", PART_BYTES as u64, part_bytes) as usize,
+                message_timeout: keys.duration("kafka.message-timeout", default.kafka.message_timeout, timeouts),
+                drain_bytes_max: keys.bytes("kafka.drain-bytes-max", default.kafka.drain_bytes_max, 64 << 10..=1 << 30),
+            },
+            spool: Spool {
+                bytes_max: keys.bytes("spool.bytes-max", default.spool.bytes_max, 64 * MIB..=1 << 40),
+                free_bytes_min: keys.bytes("spool.free-bytes-min", default.spool.free_bytes_min, 0..=1 << 40),
+            },
+            files_per_process_max: keys.number("processes.files-max", FILES_PER_PROCESS_MAX as u64, 1..=16_384)
+                as usize,
+            psad_dir: keys.path("psad.dir"),
+            packet_log: keys.path("psad.packet-log"),
+        };
+        if config.key_interval < config.interval {
+            keys.refuse_together(
+                "key-interval",
+                show_duration(config.key_interval),
+                format!("must not be shorter than interval, which is {}", show_duration(config.interval)),
+                "raise key-interval or lower interval",
+            );
+        }
+        keys.finish()?;
+        Ok(config)
+    }
+
+    /// The effective configuration as a file that says the same.
+    pub fn to_toml(&self) -> String {
+        let mut text = String::new();
+        let mut line = |key: &str, value: String| {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "{key} = {value}");
+        };
+        line("interval", quoted(&show_duration(self.interval)));
+        line("key-interval", quoted(&show_duration(self.key_interval)));
+        line("state-dir", quoted_path(&self.state_dir));
+        line("log-level", quoted(&self.log_level.as_str().to_lowercase()));
+        for (name, value) in &self.labels {
+            line(&format!("labels.{}", quoted(name)), quoted(value));
+        }
+        let brokers: Vec<String> = self.kafka.brokers.iter().map(|broker| quoted(broker)).collect();
+        line("kafka.brokers", format!("[{}]", brokers.join(", ")));
+        line("kafka.topic", quoted(&self.kafka.topic));
+        line("kafka.part-bytes-max", quoted(&show_bytes(self.kafka.part_bytes_max as u64)));
+        line("kafka.message-timeout", quoted(&show_duration(self.kafka.message_timeout)));
+        line("kafka.drain-bytes-max", quoted(&show_bytes(self.kafka.drain_bytes_max)));
+        line("spool.bytes-max", quoted(&show_bytes(self.spool.bytes_max)));
+        line("spool.free-bytes-min", quoted(&show_bytes(self.spool.free_bytes_min)));
+        line("processes.files-max", self.files_per_process_max.to_string());
+        if let Some(dir) = &self.psad_dir {
+            line("psad.dir", quoted_path(dir));
+        }
+        if let Some(log) = &self.packet_log {
+            line("psad.packet-log", quoted_path(log));
+        }
+        text
+    }
+
+    /// 16 hex digits over [`Config::to_toml`]: hosts with the same value are configured alike.
+    pub fn hash(&self) -> String {
+        use sha2::Digest as _;
+        let digest = sha2::Sha256::digest(self.to_toml());
+        digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+fn quoted_path(path: &Path) -> String {
+    // A path in a file is UTF-8; one of the command line may not be.
+    quoted(&path.to_string_lossy())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, Report> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(&path)
+    }
+
+    #[test]
+    fn every_problem_is_in_one_report() {
+        let report = load(
+            "intervall = \"10s\"\ninterval = 10\nkey-interval = \"2d\"\nstate-dir = \"var\"\nlog-level = \"loud\"\n\
+             [kafka]\nbrokers = [\"localhost\"]\ntopic = \"a b\"\npart-bytes-max = \"9GiB\"\n\
+             [processes]\nfiles-max = 0\n[spool]\nbytes-max = \"1MiB\"\n",
+        );
+        let text = report.unwrap_err().to_string();
+        for wanted in [
+            "agent.toml:1: intervall = \"10s\": is no key of this file; did you mean interval?",
+            "agent.toml:2: interval = 10: must be a time between 1s and 1h",
+            "agent.toml:3: key-interval = \"2d\": must be a time between 10s and 1d",
+            "agent.toml:4: state-dir = \"var\": must be an absolute path",
+            "agent.toml:5: log-level = \"loud\": must be error, warn, info, debug or trace",
+            "agent.toml:7: kafka.brokers = [\"localhost\"]: must be a list of one or more \"host:port\"",
+            "agent.toml:8: kafka.topic = \"a b\": must be the name of a topic",
+            "agent.toml:9: kafka.part-bytes-max = \"9GiB\": must be a size between 64KiB and 3840KiB",
+            "agent.toml:11: processes.files-max = 0: must be a number between 1 and 16384",
+            "agent.toml:13: spool.bytes-max = \"1MiB\": must be a size between 64MiB and 1TiB",
+        ] {
+            assert!(text.contains(wanted), "{wanted}\nis not in\n{text}");
+        }
+        assert!(text.starts_with("configuration: 10 problems"), "{text}");
+        let short = load("interval = \"30s\"\nkey-interval = \"20s\"\n[kafka]\nbrokers = [\"b:1\"]\n").unwrap_err();
+        assert!(short.to_string().contains("must not be shorter than interval, which is 30s"), "{short}");
+    }
+
+    #[test]
+    fn what_check_prints_is_a_configuration_that_means_the_same() {
+        let text = "interval = \"7s\"\nstate-dir = \"/srv/e \\\"d\\\" r\"\n[kafka]\nbrokers = [\"[::1]:9092\"]\n\
+                    [labels]\n\"a.b\" = \"'\\n\"\nlabels.x = \"y\"\n[psad]\ndir = \"/srv/psad\"\n";
+        let config = load(text).unwrap();
+        let again = load(&config.to_toml()).unwrap();
+        assert_eq!(config, again);
+        assert_eq!(config.hash(), again.hash());
+        let other = load("[kafka]\nbrokers = [\"127.0.0.1:9092\"]\n").unwrap();
+        assert_eq!((other.hash().len(), other.hash() == config.hash()), (16, false));
+        let mut default = Config::default();
+        default.kafka.brokers = other.kafka.brokers.clone();
+        assert_eq!(other, default);
+    }
+}

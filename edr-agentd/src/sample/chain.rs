@@ -1,0 +1,194 @@
+//! Which epoch and sequence number the next frame has, and whether it is a key. No I/O, no clock.
+
+use std::time::Duration;
+
+use edr_wire::frame::{FrameKind, PreviousEpoch};
+use edr_wire::{Epoch, HostId};
+
+use crate::spool::Resume;
+
+/// How a start relates to the epoch that the spool holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// It goes on.
+    Continued,
+    /// The spool is empty.
+    Fresh,
+    /// The machine was booted since.
+    NewBoot,
+    /// The spool is of another machine.
+    OtherHost,
+    /// The newest frame cannot be read, or was not written by this machine at the time it says.
+    Unproven,
+}
+
+/// The unbroken run of frames that is being written.
+#[derive(Debug)]
+pub struct Chain {
+    epoch: Epoch,
+    next_seq: u64,
+    previous: Option<PreviousEpoch>,
+    base: Option<Base>,
+}
+
+/// The key that deltas need, and what they have cost since.
+#[derive(Debug)]
+struct Base {
+    seq: u64,
+    raw: Vec<u8>,
+    key_bytes: usize,
+    delta_bytes: usize,
+    made: Duration,
+}
+
+impl Chain {
+    /// Goes on where the newest frame of the spool ends if host, boot and that frame prove that nothing is missing
+    /// between; otherwise in `fresh`, an epoch that names the one before.
+    pub fn start(resume: &Resume, host_id: HostId, boot_id: &str, fresh: Epoch) -> (Self, Start) {
+        let new = |previous| Self { epoch: fresh, next_seq: 1, previous, base: None };
+        let Some(last) = resume.last else { return (new(None), Start::Fresh) };
+        let Some(newest) = &resume.newest else { return (new(Some(last)), Start::Unproven) };
+        let header = &newest.header;
+        if header.host_id != host_id {
+            // Epochs of another machine are no past of this one.
+            return (new(None), Start::OtherHost);
+        }
+        if header.boot_id != boot_id {
+            return (new(Some(last)), Start::NewBoot);
+        }
+        let is_last = last == PreviousEpoch { id: header.epoch, last_seq: header.seq };
+        if !is_last || !newest.written_when_captured {
+            return (new(Some(last)), Start::Unproven);
+        }
+        let previous = header.previous_epoch;
+        (Self { epoch: header.epoch, next_seq: header.seq + 1, previous, base: None }, Start::Continued)
+    }
+
+    /// Epoch of the next frame.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Sequence number of the next frame.
+    pub fn seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    /// The epoch before this one.
+    pub fn previous(&self) -> Option<PreviousEpoch> {
+        self.previous
+    }
+
+    /// Begins another epoch, which names this one if it has a frame.
+    pub fn begin(&mut self, epoch: Epoch) {
+        if self.next_seq > 1 {
+            self.previous = Some(PreviousEpoch { id: self.epoch, last_seq: self.next_seq - 1 });
+        }
+        *self = Self { epoch, next_seq: 1, previous: self.previous, base: None };
+    }
+
+    /// The key that the next frame needs, if it is to be a delta: `seq` and raw bytes. `None` when it is to be a key:
+    /// the first of a run, when the deltas since the last key add up to its size, or when that is older than
+    /// `key_interval`.
+    pub fn base(&self, now: Duration, key_interval: Duration) -> Option<(u64, &[u8])> {
+        let base = self.base.as_ref()?;
+        let due = base.delta_bytes >= base.key_bytes || now.saturating_sub(base.made) >= key_interval;
+        (!due).then_some((base.seq, base.raw.as_slice()))
+    }
+
+    /// Bytes of the last key frame.
+    pub fn key_bytes(&self) -> usize {
+        self.base.as_ref().map_or(0, |base| base.key_bytes)
+    }
+
+    /// The frame was accepted.
+    pub fn accepted(&mut self, kind: FrameKind, raw: Vec<u8>, bytes: usize, now: Duration) {
+        match (&mut self.base, kind) {
+            (Some(base), FrameKind::Delta) => base.delta_bytes += bytes,
+            (base, _) => {
+                *base = Some(Base { seq: self.next_seq, raw, key_bytes: bytes, delta_bytes: 0, made: now });
+            }
+        }
+        self.next_seq += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use edr_wire::frame::FrameHeader;
+    use edr_wire::snapshot::{SnapshotView, encode_row};
+
+    use super::*;
+    use crate::spool::Newest;
+
+    const HOST: HostId = HostId([1; 16]);
+    const OLD: Epoch = Epoch([1; 8]);
+    const FRESH: Epoch = Epoch([2; 8]);
+    const BEFORE: Option<PreviousEpoch> = Some(PreviousEpoch { id: Epoch([9; 8]), last_seq: 77 });
+
+    fn resume(change: impl FnOnce(&mut FrameHeader, &mut Resume)) -> Resume {
+        let mut header = FrameHeader {
+            host_id: HOST,
+            epoch: OLD,
+            seq: 41,
+            kind: FrameKind::Delta,
+            base_seq: 40,
+            boot_id: "boot".to_owned(),
+            previous_epoch: BEFORE,
+            captured_ns: 0,
+            lost: Vec::new(),
+            missed: Vec::new(),
+            bye: false,
+        };
+        let mut resume = Resume { last: Some(PreviousEpoch { id: OLD, last_seq: 41 }), newest: None };
+        change(&mut header, &mut resume);
+        let snapshot = SnapshotView::parse(encode_row(&edr_wire::snapshot::Snapshot::default())).unwrap();
+        resume.newest = Some(Box::new(Newest { header, snapshot, written_when_captured: true }));
+        resume
+    }
+
+    fn started(resume: &Resume) -> (Start, Epoch, u64, Option<PreviousEpoch>) {
+        let (chain, start) = Chain::start(resume, HOST, "boot", FRESH);
+        (start, chain.epoch(), chain.seq(), chain.previous())
+    }
+
+    #[test]
+    fn an_epoch_goes_on_only_when_nothing_can_be_missing() {
+        let last = Some(PreviousEpoch { id: OLD, last_seq: 41 });
+        assert_eq!(started(&resume(|_, _| {})), (Start::Continued, OLD, 42, BEFORE));
+        assert_eq!(started(&Resume::default()), (Start::Fresh, FRESH, 1, None));
+        assert_eq!(started(&resume(|header, _| header.boot_id = "other".into())), (Start::NewBoot, FRESH, 1, last));
+        let other_host = resume(|header, _| header.host_id = HostId([7; 16]));
+        assert_eq!(started(&other_host), (Start::OtherHost, FRESH, 1, None));
+        let newer = Some(PreviousEpoch { id: OLD, last_seq: 42 });
+        assert_eq!(started(&resume(|_, resume| resume.last = newer)), (Start::Unproven, FRESH, 1, newer));
+        let mut restored = resume(|_, _| {});
+        restored.newest.as_mut().unwrap().written_when_captured = false;
+        assert_eq!(started(&restored), (Start::Unproven, FRESH, 1, last));
+        restored.newest = None;
+        assert_eq!(started(&restored), (Start::Unproven, FRESH, 1, last));
+    }
+
+    #[test]
+    fn a_key_comes_when_deltas_have_cost_as_much_and_when_it_is_old() {
+        let hour = Duration::from_secs(3600);
+        let at = Duration::from_secs;
+        let (mut chain, _) = Chain::start(&Resume::default(), HOST, "boot", FRESH);
+        assert_eq!(chain.base(at(0), hour), None);
+        chain.accepted(FrameKind::Key, b"key".to_vec(), 100, at(0));
+        assert_eq!(chain.base(at(10), hour), Some((1, b"key".as_slice())));
+        chain.accepted(FrameKind::Delta, b"delta".to_vec(), 99, at(10));
+        assert_eq!(chain.base(at(3599), hour), Some((1, b"key".as_slice())));
+        assert_eq!(chain.base(at(3600), hour), None);
+        chain.accepted(FrameKind::Delta, b"delta".to_vec(), 1, at(20));
+        assert_eq!(chain.base(at(30), hour), None);
+        chain.accepted(FrameKind::Key, b"next".to_vec(), 50, at(30));
+        assert_eq!((chain.base(at(40), hour), chain.seq()), (Some((4, b"next".as_slice())), 5));
+        chain.begin(OLD);
+        assert_eq!((chain.base(at(50), hour), chain.seq()), (None, 1));
+        assert_eq!(chain.previous(), Some(PreviousEpoch { id: FRESH, last_seq: 4 }));
+        // An epoch without a frame is not named.
+        chain.begin(Epoch([3; 8]));
+        assert_eq!(chain.previous(), Some(PreviousEpoch { id: FRESH, last_seq: 4 }));
+    }
+}

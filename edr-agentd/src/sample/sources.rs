@@ -1,0 +1,228 @@
+//! The sources, opened once and read at every tick, with what each of them costs.
+
+use std::io;
+use std::path::Path;
+use std::time::Instant;
+
+use edr_wire::limits::RAW_BYTES_SOFT;
+use edr_wire::snapshot::{Agent, Gap, GapReason, Host, Position, Reread, Rows, SnapshotParts, SourceCost, Time};
+
+use crate::clock::{nanos, thread_cpu};
+use crate::collect::Gaps;
+use crate::collect::host::HostReader;
+use crate::collect::processes::{ProcessReader, ProcessSettings};
+use crate::collect::psad::{PsadReader, PsadReading, PsadSettings};
+use crate::collect::sockets::SocketReader;
+use crate::config::Config;
+
+/// What the agent looks at.
+#[derive(Debug)]
+pub struct Sources {
+    host: HostReader,
+    processes: Retried<ProcessReader>,
+    sockets: Retried<SocketReader>,
+    psad: PsadReader,
+    gaps: Gaps,
+}
+
+/// What one tick read: a snapshot but for the agent's own part. The long lists keep their memory from tick to tick.
+#[derive(Debug, Default)]
+pub struct Reading {
+    /// The host.
+    pub host: Host,
+    /// When the tick began.
+    pub time: Time,
+    processes: Rows,
+    sockets: Rows,
+    reread: Reread,
+    psad: PsadReading,
+    gaps: Vec<Gap>,
+    /// What each source cost.
+    pub cost: Vec<SourceCost>,
+}
+
+/// A source that may not be there yet: opened again at each tick until it is, with a gap for each tick without it.
+#[derive(Debug)]
+struct Retried<T> {
+    name: &'static str,
+    reader: Option<T>,
+}
+
+impl<T> Retried<T> {
+    fn get(&mut self, gaps: &mut Gaps, open: impl FnOnce() -> io::Result<T>) -> Option<&mut T> {
+        if self.reader.is_none() {
+            match open() {
+                Ok(reader) => self.reader = Some(reader),
+                Err(error) => gaps.add(self.name, None, b"", crate::errno::reason(&error), &format!("open: {error}")),
+            }
+        }
+        self.reader.as_mut()
+    }
+}
+
+impl Sources {
+    /// Opens what must be there, the host's identity. Processes and sockets are opened by the first reading; log files
+    /// are read from `positions` on.
+    ///
+    /// # Errors
+    /// When the host has no identity.
+    pub fn open(config: &Config, proc_root: &Path, positions: &[Position]) -> io::Result<Self> {
+        Ok(Self {
+            host: HostReader::open(proc_root, config.labels.clone())?,
+            processes: Retried { name: "processes", reader: None },
+            sockets: Retried { name: "sockets", reader: None },
+            psad: open_psad(config, proc_root, positions),
+            gaps: Gaps::default(),
+        })
+    }
+
+    /// The host alone: its identity, before anything else is read.
+    pub fn host(&mut self) -> Host {
+        self.host.read(&mut Gaps::default())
+    }
+
+    /// Log files are read from `positions` on.
+    pub fn seek(&mut self, config: &Config, proc_root: &Path, positions: &[Position]) {
+        self.psad = open_psad(config, proc_root, positions);
+    }
+
+    /// Reads everything once.
+    pub fn read(&mut self, config: &Config, proc_root: &Path, reading: &mut Reading) {
+        reading.time = self.host.time();
+        reading.processes.clear();
+        reading.sockets.clear();
+        let mut cost = Vec::with_capacity(8);
+        let gaps = &mut self.gaps;
+        reading.host = measured(&mut cost, "host", || (self.host.read(gaps), 1));
+        reading.reread = measured(&mut cost, "processes", || {
+            let files_per_process_max = config.files_per_process_max;
+            let settings = ProcessSettings { files_per_process_max, ..ProcessSettings::default() };
+            let processes = self.processes.get(gaps, || ProcessReader::open(proc_root, settings));
+            let reread = processes.map(|reader| reader.read(&mut reading.processes, gaps));
+            (reread.unwrap_or_default(), reading.processes.len())
+        });
+        // Processes are read by a thread of their own.
+        if let (Some(reader), Some(cost)) = (&self.processes.reader, cost.last_mut()) {
+            cost.cpu_ns += reader.cost().cpu_ns;
+        }
+        measured(&mut cost, "sockets", || {
+            if let Some(reader) = self.sockets.get(gaps, || SocketReader::open(proc_root)) {
+                reader.read(&mut reading.sockets, gaps);
+            }
+            ((), reading.sockets.len())
+        });
+        reading.psad = measured(&mut cost, "psad", || {
+            let psad = self.psad.read(gaps);
+            let packets = psad.packets.len();
+            (psad, packets)
+        });
+        keep_within(RAW_BYTES_SOFT, reading, gaps);
+        reading.gaps = gaps.take();
+        reading.cost = cost;
+    }
+}
+
+fn open_psad(config: &Config, proc_root: &Path, positions: &[Position]) -> PsadReader {
+    let settings = PsadSettings {
+        psad_dir: config.psad_dir.clone(),
+        packet_log: config.packet_log.clone(),
+        proc_root: proc_root.to_owned(),
+    };
+    PsadReader::open(settings, positions)
+}
+
+/// Cuts the long lists so that a snapshot fits its limit whatever a host does, and says how much is cut.
+fn keep_within(bytes_max: usize, reading: &mut Reading, gaps: &mut Gaps) {
+    if reading.processes.byte_len() + reading.sockets.byte_len() <= bytes_max {
+        return;
+    }
+    // Sockets get what processes leave, but a quarter at least.
+    let for_processes = bytes_max - reading.sockets.byte_len().min(bytes_max / 4);
+    let cut = reading.processes.cut_to(for_processes);
+    let for_sockets = bytes_max.saturating_sub(reading.processes.byte_len());
+    for (source, cut) in [("processes", cut), ("sockets", reading.sockets.cut_to(for_sockets))] {
+        if cut > 0 {
+            gaps.add(source, None, b"rows", GapReason::TooLong, &format!("{cut} rows did not fit {bytes_max} bytes"));
+        }
+    }
+}
+
+/// Runs one stage and notes its CPU time, wall time and product.
+pub(super) fn measured<T>(cost: &mut Vec<SourceCost>, source: &str, stage: impl FnOnce() -> (T, usize)) -> T {
+    let (cpu, wall) = (thread_cpu(), Instant::now());
+    let (value, produced) = stage();
+    cost.push(SourceCost {
+        source: source.to_owned(),
+        cpu_ns: nanos(thread_cpu().saturating_sub(cpu)),
+        wall_ns: nanos(wall.elapsed()),
+        produced: produced as u64,
+    });
+    value
+}
+
+impl Reading {
+    /// How far each log was read.
+    pub fn positions(&self) -> &[Position] {
+        &self.psad.positions
+    }
+
+    /// The snapshot's msgpack.
+    pub fn encode(&self, agent: &Agent) -> Vec<u8> {
+        let parts = SnapshotParts {
+            host: &self.host,
+            agent,
+            time: &self.time,
+            positions: &self.psad.positions,
+            processes: &self.processes,
+            sockets: &self.sockets,
+            psad: &self.psad.psad,
+            packets: &self.psad.packets,
+            reread: self.reread,
+            gaps: &self.gaps,
+        };
+        parts.encode()
+    }
+
+    /// Gives up what may have grown without a bound of its own, for a snapshot that does not fit otherwise.
+    pub(super) fn shed(&mut self, why: &str) {
+        let packets = std::mem::take(&mut self.psad.packets).len();
+        self.psad.psad = edr_wire::snapshot::Psad { mode: self.psad.psad.mode, ..Default::default() };
+        let mut gaps = Gaps::default();
+        keep_within(RAW_BYTES_SOFT / 2, self, &mut gaps);
+        gaps.add("psad", None, b"", GapReason::TooLong, &format!("psad and {packets} packets left out: {why}"));
+        self.gaps = gaps.take();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use edr_wire::snapshot::{Process, Socket};
+
+    use super::*;
+
+    #[test]
+    fn rows_that_do_not_fit_are_cut_and_counted_and_sockets_keep_a_quarter() {
+        let process = |pid| Process { pid, state: 'S', ..Process::default() };
+        let socket = |inode| Socket { inode, protocol: "tcp".to_owned(), ..Socket::default() };
+        let mut reading = Reading {
+            processes: (0..1_000).map(process).collect(),
+            sockets: (0..1_000).map(socket).collect(),
+            ..Reading::default()
+        };
+        let mut gaps = Gaps::default();
+        let whole = reading.processes.byte_len() + reading.sockets.byte_len();
+        keep_within(whole, &mut reading, &mut gaps);
+        assert_eq!((reading.processes.len(), reading.sockets.len(), gaps.take().len()), (1_000, 1_000, 0));
+        let room = 40_000;
+        keep_within(room, &mut reading, &mut gaps);
+        assert!(reading.processes.byte_len() + reading.sockets.byte_len() <= room);
+        assert!(reading.processes.byte_len() > room / 2 && reading.sockets.byte_len() > room / 5);
+        let said = gaps.take();
+        let cut = [1_000 - reading.processes.len(), 1_000 - reading.sockets.len()];
+        assert_eq!(said.len(), 2);
+        for (gap, cut) in said.iter().zip(cut) {
+            assert_eq!(gap.reason, GapReason::TooLong);
+            assert!(gap.detail.starts_with(&format!("{cut} rows")), "{gap:?}");
+        }
+    }
+}

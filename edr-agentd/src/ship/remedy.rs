@@ -1,0 +1,88 @@
+//! What a refusal of Kafka means for the person who has to mend it.
+
+use rdkafka::types::RDKafkaErrorCode as Code;
+
+use crate::config::Kafka;
+
+/// Why a frame was not acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// librdkafka's or the broker's code.
+    pub code: Code,
+    /// What librdkafka says about it.
+    pub text: String,
+    /// Whether the producer has to be thrown away.
+    pub fatal: bool,
+}
+
+impl Failure {
+    /// Whether no broker could be reached, so that waiting is all there is to do.
+    pub fn is_away(&self) -> bool {
+        matches!(
+            self.code,
+            Code::MessageTimedOut
+                | Code::AllBrokersDown
+                | Code::BrokerTransportFailure
+                | Code::Resolve
+                | Code::OperationTimedOut
+                | Code::RequestTimedOut
+                | Code::NetworkException
+        )
+    }
+}
+
+/// One sentence: what happened, and what mends it. `record_bytes` is the largest record of the frame concerned.
+pub fn in_words(failure: &Failure, kafka: &Kafka, record_bytes: usize) -> String {
+    let topic = &kafka.topic;
+    let text = &failure.text;
+    let remedy = match failure.code {
+        Code::MessageSizeTooLarge | Code::InvalidMessageSize => {
+            let part = edr_daemon::config::show_bytes(kafka.part_bytes_max as u64);
+            return format!(
+                "topic {topic} refuses a record of {record_bytes} bytes ({text}): raise max.message.bytes of the topic \
+                 (or message.max.bytes of the brokers), or lower kafka.part-bytes-max, which is {part}"
+            );
+        }
+        Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::UnknownTopicId => {
+            return format!(
+                "topic {topic} does not exist ({text}): make it with `edr-collectd check --online --create-topic`, or \
+                 name another with kafka.topic"
+            );
+        }
+        Code::TopicAuthorizationFailed => "allow this client WRITE and DESCRIBE on the topic, or mend its credentials",
+        Code::ClusterAuthorizationFailed => "allow this client IDEMPOTENT_WRITE on the cluster",
+        Code::SaslAuthenticationFailed | Code::Authentication | Code::UnsupportedSASLMechanism => {
+            "mend user name, password or mechanism on the brokers or here"
+        }
+        Code::SSL => "compare certificates, their dates and names, and whether the port speaks TLS",
+        Code::NotEnoughReplicas | Code::NotEnoughReplicasAfterAppend => {
+            "bring the missing replicas back, or lower min.insync.replicas of the topic"
+        }
+        Code::KafkaStorageError => "look at the disks of the brokers",
+        Code::PolicyViolation | Code::InvalidConfig => "look at the policies of the brokers",
+        Code::InvalidTimestamp => "look at the clock of this host and at message.timestamp.*.max.ms of the topic",
+        _ if failure.is_away() => {
+            return format!("no broker of {} takes frames ({text})", kafka.brokers.join(", "));
+        }
+        _ => "look at the log of the brokers",
+    };
+    format!("topic {topic}: {text}: {remedy}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_the_setting_that_mends_it() {
+        let kafka = crate::config::Config::default().kafka;
+        let words = |code| in_words(&Failure { code, text: "why".to_owned(), fatal: false }, &kafka, 786_600);
+        let too_large = words(Code::MessageSizeTooLarge);
+        for part in ["edr.snapshots", "786600 bytes", "max.message.bytes", "kafka.part-bytes-max, which is 768KiB"] {
+            assert!(too_large.contains(part), "{too_large}");
+        }
+        assert!(words(Code::UnknownTopicOrPartition).contains("edr-collectd check --online --create-topic"));
+        assert!(words(Code::TopicAuthorizationFailed).contains("WRITE"));
+        assert!(words(Code::MessageTimedOut).contains("no broker of"));
+    }
+}

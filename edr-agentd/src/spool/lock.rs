@@ -1,0 +1,61 @@
+//! One agent a state folder.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use rustix::fs::FlockOperation;
+
+use super::SpoolError;
+use super::disk::is_transient;
+
+/// Held as long as it lives; the kernel releases it however the process ends.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes `<state-dir>/lock` and writes this process's id into it.
+    pub(super) fn take(state_dir: &Path) -> Result<Self, SpoolError> {
+        let folder = |operation, path: &Path| {
+            let path = path.to_owned();
+            move |source| SpoolError::Folder { operation, path, source }
+        };
+        if !state_dir.is_dir() {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(state_dir);
+            made.map_err(folder("create state-dir", state_dir))?;
+        }
+        let path = state_dir.join("lock");
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let mut file = match options.open(&path) {
+            Ok(file) => file,
+            // Full or read-only: the folder itself can be locked, there is only no place for the process id.
+            Err(error) if is_transient(&error) => File::open(state_dir).map_err(folder("open state-dir", state_dir))?,
+            Err(error) => return Err(folder("open lock", &path)(error)),
+        };
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(SpoolError::Locked { pid: read_pid(&mut file), path }),
+            Err(errno) => return Err(folder("lock", &path)(errno.into())),
+        }
+        // Only for whoever wants to know; the lock holds without it.
+        if let Err(error) = write_pid(&mut file) {
+            log::warn!("write process id to {}: {error}", path.display());
+        }
+        Ok(Self { _file: file })
+    }
+}
+
+fn write_pid(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    writeln!(file, "{}", std::process::id())
+}
+
+fn read_pid(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(16).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}

@@ -1,0 +1,132 @@
+//! What an earlier run left: the order of its frames, and its newest one.
+
+use edr_wire::Epoch;
+use edr_wire::frame::{FrameHeader, FrameKind, PreviousEpoch};
+use edr_wire::snapshot::SnapshotView;
+
+use super::FrameId;
+use super::disk::{Disk, Names};
+use super::index::{Doom, Index};
+
+/// Frames that a start tries to read before it gives up finding a readable one.
+const TRIES_MAX: usize = 500;
+
+/// Between the capture of a snapshot and the rename of its file lie the reading, compressing and writing of one tick.
+const AGE_DIFFERENCE_NS_MAX: u64 = 120_000_000_000;
+
+/// The newest frame that can be read, with its snapshot.
+#[derive(Debug)]
+pub struct Newest {
+    /// Its header.
+    pub header: FrameHeader,
+    /// What it says: positions, times.
+    pub snapshot: SnapshotView,
+    /// The file is as old as the snapshot. A spool that was copied or restored from a backup is not, and newer frames of its epoch
+    /// may have been sent.
+    pub written_when_captured: bool,
+}
+
+/// What a start finds.
+#[derive(Debug, Default)]
+pub struct Resume {
+    /// The newest epoch and the highest sequence number in it, from the names; `None` for an empty spool.
+    pub last: Option<PreviousEpoch>,
+    /// The newest frame that can be read. Continuity is only provable when it is the one `last` names.
+    pub newest: Option<Box<Newest>>,
+}
+
+/// Fills the index from names and sizes, and reads the newest frame and its key.
+pub(super) fn read(disk: &Disk, index: &mut Index) -> Resume {
+    let names = match disk.names() {
+        Ok(names) => names,
+        Err(error) => {
+            log::error!(
+                "read spool {}: {error}; frames of earlier runs wait for the next start",
+                disk.root().display()
+            );
+            return Resume::default();
+        }
+    };
+    for path in &names.leftovers {
+        disk.unlink(path);
+    }
+    if let Some(first) = names.foreign.first() {
+        let others = names.foreign.len() - 1;
+        log::warn!("{} is not of the spool and is left alone (and {others} others)", first.display());
+    }
+    let order = in_order(disk, &names);
+    for &epoch in &order {
+        for (&seq, &bytes) in names.epochs.get(&epoch).into_iter().flatten() {
+            index.found(FrameId { epoch, seq }, bytes);
+        }
+        disk.remove_empty_folder(epoch);
+    }
+    // Names, newest first.
+    let mut frames = order.iter().rev().flat_map(|&epoch| {
+        let seqs = names.epochs.get(&epoch).into_iter().flat_map(|frames| frames.keys().rev());
+        seqs.map(move |&seq| FrameId { epoch, seq })
+    });
+    let mut resume = Resume::default();
+    for id in frames.by_ref().take(TRIES_MAX) {
+        resume.last.get_or_insert(PreviousEpoch { id: id.epoch, last_seq: id.seq });
+        match open(disk, id) {
+            Ok(newest) => {
+                index.keep_found(id, newest.header.base_seq);
+                resume.newest = Some(Box::new(newest));
+                break;
+            }
+            Err(Fault::Frame(reason, text)) => {
+                log::error!("spool frame {id}: {text}; it is declared lost");
+                index.condemn(id, reason, Doom::SetAside);
+            }
+            Err(Fault::Key(text)) => log::warn!("spool frame {id} cannot be opened: {text}"),
+        }
+    }
+    resume
+}
+
+enum Fault {
+    /// The frame itself is damaged: a reason for `lost`, and words.
+    Frame(&'static str, String),
+    /// Its key is missing or damaged; it may be whole at the collector, so it is sent all the same.
+    Key(String),
+}
+
+fn open(disk: &Disk, id: FrameId) -> Result<Newest, Fault> {
+    let stored = disk.read(id).map_err(|fault| Fault::Frame(fault.reason(), fault.to_string()))?;
+    let key_raw = match stored.header.kind {
+        FrameKind::Key => None,
+        FrameKind::Delta => {
+            let key_id = FrameId { seq: stored.header.base_seq, ..id };
+            let key = disk.read(key_id).map_err(|fault| Fault::Key(format!("key frame {key_id}: {fault}")))?;
+            Some(key.open(None).map_err(|error| Fault::Key(format!("key frame {key_id}: {error}")))?)
+        }
+    };
+    let raw = stored.open(key_raw.as_deref()).map_err(|error| Fault::Key(error.to_string()))?;
+    let snapshot = SnapshotView::parse(raw).map_err(|error| Fault::Key(error.to_string()))?;
+    let written_ns = disk.changed_ns(id).unwrap_or(i64::MAX);
+    let written_when_captured = written_ns.abs_diff(stored.header.captured_ns) <= AGE_DIFFERENCE_NS_MAX;
+    Ok(Newest { header: stored.header, snapshot, written_when_captured })
+}
+
+/// Epochs in the order of their making: each after the one it names as its previous, otherwise by the wall clock.
+fn in_order(disk: &Disk, names: &Names) -> Vec<Epoch> {
+    let mut left: Vec<(i64, Epoch, Option<Epoch>)> = names
+        .epochs
+        .iter()
+        .map(|(&epoch, frames)| {
+            let header = frames.keys().take(3).find_map(|&seq| Some(disk.read(FrameId { epoch, seq }).ok()?.header));
+            let previous = header.as_ref().and_then(|header| header.previous_epoch).map(|previous| previous.id);
+            (header.map_or(i64::MIN, |header| header.captured_ns), epoch, previous)
+        })
+        .collect();
+    left.sort();
+    let mut order = Vec::with_capacity(left.len());
+    while !left.is_empty() {
+        let waits = |previous: Option<Epoch>| left.iter().any(|(_, epoch, _)| Some(*epoch) == previous);
+        // Epochs that name each other in a circle were not made by an agent; they go by the clock.
+        let next = left.iter().position(|&(_, _, previous)| !waits(previous)).unwrap_or(0);
+        order.push(left.remove(next).1);
+    }
+    order
+}

@@ -1,0 +1,85 @@
+//! Looking at a spool without changing it: for `spool list`, `spool verify` and tests. Takes no lock, so it also serves while an
+//! agent runs; a frame that goes away meanwhile is no fault.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use edr_wire::frame::{FrameHeader, FrameKind};
+
+use super::FrameId;
+use super::disk::{Disk, ReadFault};
+
+/// One frame of a listing.
+#[derive(Debug)]
+pub struct Listing {
+    /// Which.
+    pub id: FrameId,
+    /// Bytes of its file.
+    pub bytes: u64,
+    /// Its header, or what is wrong with the file.
+    pub header: Result<FrameHeader, String>,
+}
+
+/// One fault.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong.
+    pub fault: String,
+}
+
+/// Every frame in `<state_dir>/spool`, and every fault: damaged frames, a delta whose key is there and does not fit it, files
+/// that are not of the spool, leftovers, rights for others.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn verify(state_dir: &Path) -> io::Result<(Vec<Listing>, Vec<Finding>)> {
+    let disk = Disk::new(state_dir.join("spool"));
+    let names = disk.names()?;
+    let mut findings: Vec<Finding> = Vec::new();
+    let finding = |path: PathBuf, fault: &str| Finding { path, fault: fault.to_owned() };
+    findings.extend(names.foreign.iter().map(|path| finding(path.clone(), "not of the spool")));
+    findings.extend(names.leftovers.iter().map(|path| finding(path.clone(), "left by an interrupted write")));
+    if let Some(mode) = open_to_others(disk.root())? {
+        findings.push(finding(disk.root().to_owned(), &format!("mode {mode:03o}, 700 is right")));
+    }
+    let mut listing = Vec::new();
+    for (&epoch, frames) in &names.epochs {
+        let mut key: Option<(u64, Vec<u8>)> = None;
+        for (&seq, &bytes) in frames {
+            let id = FrameId { epoch, seq };
+            let header = match look(&disk, id, &mut key) {
+                Ok(header) => Ok(header),
+                Err(ReadFault::Vanished) => continue,
+                Err(fault) => {
+                    findings.push(finding(disk.path(id), &fault.to_string()));
+                    Err(fault.to_string())
+                }
+            };
+            listing.push(Listing { id, bytes, header });
+        }
+    }
+    Ok((listing, findings))
+}
+
+/// Reads a frame, and opens it where its key is at hand. `key` is the latest key snapshot of the epoch.
+fn look(disk: &Disk, id: FrameId, key: &mut Option<(u64, Vec<u8>)>) -> Result<FrameHeader, ReadFault> {
+    let stored = disk.read(id)?;
+    match stored.header.kind {
+        FrameKind::Key => *key = Some((id.seq, stored.open(None)?)),
+        FrameKind::Delta => {
+            // The key of older deltas may be sent and gone.
+            if let Some((_, raw)) = key.as_ref().filter(|(seq, _)| *seq == stored.header.base_seq) {
+                stored.open(Some(raw))?;
+            }
+        }
+    }
+    Ok(stored.header)
+}
+
+fn open_to_others(path: &Path) -> io::Result<Option<u32>> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = std::fs::symlink_metadata(path)?.permissions().mode() & 0o777;
+    Ok((mode & 0o077 != 0).then_some(mode))
+}
