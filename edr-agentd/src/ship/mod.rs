@@ -181,4 +181,3 @@ fn random() -> u64 {
     // Jitter needs no good numbers.
     getrandom::u64().unwrap_or(0)
 }
-

@@ -289,4 +289,3 @@ fn room(settings: &config::Spool, used: u64, free: Option<u64>) -> u64 {
     let left = free.map_or(u64::MAX, |free| used.saturating_add(free).saturating_sub(settings.free_bytes_min));
     settings.bytes_max.min(left)
 }
-
