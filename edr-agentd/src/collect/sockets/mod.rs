@@ -36,6 +36,8 @@ use tables::{Asked, TABLES, Table};
 
 /// The source's name in gaps.
 const SOURCE: &str = "sockets";
+/// The files of the namespace that a socket made by this thread belongs to.
+const OWN_NET: &str = "thread-self/net";
 /// Rows listed, as many as fit beside the processes in one snapshot: a row is some 200 bytes.
 const ROWS_MAX: usize = 50_000;
 /// Rows held while a tick is read; the rest is counted.
@@ -128,7 +130,7 @@ impl SocketReader {
         if own.diag.is_none() {
             own.diag = Diag::open().map_err(|error| gap(gaps, "sock_diag", reason(&error), &error.to_string())).ok();
         }
-        let counts = match proc_files::read(&self.proc_root, "net/protocols", &mut self.text) {
+        let counts = match proc_files::read(&self.proc_root, &format!("{OWN_NET}/protocols"), &mut self.text) {
             Ok(_) => Some(Counts::parse(&self.text)),
             Err(_) => None,
         };
@@ -233,8 +235,10 @@ fn read_file(
     let Some(file) = table.file else {
         return gap(gaps, table.name, why, "no sock_diag and no file in /proc/net");
     };
-    match proc_files::read(proc_root, &format!("net/{}", table.name), text) {
-        Ok(cut) => take_file(table, file, text, cut, netns, found, gaps),
+    match proc_files::read(proc_root, &format!("{OWN_NET}/{}", table.name), text) {
+        Ok(cut) => {
+            take_file(table.name, file, text, cut, netns, found, gaps);
+        }
         Err(error) => return gap(gaps, table.name, reason(&error), &error.to_string()),
     }
     if why != GapReason::Unsupported || table.file_tells_less() {
@@ -242,27 +246,31 @@ fn read_file(
     }
 }
 
-/// Takes the rows of a file that was read.
+/// Takes the rows of a file that was read, and says how many; `field` names the table in gaps.
 fn take_file(
-    table: &Table,
+    field: &str,
     file: tables::File,
     text: &[u8],
     cut: bool,
     netns: u64,
     found: &mut FoundRows,
     gaps: &mut Gaps,
-) {
-    let mut malformed = 0;
+) -> u64 {
+    let (mut taken, mut malformed) = (0, 0);
     file.parse(text, |row| match row {
-        Ok(row) => found.push(Found { netns, ..row }),
+        Ok(row) => {
+            taken += 1;
+            found.push(Found { netns, ..row });
+        }
         Err(Malformed(_)) => malformed += 1,
     });
     if malformed > 0 {
-        gap(gaps, table.name, GapReason::Malformed, &format!("{malformed} rows"));
+        gap(gaps, field, GapReason::Malformed, &format!("{malformed} rows"));
     }
     if cut {
-        gap(gaps, table.name, GapReason::TooLong, "the file is longer than what is read of it");
+        gap(gaps, field, GapReason::TooLong, "the file is longer than what is read of it");
     }
+    taken
 }
 
 /// The kernel has no such table: `ENOENT` for a missing module, the rest for a missing family.

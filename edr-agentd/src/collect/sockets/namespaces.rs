@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::found::Found;
 use super::proc_net;
-use super::tables::TABLES;
+use super::tables::{File, TABLES};
 use super::{Counts, FoundRows, SOURCE, gap, take_file};
 use crate::collect::{Gaps, proc_files};
 use crate::errno::reason;
@@ -27,6 +27,8 @@ const REMEMBERED_MAX: usize = 1_024;
 const REMEMBERED_ROWS_MAX: usize = 20_000;
 /// Processes of a namespace that are remembered: the first may be gone when its files are read.
 const MEMBERS_MAX: usize = 3;
+/// Where namespaces are kept by name.
+const NAMED_IN: [&str; 2] = ["/run/netns", "/run/docker/netns"];
 /// Namespaces named one by one in gaps.
 const NAMED_MAX: usize = 32;
 
@@ -71,6 +73,9 @@ impl Namespaces {
             read_one(proc_root, "net/", 0, text, found, gaps);
             return;
         }
+        if own.is_some() {
+            report_empty(&others, own, gaps);
+        }
         self.known.retain(|netns, _| others.contains_key(netns));
 
         let mut turn: Vec<u64> = others.keys().copied().collect();
@@ -113,6 +118,22 @@ impl Namespaces {
                 None => "not read in this tick; no rows of it yet".to_owned(),
             };
             gap(gaps, &field, GapReason::Budget, &detail);
+        }
+    }
+}
+
+/// Namespaces that ip-netns(8) or a container engine keeps under a name although no process is in them: they may have
+/// sockets, held by descriptors of processes elsewhere, and there is no file to read them from.
+fn report_empty(inhabited: &BTreeMap<u64, Vec<u32>>, own: Option<u64>, gaps: &mut Gaps) {
+    let Ok(nsfs) = rustix::fs::stat("/proc/self/ns/net").map(|stat| stat.st_dev) else { return };
+    for folder in NAMED_IN {
+        let Ok(names) = std::fs::read_dir(folder) else { continue };
+        for name in names.flatten() {
+            let Ok(stat) = rustix::fs::stat(name.path()) else { continue };
+            if stat.st_dev == nsfs && Some(stat.st_ino) != own && !inhabited.contains_key(&stat.st_ino) {
+                let detail = format!("no process is in {:?}, so its sockets cannot be read", name.path());
+                gap(gaps, &format!("netns {}", stat.st_ino), GapReason::Unsupported, &detail);
+            }
         }
     }
 }
@@ -197,6 +218,8 @@ fn read_one(
     let counts = read("protocols", text).ok().map(|_| Counts::parse(text));
     let time_wait = read("sockstat", text).ok().and_then(|_| proc_net::time_wait(text));
     for table in &TABLES {
+        // The same for every namespace: alike gaps become one.
+        let field = format!("netns/{}", table.name);
         if let Some(counts) = &counts {
             let counted = counts.of(table);
             // TCP has sockets beyond its count only when there are time-wait ones, or when nobody counted those. The
@@ -206,15 +229,27 @@ fn read_one(
                 continue;
             }
             if table.file.is_none() {
-                gap(gaps, table.name, GapReason::Unsupported, "another namespace has some; /proc/PID/net lists none");
+                gap(gaps, &field, GapReason::Unsupported, "another namespace has some; /proc/PID/net lists none");
                 continue;
             }
         }
         let Some(file) = table.file else { continue };
         match read(table.name, text) {
-            Ok(cut) => take_file(table, file, text, cut, netns, found, gaps),
+            Ok(cut) => {
+                let taken = take_file(&field, file, text, cut, netns, found, gaps);
+                // A unix name may hold line breaks and what looks like rows behind them; the kernel's count knows.
+                let counted = counts.as_ref().and_then(|counts| counts.of(table));
+                if matches!(file, File::Unix) && counted.is_some_and(|counted| taken > counted) {
+                    let now = read("protocols", text).ok().and_then(|_| Counts::parse(text).of(table));
+                    if let Some(now) = now.filter(|now| taken > *now) {
+                        let detail =
+                            format!("netns {netns}: {taken} rows for {now} sockets: some name pretends to be rows");
+                        gap(gaps, &field, GapReason::Malformed, &detail);
+                    }
+                }
+            }
             Err(error) if counts.is_none() && error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => gap(gaps, table.name, reason(&error), &error.to_string()),
+            Err(error) => gap(gaps, &field, reason(&error), &error.to_string()),
         }
     }
     files
