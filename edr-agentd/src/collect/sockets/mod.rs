@@ -31,7 +31,7 @@ use crate::errno::reason;
 use found::{Found, SOCK_DIAG};
 use message::Malformed;
 use namespaces::Namespaces;
-use netlink::Diag;
+use netlink::{Diag, Dump};
 use tables::{Asked, TABLES, Table};
 
 /// The source's name in gaps.
@@ -144,7 +144,7 @@ impl SocketReader {
             let asked_in_vain = own.unsupported.get(table.name).is_some_and(|again| *again > self.tick);
             let asked = match &mut own.diag {
                 Some(diag) if !asked_in_vain => {
-                    let asked = ask(table, diag, own.netns, &mut self.found, gaps);
+                    let asked = ask(table, own.netns, &mut self.found, gaps, |take| table.dump(diag, take));
                     if matches!(table.asked, Asked::Netlink) {
                         quiet(&mut self.found, diag);
                     }
@@ -182,28 +182,39 @@ impl SocketReader {
     }
 }
 
-/// Asks the kernel for a table; a dump during which the table changed is repeated once.
-fn ask(table: &Table, diag: &mut Diag, netns: u64, found: &mut FoundRows, gaps: &mut Gaps) -> io::Result<()> {
+/// Takes a whole table from `dump`; one that changed while it was read is read once more.
+fn ask(
+    table: &Table,
+    netns: u64,
+    found: &mut FoundRows,
+    gaps: &mut Gaps,
+    mut dump: impl FnMut(&mut dyn FnMut(Result<Found, Malformed>)) -> io::Result<Dump>,
+) -> io::Result<()> {
     let (start, beyond) = (found.rows.len(), found.beyond);
-    for attempt in 0..2 {
+    let mut read = |found: &mut FoundRows| {
         found.rows.truncate(start);
         found.beyond = beyond;
         let mut malformed = 0;
-        let dump = table.dump(diag, |row| match row {
+        let dump = dump(&mut |row| match row {
             Ok(row) => found.push(Found { netns, ..row }),
             Err(Malformed(_)) => malformed += 1,
-        })?;
-        if dump.interrupted && attempt == 0 {
-            continue;
+        });
+        if dump.is_err() {
+            // Half a table beside what its file gives would list sockets twice.
+            found.rows.truncate(start);
+            found.beyond = beyond;
         }
-        if dump.interrupted {
-            gap(gaps, table.name, GapReason::Io, "the table changed twice while it was read");
-        }
-        if malformed + dump.malformed > 0 {
-            let detail = format!("{} messages", malformed + dump.malformed);
-            gap(gaps, table.name, GapReason::Malformed, &detail);
-        }
-        break;
+        dump.map(|dump| Dump { malformed: dump.malformed + malformed, ..dump })
+    };
+    let mut dump = read(found)?;
+    if dump.interrupted {
+        dump = read(found)?;
+    }
+    if dump.interrupted {
+        gap(gaps, table.name, GapReason::Io, "the table changed twice while it was read");
+    }
+    if dump.malformed > 0 {
+        gap(gaps, table.name, GapReason::Malformed, &format!("{} messages", dump.malformed));
     }
     Ok(())
 }

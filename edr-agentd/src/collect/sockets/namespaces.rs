@@ -174,7 +174,7 @@ impl Members {
 
 /// Reads a namespace through the first of its processes that stays in it while it is read; says how many files that
 /// took.
-fn read_any(
+pub(super) fn read_any(
     proc_root: &OwnedFd,
     pids: &[u32],
     netns: u64,
@@ -210,10 +210,12 @@ fn read_one(
     found: &mut FoundRows,
     gaps: &mut Gaps,
 ) -> usize {
-    let mut files = 1;
+    let (mut files, mut files_missed) = (0, 0);
     let mut read = |name: &str, text: &mut Vec<u8>| -> io::Result<bool> {
+        let cut = proc_files::read(dir, &format!("{prefix}{name}"), text);
         files += 1;
-        proc_files::read(dir, &format!("{prefix}{name}"), text)
+        files_missed += usize::from(cut.is_err());
+        cut
     };
     let counts = read("protocols", text).ok().map(|_| Counts::parse(text));
     let time_wait = read("sockstat", text).ok().and_then(|_| proc_net::time_wait(text));
@@ -251,6 +253,9 @@ fn read_one(
             Err(error) if counts.is_none() && error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => gap(gaps, &field, reason(&error), &error.to_string()),
         }
+    }
+    if files == files_missed {
+        gap(gaps, &format!("netns {netns}"), GapReason::Gone, "it has no files to read");
     }
     files
 }

@@ -35,6 +35,196 @@ fn own_connection_is_listed_from_both_ends_with_its_inodes() {
     assert_eq!(ends(inode(&server)), ("established", "127.0.0.1", port, "127.0.0.1", client_port));
 }
 
+/// A proc tree with one process in each of so many namespaces, which has one TCP socket.
+fn tree(namespaces: u32) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for pid in 1..=namespaces {
+        add_process(root.path(), pid, &tcp_row(pid));
+    }
+    root
+}
+
+fn add_process(root: &Path, pid: u32, tcp: &str) {
+    let process = root.join(pid.to_string());
+    std::fs::create_dir_all(process.join("net")).unwrap();
+    std::fs::create_dir_all(process.join("ns")).unwrap();
+    std::os::unix::fs::symlink(format!("net:[{}]", netns(pid)), process.join("ns/net")).unwrap();
+    std::fs::write(process.join("net/protocols"), "protocol size sockets\nTCP 1 1\nUDP 1 0\n").unwrap();
+    std::fs::write(process.join("net/sockstat"), "TCP: inuse 1 orphan 0 tw 0\n").unwrap();
+    std::fs::write(process.join("net/tcp"), format!("heading\n{tcp}")).unwrap();
+    // The kernel counts none: not to be read.
+    std::fs::write(process.join("net/udp"), "heading\nnonsense\n").unwrap();
+}
+
+fn netns(pid: u32) -> u64 {
+    4_000_000_000 + u64::from(pid)
+}
+
+fn tcp_row(inode: u32) -> String {
+    format!("0: 0100007F:0016 00000000:0000 0A 0:0 00:0 0 1000 0 {inode} 1\n")
+}
+
+fn open(root: &tempfile::TempDir) -> SocketReader {
+    SocketReader::open(root.path()).unwrap()
+}
+
+fn budget_gaps(gaps: &[Gap]) -> u64 {
+    gaps.iter().filter(|gap| gap.reason == GapReason::Budget).map(|gap| gap.count).sum()
+}
+
+#[test]
+fn namespaces_take_turns_and_those_not_read_keep_their_rows() {
+    let root = tree(60);
+    let mut reader = open(&root);
+    // Three files each, 120 a tick: 40 are read, then the other 20 and 20 of the first.
+    let (rows, gaps) = read(&mut reader);
+    assert_eq!((rows.len(), budget_gaps(&gaps)), (40, 20));
+    let (rows, gaps) = read(&mut reader);
+    assert_eq!((rows.len(), budget_gaps(&gaps)), (60, 20));
+    let aged = gaps.iter().find(|gap| gap.field.as_ref() == b"netns 4000000021").unwrap();
+    assert_eq!(aged.detail, "not read in this tick; rows of 1 ticks ago");
+    assert_eq!(rows[0].netns, netns(1));
+    assert_eq!((rows[0].uid, rows[0].state.as_str(), rows[0].local.as_str()), (Some(1_000), "listen", "127.0.0.1"));
+
+    // A change is seen when its namespace has its turn again, in the next tick here.
+    std::fs::write(root.path().join("30/net/tcp"), format!("heading\n{}", tcp_row(777))).unwrap();
+    let (rows, _) = read(&mut reader);
+    assert!(rows.iter().any(|row| row.inode == 777) && rows.len() == 60);
+
+    // Without its last process a namespace cannot be read any more, and old rows of it would be a lie.
+    std::fs::remove_dir_all(root.path().join("30")).unwrap();
+    let (rows, _) = read(&mut reader);
+    assert!(rows.iter().all(|row| row.netns != netns(30)) && rows.len() == 59);
+}
+
+#[test]
+fn few_namespaces_are_read_at_every_tick() {
+    let root = tree(3);
+    let mut reader = open(&root);
+    for _ in 0..3 {
+        let (rows, gaps) = read(&mut reader);
+        assert_eq!((rows.len(), gaps), (3, vec![]));
+    }
+}
+
+#[test]
+fn a_second_process_stands_in_for_one_that_is_gone() {
+    let root = tree(1);
+    let second = root.path().join("2");
+    std::fs::create_dir_all(&second).unwrap();
+    std::fs::rename(root.path().join("1/ns"), second.join("ns")).unwrap();
+    std::fs::rename(root.path().join("1/net"), second.join("net")).unwrap();
+    // The first still has its link when processes are listed, but not when it is read.
+    let mut members = BTreeMap::from([(netns(1), vec![1, 2])]);
+    let dir = proc_files::open_dir(rustix::fs::CWD, root.path()).unwrap();
+    let (mut found, mut gaps) = (FoundRows::default(), Gaps::default());
+    let pids = members.remove(&netns(1)).unwrap();
+    namespaces::read_any(&dir, &pids, netns(1), &mut Vec::new(), &mut found, &mut gaps);
+    assert_eq!((found.rows.len(), gaps.take()), (1, vec![]));
+    namespaces::read_any(&dir, &[1], netns(1), &mut Vec::new(), &mut found, &mut gaps);
+    assert_eq!(gaps.take()[0].reason, GapReason::Gone);
+}
+
+#[test]
+fn a_unix_name_that_pretends_to_be_rows_is_reported() {
+    let root = tree(1);
+    let net = root.path().join("1/net");
+    let row = "0000000014cbf45e: 00000003 00000000 00000000 0001 03  1605";
+    std::fs::write(net.join("protocols"), "heading\nUNIX 1 2\n").unwrap();
+    std::fs::write(net.join("unix"), format!("heading\n{row} @a\n{row}\n")).unwrap();
+    let mut reader = open(&root);
+    let (rows, gaps) = read(&mut reader);
+    assert_eq!((rows.len(), gaps), (2, vec![]), "as many as the kernel counts");
+
+    std::fs::write(net.join("unix"), format!("heading\n{row} @a\n{row}\n{row} /run/sshd.sock\n")).unwrap();
+    let (_, gaps) = read(&mut reader);
+    assert_eq!((gaps[0].field.as_ref(), gaps[0].reason), (b"netns/unix".as_slice(), GapReason::Malformed));
+}
+
+#[test]
+fn what_cannot_be_read_or_parsed_is_a_gap() {
+    let root = tree(3);
+    std::fs::write(root.path().join("1/net/tcp"), "heading\nnonsense\n").unwrap();
+    std::fs::remove_file(root.path().join("2/net/tcp")).unwrap();
+    std::fs::remove_dir_all(root.path().join("3/net")).unwrap();
+    let (rows, mut gaps) = read(&mut open(&root));
+    assert!(rows.is_empty());
+    gaps.sort_by_key(|gap| gap.reason);
+    let facts: Vec<_> = gaps.iter().map(|gap| (gap.field.to_string(), gap.reason)).collect();
+    let want =
+        [("netns 4000000003", GapReason::Gone), ("netns/tcp", GapReason::Gone), ("netns/tcp", GapReason::Malformed)];
+    assert_eq!(facts.len(), want.len(), "{gaps:?}");
+    for (field, reason) in want {
+        assert!(facts.contains(&(field.to_owned(), reason)), "{field} {reason:?}: {gaps:?}");
+    }
+}
+
+#[test]
+fn a_tree_without_processes_is_read_by_its_own_files() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join("net")).unwrap();
+    std::fs::write(root.path().join("net/tcp"), format!("heading\n{}", tcp_row(5))).unwrap();
+    let (rows, gaps) = read(&mut open(&root));
+    assert_eq!(rows.iter().map(|row| (row.inode, row.netns)).collect::<Vec<_>>(), [(5, 0)]);
+    assert_eq!(gaps, []);
+}
+
+#[test]
+fn a_table_that_changes_is_read_once_more_then_it_is_a_gap() {
+    let socket = |inode| Found { inode, ..Found::new(Family::Inet, SOCK_DIAG, "listen") };
+    // How often the table changes, how often it is read, whether that is a gap.
+    for (changes, reads, is_gap) in [(0, 1, false), (1, 2, false), (2, 2, true)] {
+        let (mut found, mut gaps, mut asked) = (FoundRows::default(), Gaps::default(), 0);
+        found.push(socket(1));
+        ask(&TABLES[0], 9, &mut found, &mut gaps, |take| {
+            asked += 1;
+            take(Ok(socket(2)));
+            Ok(Dump { interrupted: asked <= changes, malformed: 0 })
+        })
+        .unwrap();
+        assert_eq!((asked, found.rows.len(), !gaps.take().is_empty()), (reads, 2, is_gap));
+    }
+    let (mut found, mut gaps) = (FoundRows::default(), Gaps::default());
+    let refused = ask(&TABLES[0], 9, &mut found, &mut gaps, |take| {
+        take(Ok(socket(2)));
+        Err(Errno::NOBUFS.into())
+    });
+    assert!(refused.is_err() && found.rows.is_empty(), "half a table is none");
+}
+
+#[test]
+fn rows_are_sorted_single_and_bounded_and_owned_ones_stay() {
+    let root = tempfile::tempdir().unwrap();
+    let mut reader = open(&root);
+    let socket = |inode, port| Found { inode, local_port: port, ..Found::new(Family::Inet, SOCK_DIAG, "listen") };
+    let mut write = |sockets: Vec<Found>| {
+        reader.found.rows = sockets;
+        let (mut rows, mut gaps) = (Rows::default(), Gaps::default());
+        reader.write(&mut rows, &mut gaps);
+        let inodes: Vec<u64> = decode(&rows).iter().map(|row| row.inode).collect();
+        (inodes, gaps.take())
+    };
+    // The same socket twice is one; two without an inode may be two.
+    let (inodes, gaps) =
+        write(vec![socket(7, 1), socket(3, 1), socket(7, 1), socket(0, 1), socket(0, 1), socket(7, 2)]);
+    assert_eq!((inodes, gaps), (vec![0, 0, 3, 7, 7], vec![]));
+
+    let many = |ownerless: u32, owned: u64| {
+        let mut sockets: Vec<Found> = (0..ownerless).map(|port| socket(0, port)).collect();
+        sockets.extend((1..=owned).map(|inode| socket(inode, 0)));
+        sockets
+    };
+    let max = ROWS_MAX as u64;
+    let (inodes, gaps) = write(many(30, max - 20));
+    assert_eq!((inodes.len(), inodes.iter().filter(|inode| **inode == 0).count()), (ROWS_MAX, 20));
+    assert_eq!(
+        (gaps[0].reason, gaps[0].detail.as_str()),
+        (GapReason::TooLong, "10 sockets beyond 50000 are not listed")
+    );
+    let (inodes, _) = write(many(30, max + 5));
+    assert_eq!((inodes.len(), inodes[0], inodes[ROWS_MAX - 1]), (ROWS_MAX, 1, max));
+}
+
 fn decode(rows: &Rows) -> Vec<Socket> {
     let (host, agent, time, psad) = Default::default();
     let raw = SnapshotParts {
