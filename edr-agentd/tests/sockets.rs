@@ -93,6 +93,10 @@ fn inside_reads_its_own_namespace() {
         assert_eq!(gap.field.to_string(), gap.field.to_string().to_uppercase(), "{gap:?}");
     }
 
+    let asking = rows.iter().filter(|row| row.family == Family::Netlink && row.protocol == "sock_diag");
+    assert_eq!(asking.clone().count(), 2, "the agent's question and the kernel's end of it");
+    assert!(asking.clone().all(|row| row.receive_queue == 0), "no queue that the question itself fills: {asking:?}");
+
     let (again, _) = read(&mut reader);
     let again = own((again, ()));
     let bytes = |rows: &[Socket]| rows.iter().flat_map(encode_row).collect::<Vec<u8>>();

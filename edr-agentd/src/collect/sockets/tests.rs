@@ -123,6 +123,10 @@ fn a_second_process_stands_in_for_one_that_is_gone() {
     assert_eq!((found.rows.len(), gaps.take()), (1, vec![]));
     namespaces::read_any(&dir, &[1], netns(1), &mut Vec::new(), &mut found, &mut gaps);
     assert_eq!(gaps.take()[0].reason, GapReason::Gone);
+    // One that moved to another namespace shows that one's sockets: not those asked for.
+    let mut found = FoundRows::default();
+    namespaces::read_any(&dir, &[2], netns(9), &mut Vec::new(), &mut found, &mut gaps);
+    assert_eq!((found.rows.len(), gaps.take()[0].reason), (0, GapReason::Gone));
 }
 
 #[test]
