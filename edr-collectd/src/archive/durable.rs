@@ -1,0 +1,55 @@
+//! What survives a power cut. The store writes and renames, but never asks the disk to keep anything; a position that
+//! outlives the data it stands for would be a silent loss. So data is on disk before the log entry that names it, and
+//! the entry is on disk before anyone relies on it.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use deltalake::kernel::Add;
+
+/// Flushes the data files of a commit that is about to be made, and their folders.
+pub(super) fn sync_files(table: &Path, adds: &[Add]) -> io::Result<()> {
+    for add in adds {
+        // Partition folders are plain names (`receive_day=2026-03-10`): nothing in them is percent-encoded.
+        let path = table.join(&add.path);
+        File::open(&path)?.sync_all()?;
+        for folder in path.ancestors().skip(1).take_while(|folder| folder.starts_with(table)) {
+            File::open(folder)?.sync_all()?;
+        }
+    }
+    Ok(())
+}
+
+/// Flushes the log entry of a version.
+pub(super) fn sync_version(table: &Path, version: u64) -> io::Result<()> {
+    let log = table.join("_delta_log");
+    File::open(log.join(format!("{version:020}.json")))?.sync_all()?;
+    File::open(log)?.sync_all()
+}
+
+/// Puts aside the newest log entry when it is empty: a power cut between its name and its bytes. Nothing relied on it
+/// yet, and Kafka still has its records.
+pub(super) fn put_aside_torn_version(table: &Path) -> io::Result<Option<String>> {
+    let log = table.join("_delta_log");
+    let entries = match std::fs::read_dir(&log) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut newest = None;
+    for entry in entries {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let is_version = name.strip_suffix(".json").is_some_and(|stem| stem.len() == 20 && stem.parse::<u64>().is_ok());
+        if is_version && newest.as_ref().is_none_or(|newest| name > *newest) {
+            newest = Some(name);
+        }
+    }
+    let Some(name) = newest else { return Ok(None) };
+    let path = log.join(&name);
+    if std::fs::metadata(&path)?.len() > 0 {
+        return Ok(None);
+    }
+    std::fs::rename(&path, log.join(format!("{name}.torn")))?;
+    Ok(Some(name))
+}

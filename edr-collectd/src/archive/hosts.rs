@@ -1,0 +1,286 @@
+//! `hosts`: one row a host, where its newest frame and the key it needs lie, and what the list of hosts shows of it.
+//!
+//! Derived from `frames` and small. Rows lie by Kafka partition, and a collector overwrites those of the partitions it
+//! owns, together with the position they are true for; so several collectors do not write over each other.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use deltalake::arrow::array::{ArrayRef, new_null_array};
+use deltalake::arrow::datatypes::{Field, Schema};
+use deltalake::arrow::record_batch::RecordBatch;
+use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
+use deltalake::kernel::{Action, DataType, PrimitiveType, StructField, Transaction};
+use deltalake::protocol::{DeltaOperation, SaveMode};
+use deltalake::writer::{DeltaWriter as _, RecordBatchWriter};
+use deltalake::{DeltaTable, DeltaTableError};
+use edr_wire::frame::FrameKind;
+use edr_wire::{Epoch, HostId};
+use serde::{Deserialize, Serialize};
+
+use super::columns::{Columns, flags, integers, long, longs, text, texts};
+use super::read::Engine;
+use super::{ArchiveError, HOSTS, PartitionName, Place, durable};
+
+/// Log entries between two checkpoints: one a minute is written.
+const CHECKPOINT_COMMITS: u32 = 20;
+
+/// One host as a start needs it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SavedHost {
+    /// Identity.
+    pub host_id: HostId,
+    /// The Kafka partition its frames come from.
+    pub partition: PartitionName,
+    /// What the list of hosts shows.
+    pub facts: SavedFacts,
+    /// Its newest frame.
+    pub newest: SavedFrame,
+    /// The key frame that one needs; `None` when it is a key itself or its key never came.
+    pub key: Option<SavedFrame>,
+    /// Epochs seen, with the highest sequence number of each.
+    pub epochs: Vec<(Epoch, u64)>,
+    /// Conflicts seen: one sequence number with two contents.
+    #[serde(default)]
+    pub conflicts: u64,
+}
+
+/// What the list of hosts shows of one.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SavedFacts {
+    /// Name.
+    pub hostname: String,
+    /// Operating system.
+    pub os: String,
+    /// Interval of the agent, ns.
+    pub interval_ns: u64,
+    /// Processes of the snapshot.
+    pub processes: usize,
+    /// Open files.
+    pub files: usize,
+    /// Sockets.
+    pub sockets: usize,
+    /// Highest danger level.
+    pub danger_level: u8,
+    /// psad's mode and state.
+    pub psad: String,
+    /// Why the agent shows less than it could.
+    pub degraded: Vec<String>,
+}
+
+/// A frame and where its records lie.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedFrame {
+    /// Epoch.
+    pub epoch: Epoch,
+    /// Sequence number.
+    pub seq: u64,
+    /// Key or delta.
+    pub kind: FrameKind,
+    /// The key frame a delta needs.
+    pub base_seq: u64,
+    /// First 16 bytes of the hash of its content.
+    pub raw_hash: [u8; 16],
+    /// When it was taken, ns since the epoch.
+    pub captured_ns: i64,
+    /// When the last of its records came, ns since the epoch.
+    pub received_ns: i64,
+    /// Said goodbye.
+    pub bye: bool,
+    /// Its records, by part.
+    pub places: Vec<Place>,
+}
+
+/// The table's content.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SavedHosts {
+    /// The hosts.
+    pub hosts: Vec<SavedHost>,
+    /// Everything received before this moment is in there (ns since the epoch); `None` when there is no row that says.
+    pub complete_until_ns: Option<i64>,
+}
+
+/// What one save covers: a partition, the position it is true for, and the moment up to which it is complete.
+pub type Coverage = BTreeMap<PartitionName, (i64, i64)>;
+
+/// Reader and writer of `hosts`.
+pub struct HostsTable {
+    path: PathBuf,
+    table: DeltaTable,
+}
+
+impl std::fmt::Debug for HostsTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HostsTable").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl HostsTable {
+    /// Opens the table in the archive's folder; makes it when there is none.
+    ///
+    /// # Errors
+    /// When the folder cannot be used or holds something else.
+    pub async fn open(archive: &Path) -> Result<Self, ArchiveError> {
+        let path = archive.join(HOSTS);
+        let table = super::open_or_create(&path, columns(), "partition", "received_ns", CHECKPOINT_COMMITS).await?;
+        Ok(Self { path, table })
+    }
+
+    /// Opens the table for reading only.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be read.
+    pub async fn existing(archive: &Path) -> Result<Option<Self>, ArchiveError> {
+        let path = archive.join(HOSTS);
+        Ok(super::existing(&path).await?.map(|table| Self { path, table }))
+    }
+
+    /// Reads all hosts; of a host that has two rows, the one that was received later.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub async fn load(&mut self) -> Result<SavedHosts, ArchiveError> {
+        self.load_rows().await.map_err(ArchiveError::store("read", &self.path))
+    }
+
+    async fn load_rows(&mut self) -> Result<SavedHosts, DeltaTableError> {
+        self.table.update_state().await?;
+        let mut newest: BTreeMap<HostId, SavedHost> = BTreeMap::new();
+        let mut complete_until_ns: Option<i64> = None;
+        let mut rows = Engine::new().scan(&self.table, None, &["state", "complete_until_ns"]).await?;
+        while let Some(batch) = rows.next().await? {
+            let columns = Columns(&batch);
+            let (states, until) = (columns.texts("state")?, columns.longs("complete_until_ns")?);
+            for at in 0..batch.num_rows() {
+                if let Some(ns) = long(&until, at) {
+                    complete_until_ns = Some(complete_until_ns.map_or(ns, |least| least.min(ns)));
+                }
+                let saved = text(&states, at).and_then(|state| serde_json::from_str::<SavedHost>(state).ok());
+                let Some(saved) = saved else { continue };
+                let known = newest.get(&saved.host_id).map_or(i64::MIN, |known| known.newest.received_ns);
+                if saved.newest.received_ns >= known {
+                    newest.insert(saved.host_id, saved);
+                }
+            }
+        }
+        Ok(SavedHosts { hosts: newest.into_values().collect(), complete_until_ns })
+    }
+
+    /// Overwrites the rows of the covered partitions, with their positions, in one commit.
+    ///
+    /// # Errors
+    /// When the store fails, or another collector saved one of the partitions meanwhile.
+    pub async fn save(&mut self, hosts: &[SavedHost], coverage: &Coverage) -> Result<(), ArchiveError> {
+        let (actions, version) =
+            self.save_rows(hosts, coverage).await.map_err(ArchiveError::store("save", &self.path))?;
+        debug_assert!(actions > 0);
+        durable::sync_version(&self.path, version).map_err(|error| ArchiveError::Store {
+            operation: "flush the log of",
+            table: self.path.clone(),
+            cause: error.to_string(),
+        })
+    }
+
+    async fn save_rows(&mut self, hosts: &[SavedHost], coverage: &Coverage) -> Result<(usize, u64), DeltaTableError> {
+        self.table.update_state().await?;
+        let numbers: Vec<String> = coverage.keys().map(|name| name.partition.to_string()).collect();
+        let files = self.table.snapshot()?.log_data();
+        let replaced = files.iter().filter(|file| {
+            let values = file.partition_values_map();
+            values.get("partition").is_some_and(|value| value.as_ref().is_some_and(|value| numbers.contains(value)))
+        });
+        let mut actions: Vec<Action> = replaced.map(|file| Action::Remove(file.remove_action(true))).collect();
+        let rows: Vec<SavedRow<'_>> = hosts
+            .iter()
+            .filter_map(|host| Some(SavedRow { host, coverage: *coverage.get(&host.partition)? }))
+            .collect();
+        if !rows.is_empty() {
+            let mut writer = RecordBatchWriter::for_table(&self.table)?;
+            let schema = writer.arrow_schema();
+            writer.write(batch(&rows, schema)?).await?;
+            let adds = writer.flush().await?;
+            durable::sync_files(&self.path, &adds).map_err(DeltaTableError::from)?;
+            actions.extend(adds.into_iter().map(Action::Add));
+        }
+        let transactions =
+            coverage.iter().map(|(name, (position, _))| Transaction::new(name.app_id(), *position)).collect();
+        let operation = DeltaOperation::Write {
+            mode: SaveMode::Overwrite,
+            partition_by: Some(vec!["partition".to_owned()]),
+            predicate: None,
+        };
+        let count = actions.len();
+        let finalized = CommitBuilder::from(CommitProperties::default().with_application_transactions(transactions))
+            .with_actions(actions)
+            .build(Some(self.table.snapshot()?), self.table.log_store(), operation)
+            .await?;
+        Ok((count, finalized.version()))
+    }
+}
+
+/// A host with the coverage of its partition.
+struct SavedRow<'a> {
+    host: &'a SavedHost,
+    coverage: (i64, i64),
+}
+
+fn columns() -> Vec<StructField> {
+    let not_null = |name: &str, kind| StructField::new(name, DataType::Primitive(kind), false);
+    vec![
+        not_null("partition", PrimitiveType::Integer),
+        not_null("position", PrimitiveType::Long),
+        not_null("complete_until_ns", PrimitiveType::Long),
+        not_null("host_id", PrimitiveType::String),
+        not_null("hostname", PrimitiveType::String),
+        not_null("os", PrimitiveType::String),
+        not_null("captured_ns", PrimitiveType::Long),
+        not_null("received_ns", PrimitiveType::Long),
+        not_null("epoch", PrimitiveType::String),
+        not_null("seq", PrimitiveType::Long),
+        not_null("processes", PrimitiveType::Long),
+        not_null("files", PrimitiveType::Long),
+        not_null("sockets", PrimitiveType::Long),
+        not_null("danger_level", PrimitiveType::Integer),
+        not_null("psad", PrimitiveType::String),
+        not_null("bye", PrimitiveType::Boolean),
+        // What a start reads; the columns before it are for those who ask in SQL.
+        not_null("state", PrimitiveType::String),
+    ]
+}
+
+fn batch(rows: &[SavedRow<'_>], schema: Arc<Schema>) -> Result<RecordBatch, DeltaTableError> {
+    let arrays = schema.fields().iter().map(|field| column(field, rows)).collect::<Result<_, _>>()?;
+    Ok(RecordBatch::try_new(schema, arrays)?)
+}
+
+fn column(field: &Field, rows: &[SavedRow<'_>]) -> Result<ArrayRef, DeltaTableError> {
+    let count = |value: usize| i64::try_from(value).ok();
+    Ok(match field.name().as_str() {
+        "partition" => integers(rows, |row| Some(row.host.partition.partition)),
+        "position" => longs(rows, |row| Some(row.coverage.0)),
+        "complete_until_ns" => longs(rows, |row| Some(row.coverage.1)),
+        "host_id" => texts(rows, |row| Some(row.host.host_id.to_string())),
+        "hostname" => texts(rows, |row| Some(row.host.facts.hostname.clone())),
+        "os" => texts(rows, |row| Some(row.host.facts.os.clone())),
+        "captured_ns" => longs(rows, |row| Some(row.host.newest.captured_ns)),
+        "received_ns" => longs(rows, |row| Some(row.host.newest.received_ns)),
+        "epoch" => texts(rows, |row| Some(row.host.newest.epoch.to_string())),
+        "seq" => longs(rows, |row| i64::try_from(row.host.newest.seq).ok()),
+        "processes" => longs(rows, |row| count(row.host.facts.processes)),
+        "files" => longs(rows, |row| count(row.host.facts.files)),
+        "sockets" => longs(rows, |row| count(row.host.facts.sockets)),
+        "danger_level" => integers(rows, |row| Some(row.host.facts.danger_level.into())),
+        "psad" => texts(rows, |row| Some(row.host.facts.psad.clone())),
+        "bye" => flags(rows, |row| Some(row.host.newest.bye)),
+        "state" => {
+            let states: Vec<String> = rows
+                .iter()
+                .map(|row| serde_json::to_string(row.host))
+                .collect::<Result<_, _>>()
+                .map_err(|error| DeltaTableError::generic(format!("a host that JSON cannot hold: {error}")))?;
+            texts(&states, |state| Some(state.clone()))
+        }
+        _ => new_null_array(field.data_type(), rows.len()),
+    })
+}

@@ -1,0 +1,364 @@
+//! Reading `frames`: which records there are (columns only), and the bytes of a few of them.
+//!
+//! Searches go by columns that let whole files be passed over: the folder is the receive day, and the log keeps minimum
+//! and maximum of times, offsets and sequence numbers of every file.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use deltalake::arrow::record_batch::RecordBatch;
+use deltalake::datafusion::common::ScalarValue;
+use deltalake::datafusion::execution::SendableRecordBatchStream;
+use deltalake::datafusion::execution::context::SessionContext;
+use deltalake::datafusion::execution::memory_pool::GreedyMemoryPool;
+use deltalake::datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use deltalake::datafusion::logical_expr::{Expr, col, lit};
+use deltalake::datafusion::prelude::SessionConfig;
+use deltalake::{DeltaTable, DeltaTableError};
+use edr_wire::frame::{Frame, FrameKind, Record};
+use edr_wire::{Epoch, HostId};
+use futures::TryStreamExt as _;
+use std::sync::Arc;
+use tokio::sync::Mutex;
+
+use super::columns::{Columns, binary, integer, long, text};
+use super::{ArchiveError, ArchivedHeader, FRAMES, PartitionName, Place, day_of};
+
+/// Memory a query may use beside the batches it hands out.
+const QUERY_BYTES_MAX: usize = 256 << 20;
+/// Frames remembered of a search back in time: the best one may have lost a part.
+const CANDIDATES_MAX: usize = 32;
+/// How far back a search looks before it looks at everything.
+const WINDOWS_NS: [i64; 2] = [600_000_000_000, 86_400_000_000_000];
+/// A key frame is this much older than its delta at most, by the host's clock, unless that clock jumped.
+const KEY_AGE_NS_MAX: i64 = 2 * 86_400_000_000_000;
+
+/// The columns of [`Header`].
+const HEADER_COLUMNS: [&str; 18] = [
+    "cluster",
+    "topic",
+    "partition",
+    "generation",
+    "offset",
+    "received_ns",
+    "host_id",
+    "epoch",
+    "seq",
+    "kind",
+    "base_seq",
+    "captured_ns",
+    "raw_len",
+    "raw_hash",
+    "part",
+    "parts",
+    "bye",
+    "previous_epoch",
+];
+
+/// What `frames` tells of one record beside its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// The log it came from.
+    pub partition: PartitionName,
+    /// Where it lies.
+    pub place: Place,
+    /// Which frame it is a part of.
+    pub content: ArchivedHeader,
+}
+
+/// A frame that a search found, with the places of its records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// What its records say alike.
+    pub header: ArchivedHeader,
+    /// Where they lie, by part.
+    pub places: BTreeMap<u32, Place>,
+}
+
+impl Found {
+    fn is_whole(&self) -> bool {
+        self.places.len() == self.header.parts as usize
+    }
+
+    /// When its last record came.
+    pub fn received_ns(&self) -> i64 {
+        self.places.values().map(|place| place.received_ns).max().unwrap_or(0)
+    }
+}
+
+/// Reads the archive. Cheap to keep; every question sees the newest version of the table.
+#[derive(Debug)]
+pub struct Reader {
+    path: PathBuf,
+    table: Mutex<Option<DeltaTable>>,
+}
+
+impl Reader {
+    /// A reader of the archive in this folder, which need not exist yet.
+    pub fn new(archive: &Path) -> Self {
+        Self { path: archive.join(FRAMES), table: Mutex::new(None) }
+    }
+
+    /// The table in its newest version.
+    async fn table(&self) -> Result<DeltaTable, ArchiveError> {
+        let mut known = self.table.lock().await;
+        if let Some(table) = known.as_mut() {
+            table.update_state().await.map_err(ArchiveError::store("read", &self.path))?;
+            return Ok(table.clone());
+        }
+        let table = super::existing(&self.path).await?.ok_or_else(|| ArchiveError::Missing(self.path.clone()))?;
+        Ok(known.insert(table).clone())
+    }
+
+    /// Gives the header of every record received at or after `from_ns` to `take`, in no particular order; records that
+    /// are no frame are left out.
+    ///
+    /// # Errors
+    /// When the archive cannot be read.
+    pub async fn headers_since(&self, from_ns: i64, mut take: impl FnMut(Header)) -> Result<(), ArchiveError> {
+        let filter = col("receive_day").gt_eq(day(day_of(from_ns))).and(col("received_ns").gt_eq(lit(from_ns)));
+        self.headers(filter, &mut take).await
+    }
+
+    /// The last frames of a host taken at or before `at_ns`, newest first, each with all its parts. Usually the first
+    /// one is the answer; the others are there in case it cannot be read.
+    ///
+    /// # Errors
+    /// When the archive cannot be read.
+    pub async fn last_before(&self, host_id: HostId, at_ns: i64) -> Result<Vec<Found>, ArchiveError> {
+        let of_host = col("host_id").eq(lit(host_id.to_string())).and(col("captured_ns").lt_eq(lit(at_ns)));
+        for window_ns in WINDOWS_NS {
+            // What was taken at that time came at that time or later; a day of margin for clocks.
+            let recent = col("captured_ns")
+                .gt(lit(at_ns.saturating_sub(window_ns)))
+                .and(col("receive_day").gt_eq(day(day_of(at_ns) - 1)));
+            let found = self.newest_frames(of_host.clone().and(recent)).await?;
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+        self.newest_frames(of_host).await
+    }
+
+    /// One frame of a host, whichever content came whole first. `captured_ns` of a frame near it saves looking through
+    /// all of the archive.
+    ///
+    /// # Errors
+    /// When the archive cannot be read.
+    pub async fn frame_of(
+        &self,
+        host_id: HostId,
+        epoch: Epoch,
+        seq: u64,
+        captured_ns: i64,
+    ) -> Result<Option<Found>, ArchiveError> {
+        let Ok(number) = i64::try_from(seq) else { return Ok(None) };
+        let of_frame = col("host_id")
+            .eq(lit(host_id.to_string()))
+            .and(col("epoch").eq(lit(epoch.to_string())))
+            .and(col("seq").eq(lit(number)));
+        let near = col("captured_ns")
+            .gt_eq(lit(captured_ns.saturating_sub(KEY_AGE_NS_MAX)))
+            .and(col("captured_ns").lt_eq(lit(captured_ns.saturating_add(KEY_AGE_NS_MAX))));
+        for filter in [of_frame.clone().and(near), of_frame] {
+            let mut found = self.newest_frames(filter).await?;
+            found.sort_by_key(Found::received_ns);
+            if !found.is_empty() {
+                return Ok(Some(found.swap_remove(0)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// When the first snapshot of a host was taken.
+    ///
+    /// # Errors
+    /// When the archive cannot be read.
+    pub async fn first_captured_ns(&self, host_id: HostId) -> Result<Option<i64>, ArchiveError> {
+        let mut first: Option<i64> = None;
+        let mut take = |header: Header| {
+            let captured_ns = header.content.captured_ns;
+            first = Some(first.map_or(captured_ns, |first| first.min(captured_ns)));
+        };
+        self.headers(col("host_id").eq(lit(host_id.to_string())), &mut take).await?;
+        Ok(first)
+    }
+
+    /// The frame whose records lie at these places.
+    ///
+    /// # Errors
+    /// When the archive cannot be read, or a record is not there, or the records are not all parts of one frame.
+    pub async fn frame(&self, places: &[Place]) -> Result<Frame, ArchiveError> {
+        let table = self.table().await?;
+        let store = |error| ArchiveError::store("read records of", &self.path)(error);
+        let records = self.records(&table, places).await.map_err(store)?;
+        let unreadable = |error: edr_wire::frame::FrameError| store(DeltaTableError::generic(error.to_string()));
+        let records: Vec<Record> =
+            records.iter().map(|record| Record::decode(record)).collect::<Result<_, _>>().map_err(unreadable)?;
+        Frame::assemble(records).map_err(unreadable)
+    }
+
+    async fn records(&self, table: &DeltaTable, places: &[Place]) -> Result<Vec<Vec<u8>>, DeltaTableError> {
+        let days: Vec<Expr> = places.iter().map(|place| day(day_of(place.received_ns))).collect();
+        let times: Vec<Expr> = places.iter().map(|place| lit(place.received_ns)).collect();
+        let offsets: Vec<Expr> = places.iter().map(|place| lit(place.offset)).collect();
+        let least = places.iter().map(|place| place.received_ns).min().unwrap_or(0);
+        let most = places.iter().map(|place| place.received_ns).max().unwrap_or(0);
+        // The range passes over files; the lists pick the rows.
+        let filter = col("receive_day")
+            .in_list(days, false)
+            .and(col("received_ns").gt_eq(lit(least)))
+            .and(col("received_ns").lt_eq(lit(most)))
+            .and(col("received_ns").in_list(times, false))
+            .and(col("offset").in_list(offsets, false));
+        let wanted: HashSet<Place> = places.iter().copied().collect();
+        let mut rows =
+            Engine::new().scan(table, Some(filter), &["received_ns", "partition", "offset", "record"]).await?;
+        let mut records = Vec::new();
+        while let Some(batch) = rows.next().await? {
+            let columns = Columns(&batch);
+            let (times, partitions) = (columns.longs("received_ns")?, columns.integers("partition")?);
+            let (offsets, bytes) = (columns.longs("offset")?, columns.binaries("record")?);
+            for at in 0..batch.num_rows() {
+                let place =
+                    Place { received_ns: times.value(at), partition: partitions.value(at), offset: offsets.value(at) };
+                if wanted.contains(&place)
+                    && let Some(record) = binary(&bytes, at)
+                {
+                    records.push(record.to_vec());
+                }
+            }
+        }
+        Ok(records)
+    }
+
+    /// Whole frames among the rows that match, newest first.
+    async fn newest_frames(&self, filter: Expr) -> Result<Vec<Found>, ArchiveError> {
+        let mut frames: BTreeMap<(i64, u64, Epoch, [u8; 32]), Found> = BTreeMap::new();
+        let mut take = |header: Header| {
+            let content = header.content;
+            let identity = (content.captured_ns, content.seq, content.epoch, content.raw_hash);
+            let part = content.part;
+            let found = frames.entry(identity).or_insert_with(|| Found { header: content, places: BTreeMap::new() });
+            // The same part twice: the first that came counts.
+            let place = found.places.entry(part).or_insert(header.place);
+            *place = header.place.min(*place);
+            if frames.len() > CANDIDATES_MAX {
+                frames.pop_first();
+            }
+        };
+        self.headers(filter, &mut take).await?;
+        Ok(frames.into_values().rev().filter(Found::is_whole).collect())
+    }
+
+    async fn headers(&self, filter: Expr, take: &mut impl FnMut(Header)) -> Result<(), ArchiveError> {
+        let table = self.table().await?;
+        self.header_rows(&table, filter, take).await.map_err(ArchiveError::store("search", &self.path))
+    }
+
+    async fn header_rows(
+        &self,
+        table: &DeltaTable,
+        filter: Expr,
+        take: &mut impl FnMut(Header),
+    ) -> Result<(), DeltaTableError> {
+        let filter = filter.and(col("host_id").is_not_null());
+        let mut rows = Engine::new().scan(table, Some(filter), &HEADER_COLUMNS).await?;
+        while let Some(batch) = rows.next().await? {
+            headers_of(&batch, take)?;
+        }
+        Ok(())
+    }
+}
+
+/// The headers of a batch; a row whose columns contradict each other is passed over.
+fn headers_of(batch: &RecordBatch, take: &mut impl FnMut(Header)) -> Result<(), DeltaTableError> {
+    let columns = Columns(batch);
+    let (clusters, topics) = (columns.texts("cluster")?, columns.texts("topic")?);
+    let (partitions, generations) = (columns.integers("partition")?, columns.integers("generation")?);
+    let (offsets, received) = (columns.longs("offset")?, columns.longs("received_ns")?);
+    let (hosts, epochs, seqs) = (columns.texts("host_id")?, columns.texts("epoch")?, columns.longs("seq")?);
+    let (kinds, bases, captured) = (columns.texts("kind")?, columns.longs("base_seq")?, columns.longs("captured_ns")?);
+    let (lengths, hashes) = (columns.longs("raw_len")?, columns.binaries("raw_hash")?);
+    let (parts, counts) = (columns.integers("part")?, columns.integers("parts")?);
+    let (byes, previous) = (columns.integers("bye")?, columns.texts("previous_epoch")?);
+    let header = |at: usize| {
+        let partition = PartitionName {
+            cluster: text(&clusters, at)?.to_owned(),
+            topic: text(&topics, at)?.to_owned(),
+            partition: integer(&partitions, at)?,
+            generation: integer(&generations, at)?,
+        };
+        let number = partition.partition;
+        Some(Header {
+            partition,
+            place: Place { received_ns: long(&received, at)?, partition: number, offset: long(&offsets, at)? },
+            content: ArchivedHeader {
+                host_id: text(&hosts, at)?.parse().ok()?,
+                epoch: text(&epochs, at)?.parse().ok()?,
+                seq: long(&seqs, at)?.try_into().ok()?,
+                kind: if text(&kinds, at)? == "key" { FrameKind::Key } else { FrameKind::Delta },
+                base_seq: long(&bases, at)?.try_into().ok()?,
+                captured_ns: long(&captured, at)?,
+                raw_len: long(&lengths, at)?.try_into().ok()?,
+                raw_hash: binary(&hashes, at)?.try_into().ok()?,
+                part: integer(&parts, at)?.try_into().ok()?,
+                parts: integer(&counts, at)?.try_into().ok()?,
+                bye: integer(&byes, at) == Some(1),
+                previous_epoch: text(&previous, at).and_then(|epoch| epoch.parse().ok()),
+            },
+        })
+    };
+    (0..batch.num_rows()).filter_map(header).for_each(take);
+    Ok(())
+}
+
+fn day(days: i32) -> Expr {
+    Expr::Literal(ScalarValue::Date32(Some(days)), None)
+}
+
+/// A query engine with a memory budget.
+pub(super) struct Engine(SessionContext);
+
+impl Engine {
+    pub(super) fn new() -> Self {
+        let config = SessionConfig::new()
+            .with_target_partitions(2)
+            .set_bool("datafusion.execution.parquet.pushdown_filters", true)
+            .set_bool("datafusion.execution.parquet.reorder_filters", true);
+        let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(GreedyMemoryPool::new(QUERY_BYTES_MAX)));
+        let context = match runtime.build_arc() {
+            Ok(runtime) => SessionContext::new_with_config_rt(config, runtime),
+            Err(_) => SessionContext::new_with_config(config),
+        };
+        Self(context)
+    }
+
+    /// Rows of a table that match, with these columns.
+    pub(super) async fn scan(
+        &self,
+        table: &DeltaTable,
+        filter: Option<Expr>,
+        columns: &[&str],
+    ) -> Result<Rows, DeltaTableError> {
+        let generic =
+            |error: deltalake::datafusion::error::DataFusionError| DeltaTableError::generic(error.to_string());
+        let provider = table.table_provider().await.map_err(generic)?;
+        table.update_datafusion_session(&self.0.state())?;
+        let mut frame = self.0.read_table(provider).map_err(generic)?;
+        if let Some(filter) = filter {
+            frame = frame.filter(filter).map_err(generic)?;
+        }
+        let frame = frame.select_columns(columns).map_err(generic)?;
+        Ok(Rows(frame.execute_stream().await.map_err(generic)?))
+    }
+}
+
+/// Batches of an answer, one at a time.
+pub(super) struct Rows(SendableRecordBatchStream);
+
+impl Rows {
+    pub(super) async fn next(&mut self) -> Result<Option<RecordBatch>, DeltaTableError> {
+        self.0.try_next().await.map_err(|error| DeltaTableError::generic(error.to_string()))
+    }
+}

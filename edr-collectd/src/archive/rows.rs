@@ -1,0 +1,175 @@
+//! The rows of `frames`: columns, and how a record becomes one.
+
+use std::sync::Arc;
+
+use deltalake::DeltaTableError;
+use deltalake::arrow::array::{ArrayRef, new_null_array};
+use deltalake::arrow::datatypes::{Field, Schema};
+use deltalake::arrow::record_batch::RecordBatch;
+use deltalake::kernel::{DataType, PrimitiveType, StructField};
+use edr_wire::frame::{FrameKind, Record};
+use edr_wire::{Epoch, HostId};
+
+use super::columns::{binaries, dates, flags, integers, longs, texts};
+use super::{PartitionName, Place};
+
+/// One Kafka record on its way into the archive.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// The log it came from.
+    pub partition: PartitionName,
+    /// Its offset in it.
+    pub offset: i64,
+    /// Timestamp Kafka keeps with it, ms since the epoch.
+    pub kafka_timestamp_ms: Option<i64>,
+    /// When the collector got it, ns since the epoch, by the collector's clock.
+    pub received_ns: i64,
+    /// Kafka's key, verbatim.
+    pub key: Option<Vec<u8>>,
+    /// Kafka's value, verbatim; `None` for a record without one.
+    pub record: Option<Vec<u8>>,
+    /// What the bytes say, or why they say nothing.
+    pub content: Result<ArchivedHeader, String>,
+}
+
+/// The columns that say which frame a record is a part of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchivedHeader {
+    /// The host.
+    pub host_id: HostId,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Sequence number.
+    pub seq: u64,
+    /// Key or delta.
+    pub kind: FrameKind,
+    /// The key frame a delta needs.
+    pub base_seq: u64,
+    /// When the snapshot was taken, ns since the epoch, by the host's clock.
+    pub captured_ns: i64,
+    /// Bytes of the snapshot.
+    pub raw_len: u32,
+    /// BLAKE3 of the snapshot.
+    pub raw_hash: [u8; 32],
+    /// Which part.
+    pub part: u32,
+    /// Of how many.
+    pub parts: u32,
+    /// Last frame before a clean stop.
+    pub bye: bool,
+    /// The epoch before this one.
+    pub previous_epoch: Option<Epoch>,
+}
+
+impl From<&Record> for ArchivedHeader {
+    fn from(record: &Record) -> Self {
+        let header = &record.header;
+        Self {
+            host_id: header.host_id,
+            epoch: header.epoch,
+            seq: header.seq,
+            kind: header.kind,
+            base_seq: header.base_seq,
+            captured_ns: header.captured_ns,
+            raw_len: record.raw_len,
+            raw_hash: record.raw_hash,
+            part: record.part,
+            parts: record.parts,
+            bye: header.bye,
+            previous_epoch: header.previous_epoch.map(|previous| previous.id),
+        }
+    }
+}
+
+impl Row {
+    /// Where it will lie.
+    pub fn place(&self) -> Place {
+        Place { received_ns: self.received_ns, partition: self.partition.partition, offset: self.offset }
+    }
+
+    /// Memory it holds, about.
+    pub fn byte_len(&self) -> usize {
+        let bytes = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        256 + bytes(&self.key) + bytes(&self.record)
+    }
+}
+
+/// Columns of `frames`, in order. Delta keeps minimum and maximum of those in [`STATS_COLUMNS`] for each file.
+pub(super) fn columns() -> Vec<StructField> {
+    let not_null = |name: &str, kind| StructField::new(name, DataType::Primitive(kind), false);
+    let nullable = |name: &str, kind| StructField::new(name, DataType::Primitive(kind), true);
+    vec![
+        not_null("receive_day", PrimitiveType::Date),
+        not_null("received_ns", PrimitiveType::Long),
+        not_null("cluster", PrimitiveType::String),
+        not_null("topic", PrimitiveType::String),
+        not_null("partition", PrimitiveType::Integer),
+        not_null("generation", PrimitiveType::Integer),
+        not_null("offset", PrimitiveType::Long),
+        nullable("kafka_timestamp_ms", PrimitiveType::Long),
+        nullable("host_id", PrimitiveType::String),
+        nullable("epoch", PrimitiveType::String),
+        nullable("seq", PrimitiveType::Long),
+        nullable("kind", PrimitiveType::String),
+        nullable("base_seq", PrimitiveType::Long),
+        nullable("captured_ns", PrimitiveType::Long),
+        nullable("raw_len", PrimitiveType::Long),
+        nullable("raw_hash", PrimitiveType::Binary),
+        nullable("part", PrimitiveType::Integer),
+        nullable("parts", PrimitiveType::Integer),
+        nullable("bye", PrimitiveType::Boolean),
+        nullable("previous_epoch", PrimitiveType::String),
+        nullable("fault", PrimitiveType::String),
+        nullable("key", PrimitiveType::Binary),
+        nullable("record", PrimitiveType::Binary),
+    ]
+}
+
+/// By these a search passes over files; of the bytes themselves no statistics are kept.
+pub(super) const STATS_COLUMNS: &str = "received_ns,partition,offset,host_id,epoch,seq,captured_ns";
+
+/// The rows as columns.
+pub(super) fn batch(rows: &[Row], schema: Arc<Schema>) -> Result<RecordBatch, DeltaTableError> {
+    let arrays = schema.fields().iter().map(|field| column(field, rows)).collect();
+    Ok(RecordBatch::try_new(schema, arrays)?)
+}
+
+fn column(field: &Field, rows: &[Row]) -> ArrayRef {
+    let header = |row: &Row| row.content.as_ref().ok().cloned();
+    match field.name().as_str() {
+        "receive_day" => dates(rows, |row| Some(super::day_of(row.received_ns))),
+        "received_ns" => longs(rows, |row| Some(row.received_ns)),
+        "cluster" => texts(rows, |row| Some(row.partition.cluster.clone())),
+        "topic" => texts(rows, |row| Some(row.partition.topic.clone())),
+        "partition" => integers(rows, |row| Some(row.partition.partition)),
+        "generation" => integers(rows, |row| Some(row.partition.generation)),
+        "offset" => longs(rows, |row| Some(row.offset)),
+        "kafka_timestamp_ms" => longs(rows, |row| row.kafka_timestamp_ms),
+        "host_id" => texts(rows, |row| Some(header(row)?.host_id.to_string())),
+        "epoch" => texts(rows, |row| Some(header(row)?.epoch.to_string())),
+        // decode refuses numbers above 2^63.
+        "seq" => longs(rows, |row| i64::try_from(header(row)?.seq).ok()),
+        "kind" => texts(rows, |row| Some(kind_name(header(row)?.kind).to_owned())),
+        "base_seq" => longs(rows, |row| i64::try_from(header(row)?.base_seq).ok()),
+        "captured_ns" => longs(rows, |row| Some(header(row)?.captured_ns)),
+        "raw_len" => longs(rows, |row| Some(header(row)?.raw_len.into())),
+        "raw_hash" => binaries(rows, |row| row.content.as_ref().ok().map(|header| header.raw_hash.as_slice())),
+        "part" => integers(rows, |row| i32::try_from(header(row)?.part).ok()),
+        "parts" => integers(rows, |row| i32::try_from(header(row)?.parts).ok()),
+        "bye" => flags(rows, |row| Some(header(row)?.bye)),
+        "previous_epoch" => texts(rows, |row| header(row)?.previous_epoch.map(|epoch| epoch.to_string())),
+        "fault" => texts(rows, |row| row.content.as_ref().err().cloned()),
+        "key" => binaries(rows, |row| row.key.as_deref()),
+        "record" => binaries(rows, |row| row.record.as_deref()),
+        // A column that a later version added to the table: this one has nothing to say in it.
+        _ => new_null_array(field.data_type(), rows.len()),
+    }
+}
+
+/// The wire's name of a kind.
+pub(super) fn kind_name(kind: FrameKind) -> &'static str {
+    match kind {
+        FrameKind::Key => "key",
+        FrameKind::Delta => "delta",
+    }
+}

@@ -1,0 +1,63 @@
+//! Records as an agent would send them, for tests.
+
+use edr_wire::frame::{EncodedFrame, FrameHeader, FrameKind, Record};
+use edr_wire::{Epoch, HostId};
+
+use super::{ArchivedHeader, PartitionName, Row};
+
+/// A key frame's header of host and epoch `n`.
+pub(crate) fn header(n: u8, seq: u64) -> FrameHeader {
+    FrameHeader {
+        host_id: HostId([n; 16]),
+        epoch: Epoch([n; 8]),
+        seq,
+        kind: FrameKind::Key,
+        base_seq: seq,
+        boot_id: "boot".into(),
+        previous_epoch: None,
+        captured_ns: i64::try_from(seq).unwrap_or(0).saturating_mul(10_000_000_000),
+        lost: Vec::new(),
+        missed: Vec::new(),
+        bye: false,
+    }
+}
+
+/// A delta frame's header.
+pub(crate) fn delta(n: u8, seq: u64, base_seq: u64) -> FrameHeader {
+    FrameHeader { kind: FrameKind::Delta, base_seq, ..header(n, seq) }
+}
+
+/// The Kafka values of a frame.
+pub(crate) fn records(header: &FrameHeader, raw: &[u8], key_raw: Option<&[u8]>, part_bytes: usize) -> Vec<Vec<u8>> {
+    EncodedFrame::encode(header, raw, key_raw, part_bytes).unwrap().records
+}
+
+/// A partition of the one topic of tests.
+pub(crate) fn partition(number: i32) -> PartitionName {
+    PartitionName { cluster: "c".into(), topic: "edr.snapshots".into(), partition: number, generation: 0 }
+}
+
+/// A record as the consumer hands it to the archive.
+pub(crate) fn row(number: i32, offset: i64, received_ns: i64, bytes: &[u8]) -> Row {
+    Row {
+        partition: partition(number),
+        offset,
+        kafka_timestamp_ms: Some(received_ns / 1_000_000),
+        received_ns,
+        key: Some(b"key".to_vec()),
+        record: Some(bytes.to_vec()),
+        content: crate::decode::decode(bytes).map(|record: Record| ArchivedHeader::from(&record)),
+    }
+}
+
+/// Bytes that do not compress, the same ones each time.
+pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 24) as u8
+    };
+    (0..len).map(|_| next()).collect()
+}

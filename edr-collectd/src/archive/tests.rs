@@ -1,0 +1,277 @@
+//! The archive's promises, each broken on purpose.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use edr_wire::HostId;
+
+use super::testing::{delta, header, noise, partition, records, row};
+use super::*;
+
+const DAY_NS: i64 = 86_400_000_000_000;
+
+/// Commits rows of partition 0 with the position after the last of them.
+async fn append(frames: &mut Frames, rows: &[Row]) -> Result<Appended, ArchiveError> {
+    let mut positions = BTreeMap::new();
+    for row in rows {
+        positions.insert(row.partition.clone(), row.offset + 1);
+    }
+    frames.append(rows, &positions).await
+}
+
+/// The offsets of everything in the archive, whatever it is.
+async fn offsets(archive: &Path) -> Vec<i64> {
+    let mut offsets = Vec::new();
+    let table = existing(&archive.join(FRAMES)).await.unwrap().unwrap();
+    let mut rows = read::Engine::new().scan(&table, None, &["offset"]).await.unwrap();
+    while let Some(batch) = rows.next().await.unwrap() {
+        let column = columns::Columns(&batch).longs("offset").unwrap();
+        offsets.extend(column.values().iter().copied());
+    }
+    offsets.sort_unstable();
+    offsets
+}
+
+#[tokio::test]
+async fn records_come_back_verbatim_and_the_position_with_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut frames = Frames::open(dir.path()).await.unwrap();
+    assert_eq!(frames.position(&partition(0)).await.unwrap(), None);
+    let raw = noise(5000, 1);
+    let sent = records(&header(1, 1), &raw, None, 1024);
+    assert!(sent.len() > 1);
+    let mut rows: Vec<Row> =
+        sent.iter().zip(0..).map(|(bytes, offset)| row(0, offset, 1_000 + offset, bytes)).collect();
+    // What is no frame, and what is nothing at all, has a row too.
+    let count = rows.len() as i64;
+    rows.push(row(0, count, 2_000, b"\xff no frame"));
+    rows.push(Row { record: None, key: None, content: Err("no value".into()), ..row(0, count + 1, 2_001, b"") });
+    append(&mut frames, &rows).await.unwrap();
+
+    let mut again = Frames::open(dir.path()).await.unwrap();
+    assert_eq!(again.position(&partition(0)).await.unwrap(), Some(count + 2));
+    assert_eq!(offsets(dir.path()).await, (0..count + 2).collect::<Vec<_>>());
+    let reader = Reader::new(dir.path());
+    let places: Vec<Place> = rows[..sent.len()].iter().map(Row::place).collect();
+    assert_eq!(reader.frame(&places).await.unwrap().open(None).unwrap(), raw);
+    let mut headers = Vec::new();
+    reader.headers_since(0, |header| headers.push(header)).await.unwrap();
+    headers.sort_by_key(|header| header.place.offset);
+    assert_eq!(headers.len(), sent.len());
+    for (header, row) in headers.iter().zip(&rows) {
+        assert_eq!((&header.content, header.place), (row.content.as_ref().unwrap(), row.place()));
+    }
+}
+
+#[tokio::test]
+async fn of_two_writers_one_wins_and_the_other_learns_the_position() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = records(&header(1, 1), b"snapshot", None, 1 << 20).remove(0);
+    let mut first = Frames::open(dir.path()).await.unwrap();
+    let mut second = Frames::open(dir.path()).await.unwrap();
+    for frames in [&mut first, &mut second] {
+        assert_eq!(frames.position(&partition(0)).await.unwrap(), None);
+    }
+    append(&mut first, &[row(0, 0, 1, &bytes), row(0, 1, 2, &bytes)]).await.unwrap();
+    let refused = append(&mut second, &[row(0, 0, 3, &bytes)]).await.unwrap_err();
+    assert!(matches!(refused, ArchiveError::Fenced { .. }), "{refused}");
+    assert_eq!(offsets(dir.path()).await, [0, 1]);
+    second.reload().await.unwrap();
+    assert_eq!(second.position(&partition(0)).await.unwrap(), Some(2));
+    append(&mut second, &[row(0, 2, 4, &bytes)]).await.unwrap();
+    // And now the first one is behind.
+    assert!(matches!(append(&mut first, &[row(0, 2, 5, &bytes)]).await, Err(ArchiveError::Fenced { .. })));
+    assert_eq!(offsets(dir.path()).await, [0, 1, 2]);
+}
+
+#[tokio::test]
+async fn a_commit_on_another_partition_does_not_carry_a_zombie_over_its_fence() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = records(&header(1, 1), b"snapshot", None, 1 << 20).remove(0);
+    let mut zombie = Frames::open(dir.path()).await.unwrap();
+    let mut other = Frames::open(dir.path()).await.unwrap();
+    for number in [0, 1] {
+        zombie.position(&partition(number)).await.unwrap();
+    }
+    other.position(&partition(1)).await.unwrap();
+    append(&mut other, &[row(1, 0, 1, &bytes)]).await.unwrap();
+    // This commit brings the zombie's handle past the other's: partition 1 would no longer conflict.
+    append(&mut zombie, &[row(0, 0, 2, &bytes)]).await.unwrap();
+    let refused = append(&mut zombie, &[row(1, 0, 3, &bytes)]).await.unwrap_err();
+    assert!(matches!(refused, ArchiveError::Fenced { .. }), "{refused}");
+    assert_eq!(offsets(dir.path()).await, [0, 0]);
+}
+
+#[tokio::test]
+async fn a_position_that_does_not_grow_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = records(&header(1, 1), b"snapshot", None, 1 << 20).remove(0);
+    let mut frames = Frames::open(dir.path()).await.unwrap();
+    assert!(matches!(append(&mut frames, &[row(0, 4, 1, &bytes)]).await, Err(ArchiveError::Fenced { .. })));
+    frames.position(&partition(0)).await.unwrap();
+    append(&mut frames, &[row(0, 4, 1, &bytes)]).await.unwrap();
+    for offset in [0, 4] {
+        let refused = append(&mut frames, &[row(0, offset, 1, &bytes)]).await.unwrap_err();
+        assert!(matches!(refused, ArchiveError::Backwards { from: 5, .. }), "{refused}");
+    }
+    assert_eq!(offsets(dir.path()).await, [4]);
+}
+
+#[tokio::test]
+async fn a_crash_between_data_and_log_leaves_neither() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = records(&header(1, 1), b"snapshot", None, 1 << 20).remove(0);
+    let mut frames = Frames::open(dir.path()).await.unwrap();
+    frames.position(&partition(0)).await.unwrap();
+    append(&mut frames, &[row(0, 0, 1, &bytes)]).await.unwrap();
+    let committed = append(&mut frames, &[row(0, 1, 2, &bytes)]).await.unwrap().version;
+    drop(frames);
+
+    // The data files are there, the log entry is not: as after a kill between the two.
+    let log = dir.path().join("frames/_delta_log");
+    let entry = |version: u64| log.join(format!("{version:020}.json"));
+    std::fs::remove_file(entry(committed)).unwrap();
+    let mut frames = Frames::open(dir.path()).await.unwrap();
+    assert_eq!(frames.position(&partition(0)).await.unwrap(), Some(1));
+    append(&mut frames, &[row(0, 1, 3, &bytes)]).await.unwrap();
+    assert_eq!(offsets(dir.path()).await, [0, 1]);
+
+    // The log entry has its name and not its bytes: as after a power cut.
+    std::fs::write(entry(committed + 1), b"").unwrap();
+    let mut frames = Frames::open(dir.path()).await.unwrap();
+    assert_eq!(frames.position(&partition(0)).await.unwrap(), Some(2));
+    append(&mut frames, &[row(0, 2, 4, &bytes)]).await.unwrap();
+    assert_eq!(offsets(dir.path()).await, [0, 1, 2]);
+    assert!(log.join(format!("{:020}.json.torn", committed + 1)).exists());
+}
+
+#[tokio::test]
+async fn a_new_log_under_an_old_name_has_a_position_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = records(&header(1, 1), b"snapshot", None, 1 << 20).remove(0);
+    let mut frames = Frames::open(dir.path()).await.unwrap();
+    assert_eq!(frames.newest(&partition(0)).await.unwrap(), (partition(0), None));
+    append(&mut frames, &[row(0, 9, 1, &bytes)]).await.unwrap();
+    let second = PartitionName { generation: 1, ..partition(0) };
+    frames.position(&second).await.unwrap();
+    append(&mut frames, &[Row { partition: second.clone(), ..row(0, 0, 2, &bytes) }]).await.unwrap();
+    let mut again = Frames::open(dir.path()).await.unwrap();
+    assert_eq!(again.newest(&partition(0)).await.unwrap(), (second, Some(1)));
+}
+
+#[tokio::test]
+async fn the_last_frame_before_a_moment_is_found_across_days() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut frames = Frames::open(dir.path()).await.unwrap();
+    frames.position(&partition(0)).await.unwrap();
+    let host = HostId([1; 16]);
+    let mut offset = 0;
+    let mut expected = Vec::new();
+    // A key a day at noon and a delta a minute later; another host beside it; received an hour after it was taken.
+    for day in 1..=4_i64 {
+        for (n, at) in [(1, day * DAY_NS + DAY_NS / 2), (2, day * DAY_NS + DAY_NS / 2 + 1)] {
+            let seq = u64::try_from(day).unwrap() * 2 - 1;
+            let key = edr_wire::frame::FrameHeader { captured_ns: at, ..header(n, seq) };
+            let next = edr_wire::frame::FrameHeader { captured_ns: at + 60_000_000_000, ..delta(n, seq + 1, seq) };
+            let key_raw = vec![u8::try_from(day).unwrap(); 300];
+            let mut rows = Vec::new();
+            for (header, raw, key_raw) in [(key, &key_raw, None), (next, &vec![9; 300], Some(key_raw.as_slice()))] {
+                for bytes in records(&header, raw, key_raw, 64) {
+                    rows.push(row(0, offset, header.captured_ns + 3_600_000_000_000, &bytes));
+                    offset += 1;
+                }
+                if n == 1 {
+                    expected.push((header.captured_ns, header.seq));
+                }
+            }
+            append(&mut frames, &rows).await.unwrap();
+        }
+    }
+    let reader = Reader::new(dir.path());
+    for &(captured_ns, seq) in &expected {
+        for later in [0, 1, 30_000_000_000] {
+            let found = reader.last_before(host, captured_ns + later).await.unwrap();
+            assert_eq!((found[0].header.captured_ns, found[0].header.seq), (captured_ns, seq));
+        }
+    }
+    let (last_ns, last_seq) = expected[expected.len() - 1];
+    let found = reader.last_before(host, last_ns + 40 * DAY_NS).await.unwrap();
+    assert_eq!(found[0].header.seq, last_seq);
+    assert!(reader.last_before(host, expected[0].0 - 1).await.unwrap().is_empty());
+    assert_eq!(reader.first_captured_ns(host).await.unwrap(), Some(expected[0].0));
+
+    // One key and one delta give the moment.
+    let places: Vec<Place> = found[0].places.values().copied().collect();
+    let newest = reader.frame(&places).await.unwrap();
+    let key = reader.frame_of(host, newest.header.epoch, newest.header.base_seq, last_ns).await.unwrap().unwrap();
+    let key = reader.frame(&key.places.into_values().collect::<Vec<_>>()).await.unwrap().open(None).unwrap();
+    assert_eq!(newest.open(Some(&key)).unwrap(), vec![9; 300]);
+}
+
+#[tokio::test]
+async fn a_frame_that_lost_a_part_is_not_an_answer_and_one_sent_twice_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut frames = Frames::open(dir.path()).await.unwrap();
+    frames.position(&partition(0)).await.unwrap();
+    let noise = noise(4000, 1);
+    let whole = records(&header(1, 1), &noise, None, 512);
+    let torn = records(&header(1, 2), &noise, None, 512);
+    assert!(whole.len() > 3);
+    let mut rows = Vec::new();
+    // Backwards, twice, and mixed with a frame whose first part never comes.
+    for bytes in whole.iter().rev().chain(torn.iter().skip(1)).chain(whole.iter()) {
+        let offset = rows.len() as i64;
+        rows.push(row(0, offset, 100 + offset, bytes));
+    }
+    append(&mut frames, &rows).await.unwrap();
+    let reader = Reader::new(dir.path());
+    let found = reader.last_before(HostId([1; 16]), i64::MAX).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].header.seq, 1);
+    let places: Vec<Place> = found[0].places.values().copied().collect();
+    assert!(places.iter().all(|place| place.offset < whole.len() as i64), "the first that came counts");
+    assert_eq!(reader.frame(&places).await.unwrap().open(None).unwrap(), noise);
+}
+
+fn saved(n: u8, received_ns: i64) -> SavedHost {
+    SavedHost {
+        host_id: HostId([n; 16]),
+        partition: partition(i32::from(n % 2)),
+        facts: SavedFacts { hostname: format!("host-{n}\u{1b}\"\\"), processes: 3, ..SavedFacts::default() },
+        newest: SavedFrame {
+            epoch: edr_wire::Epoch([n; 8]),
+            seq: 7,
+            kind: edr_wire::frame::FrameKind::Key,
+            base_seq: 7,
+            raw_hash: [n; 16],
+            captured_ns: -5,
+            received_ns,
+            bye: true,
+            places: vec![Place { received_ns, partition: 0, offset: 3 }],
+        },
+        key: None,
+        epochs: vec![(edr_wire::Epoch([n; 8]), 7)],
+        conflicts: 1,
+    }
+}
+
+#[tokio::test]
+async fn hosts_are_overwritten_by_the_partitions_a_collector_owns() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut table = HostsTable::open(dir.path()).await.unwrap();
+    assert_eq!(table.load().await.unwrap(), SavedHosts::default());
+    let covers = |numbers: &[i32], until| -> Coverage {
+        numbers.iter().map(|&number| (partition(number), (10, until))).collect()
+    };
+    table.save(&[saved(1, 5), saved(2, 5), saved(3, 5)], &covers(&[0, 1], 100)).await.unwrap();
+    // Another collector owns partition 1 and has seen one of its hosts again, and a new one.
+    let mut other = HostsTable::open(dir.path()).await.unwrap();
+    other.save(&[saved(1, 9), saved(3, 5), saved(5, 9)], &covers(&[1], 200)).await.unwrap();
+    let loaded = table.load().await.unwrap();
+    let rows: Vec<(HostId, i64)> = loaded.hosts.iter().map(|host| (host.host_id, host.newest.received_ns)).collect();
+    let host = |n| HostId([n; 16]);
+    assert_eq!(rows, [(host(1), 9), (host(2), 5), (host(3), 5), (host(5), 9)]);
+    assert_eq!(loaded.hosts[0], saved(1, 9));
+    // What is complete until 100 in one partition and until 200 in another is complete until 100.
+    assert_eq!(loaded.complete_until_ns, Some(100));
+}
