@@ -5,4 +5,5 @@
 pub mod archive;
 pub mod config;
 pub mod decode;
+pub mod newest;
 pub mod query;

@@ -4,7 +4,9 @@
 //! and maximum of times, offsets and sequence numbers of every file.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use deltalake::arrow::record_batch::RecordBatch;
 use deltalake::datafusion::common::ScalarValue;
@@ -18,7 +20,7 @@ use deltalake::{DeltaTable, DeltaTableError};
 use edr_wire::frame::{Frame, FrameKind, Record};
 use edr_wire::{Epoch, HostId};
 use futures::TryStreamExt as _;
-use std::sync::Arc;
+use jiff::civil::Date;
 use tokio::sync::Mutex;
 
 use super::columns::{Columns, binary, integer, long, text};
@@ -32,6 +34,9 @@ const CANDIDATES_MAX: usize = 32;
 const WINDOWS_NS: [i64; 2] = [600_000_000_000, 86_400_000_000_000];
 /// A key frame is this much older than its delta at most, by the host's clock, unless that clock jumped.
 const KEY_AGE_NS_MAX: i64 = 2 * 86_400_000_000_000;
+
+/// Day 0 of a Delta date.
+const DAY_ZERO: Date = Date::constant(1970, 1, 1);
 
 /// The columns of [`Header`].
 const HEADER_COLUMNS: [&str; 18] = [
@@ -110,14 +115,35 @@ impl Reader {
         Ok(known.insert(table).clone())
     }
 
-    /// Gives the header of every record received at or after `from_ns` to `take`, in no particular order; records that
-    /// are no frame are left out.
+    /// Gives the header of every record received in this span (ns since the epoch) to `take`, in no particular order;
+    /// records that are no frame are left out.
     ///
     /// # Errors
     /// When the archive cannot be read.
-    pub async fn headers_since(&self, from_ns: i64, mut take: impl FnMut(Header)) -> Result<(), ArchiveError> {
-        let filter = col("receive_day").gt_eq(day(day_of(from_ns))).and(col("received_ns").gt_eq(lit(from_ns)));
-        self.headers(filter, &mut take).await
+    pub async fn headers(&self, span: Range<i64>, mut take: impl FnMut(Header)) -> Result<(), ArchiveError> {
+        let filter = col("receive_day")
+            .gt_eq(day(day_of(span.start)))
+            .and(col("receive_day").lt_eq(day(day_of(span.end))))
+            .and(col("received_ns").gt_eq(lit(span.start)))
+            .and(col("received_ns").lt(lit(span.end)));
+        self.search(filter, &mut take).await
+    }
+
+    /// The first and the last day on which anything was received, as days since 1970; `None` for an empty archive.
+    ///
+    /// # Errors
+    /// When the archive cannot be read.
+    pub async fn days(&self) -> Result<Option<(i32, i32)>, ArchiveError> {
+        let table = self.table().await?;
+        let files = table.snapshot().map_err(ArchiveError::store("read", &self.path))?.log_data();
+        let mut days: Option<(i32, i32)> = None;
+        for file in files.iter() {
+            let values = file.partition_values_map();
+            let day = values.get("receive_day").and_then(Option::as_deref).and_then(|text| text.parse::<Date>().ok());
+            let Some(day) = day.and_then(|day| DAY_ZERO.until(day).ok()).map(|span| span.get_days()) else { continue };
+            days = Some(days.map_or((day, day), |(first, last)| (first.min(day), last.max(day))));
+        }
+        Ok(days)
     }
 
     /// The last frames of a host taken at or before `at_ns`, newest first, each with all its parts. Usually the first
@@ -180,7 +206,7 @@ impl Reader {
             let captured_ns = header.content.captured_ns;
             first = Some(first.map_or(captured_ns, |first| first.min(captured_ns)));
         };
-        self.headers(col("host_id").eq(lit(host_id.to_string())), &mut take).await?;
+        self.search(col("host_id").eq(lit(host_id.to_string())), &mut take).await?;
         Ok(first)
     }
 
@@ -247,11 +273,11 @@ impl Reader {
                 frames.pop_first();
             }
         };
-        self.headers(filter, &mut take).await?;
+        self.search(filter, &mut take).await?;
         Ok(frames.into_values().rev().filter(Found::is_whole).collect())
     }
 
-    async fn headers(&self, filter: Expr, take: &mut impl FnMut(Header)) -> Result<(), ArchiveError> {
+    async fn search(&self, filter: Expr, take: &mut impl FnMut(Header)) -> Result<(), ArchiveError> {
         let table = self.table().await?;
         self.header_rows(&table, filter, take).await.map_err(ArchiveError::store("search", &self.path))
     }

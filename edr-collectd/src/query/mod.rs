@@ -1,6 +1,13 @@
-//! Questions and their answers: what the page and the commands ask. (skeleton: the signatures are fixed)
+//! Questions and their answers: what the page and the commands ask.
+//!
+//! A snapshot is found ([`HostAnswers`]) and then shown as tables ([`table`]). The daemon and the commands ask in the
+//! same way: the daemon's newest snapshots are in memory, those of a command are where the archive says.
 
+mod answers;
+mod cache;
 pub mod table;
+
+pub use answers::HostAnswers;
 
 use std::sync::Arc;
 
@@ -36,6 +43,8 @@ pub struct HostRow {
     pub psad: String,
     /// Why the agent shows less than it could.
     pub degraded: Vec<String>,
+    /// What is wrong with what came from it: contents that contradict each other, a snapshot that cannot be read.
+    pub alarms: Vec<String>,
     /// The agent said goodbye in its last frame.
     pub bye: bool,
 }

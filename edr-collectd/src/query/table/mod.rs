@@ -17,6 +17,7 @@ use edr_wire::Bytes;
 use serde::Serialize;
 
 pub use self::cell::Cell;
+pub(crate) use self::cell::time_text;
 pub use self::select::{ROWS_MAX, Select, Table};
 use super::{HostSnapshot, QueryError};
 

@@ -1,0 +1,441 @@
+//! The newest snapshot of every host, in memory, compressed: its newest frame and the key frame that one needs.
+//!
+//! Records come from two sides and in the same form: with their bytes as they are received, and without them when a
+//! start reads back what was archived since the last save. So nothing here waits for a disk, a start need not read
+//! bodies, and a body that is not in memory is fetched from its [`Place`] when somebody asks.
+//!
+//! It knows neither Kafka nor the archive's tables. Everything a host can make large is bounded: parts that wait for
+//! others ([`assembly`]), bodies ([`BODY_BYTES_MAX`]), hosts ([`HOSTS_MAX`]), and what is remembered to tell a duplicate
+//! from a conflict ([`order`]).
+
+mod assembly;
+mod facts;
+mod order;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use edr_wire::frame::{Frame, FrameKind, Record};
+use edr_wire::{Epoch, HostId};
+use tokio::sync::{Notify, broadcast};
+
+use self::assembly::{Assembly, Whole};
+pub use self::facts::facts;
+use self::order::{Judgement, Lineage};
+use crate::archive::{ArchivedHeader, Header, PartitionName, Place, SavedFacts, SavedFrame, SavedHost};
+use crate::query::{HostRow, QueryError};
+
+/// Hosts that are listed. Whoever may write the topic can invent hosts, about 1 KB each; what they send is archived all
+/// the same.
+pub const HOSTS_MAX: usize = 100_000;
+/// Compressed bodies kept in memory; 10,000 hosts of 300 processes need 0.92 GiB. Beyond it the bodies of the hosts
+/// that were silent longest are left to the archive.
+pub const BODY_BYTES_MAX: usize = 1 << 30;
+/// Hosts named in a message about an ambiguous name.
+const NAMED_HOSTS_MAX: usize = 8;
+
+/// The newest snapshots. Shared by the consumer, who adds to it, and by those who answer questions.
+#[derive(Debug)]
+pub struct Newest {
+    state: Mutex<State>,
+    changes: broadcast::Sender<HostId>,
+    /// Somebody should compute facts.
+    stale: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    hosts: HashMap<HostId, Host>,
+    assembly: Assembly,
+    body_bytes: usize,
+    /// Hosts whose facts are older than their newest frame, in the order they got so.
+    stale: VecDeque<HostId>,
+    queued: HashSet<HostId>,
+    /// Records of hosts beyond [`HOSTS_MAX`].
+    unlisted: u64,
+}
+
+/// A frame that is known, with its body when that is in memory.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// What it is and where it lies.
+    pub saved: SavedFrame,
+    /// The frame itself.
+    pub frame: Option<Arc<Frame>>,
+}
+
+#[derive(Debug)]
+struct Host {
+    partition: PartitionName,
+    lineage: Lineage,
+    newest: Known,
+    key: Option<Known>,
+    facts: SavedFacts,
+    conflicts: u64,
+    /// Why the newest frame cannot be read, when that was tried.
+    unreadable: Option<String>,
+}
+
+/// What is needed to open a host's newest snapshot.
+#[derive(Debug, Clone)]
+pub struct Current {
+    /// The host.
+    pub host_id: HostId,
+    /// Its newest frame.
+    pub newest: Known,
+    /// The key it needs, when it is known.
+    pub key: Option<Known>,
+}
+
+impl Default for Newest {
+    fn default() -> Self {
+        // A listener that is 256 changes behind is told so and asks again.
+        Self { state: Mutex::default(), changes: broadcast::channel(256).0, stale: Notify::new() }
+    }
+}
+
+impl Newest {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a record as it is received.
+    pub fn offer(&self, partition: &PartitionName, place: Place, record: Record) {
+        let header = ArchivedHeader::from(&record);
+        self.take(partition, place, header, Some(record));
+    }
+
+    /// Takes a record that is archived already, without its bytes.
+    pub fn note(&self, header: Header) {
+        self.take(&header.partition, header.place, header.content, None);
+    }
+
+    fn take(&self, partition: &PartitionName, place: Place, header: ArchivedHeader, record: Option<Record>) {
+        let host_id = header.host_id;
+        let mut state = self.state();
+        let whole = match record {
+            Some(record) if header.parts == 1 => Frame::assemble(vec![record]).ok().map(|frame| Whole {
+                header,
+                places: BTreeMap::from([(0, place)]),
+                frame: Some(frame),
+            }),
+            None if header.parts == 1 => Some(Whole { header, places: BTreeMap::from([(0, place)]), frame: None }),
+            record => state.assembly.add(header, place, record),
+        };
+        if whole.is_some_and(|whole| state.add(partition, whole)) {
+            state.mark_stale(host_id);
+            drop(state);
+            self.stale.notify_one();
+        }
+    }
+
+    /// Takes hosts as they were saved.
+    pub fn restore(&self, saved: Vec<SavedHost>) {
+        let mut state = self.state();
+        for saved in saved {
+            state.restore(saved);
+        }
+    }
+
+    /// Hosts of these partitions, to be saved.
+    pub fn save(&self, covered: impl Fn(&PartitionName) -> bool) -> Vec<SavedHost> {
+        let state = self.state();
+        let of_partition = state.hosts.iter().filter(|(_, host)| covered(&host.partition));
+        of_partition.map(|(host_id, host)| host.saved(*host_id)).collect()
+    }
+
+    /// When the oldest part came that still waits for others.
+    pub fn waiting_since_ns(&self) -> Option<i64> {
+        self.state().assembly.waiting_since_ns()
+    }
+
+    /// All hosts, by name.
+    pub fn rows(&self) -> Vec<HostRow> {
+        let state = self.state();
+        let mut rows: Vec<HostRow> = state.hosts.iter().map(|(host_id, host)| host.row(*host_id)).collect();
+        drop(state);
+        rows.sort_by(|a, b| (&a.hostname, a.host_id).cmp(&(&b.hostname, b.host_id)));
+        rows
+    }
+
+    /// The host with this id, or the only one with this name.
+    ///
+    /// # Errors
+    /// When there is none, or several have the name.
+    pub fn resolve(&self, host: &str) -> Result<HostId, QueryError> {
+        let state = self.state();
+        if let Ok(host_id) = host.parse::<HostId>()
+            && state.hosts.contains_key(&host_id)
+        {
+            return Ok(host_id);
+        }
+        let mut named: Vec<HostId> =
+            state.hosts.iter().filter(|(_, known)| known.facts.hostname == host).map(|(host_id, _)| *host_id).collect();
+        named.sort_unstable();
+        match named.as_slice() {
+            [] => Err(QueryError::UnknownHost(host.to_owned())),
+            [only] => Ok(*only),
+            several => Err(QueryError::AmbiguousHost {
+                name: host.to_owned(),
+                count: several.len(),
+                ids: {
+                    let ids: Vec<String> = several.iter().take(NAMED_HOSTS_MAX).map(HostId::to_string).collect();
+                    ids.join(", ")
+                },
+            }),
+        }
+    }
+
+    /// What is needed to open a host's newest snapshot.
+    pub fn current(&self, host_id: HostId) -> Option<Current> {
+        let state = self.state();
+        let host = state.hosts.get(&host_id)?;
+        Some(Current { host_id, newest: host.newest.clone(), key: host.key.clone() })
+    }
+
+    /// A host whose facts are older than its newest frame, when there is one now.
+    pub fn next_stale(&self) -> Option<Current> {
+        let mut state = self.state();
+        loop {
+            let host_id = state.stale.pop_front()?;
+            state.queued.remove(&host_id);
+            if let Some(host) = state.hosts.get(&host_id) {
+                return Some(Current { host_id, newest: host.newest.clone(), key: host.key.clone() });
+            }
+        }
+    }
+
+    /// Waits until there may be such a host.
+    pub async fn stale(&self) {
+        self.stale.notified().await;
+    }
+
+    /// Sets what the newest frame of a host says, or why it says nothing, and tells those who listen.
+    pub fn set_facts(&self, host_id: HostId, frame: &SavedFrame, facts: Result<SavedFacts, String>) {
+        let mut state = self.state();
+        if let Some(host) = state.hosts.get_mut(&host_id) {
+            match facts {
+                Ok(facts) => (host.facts, host.unreadable) = (facts, None),
+                // A newer frame has come meanwhile; its own turn will tell.
+                Err(_) if host.newest.saved.seq != frame.seq => {}
+                Err(reason) => host.unreadable = Some(reason),
+            }
+        }
+        drop(state);
+        // Nobody may be listening.
+        let _ = self.changes.send(host_id);
+    }
+
+    /// Tells the id of each host whose newest snapshot was replaced.
+    pub fn changes(&self) -> broadcast::Receiver<HostId> {
+        self.changes.subscribe()
+    }
+
+    /// Hosts in memory.
+    pub fn len(&self) -> usize {
+        self.state().hosts.len()
+    }
+
+    /// No host yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl State {
+    /// Adds a whole frame; true when the host's newest snapshot, or what it needs to be opened, changed.
+    fn add(&mut self, partition: &PartitionName, whole: Whole) -> bool {
+        let host_id = whole.header.host_id;
+        let known = Known::from(whole.frame, &whole.header, whole.places);
+        let Some(host) = self.hosts.get_mut(&host_id) else {
+            if self.hosts.len() >= HOSTS_MAX {
+                self.unlisted += 1;
+                edr_daemon::limited!(
+                    log::Level::Warn,
+                    "{HOSTS_MAX} hosts are listed and {host_id} is one more: its records are archived, it is not listed"
+                );
+                return false;
+            }
+            self.body_bytes += known.body_len();
+            let mut lineage = Lineage::default();
+            lineage.judge(&whole.header, known.saved.received_ns);
+            let key = (known.saved.kind == FrameKind::Key).then(|| known.clone());
+            let host = Host {
+                partition: partition.clone(),
+                lineage,
+                newest: known,
+                key,
+                facts: SavedFacts::default(),
+                conflicts: 0,
+                unreadable: None,
+            };
+            self.hosts.insert(host_id, host);
+            self.shed_bodies();
+            return true;
+        };
+        let before = host.body_len();
+        let changed = host.add(partition, known, &whole.header);
+        let after = host.body_len();
+        self.body_bytes = (self.body_bytes + after).saturating_sub(before);
+        self.shed_bodies();
+        changed
+    }
+
+    fn restore(&mut self, saved: SavedHost) {
+        // What came since is newer than what was saved.
+        if self.hosts.contains_key(&saved.host_id) || self.hosts.len() >= HOSTS_MAX {
+            return;
+        }
+        let lineage = Lineage::restore(&saved.newest, saved.epochs);
+        let key = if saved.newest.kind == FrameKind::Key { Some(saved.newest.clone()) } else { saved.key };
+        let host = Host {
+            partition: saved.partition,
+            lineage,
+            newest: Known { saved: saved.newest, frame: None },
+            key: key.map(|saved| Known { saved, frame: None }),
+            facts: saved.facts,
+            conflicts: saved.conflicts,
+            unreadable: None,
+        };
+        self.hosts.insert(saved.host_id, host);
+    }
+
+    fn mark_stale(&mut self, host_id: HostId) {
+        if self.queued.insert(host_id) {
+            self.stale.push_back(host_id);
+        }
+    }
+
+    /// Leaves bodies to the archive until a tenth of the budget is free.
+    fn shed_bodies(&mut self) {
+        if self.body_bytes <= BODY_BYTES_MAX {
+            return;
+        }
+        let mut silent: Vec<(i64, HostId)> =
+            self.hosts.iter().map(|(host_id, host)| (host.newest.saved.received_ns, *host_id)).collect();
+        silent.sort_unstable();
+        for (_, host_id) in silent {
+            if self.body_bytes <= BODY_BYTES_MAX / 10 * 9 {
+                return;
+            }
+            if let Some(host) = self.hosts.get_mut(&host_id) {
+                self.body_bytes = self.body_bytes.saturating_sub(host.body_len());
+                host.newest.frame = None;
+                if let Some(key) = &mut host.key {
+                    key.frame = None;
+                }
+            }
+        }
+    }
+}
+
+impl Host {
+    fn add(&mut self, partition: &PartitionName, known: Known, header: &ArchivedHeader) -> bool {
+        match self.lineage.judge(header, known.saved.received_ns) {
+            Judgement::Newer => {
+                self.partition = partition.clone();
+                if known.saved.kind == FrameKind::Key {
+                    self.key = Some(known.clone());
+                } else if !self.key.as_ref().is_some_and(|key| is_key_of(&key.saved, &known.saved)) {
+                    // It is archived and counts as the newest; its key may be in the archive, or still come.
+                    self.key = None;
+                }
+                self.newest = known;
+                true
+            }
+            Judgement::Older if self.key.is_none() && is_key_of(&known.saved, &self.newest.saved) => {
+                self.key = Some(known);
+                true
+            }
+            Judgement::Older | Judgement::Duplicate => false,
+            Judgement::Conflict => {
+                self.conflicts += 1;
+                edr_daemon::limited!(
+                    log::Level::Warn,
+                    "host {}: frame {} of epoch {} came with two contents; both are archived",
+                    header.host_id,
+                    header.seq,
+                    header.epoch
+                );
+                false
+            }
+        }
+    }
+
+    fn body_len(&self) -> usize {
+        let key = self.key.as_ref().map_or(0, Known::body_len);
+        if self.newest.saved.kind == FrameKind::Key { self.newest.body_len() } else { self.newest.body_len() + key }
+    }
+
+    fn saved(&self, host_id: HostId) -> SavedHost {
+        let key = if self.newest.saved.kind == FrameKind::Key { None } else { self.key.as_ref() };
+        SavedHost {
+            host_id,
+            partition: self.partition.clone(),
+            facts: self.facts.clone(),
+            newest: self.newest.saved.clone(),
+            key: key.map(|key| key.saved.clone()),
+            epochs: self.lineage.epochs(),
+            conflicts: self.conflicts,
+        }
+    }
+
+    fn row(&self, host_id: HostId) -> HostRow {
+        let mut alarms = Vec::new();
+        if let Some(reason) = &self.unreadable {
+            alarms.push(format!("its newest snapshot (seq {}) cannot be read: {reason}", self.newest.saved.seq));
+        }
+        if self.conflicts > 0 {
+            alarms.push(format!("{} frames came with two different contents", self.conflicts));
+        }
+        let facts = &self.facts;
+        HostRow {
+            host_id,
+            hostname: facts.hostname.clone(),
+            os: facts.os.clone(),
+            captured_ns: self.newest.saved.captured_ns,
+            received_ns: self.newest.saved.received_ns,
+            interval_ns: facts.interval_ns,
+            seq: self.newest.saved.seq,
+            processes: facts.processes,
+            files: facts.files,
+            sockets: facts.sockets,
+            danger_level: facts.danger_level,
+            psad: facts.psad.clone(),
+            degraded: facts.degraded.clone(),
+            alarms,
+            bye: self.newest.saved.bye,
+        }
+    }
+}
+
+impl Known {
+    fn from(frame: Option<Frame>, header: &ArchivedHeader, places: BTreeMap<u32, Place>) -> Self {
+        let received_ns = places.values().map(|place| place.received_ns).max().unwrap_or(0);
+        let saved = SavedFrame {
+            epoch: header.epoch,
+            seq: header.seq,
+            kind: header.kind,
+            base_seq: header.base_seq,
+            raw_hash: order::short(&header.raw_hash),
+            captured_ns: header.captured_ns,
+            received_ns,
+            bye: header.bye,
+            places: places.into_values().collect(),
+        };
+        Self { saved, frame: frame.map(Arc::new) }
+    }
+
+    fn body_len(&self) -> usize {
+        self.frame.as_ref().map_or(0, |frame| frame.body.len())
+    }
+}
+
+fn is_key_of(key: &SavedFrame, delta: &SavedFrame) -> bool {
+    key.kind == FrameKind::Key && key.epoch == delta.epoch && key.seq == delta.base_seq
+}
+
+/// Epochs of a host with the highest sequence number of each.
+pub type Epochs = Vec<(Epoch, u64)>;

@@ -1,0 +1,118 @@
+//! Which of two frames of a host is the newer one, and whether the same place in an epoch came with two contents.
+
+use std::collections::VecDeque;
+
+use edr_wire::Epoch;
+
+use super::Epochs;
+use crate::archive::{ArchivedHeader, SavedFrame};
+
+/// Epochs of a host that are remembered: one a boot, and one for each time its spool could not be used.
+const EPOCHS_MAX: usize = 16;
+/// Frames whose content is remembered, to tell a duplicate from a conflict. Older ones are left to the archive.
+const RECENT_MAX: usize = 16;
+/// When nothing came of an epoch for so long, another one may follow it whatever its clock says.
+const SILENCE_NS: i64 = 600_000_000_000;
+
+/// What a frame is to those that came before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Judgement {
+    /// It is the newest one now.
+    Newer,
+    /// It was taken before the newest one.
+    Older,
+    /// It came before.
+    Duplicate,
+    /// Its place came before with other content.
+    Conflict,
+}
+
+/// What is remembered of a host's frames.
+#[derive(Debug, Default)]
+pub(super) struct Lineage {
+    newest: Option<Place>,
+    /// Highest sequence number of each epoch, least recently seen first.
+    epochs: VecDeque<(Epoch, u64)>,
+    recent: VecDeque<(Epoch, u64, [u8; 16])>,
+}
+
+#[derive(Debug)]
+struct Place {
+    epoch: Epoch,
+    seq: u64,
+    captured_ns: i64,
+    received_ns: i64,
+}
+
+impl Lineage {
+    pub(super) fn restore(newest: &SavedFrame, epochs: Epochs) -> Self {
+        Self {
+            newest: Some(Place {
+                epoch: newest.epoch,
+                seq: newest.seq,
+                captured_ns: newest.captured_ns,
+                received_ns: newest.received_ns,
+            }),
+            epochs: epochs.into_iter().take(EPOCHS_MAX).collect(),
+            recent: VecDeque::from([(newest.epoch, newest.seq, newest.raw_hash)]),
+        }
+    }
+
+    pub(super) fn epochs(&self) -> Epochs {
+        self.epochs.iter().copied().collect()
+    }
+
+    /// Judges a frame and remembers it.
+    pub(super) fn judge(&mut self, frame: &ArchivedHeader, received_ns: i64) -> Judgement {
+        let hash = short(&frame.raw_hash);
+        let known = self.recent.iter().find(|(epoch, seq, _)| (*epoch, *seq) == (frame.epoch, frame.seq));
+        if let Some((_, _, known)) = known {
+            return if *known == hash { Judgement::Duplicate } else { Judgement::Conflict };
+        }
+        if self.recent.len() == RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((frame.epoch, frame.seq, hash));
+
+        let is_newer = self.is_newer(frame, received_ns);
+        self.see(frame.epoch, frame.seq);
+        if !is_newer {
+            return Judgement::Older;
+        }
+        self.newest = Some(Place { epoch: frame.epoch, seq: frame.seq, captured_ns: frame.captured_ns, received_ns });
+        Judgement::Newer
+    }
+
+    /// Inside an epoch the sequence number decides. Between epochs it is not enough to come later, since what waited in
+    /// a spool comes later too: the frame must be the first of its place in its epoch, and name the newest one's epoch
+    /// as its predecessor, or be taken later by the host's clock, or come after a long silence.
+    fn is_newer(&self, frame: &ArchivedHeader, received_ns: i64) -> bool {
+        let Some(newest) = &self.newest else { return true };
+        if frame.epoch == newest.epoch {
+            return frame.seq > newest.seq;
+        }
+        let seen = self.epochs.iter().find(|(epoch, _)| *epoch == frame.epoch);
+        if seen.is_some_and(|(_, highest)| frame.seq <= *highest) {
+            return false;
+        }
+        frame.previous_epoch == Some(newest.epoch)
+            || frame.captured_ns >= newest.captured_ns
+            || received_ns.saturating_sub(newest.received_ns) >= SILENCE_NS
+    }
+
+    fn see(&mut self, epoch: Epoch, seq: u64) {
+        let known = self.epochs.iter().position(|(known, _)| *known == epoch);
+        let highest = known.and_then(|at| self.epochs.remove(at)).map_or(seq, |(_, highest)| highest.max(seq));
+        if self.epochs.len() == EPOCHS_MAX {
+            self.epochs.pop_front();
+        }
+        self.epochs.push_back((epoch, highest));
+    }
+}
+
+/// Half of a hash: enough to tell contents apart, and half the memory.
+pub(super) fn short(hash: &[u8; 32]) -> [u8; 16] {
+    let mut short = [0; 16];
+    short.copy_from_slice(&hash[..16]);
+    short
+}

@@ -1,0 +1,127 @@
+use super::*;
+use crate::archive::testing::{delta, header, partition, records};
+use edr_wire::frame::{FrameHeader, PreviousEpoch};
+
+/// Offers a frame as it comes from Kafka.
+fn offer(newest: &Newest, header: &FrameHeader, raw: &[u8], key_raw: Option<&[u8]>, received_ns: i64) {
+    for bytes in records(header, raw, key_raw, 64) {
+        let place = Place { received_ns, partition: 0, offset: received_ns };
+        newest.offer(&partition(0), place, Record::decode(&bytes).unwrap());
+    }
+}
+
+fn seq(newest: &Newest) -> (u64, Option<u64>) {
+    let current = newest.current(HostId([1; 16])).unwrap();
+    (current.newest.saved.seq, current.key.map(|key| key.saved.seq))
+}
+
+#[test]
+fn a_key_and_its_deltas_are_the_newest_in_the_order_of_their_numbers() {
+    let newest = Newest::default();
+    offer(&newest, &header(1, 1), b"one", None, 1);
+    offer(&newest, &delta(1, 3, 1), b"three", Some(b"one"), 2);
+    offer(&newest, &delta(1, 2, 1), b"two", Some(b"one"), 3);
+    offer(&newest, &delta(1, 3, 1), b"three", Some(b"one"), 4);
+    assert_eq!(seq(&newest), (3, Some(1)));
+    offer(&newest, &header(1, 4), b"four", None, 5);
+    assert_eq!(seq(&newest), (4, Some(4)));
+    assert_eq!(newest.rows()[0].alarms, Vec::<String>::new());
+}
+
+#[test]
+fn a_delta_without_its_key_counts_and_takes_the_key_when_it_comes() {
+    let newest = Newest::default();
+    offer(&newest, &delta(1, 3, 1), b"three", Some(b"one"), 1);
+    assert_eq!(seq(&newest), (3, None));
+    offer(&newest, &header(1, 1), b"one", None, 2);
+    assert_eq!(seq(&newest), (3, Some(1)));
+}
+
+#[test]
+fn one_place_with_two_contents_is_a_conflict_and_the_first_stays() {
+    let newest = Newest::default();
+    offer(&newest, &header(1, 1), b"one", None, 1);
+    offer(&newest, &header(1, 1), b"another", None, 2);
+    let current = newest.current(HostId([1; 16])).unwrap();
+    assert_eq!(current.newest.frame.unwrap().open(None).unwrap(), b"one");
+    assert_eq!(newest.rows()[0].alarms, ["1 frames came with two different contents"]);
+}
+
+#[test]
+fn what_waited_in_a_spool_does_not_replace_what_came_after_it() {
+    let newest = Newest::default();
+    let epoch = |n: u8, seq, captured_ns, previous: Option<u8>| FrameHeader {
+        epoch: Epoch([n; 8]),
+        captured_ns,
+        previous_epoch: previous.map(|n| PreviousEpoch { id: Epoch([n; 8]), last_seq: 9 }),
+        ..header(1, seq)
+    };
+    let newest_epoch = || newest.current(HostId([1; 16])).unwrap().newest.saved.epoch.0[0];
+    offer(&newest, &epoch(1, 5, 500, None), b"a", None, 1);
+    offer(&newest, &epoch(2, 1, 600, Some(1)), b"b", None, 2);
+    assert_eq!(newest_epoch(), 2);
+    // The rest of the first epoch comes late.
+    offer(&newest, &epoch(1, 6, 510, None), b"c", None, 3);
+    assert_eq!(newest_epoch(), 2);
+    // A boot with a clock that is behind names its predecessor.
+    offer(&newest, &epoch(3, 1, 100, Some(2)), b"d", None, 4);
+    assert_eq!(newest_epoch(), 3);
+    // A replay of an epoch that is over.
+    offer(&newest, &epoch(2, 1, 900, Some(3)), b"b", None, 5);
+    assert_eq!(newest_epoch(), 3);
+    // Nothing names a predecessor and the clock is behind: believed only after a silence.
+    offer(&newest, &epoch(4, 1, 50, None), b"e", None, 6);
+    assert_eq!(newest_epoch(), 3);
+    offer(&newest, &epoch(4, 2, 60, None), b"f", None, 700_000_000_000);
+    assert_eq!(newest_epoch(), 4);
+}
+
+#[test]
+fn what_was_saved_and_what_came_since_give_the_same_as_all_at_once() {
+    let (all, saved, since) = (Newest::default(), Newest::default(), Newest::default());
+    for newest in [&all, &saved] {
+        offer(newest, &header(1, 1), b"one", None, 1);
+        offer(newest, &delta(1, 2, 1), b"two", Some(b"one"), 2);
+    }
+    offer(&all, &delta(1, 3, 1), b"three", Some(b"one"), 3);
+    let rows = saved.save(|name| *name == partition(0));
+    assert_eq!(saved.save(|name| *name == partition(1)), []);
+    since.restore(rows);
+    for bytes in records(&delta(1, 3, 1), b"three", Some(b"one"), 64) {
+        let record = Record::decode(&bytes).unwrap();
+        let place = Place { received_ns: 3, partition: 0, offset: 3 };
+        since.note(Header { partition: partition(0), place, content: ArchivedHeader::from(&record) });
+    }
+    assert_eq!(since.save(|_| true), all.save(|_| true));
+    assert!(since.current(HostId([1; 16])).unwrap().newest.frame.is_none());
+}
+
+#[test]
+fn a_name_that_two_hosts_have_needs_an_id() {
+    let newest = Newest::default();
+    for n in [1, 2, 3] {
+        offer(&newest, &header(n, 1), b"one", None, 1);
+        let current = newest.current(HostId([n; 16])).unwrap();
+        let hostname = if n == 3 { "db" } else { "web" }.to_owned();
+        newest.set_facts(current.host_id, &current.newest.saved, Ok(SavedFacts { hostname, ..SavedFacts::default() }));
+    }
+    assert_eq!(newest.resolve("db").unwrap(), HostId([3; 16]));
+    assert_eq!(newest.resolve(&HostId([2; 16]).to_string()).unwrap(), HostId([2; 16]));
+    let ambiguous = newest.resolve("web").unwrap_err().to_string();
+    assert!(ambiguous.starts_with("\"web\" is the name of 2 hosts; use a host id: 0101"), "{ambiguous}");
+    let unknown = newest.resolve("nobody\u{1b}[2J").unwrap_err().to_string();
+    assert!(unknown.starts_with("no host \"nobody\\u{1b}[2J\""), "{unknown}");
+}
+
+#[tokio::test]
+async fn a_change_is_told_when_its_facts_are_there() {
+    let newest = Newest::default();
+    let mut changes = newest.changes();
+    offer(&newest, &header(1, 1), b"one", None, 1);
+    newest.stale().await;
+    let stale = newest.next_stale().unwrap();
+    assert!(newest.next_stale().is_none());
+    newest.set_facts(stale.host_id, &stale.newest.saved, Err("snapshot: damaged".into()));
+    assert_eq!(changes.recv().await.unwrap(), HostId([1; 16]));
+    assert_eq!(newest.rows()[0].alarms, ["its newest snapshot (seq 1) cannot be read: snapshot: damaged"]);
+}
