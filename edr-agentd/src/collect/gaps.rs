@@ -20,11 +20,28 @@ pub struct Gaps {
 impl Gaps {
     /// Records that `field` of `source` was missed; `detail` is kept from the first of its kind, `pid` while there is one.
     pub fn add(&mut self, source: &'static str, pid: Option<u32>, field: &[u8], reason: GapReason, detail: &str) {
+        self.add_count_of(source, pid, field, reason, detail, 1);
+    }
+
+    /// Records `count` alike gaps that are no process's.
+    pub fn add_count(&mut self, source: &'static str, field: &[u8], reason: GapReason, detail: &str, count: u64) {
+        self.add_count_of(source, None, field, reason, detail, count);
+    }
+
+    fn add_count_of(
+        &mut self,
+        source: &'static str,
+        pid: Option<u32>,
+        field: &[u8],
+        reason: GapReason,
+        detail: &str,
+        count: u64,
+    ) {
         let room = self.merged.len() < GAPS_MAX;
         match self.merged.entry((source, Bytes::from(field), reason)) {
             Entry::Occupied(mut known) => {
                 let gap = known.get_mut();
-                gap.count += 1;
+                gap.count += count;
                 if gap.pid != pid {
                     gap.pid = None;
                 }
@@ -35,11 +52,11 @@ impl Gaps {
                     pid,
                     field: Bytes::from(field),
                     reason,
-                    count: 1,
+                    count,
                     detail: detail.to_owned(),
                 });
             }
-            Entry::Vacant(_) => self.beyond += 1,
+            Entry::Vacant(_) => self.beyond += count,
         }
     }
 

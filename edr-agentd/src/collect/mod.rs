@@ -5,6 +5,7 @@
 
 mod gaps;
 pub mod host;
+mod packets;
 mod proc_files;
 pub mod processes;
 pub mod psad;

@@ -18,8 +18,8 @@ pub use host::{Agent, Gap, GapReason, Host, Position, Reread, SourceCost, SpoolS
 pub use packet::Packet;
 pub use process::{Access, Capabilities, Container, Exe, Fd, FileKind, Io, MappedFile, Namespaces, OpenFile, Process};
 pub use psad::{
-    Attacker, Blocked, Dshield, PrefixCounter, ProtocolCounter, Psad, PsadEvent, PsadMode, PsadRunState, ScanSource,
-    ScanTarget, ScannedPort, SignatureMatch, TargetPackets, TopSignature, Unparsed,
+    Attacker, Blocked, Dshield, PrefixCounter, ProtocolCounter, Psad, PsadConf, PsadEvent, PsadMode, PsadRunState,
+    ScanSource, ScanTarget, ScannedPort, SignatureMatch, SourceTotals, TargetPackets, TopSignature, Unparsed,
 };
 use serde::{Deserialize, Serialize};
 pub use socket::{Family, Socket};

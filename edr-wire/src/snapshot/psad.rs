@@ -45,9 +45,19 @@ pub struct Psad {
     /// Rows of `auto_blocked_iptables` and `auto_blocked_tcpwr`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocked: Vec<Blocked>,
-    /// The folders of sources, by address.
+    /// The folders of sources, by address; the worst of them when there are more than the agent's limit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<ScanSource>,
+    /// What the sources beyond that limit add up to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sources_left_out: Option<SourceTotals>,
+    /// What psad's configuration says about all this; `None` when it could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conf: Option<PsadConf>,
+    /// How often the agent had to look at everything anew because it was not told of every change (inotify(7):
+    /// `IN_Q_OVERFLOW`), since it started.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rescans: u64,
     /// psad's own log lines since the snapshot before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<PsadEvent>,
@@ -57,6 +67,55 @@ pub struct Psad {
     /// Lines of psad's files that could not be read, and the first bytes of the first of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unparsed: Option<Unparsed>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// Sources that are counted instead of listed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceTotals {
+    /// How many.
+    pub sources: u64,
+    /// Their packets, of those whose folder was read.
+    pub packets: u64,
+    /// How many of each danger level, 1 to 5, of those whose folder was read.
+    pub by_danger_level: [u64; 5],
+}
+
+/// The settings of `psad.conf` that say what psad reads, when it alerts and whom it blocks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PsadConf {
+    /// `PSAD_DIR`: psad's files.
+    pub dir: Bytes,
+    /// The log whose packets are in `packets`; `journal` for the journal; empty when there is none.
+    #[serde(default, skip_serializing_if = "Bytes::is_empty")]
+    pub packet_log: Bytes,
+    /// `CHECK_INTERVAL`, or `-I`: seconds between two passes.
+    pub check_interval_s: u64,
+    /// `SCAN_TIMEOUT`, seconds.
+    pub scan_timeout_s: u64,
+    /// `DANGER_LEVEL1` to `DANGER_LEVEL5`: packets from which on a source has that level.
+    pub danger_levels: [u64; 5],
+    /// `MIN_DANGER_LEVEL`: sources below it have no folder.
+    pub min_danger_level: u64,
+    /// `EMAIL_ALERT_DANGER_LEVEL`.
+    pub email_danger_level: u64,
+    /// `AUTO_IDS_DANGER_LEVEL` when `ENABLE_AUTO_IDS` is on: the level from which on psad blocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_danger_level: Option<u64>,
+    /// `AUTO_BLOCK_TIMEOUT`, seconds; 0 is for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_timeout_s: Option<u64>,
+    /// `IMPORT_OLD_SCANS`: counters go on over psad's restart.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub import_old_scans: bool,
+    /// `ENABLE_DSHIELD_ALERTS`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub dshield: bool,
+    /// Rows psad writes at most of attackers, signatures and ports (`TOP_*_LOG_THRESHOLD`), 0 is all.
+    pub top_rows: [u64; 3],
 }
 
 /// Where psad takes its packets from.
@@ -266,6 +325,18 @@ pub struct PsadEvent {
     pub time: Option<i64>,
     /// `scan`, `signature`, `block`, `unblock`, `start`, `stop`, `other`.
     pub kind: String,
+    /// The source it is about, canonical.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub src: String,
+    /// The destination, canonical.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub dst: String,
+    /// The danger level it states.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub danger_level: Option<u8>,
+    /// The signature it names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sid: Option<u64>,
     /// The text after `psad: `.
     pub text: Bytes,
 }

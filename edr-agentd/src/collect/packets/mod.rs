@@ -1,0 +1,189 @@
+//! The packets the firewall logged, from whatever log the host keeps them in.
+//!
+//! Promises: every line of the log is taken once; a line is a packet, an event of psad's, another program's, or
+//! counted with the reason why it is none; the cost of a tick is bounded, and what waits for the next is not lost.
+
+mod header;
+mod record;
+mod tail;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use edr_wire::Bytes;
+use edr_wire::snapshot::{GapReason, Packet, Position, PsadEvent};
+use jiff::tz::TimeZone;
+
+use self::header::{Header, Resolver, Tag, glued_headers, parse_header};
+use self::record::{End, Fault, parse_record};
+use self::tail::{Flow, LogTail, Piece};
+use super::Gaps;
+use super::psad::events::parse_event;
+
+/// Raw bytes of packets in one tick.
+const RAW_BYTES_MAX: usize = 8 << 20;
+/// Events in one tick.
+const EVENTS_MAX: usize = 2_000;
+/// Bytes kept of the first line that could not be read.
+const FIRST_BYTES_MAX: usize = 256;
+
+/// How the lines of a log come about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// A syslog daemon's file: whole lines, of many programs; a packet's are tagged `kernel:`.
+    Syslog,
+    /// `fwdata`: kmsgsd copies blocks of the kernel's lines, so lines are cut and glued.
+    Fwdata,
+    /// ulogd's: packets only, without a tag.
+    Ulogd,
+}
+
+/// What one reading of the logs found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) packets: Vec<Packet>,
+    pub(crate) events: Vec<PsadEvent>,
+}
+
+/// What a log is read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Packets, and psad's own lines among them.
+    Packets,
+    /// psad's own lines only: its packets are read elsewhere.
+    Events,
+}
+
+/// A log file of packets, events or both.
+#[derive(Debug)]
+pub(crate) struct PacketLog {
+    tail: LogTail,
+    format: Format,
+    wanted: Wanted,
+}
+
+impl PacketLog {
+    /// The log at `path`, from where `positions` say.
+    pub(crate) fn new(path: PathBuf, format: Format, wanted: Wanted, positions: &[Position]) -> Self {
+        Self { tail: LogTail::new(path, positions), format, wanted }
+    }
+
+    pub(crate) fn is_of(&self, path: &Path, format: Format) -> bool {
+        self.tail.path() == path && self.format == format
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.tail.path()
+    }
+
+    /// Takes the lines that came since the last reading, up to `packets_max` packets.
+    pub(crate) fn read(&mut self, now_ns: i64, packets_max: usize, found: &mut Found, gaps: &mut Gaps) {
+        let mut sorter = Sorter {
+            found,
+            faults: BTreeMap::new(),
+            resolver: Resolver::new(now_ns, TimeZone::system()),
+            packets_max,
+            raw_bytes: 0,
+            wanted: self.wanted,
+            format: self.format,
+        };
+        self.tail.read(gaps, |piece| sorter.take(piece));
+        for (fault, (count, first)) in sorter.faults {
+            let detail = format!("{}: {first}", self.tail.path().display());
+            gaps.add_count("packets", fault.name().as_bytes(), GapReason::Malformed, &detail, count);
+        }
+    }
+
+    /// Where a later reader would go on.
+    pub(crate) fn positions(&self) -> Vec<Position> {
+        self.tail.positions()
+    }
+}
+
+/// Tells packets, events and strangers apart.
+#[derive(Debug)]
+struct Sorter<'a> {
+    found: &'a mut Found,
+    faults: BTreeMap<Fault, (u64, Bytes)>,
+    resolver: Resolver,
+    packets_max: usize,
+    raw_bytes: usize,
+    wanted: Wanted,
+    format: Format,
+}
+
+impl Sorter<'_> {
+    fn take(&mut self, piece: Piece<'_>) -> Flow {
+        match piece {
+            Piece::TooLong(line) => self.fault(Fault::TooLong, line),
+            Piece::Line(line) => self.line(line, if self.format == Format::Fwdata { End::Blank } else { End::Whole }),
+            Piece::LastOfFile(line) => self.line(line, End::Blank),
+        }
+        let full = self.found.packets.len() >= self.packets_max || self.raw_bytes >= RAW_BYTES_MAX;
+        if full || self.found.events.len() >= EVENTS_MAX { Flow::Enough } else { Flow::On }
+    }
+
+    fn line(&mut self, line: &[u8], end: End) {
+        if self.format != Format::Fwdata {
+            self.record(line, end);
+            return;
+        }
+        let mut start = 0;
+        for next in glued_headers(line) {
+            self.record(&line[start..next], End::Cut);
+            start = next;
+        }
+        self.record(&line[start..], end);
+    }
+
+    fn record(&mut self, line: &[u8], end: End) {
+        let Some(header) = parse_header(line) else {
+            // A blank line is nobody's.
+            if self.wanted == Wanted::Packets && !line.is_empty() {
+                self.fault(Fault::NoHeader, line);
+            }
+            return;
+        };
+        match (header.tag, self.wanted, self.format) {
+            (Tag::Psad, _, Format::Syslog) => {
+                let mut event = parse_event(header.rest);
+                event.time = self.resolver.resolve(header.time);
+                self.found.events.push(event);
+            }
+            (Tag::Kernel, Wanted::Packets, _) | (Tag::Other, Wanted::Packets, Format::Ulogd) => {
+                self.packet(line, &header, end);
+            }
+            (_, Wanted::Packets, Format::Fwdata) => self.fault(Fault::NoHeader, line),
+            _ => {}
+        }
+    }
+
+    fn packet(&mut self, line: &[u8], header: &Header<'_>, end: End) {
+        match parse_record(header.rest, end) {
+            Ok((mut packet, bad)) => {
+                packet.time = self.resolver.resolve(header.time);
+                packet.kernel_us = header.kernel_us;
+                packet.raw = Bytes::from(line);
+                self.raw_bytes += line.len();
+                self.found.packets.push(packet);
+                if bad {
+                    self.fault(Fault::BadValue, line);
+                }
+            }
+            // A syslog file holds the kernel's other messages too.
+            Err(fault) => {
+                let looks_like_one = [&b"IN="[..], b"OUT="].iter().all(|key| memchr::memmem::find(line, key).is_some());
+                if self.format != Format::Syslog || looks_like_one {
+                    self.fault(fault, line);
+                }
+            }
+        }
+    }
+
+    fn fault(&mut self, fault: Fault, line: &[u8]) {
+        // Lines of a syslog file that nobody can place may be another program's: their text stays on the host.
+        let shown = if fault == Fault::NoHeader && self.format == Format::Syslog { &[][..] } else { line };
+        let first = || Bytes::from(&shown[..shown.len().min(FIRST_BYTES_MAX)]);
+        self.faults.entry(fault).or_insert_with(|| (0, first())).0 += 1;
+    }
+}

@@ -1,0 +1,238 @@
+//! One logged packet: what follows the head of its line.
+//!
+//! `<prefix>IN=<if> OUT=<if> KEY=value FLAG …`, in the fixed order of the kernel's `nf_log`. Pure. A value that is not
+//! one of its field is no value; a field inside the brackets of an ICMP error belongs to the packet quoted there.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use edr_wire::Bytes;
+use edr_wire::snapshot::Packet;
+
+/// What is wrong with a line that is no packet, or not all of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fault {
+    /// There is no `IN=… OUT=…`: a line of another part of the kernel, or cut before it.
+    NoInterfaces,
+    /// No head of a syslog line.
+    NoHeader,
+    /// Longer than the cap.
+    TooLong,
+    /// A field's value is not one of that field.
+    BadValue,
+}
+
+impl Fault {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::NoInterfaces => "no IN= and OUT=",
+            Self::NoHeader => "no head of a syslog line",
+            Self::TooLong => "line too long",
+            Self::BadValue => "a field with a value that cannot be",
+        }
+    }
+}
+
+/// Whether the end of the text is the end of the record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The writer writes whole lines.
+    Whole,
+    /// A record is whole when it ends with a blank, as the kernel ends it: kmsgsd writes blocks.
+    Blank,
+    /// Something else follows on the same line.
+    Cut,
+}
+
+/// Parses the prefix and the packet. Sets all fields but `time`, `kernel_us`, `raw`.
+///
+/// # Errors
+/// [`Fault::NoInterfaces`]. A record with a bad value is returned without it, and the flag beside it is set.
+pub(crate) fn parse_record(text: &[u8], end: End) -> Result<(Packet, bool), Fault> {
+    let (text, repeated) = strip_repeat(text);
+    let (at, interface_in) = find_interfaces(text).ok_or(Fault::NoInterfaces)?;
+    let whole = match end {
+        End::Whole => true,
+        End::Blank => text.ends_with(b" "),
+        End::Cut => false,
+    };
+    let mut packet = Packet { repeated, cut: !whole, ..Packet::default() };
+    packet.prefix = Bytes::from(text[..at].trim_ascii_end());
+    packet.interface_in = Bytes::from(interface_in);
+    let bad = parse_fields(&text[at + 3 + interface_in.len()..], whole, &mut packet);
+    packet.chain = match (packet.interface_in.is_empty(), packet.interface_out.is_empty()) {
+        (false, true) => "INPUT",
+        (false, false) => "FORWARD",
+        (true, false) => "OUTPUT",
+        (true, true) => "",
+    }
+    .to_owned();
+    Ok((packet, bad))
+}
+
+/// `message repeated 28 times: [ <record>]`: rsyslog's reduction of equal messages.
+fn strip_repeat(text: &[u8]) -> (&[u8], u32) {
+    let inner = || {
+        let rest = text.strip_prefix(b"message repeated ")?;
+        let digits = rest.iter().take(9).take_while(|byte| byte.is_ascii_digit()).count();
+        let times: u32 = std::str::from_utf8(&rest[..digits]).ok()?.parse().ok().filter(|&times| times > 0)?;
+        let record = rest[digits..].strip_prefix(b" times: [")?.trim_ascii_end().strip_suffix(b"]")?;
+        Some((record.strip_prefix(b" ").unwrap_or(record), times))
+    };
+    inner().unwrap_or((text, 1))
+}
+
+/// Where `IN=` starts and its value: the first one that `OUT=` follows, with at most a `PHYSIN=` between (kernels of
+/// the 2.4 and 2.6 series). A prefix may hold `IN=` too.
+fn find_interfaces(text: &[u8]) -> Option<(usize, &[u8])> {
+    for at in memchr::memmem::find_iter(text, b"IN=") {
+        let value = word_at(text, at + 3);
+        let mut rest = &text[at + 3 + value.len()..];
+        if let Some(after) = rest.strip_prefix(b" PHYSIN=") {
+            rest = &after[word_at(after, 0).len()..];
+        }
+        if rest.starts_with(b" OUT=") {
+            return Some((at, value));
+        }
+    }
+    None
+}
+
+/// The bytes from `at` to the next blank.
+fn word_at(text: &[u8], at: usize) -> &[u8] {
+    let rest = &text[at..];
+    &rest[..memchr::memchr(b' ', rest).unwrap_or(rest.len())]
+}
+
+/// Reads the fields after `IN=`; true when one had a value that cannot be.
+fn parse_fields(text: &[u8], whole: bool, packet: &mut Packet) -> bool {
+    let mut bad = false;
+    let mut after_protocol = false;
+    let mut after_type = false;
+    let mut at = 0;
+    while at < text.len() {
+        if text[at] == b' ' {
+            at += 1;
+            continue;
+        }
+        let word = word_at(text, at);
+        let last = at + word.len() == text.len();
+        // The last word of a cut record may be half a word.
+        if last && !whole {
+            break;
+        }
+        // What is in brackets is not of this packet: the quoted one, options, `INCOMPLETE [2 bytes]`.
+        if let b'[' | b'(' = word[0] {
+            let Some(len) = bracket_len(&text[at..]) else { break };
+            at += len;
+            continue;
+        }
+        at += word.len();
+        let Some(equals) = memchr::memchr(b'=', word) else {
+            if after_protocol && packet.protocol == "tcp" && is_tcp_flag(word) {
+                if !packet.flags.is_empty() {
+                    packet.flags.push(' ');
+                }
+                packet.flags.push_str(&String::from_utf8_lossy(word));
+            }
+            continue;
+        };
+        let value = &word[equals + 1..];
+        let bytes = |field: &mut Bytes| {
+            if field.is_empty() {
+                *field = Bytes::from(value);
+            }
+        };
+        match &word[..equals] {
+            b"OUT" => bytes(&mut packet.interface_out),
+            b"MAC" => bytes(&mut packet.mac),
+            b"SRC" => bad |= !set_address(&mut packet.src, value),
+            b"DST" => bad |= !set_address(&mut packet.dst, value),
+            // UDP has a second one, of itself.
+            b"LEN" if !after_protocol => bad |= !set(&mut packet.length, value),
+            b"TTL" | b"HOPLIMIT" => bad |= !set(&mut packet.ttl, value),
+            b"PROTO" if !after_protocol => {
+                after_protocol = true;
+                bad |= !set_protocol(&mut packet.protocol, value);
+            }
+            b"SPT" if after_protocol => bad |= !set(&mut packet.src_port, value),
+            b"DPT" if after_protocol => bad |= !set(&mut packet.dst_port, value),
+            b"TYPE" if after_protocol => {
+                after_type = true;
+                bad |= !set(&mut packet.icmp_type, value);
+            }
+            b"CODE" if after_type => bad |= !set(&mut packet.icmp_code, value),
+            _ => {}
+        }
+    }
+    bad
+}
+
+/// Bytes from an opening bracket to its closing one; `None` when it is cut before it.
+fn bracket_len(text: &[u8]) -> Option<usize> {
+    let mut open = 0_usize;
+    for (at, byte) in text.iter().enumerate() {
+        match byte {
+            b'[' | b'(' => open += 1,
+            b']' | b')' => {
+                open -= 1;
+                if open == 0 {
+                    return Some(at + 1);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+fn is_tcp_flag(word: &[u8]) -> bool {
+    matches!(word, b"CWR" | b"ECE" | b"URG" | b"ACK" | b"PSH" | b"RST" | b"SYN" | b"FIN")
+}
+
+fn set<T: std::str::FromStr>(field: &mut Option<T>, value: &[u8]) -> bool {
+    if field.is_some() {
+        return true;
+    }
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return false;
+    }
+    *field = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+    field.is_some()
+}
+
+fn set_address(field: &mut String, value: &[u8]) -> bool {
+    if !field.is_empty() {
+        return true;
+    }
+    let Ok(text) = std::str::from_utf8(value) else { return false };
+    let address = match text.parse::<Ipv4Addr>() {
+        Ok(address) => Some(IpAddr::from(address)),
+        Err(_) => text.parse::<Ipv6Addr>().ok().map(IpAddr::from),
+    };
+    if let Some(address) = address {
+        *field = address.to_string();
+    }
+    address.is_some()
+}
+
+fn set_protocol(field: &mut String, value: &[u8]) -> bool {
+    let name = match value {
+        b"TCP" => "tcp",
+        b"UDP" => "udp",
+        b"UDPLITE" => "udplite",
+        b"ICMP" => "icmp",
+        b"ICMPv6" => "icmpv6",
+        b"ESP" => "esp",
+        b"AH" => "ah",
+        number => {
+            let valid = !number.is_empty() && number.len() <= 3 && number.iter().all(u8::is_ascii_digit);
+            let text = std::str::from_utf8(number).unwrap_or_default();
+            if !valid || text.parse::<u8>().is_err() {
+                return false;
+            }
+            text
+        }
+    };
+    *field = name.to_owned();
+    true
+}

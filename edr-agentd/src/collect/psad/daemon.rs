@@ -1,0 +1,162 @@
+//! The psad daemon itself: its process, and how it takes its packets.
+
+use std::path::Path;
+
+use edr_wire::snapshot::{PsadMode, PsadRunState};
+
+use super::config::Conf;
+use super::folder::read_config;
+use super::lines::number;
+
+/// A running process that a pid file names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Running {
+    pub(crate) pid: u32,
+    /// Field 22 of `/proc/PID/stat`: tells a reused pid.
+    pub(crate) start_ticks: u64,
+}
+
+/// What a pid file says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PidFile {
+    /// There is none, or it cannot be read.
+    Missing,
+    /// The process it names is gone, or is another program by now.
+    Stale,
+    /// The process is there.
+    Running(Running),
+}
+
+impl PidFile {
+    pub(crate) fn running(self) -> Option<Running> {
+        match self {
+            Self::Running(running) => Some(running),
+            _ => None,
+        }
+    }
+}
+
+/// Reads the pid file at `path` and looks whether its process has `program` in its command line: psad is a perl
+/// script, so the name of the executable would say `perl`.
+pub(crate) fn look_up(path: &Path, proc_root: &Path, program: &str) -> PidFile {
+    let Ok(text) = read_config(path) else { return PidFile::Missing };
+    let Some(pid) = number::<u32>(text.trim_ascii()).filter(|&pid| pid > 0) else { return PidFile::Stale };
+    let process = proc_root.join(pid.to_string());
+    let command_line = std::fs::read(process.join("cmdline")).unwrap_or_default();
+    if memchr::memmem::find(&command_line, program.as_bytes()).is_none() {
+        return PidFile::Stale;
+    }
+    let stat = std::fs::read(process.join("stat")).unwrap_or_default();
+    parse_start_ticks(&stat).map_or(PidFile::Stale, |start_ticks| PidFile::Running(Running { pid, start_ticks }))
+}
+
+/// Field 22 of proc_pid_stat(5); fields are counted from the last `)`, since `comm` may hold anything.
+fn parse_start_ticks(stat: &[u8]) -> Option<u64> {
+    let fields = &stat[memchr::memrchr(b')', stat)? + 1..];
+    number(fields.trim_ascii().split(|&byte| byte == b' ').nth(19)?)
+}
+
+/// When a process started, Unix time in ns: `btime` of proc_stat(5) plus its ticks.
+pub(crate) fn started_ns(running: Running, proc_root: &Path) -> Option<i64> {
+    let stat = std::fs::read(proc_root.join("stat")).ok()?;
+    let boot_s: i64 = super::lines::lines(&stat).find_map(|line| number(line.strip_prefix(b"btime ")?))?;
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
+    let ticks = i64::try_from(running.start_ticks).ok()?;
+    boot_s.checked_mul(1_000_000_000)?.checked_add(ticks.checked_mul(1_000_000_000)? / per_second)
+}
+
+/// True when a `systemd-journald` of root runs: what psad looks for at its start.
+pub(crate) fn journald_runs(proc_root: &Path) -> bool {
+    let Ok(processes) = std::fs::read_dir(proc_root) else { return false };
+    processes.flatten().any(|process| {
+        let is_pid = process.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit());
+        // comm(5) is cut to 15 bytes.
+        is_pid && std::fs::read(process.path().join("comm")).is_ok_and(|comm| comm.starts_with(b"systemd-journal"))
+    })
+}
+
+/// How psad takes its packets: as its helper processes show, else as it decides at its start (PSAD, psad.conf).
+pub(crate) fn mode(conf: &Conf, reader_runs: bool, kmsgsd_runs: bool, journald_runs: bool) -> PsadMode {
+    if conf.get("SYSLOG_DAEMON").is_some_and(|daemon| daemon == "ulogd") {
+        PsadMode::Ulogd
+    } else if reader_runs {
+        PsadMode::Journal
+    } else if kmsgsd_runs {
+        PsadMode::Kmsgsd
+    } else if conf.yes("ENABLE_FW_MSG_READ_CMD", false) || (conf.yes("AUTO_DETECT_JOURNALCTL", true) && journald_runs) {
+        PsadMode::Journal
+    } else if conf.yes("ENABLE_SYSLOG_FILE", true) {
+        PsadMode::File
+    } else {
+        PsadMode::Kmsgsd
+    }
+}
+
+/// How psad is. Its heartbeat are the files it rewrites at each pass, whatever comes in.
+pub(crate) fn run_state(pid_file: PidFile, heartbeat_age_s: Option<u64>, check_interval_s: u64) -> PsadRunState {
+    // Three passes, and the time that a slow one may take.
+    let fresh = heartbeat_age_s.is_some_and(|age| age <= 3 * check_interval_s.max(1) + 1);
+    match pid_file {
+        PidFile::Running(_) if fresh => PsadRunState::Running,
+        // At its start psad needs some seconds to its first pass.
+        PidFile::Running(_) => PsadRunState::Stuck,
+        PidFile::Stale => PsadRunState::Dead,
+        // Its processes may be hidden from here (another pid namespace): then only the heartbeat tells.
+        PidFile::Missing if fresh => PsadRunState::Running,
+        PidFile::Missing => PsadRunState::Dead,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conf(text: &str) -> Conf {
+        let mut conf = Conf::default();
+        conf.add(text.as_bytes());
+        conf
+    }
+
+    #[test]
+    fn modes() {
+        let default = conf("");
+        assert_eq!(mode(&default, false, false, true), PsadMode::Journal);
+        assert_eq!(mode(&default, false, false, false), PsadMode::File);
+        assert_eq!(mode(&conf("AUTO_DETECT_JOURNALCTL N;\n"), false, false, true), PsadMode::File);
+        assert_eq!(mode(&conf("ENABLE_SYSLOG_FILE N;\n"), false, false, false), PsadMode::Kmsgsd);
+        assert_eq!(mode(&default, false, true, false), PsadMode::Kmsgsd);
+        assert_eq!(mode(&conf("SYSLOG_DAEMON ulogd;\n"), true, false, true), PsadMode::Ulogd);
+    }
+
+    #[test]
+    fn states() {
+        let running = PidFile::Running(Running { pid: 7, start_ticks: 1 });
+        assert_eq!(run_state(running, Some(16), 5), PsadRunState::Running);
+        assert_eq!(run_state(running, Some(17), 5), PsadRunState::Stuck);
+        assert_eq!(run_state(PidFile::Stale, Some(1), 5), PsadRunState::Dead);
+        assert_eq!(run_state(PidFile::Missing, Some(1), 5), PsadRunState::Running);
+        assert_eq!(run_state(PidFile::Missing, None, 5), PsadRunState::Dead);
+    }
+
+    #[test]
+    fn a_pid_is_psads_only_while_its_command_line_says_so() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let pid_file = root.path().join("psad.pid");
+        assert_eq!(look_up(&pid_file, root.path(), "psad"), PidFile::Missing);
+        write("psad.pid", "77\n");
+        assert_eq!(look_up(&pid_file, root.path(), "psad"), PidFile::Stale);
+        write("77/cmdline", "/usr/bin/perl\0-w\0/usr/sbin/psad\0");
+        write("77/stat", "77 (ev) l) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20");
+        write("stat", "cpu 1\nbtime 1000\n");
+        let found = look_up(&pid_file, root.path(), "psad");
+        assert_eq!(found, PidFile::Running(Running { pid: 77, start_ticks: 4242 }));
+        assert_eq!(started_ns(found.running().unwrap(), root.path()), Some(1_042_420_000_000));
+        write("77/cmdline", "sshd\0");
+        assert_eq!(look_up(&pid_file, root.path(), "psad"), PidFile::Stale);
+    }
+}

@@ -1,0 +1,221 @@
+//! Opening what psad wrote, and nothing else.
+//!
+//! A folder is opened once and everything in it is reached through its descriptor, by names without a slash. Links
+//! are not followed, and only regular files are read: a FIFO would block, a device may act on being opened, and a hard
+//! link would bring in a file from elsewhere. Files must belong to root or to the owner of psad's folder.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use edr_wire::snapshot::GapReason;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat, fstat, openat, statat};
+
+use crate::errno;
+
+/// A state file larger than this is not psad's: with every limit off, 50,000 attackers make 2 MB.
+pub(crate) const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// What tells that a file is no longer what was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) dev: u64,
+    pub(crate) inode: u64,
+    pub(crate) size: u64,
+    pub(crate) mtime_ns: i64,
+    pub(crate) ctime_ns: i64,
+}
+
+impl Stamp {
+    fn of(stat: &Stat) -> Self {
+        let ns = |seconds: i64, ns: u64| seconds.saturating_mul(1_000_000_000).saturating_add(ns as i64);
+        Self {
+            dev: stat.st_dev,
+            inode: stat.st_ino,
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            mtime_ns: ns(stat.st_mtime, stat.st_mtime_nsec),
+            ctime_ns: ns(stat.st_ctime, stat.st_ctime_nsec),
+        }
+    }
+}
+
+/// Why a file was not read.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    Io(io::Error),
+    /// It is there, and not something psad writes.
+    Foreign(&'static str),
+    /// So many bytes.
+    TooLong(u64),
+}
+
+impl Refusal {
+    pub(crate) fn reason(&self) -> GapReason {
+        match self {
+            Self::Io(error) => errno::reason(error),
+            Self::Foreign(_) => GapReason::Malformed,
+            Self::TooLong(_) => GapReason::TooLong,
+        }
+    }
+
+    pub(crate) fn detail(&self) -> String {
+        match self {
+            Self::Io(error) => error.to_string(),
+            Self::Foreign(what) => (*what).to_owned(),
+            Self::TooLong(bytes) => format!("{bytes} bytes, {FILE_BYTES_MAX} are read at most"),
+        }
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self, Self::Io(error) if errno::reason(error) == GapReason::Gone)
+    }
+}
+
+impl From<rustix::io::Errno> for Refusal {
+    fn from(errno: rustix::io::Errno) -> Self {
+        match errno {
+            rustix::io::Errno::LOOP => Self::Foreign("a symbolic link"),
+            rustix::io::Errno::NOTDIR => Self::Foreign("not a folder"),
+            rustix::io::Errno::NXIO => Self::Foreign("a socket or a FIFO"),
+            errno => Self::Io(errno.into()),
+        }
+    }
+}
+
+/// An open folder.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    fd: OwnedFd,
+    owner: u32,
+}
+
+const FOLDER_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+const FILE_FLAGS: OFlags =
+    OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
+impl Folder {
+    /// The folder at `path`, which the configuration names: there a link is the administrator's.
+    pub(crate) fn open(path: &Path) -> Result<Self, Refusal> {
+        let fd = openat(rustix::fs::CWD, path, FOLDER_FLAGS, Mode::empty())?;
+        let owner = fstat(&fd)?.st_uid;
+        Ok(Self { fd, owner })
+    }
+
+    /// A folder in this one.
+    pub(crate) fn sub(&self, name: &[u8]) -> Result<Self, Refusal> {
+        let fd = openat(&self.fd, name, FOLDER_FLAGS | OFlags::NOFOLLOW, Mode::empty())?;
+        Ok(Self { fd, owner: self.owner })
+    }
+
+    /// What tells this folder from another one at the same path, and when a name in it came or went.
+    pub(crate) fn stamp(&self) -> Result<Stamp, Refusal> {
+        Ok(Stamp::of(&fstat(&self.fd)?))
+    }
+
+    /// The stamp of a regular file, which is not opened for it.
+    pub(crate) fn stamp_of(&self, name: &[u8]) -> Result<Stamp, Refusal> {
+        let stat = statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Ok(Stamp::of(&stat)),
+            FileType::Symlink => Err(Refusal::Foreign("a symbolic link")),
+            _ => Err(Refusal::Foreign("not a regular file")),
+        }
+    }
+
+    /// Calls `see` with each name and what it names, where the file system says.
+    pub(crate) fn names(&self, mut see: impl FnMut(&[u8], FileType)) -> Result<(), Refusal> {
+        // A descriptor of its own: reading moves the offset, which a duplicate would share.
+        let fd = openat(&self.fd, ".", FOLDER_FLAGS, Mode::empty())?;
+        let mut buffer = [MaybeUninit::uninit(); 8 << 10];
+        let mut entries = RawDir::new(fd, &mut buffer);
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                see(name, entry.file_type());
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a regular file of this folder.
+    pub(crate) fn file(&self, name: &[u8]) -> Result<(OwnedFd, Stamp), Refusal> {
+        open_regular(&self.fd, name, Some(self.owner))
+    }
+
+    /// The whole of a regular file, and its stamp from before it was read.
+    pub(crate) fn read(&self, name: &[u8]) -> Result<(Vec<u8>, Stamp), Refusal> {
+        let (fd, stamp) = self.file(name)?;
+        Ok((read_all(&fd, stamp.size, FILE_BYTES_MAX)?, stamp))
+    }
+}
+
+/// Opens `name` below `folder` when it is a regular file; with `owner`, one with a single name that belongs to root or
+/// to that user.
+fn open_regular(
+    folder: impl std::os::fd::AsFd,
+    name: impl rustix::path::Arg,
+    owner: Option<u32>,
+) -> Result<(OwnedFd, Stamp), Refusal> {
+    let fd = openat(folder, name, FILE_FLAGS, Mode::empty())?;
+    let stat = fstat(&fd)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Refusal::Foreign("not a regular file"));
+    }
+    if let Some(owner) = owner {
+        if stat.st_nlink > 1 {
+            return Err(Refusal::Foreign("a file with several names (hard links)"));
+        }
+        if stat.st_uid != 0 && stat.st_uid != owner {
+            return Err(Refusal::Foreign("a file of another user"));
+        }
+    }
+    Ok((fd, Stamp::of(&stat)))
+}
+
+/// Opens the regular file at `path`, which the configuration names; the last part of the path is not followed.
+pub(crate) fn open_log(path: &Path) -> Result<(OwnedFd, Stamp), Refusal> {
+    open_regular(rustix::fs::CWD, path, None)
+}
+
+/// The stamp of an open file.
+pub(crate) fn stamp_of_file(fd: &OwnedFd) -> Result<Stamp, Refusal> {
+    Ok(Stamp::of(&fstat(fd)?))
+}
+
+/// A configuration file at `path`; there a link is the administrator's.
+pub(crate) fn read_config(path: &Path) -> Result<Vec<u8>, Refusal> {
+    let fd = openat(rustix::fs::CWD, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
+    let stat = fstat(&fd)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Refusal::Foreign("not a regular file"));
+    }
+    read_all(&fd, u64::try_from(stat.st_size).unwrap_or(0), 1 << 20)
+}
+
+/// The stamp of the file at `path`, followed.
+pub(crate) fn stamp_of_path(path: &Path) -> Option<Stamp> {
+    rustix::fs::stat(path).ok().map(|stat| Stamp::of(&stat))
+}
+
+/// Reads to the end; a file that outgrows its size while it is read is read to its new end.
+fn read_all(fd: &OwnedFd, size: u64, bytes_max: u64) -> Result<Vec<u8>, Refusal> {
+    if size > bytes_max {
+        return Err(Refusal::TooLong(size));
+    }
+    // One byte more than the size: the read that comes back short has seen the end.
+    let mut text = Vec::with_capacity(size as usize + 1);
+    loop {
+        if text.len() == text.capacity() {
+            text.reserve(8 << 10);
+        }
+        match rustix::io::read(fd, rustix::buffer::spare_capacity(&mut text)) {
+            Ok(0) => return Ok(text),
+            Ok(_) if text.len() < text.capacity() => return Ok(text),
+            Ok(_) if text.len() as u64 > bytes_max => return Err(Refusal::TooLong(text.len() as u64)),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! One of psad's files, and the last good value that was read from it.
+//!
+//! psad rewrites most files in place, unlocked: a reader sees them empty, or cut at a multiple of perl's buffer. Such a
+//! file keeps its last good value and says so, until it is whole again.
+
+use edr_wire::snapshot::GapReason;
+
+use super::folder::{Folder, Refusal, Stamp};
+use super::lines::BadLines;
+
+/// From truncation to the last write psad was seen to need 40 ms for 35 KB. A file changed less than this ago may be
+/// half written, and may change again without a change of size or time stamp.
+const SETTLE_NS: i64 = 200_000_000;
+/// Perl writes its buffer out in pieces of this many bytes, so a file may be seen cut at a line's end by chance.
+const PERL_BUFFER_BYTES: usize = 8_192;
+
+/// Whether a file of no bytes tells anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WhenEmpty {
+    /// It has no rows, once it has settled.
+    NoRows,
+    /// psad always writes at least a header or a value: it is being written, or the disk is full.
+    Torn,
+}
+
+/// What stands in the way of a file's value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problem {
+    pub(crate) reason: GapReason,
+    pub(crate) detail: String,
+}
+
+/// A value and the file it came from.
+#[derive(Debug, Default)]
+pub(crate) struct Held<T> {
+    pub(crate) value: T,
+    pub(crate) bad: BadLines,
+    pub(crate) problem: Option<Problem>,
+    /// Of the file that `value` came from; `None` when the file must be looked at again.
+    stamp: Option<Stamp>,
+    /// The value's file changed too shortly before it was read to be passed over by its stamp.
+    unsettled: bool,
+    /// `mtime` of the file when `value` was read.
+    good_ns: Option<i64>,
+    /// `mtime` of the file when it was looked at, whether its value was taken or not.
+    seen_ns: Option<i64>,
+}
+
+impl<T: Default> Held<T> {
+    /// Looks at the file again; true when the value or what stands in its way may have changed.
+    pub(crate) fn look(
+        &mut self,
+        folder: &Folder,
+        name: &[u8],
+        now_ns: i64,
+        when_empty: WhenEmpty,
+        parse: impl FnOnce(&[u8], &mut BadLines) -> T,
+    ) -> bool {
+        // A file never read is opened without being asked for its stamp first: opening tells it too.
+        if self.stamp.is_some() || self.problem.is_some() {
+            match folder.stamp_of(name) {
+                Ok(stamp) if self.stamp == Some(stamp) && !self.unsettled => return false,
+                Ok(_) => {}
+                Err(refusal) => return self.refuse(&refusal),
+            }
+        }
+        match folder.read(name) {
+            Ok((text, stamp)) => self.take(&text, stamp, now_ns, when_empty, parse),
+            Err(refusal) => self.refuse(&refusal),
+        }
+    }
+
+    /// Forgets the value: it told of a psad that is no more.
+    pub(crate) fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Forgets a value that only stands in for a half-written one.
+    pub(crate) fn forget_kept(&mut self) {
+        if self.problem.is_some() {
+            self.forget();
+        }
+    }
+
+    /// `mtime` of the file when it was last looked at, Unix time in ns.
+    pub(crate) fn seen_ns(&self) -> Option<i64> {
+        self.seen_ns
+    }
+
+    /// The stamp of the file the value came from.
+    pub(crate) fn stamp(&self) -> Option<Stamp> {
+        self.stamp
+    }
+
+    /// `mtime` of the file the value came from, Unix time in ns.
+    pub(crate) fn good_ns(&self) -> Option<i64> {
+        self.good_ns
+    }
+
+    fn take(
+        &mut self,
+        text: &[u8],
+        stamp: Stamp,
+        now_ns: i64,
+        when_empty: WhenEmpty,
+        parse: impl FnOnce(&[u8], &mut BadLines) -> T,
+    ) -> bool {
+        let young = !is_settled(&stamp, now_ns);
+        let whole = match text.last() {
+            None => when_empty == WhenEmpty::NoRows && !young,
+            Some(b'\n') => !(young && text.len().is_multiple_of(PERL_BUFFER_BYTES)),
+            Some(_) => false,
+        };
+        self.unsettled = young;
+        self.seen_ns = Some(stamp.mtime_ns);
+        if !whole && self.good_ns.is_some() {
+            let kept = self.good_ns.map(seconds).unwrap_or_default();
+            let detail = format!("half written ({} bytes): the value of {kept} is kept", text.len());
+            return self.set_problem(GapReason::Malformed, detail);
+        }
+        // Nothing good to keep: the rows that are whole are better than none.
+        let rows = memchr::memrchr(b'\n', text).map_or(&[][..], |end| &text[..=end]);
+        self.bad = BadLines::default();
+        self.value = parse(rows, &mut self.bad);
+        self.stamp = Some(stamp);
+        if whole {
+            self.problem = None;
+            self.good_ns = Some(stamp.mtime_ns);
+        } else {
+            self.set_problem(GapReason::Malformed, format!("half written ({} bytes)", text.len()));
+        }
+        true
+    }
+
+    fn refuse(&mut self, refusal: &Refusal) -> bool {
+        let was_there = self.stamp.is_some() || self.problem.is_some();
+        if refusal.is_gone() {
+            self.forget();
+            return was_there;
+        }
+        self.stamp = None;
+        self.set_problem(refusal.reason(), refusal.detail())
+    }
+
+    fn set_problem(&mut self, reason: GapReason, detail: String) -> bool {
+        let problem = Some(Problem { reason, detail });
+        let changed = self.problem != problem;
+        self.problem = problem;
+        changed
+    }
+}
+
+/// The file or folder changed long enough ago that a later change will change its stamp.
+pub(crate) fn is_settled(stamp: &Stamp, now_ns: i64) -> bool {
+    !(0..SETTLE_NS).contains(&now_ns.saturating_sub(stamp.mtime_ns))
+}
+
+/// Unix time in whole seconds, for a detail that should not change at every tick.
+fn seconds(ns: i64) -> String {
+    format!("{}", ns.div_euclid(1_000_000_000))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamp(mtime_ns: i64, size: usize) -> Stamp {
+        Stamp { dev: 1, inode: 1, size: size as u64, mtime_ns, ctime_ns: mtime_ns }
+    }
+
+    fn take(held: &mut Held<Vec<u8>>, text: &[u8], age_ns: i64, when_empty: WhenEmpty) {
+        let now_ns = 1_000_000_000_000;
+        held.take(text, stamp(now_ns - age_ns, text.len()), now_ns, when_empty, |text, _| text.to_vec());
+    }
+
+    #[test]
+    fn a_half_written_file_keeps_the_last_good_value() {
+        let mut held = Held::default();
+        take(&mut held, b"good\n", SETTLE_NS, WhenEmpty::Torn);
+        assert!(held.problem.is_none() && !held.unsettled);
+        for torn in [&b""[..], b"go", b"good\nbad"] {
+            take(&mut held, torn, 0, WhenEmpty::Torn);
+            assert_eq!((held.value.as_slice(), held.unsettled), (&b"good\n"[..], true));
+            take(&mut held, torn, 10 * SETTLE_NS, WhenEmpty::Torn);
+            assert_eq!(held.value, b"good\n");
+        }
+        let mut page = vec![b'x'; PERL_BUFFER_BYTES];
+        page[PERL_BUFFER_BYTES - 1] = b'\n';
+        take(&mut held, &page, 0, WhenEmpty::Torn);
+        assert_eq!(held.value, b"good\n", "cut at a line's end");
+        take(&mut held, &page, SETTLE_NS, WhenEmpty::Torn);
+        assert_eq!(held.value.len(), PERL_BUFFER_BYTES, "that long, and settled");
+    }
+
+    #[test]
+    fn empty_is_a_value_only_where_it_may_be_and_once_it_has_settled() {
+        let mut held = Held::default();
+        take(&mut held, b"good\n", SETTLE_NS, WhenEmpty::NoRows);
+        take(&mut held, b"", 0, WhenEmpty::NoRows);
+        assert_eq!(held.value, b"good\n");
+        take(&mut held, b"", SETTLE_NS, WhenEmpty::NoRows);
+        assert!(held.value.is_empty() && held.problem.is_none());
+    }
+
+    #[test]
+    fn without_a_good_value_the_whole_rows_are_taken() {
+        let mut held = Held::default();
+        take(&mut held, b"row\nhal", 10 * SETTLE_NS, WhenEmpty::Torn);
+        assert_eq!(held.value, b"row\n");
+        assert!(held.problem.is_some());
+    }
+}

@@ -1,0 +1,360 @@
+//! What psad knows, and the packets it works on.
+//!
+//! Promises: psad's state is what its files say, each file whole, the last good value kept while one is being written;
+//! what is wrong with a file is said, never guessed; a psad that is dead, stuck or started anew is called so. Cost
+//! follows change: a file or folder that did not change is not read again.
+//!
+//! It does not run psad, does not talk to it, and writes nothing into its folder.
+
+mod blocked;
+mod config;
+mod counters;
+mod daemon;
+pub(crate) mod events;
+pub(crate) mod folder;
+mod held;
+pub(crate) mod lines;
+mod rankings;
+mod signatures;
+mod source_folders;
+mod sources;
+mod tree;
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use edr_wire::Bytes;
+use edr_wire::snapshot::{Packet, Position, Psad, PsadConf, PsadMode, PsadRunState};
+
+use self::config::{Arguments, Conf, parse_daemon_args};
+use self::daemon::{PidFile, Running};
+use self::folder::{Stamp, read_config, stamp_of_path};
+use self::tree::{FileTimes, Names, Tree};
+use super::Gaps;
+use super::packets::{Format, Found, PacketLog, Wanted};
+
+/// psad's folder when nothing names another.
+const PSAD_DIR: &str = "/var/log/psad";
+/// The folder of psad's pid files when nothing names another.
+const PSAD_RUN_DIR: &str = "/var/run/psad";
+
+/// Where psad is, and how much of it is sent.
+#[derive(Debug, Clone)]
+pub struct PsadSettings {
+    /// psad's folder; `None`: as `/etc/psad/psad.conf` says, else `/var/log/psad`.
+    pub psad_dir: Option<PathBuf>,
+    /// The log with the packets; `None`: as psad's configuration says.
+    pub packet_log: Option<PathBuf>,
+    /// `/proc`.
+    pub proc_root: PathBuf,
+    /// `/etc`: the folder of `psad/psad.conf` and `default/psad`.
+    pub etc_dir: PathBuf,
+    /// Sources sent in detail, worst first; the rest are totals.
+    pub sources_max: usize,
+    /// Packets taken in one tick; more wait for the next.
+    pub packets_max: usize,
+}
+
+impl Default for PsadSettings {
+    fn default() -> Self {
+        Self {
+            psad_dir: None,
+            packet_log: None,
+            proc_root: PathBuf::from("/proc"),
+            etc_dir: PathBuf::from("/etc"),
+            sources_max: 2_000,
+            packets_max: 20_000,
+        }
+    }
+}
+
+/// What one tick read.
+#[derive(Debug, Default)]
+pub struct PsadReading {
+    /// psad's state.
+    pub psad: Psad,
+    /// Firewall log lines since the last reading.
+    pub packets: Vec<Packet>,
+    /// How far the logs are read, including these lines.
+    pub positions: Vec<Position>,
+}
+
+/// Watches psad's folder and tails the packet log.
+#[derive(Debug)]
+pub struct PsadReader {
+    settings: PsadSettings,
+    installation: Installation,
+    /// Stamps of the files `installation` came from.
+    config_files: Vec<(PathBuf, Option<Stamp>)>,
+    /// psad's process when its configuration was read: psad reads it at its start.
+    daemon: Option<Running>,
+    mode: PsadMode,
+    tree: Tree,
+    logs: Vec<PacketLog>,
+    /// Positions from an earlier run, for logs that are not open yet.
+    remembered: Vec<Position>,
+}
+
+/// Where psad's files are, as its configuration says.
+#[derive(Debug, Clone, Default)]
+struct Installation {
+    conf: Conf,
+    check_interval_s: u64,
+    psad_dir: PathBuf,
+    /// `None` when the folder was named by hand and is not that of the configuration: then nothing in the run folder
+    /// tells about it.
+    run_dir: Option<PathBuf>,
+}
+
+impl PsadReader {
+    /// Starts from `positions` (those of the newest frame in the spool).
+    pub fn open(settings: PsadSettings, positions: &[Position]) -> Self {
+        let mut reader = Self {
+            installation: Installation::default(),
+            config_files: Vec::new(),
+            daemon: None,
+            mode: PsadMode::Absent,
+            tree: Tree::new(PathBuf::new(), Names::of(&Conf::default())),
+            logs: Vec::new(),
+            remembered: positions.to_vec(),
+            settings,
+        };
+        reader.configure(None);
+        reader
+    }
+
+    /// What changed since the last reading, and psad's whole state.
+    pub fn read(&mut self, gaps: &mut Gaps) -> PsadReading {
+        let now_ns = now_ns();
+        let pid_file = self.pid_file("PSAD_PID_FILE", "psad.pid", "psad");
+        let changed = |(path, stamp): &(PathBuf, Option<Stamp>)| stamp_of_path(path) != *stamp;
+        if pid_file.running() != self.daemon || self.config_files.iter().any(changed) {
+            self.configure(pid_file.running());
+        }
+
+        let mut psad = Psad::default();
+        let times = match self.tree.read(&mut psad, self.settings.sources_max, now_ns, gaps) {
+            Ok(times) => times,
+            Err(refusal) => {
+                gaps.add("psad", None, b"folder", refusal.reason(), &refusal.detail());
+                psad.mode = self.mode;
+                psad.state = PsadRunState::Unknown;
+                None
+            }
+        };
+        if let Some(times) = times {
+            self.describe(&mut psad, pid_file, times, now_ns);
+        }
+        self.choose_logs(psad.mode);
+        let mut found = Found::default();
+        for log in &mut self.logs {
+            log.read(now_ns, self.settings.packets_max, &mut found, gaps);
+        }
+        psad.events = found.events;
+        if let (Some(conf), Some(log)) = (&mut psad.conf, self.logs.first()) {
+            conf.packet_log = Bytes::from(log.path().as_os_str().as_bytes());
+        }
+        let positions = self.logs.iter().flat_map(PacketLog::positions).collect();
+        PsadReading { psad, packets: found.packets, positions }
+    }
+
+    /// Reads psad's configuration, and what follows from it. A psad that started anew begins from nothing.
+    fn configure(&mut self, daemon: Option<Running>) {
+        let restarted = daemon.is_some() && self.daemon.is_some_and(|before| Some(before) != daemon);
+        self.daemon = daemon;
+        (self.installation, self.config_files) = Installation::read(&self.settings);
+        let names = Names::of(&self.installation.conf);
+        if !self.tree.is_of(&self.installation.psad_dir, &names) {
+            self.tree = Tree::new(self.installation.psad_dir.clone(), names);
+        } else if restarted {
+            self.tree.forget();
+        }
+        let runs = |key, name, program| self.pid_file(key, name, program).running().is_some();
+        let reader_runs = runs("PSAD_FW_READ_PID_FILE", "psad_fw_read.pid", "");
+        let kmsgsd_runs = runs("KMSGSD_PID_FILE", "kmsgsd.pid", "kmsgsd");
+        let journald_runs = daemon::journald_runs(&self.settings.proc_root);
+        self.mode = match self.installation.run_dir {
+            Some(_) => daemon::mode(&self.installation.conf, reader_runs, kmsgsd_runs, journald_runs),
+            None => self.installation.mode_by_files(),
+        };
+    }
+
+    fn pid_file(&self, key: &str, name: &str, program: &str) -> PidFile {
+        let Some(run_dir) = &self.installation.run_dir else { return PidFile::Missing };
+        let path = self.installation.conf.path(key, || run_dir.join(name));
+        daemon::look_up(&path, &self.settings.proc_root, program)
+    }
+
+    /// How psad is, and since when its counters count.
+    fn describe(&self, psad: &mut Psad, pid_file: PidFile, times: FileTimes, now_ns: i64) {
+        let conf = &self.installation.conf;
+        psad.mode = self.mode;
+        psad.fresh_as_of = times.heartbeat_ns;
+        let age_s = times.heartbeat_ns.map(|ns| u64::try_from(now_ns.saturating_sub(ns) / 1_000_000_000).unwrap_or(0));
+        psad.state = daemon::run_state(pid_file, age_s, self.installation.check_interval_s);
+        psad.pid = pid_file.running().map(|running| running.pid);
+        // dshield_ctr is written at psad's start and after a mail to DShield.
+        let dshield = conf.yes("ENABLE_DSHIELD_ALERTS", false);
+        let started_ns = match pid_file.running() {
+            Some(running) => daemon::started_ns(running, &self.settings.proc_root),
+            None => times.dshield_ns.filter(|_| !dshield),
+        };
+        psad.status_stale = started_ns.zip(times.status_ns).is_some_and(|(started, status)| status < started);
+        psad.counters_since = started_ns.filter(|_| !conf.yes("IMPORT_OLD_SCANS", false));
+        psad.conf = (!conf.is_empty() && self.installation.run_dir.is_some()).then(|| self.installation.to_wire());
+    }
+
+    /// Decides which logs are read, and keeps the place in those that stay.
+    fn choose_logs(&mut self, mode: PsadMode) {
+        let mut wanted = Vec::new();
+        // A log that was read before stays the one while it is there: it is empty between its rotation and its next
+        // line, and reading another one meanwhile would take lines twice.
+        let known = |path: &Path| {
+            let source = path.as_os_str().as_bytes();
+            let is_open = self.logs.iter().any(|log| log.path() == path);
+            (is_open || self.remembered.iter().any(|position| position.source.0 == source)) && path.exists()
+        };
+        let choose = |candidates: Vec<PathBuf>| {
+            let chosen =
+                candidates.iter().find(|path| known(path)).or_else(|| candidates.iter().find(|path| has_lines(path)));
+            chosen.cloned()
+        };
+        let (candidates, format) = self.installation.packet_logs(&self.settings, mode);
+        if let Some(path) = choose(candidates) {
+            wanted.push((path, format, Wanted::Packets));
+        }
+        if let Some(path) = choose(self.installation.event_logs())
+            && wanted.iter().all(|(packet_log, ..)| *packet_log != path)
+        {
+            wanted.push((path, Format::Syslog, Wanted::Events));
+        }
+        let mut open = std::mem::take(&mut self.logs);
+        for (path, format, wanted) in wanted {
+            let log = match open.iter().position(|log| log.is_of(&path, format)) {
+                Some(place) => open.swap_remove(place),
+                None => PacketLog::new(path, format, wanted, &self.remembered),
+            };
+            self.logs.push(log);
+        }
+        for left in open {
+            self.remembered.retain(|position| position.source.0 != left.path().as_os_str().as_bytes());
+            self.remembered.extend(left.positions());
+        }
+    }
+}
+
+impl Installation {
+    /// Reads `psad.conf` and its overrides, and names the files this depends on.
+    fn read(settings: &PsadSettings) -> (Self, Vec<(PathBuf, Option<Stamp>)>) {
+        let mut files = Vec::new();
+        let mut read = |path: &Path| {
+            files.push((path.to_owned(), stamp_of_path(path)));
+            read_config(path).unwrap_or_default()
+        };
+        let main = settings.etc_dir.join("psad/psad.conf");
+        let mut conf = Conf::default();
+        conf.add(&read(&main));
+        // The arguments of the daemon that runs count; those of its start-up file are for one that does not.
+        let run_dir = conf.path("PSAD_RUN_DIR", || PathBuf::from(PSAD_RUN_DIR));
+        let command_line = read(&conf.path("PSAD_CMDLINE_FILE", || run_dir.join("psad.cmd")));
+        let arguments = if command_line.is_empty() {
+            parse_daemon_args(&read(&settings.etc_dir.join("default/psad")))
+        } else {
+            command_line
+        };
+        let arguments = Arguments::parse(&arguments);
+        if !arguments.overrides.is_empty() || arguments.config.is_some() {
+            conf = Conf::default();
+            for path in &arguments.overrides {
+                conf.add(&read(path));
+            }
+            conf.add(&read(arguments.config.as_deref().unwrap_or(&main)));
+        }
+        let conf_dir = conf.path("PSAD_DIR", || PathBuf::from(PSAD_DIR));
+        let psad_dir = settings.psad_dir.clone().unwrap_or_else(|| conf_dir.clone());
+        let run_dir = conf.path("PSAD_RUN_DIR", || PathBuf::from(PSAD_RUN_DIR));
+        let run_dir = (psad_dir == conf_dir).then_some(run_dir);
+        let check_interval_s = arguments.interval_s.unwrap_or_else(|| conf.number("CHECK_INTERVAL", 5));
+        (Self { conf, check_interval_s, psad_dir, run_dir }, files)
+    }
+
+    /// How a psad took its packets whose folder is all there is of it.
+    fn mode_by_files(&self) -> PsadMode {
+        match () {
+            () if has_lines(&self.psad_dir.join("fwdata")) => PsadMode::Kmsgsd,
+            () if has_lines(&self.psad_dir.join("ulogd.log")) => PsadMode::Ulogd,
+            () => PsadMode::File,
+        }
+    }
+
+    /// Logs that may have the packets, best first, and how their lines come about.
+    fn packet_logs(&self, settings: &PsadSettings, mode: PsadMode) -> (Vec<PathBuf>, Format) {
+        if let Some(path) = &settings.packet_log {
+            let name = path.file_name().unwrap_or_default().as_bytes();
+            let format = match () {
+                () if name.starts_with(b"fwdata") => Format::Fwdata,
+                () if name.starts_with(b"ulog") => Format::Ulogd,
+                () => Format::Syslog,
+            };
+            return (vec![path.clone()], format);
+        }
+        match mode {
+            PsadMode::Ulogd => return (vec![self.in_dir("ULOG_DATA_FILE", "ulogd.log")], Format::Ulogd),
+            PsadMode::Kmsgsd => return (vec![self.in_dir("FW_DATA_FILE", "fwdata")], Format::Fwdata),
+            _ => {}
+        }
+        let own = self.run_dir.is_some().then(|| self.conf.path("IPT_SYSLOG_FILE", || self.beside("messages")));
+        let candidates = own.into_iter().chain(["kern.log", "messages", "syslog"].map(|name| self.beside(name)));
+        (candidates.collect(), Format::Syslog)
+    }
+
+    /// Files that take psad's own lines (facility local7) with the rules a distribution ships.
+    fn event_logs(&self) -> Vec<PathBuf> {
+        ["syslog", "messages"].map(|name| self.beside(name)).to_vec()
+    }
+
+    /// A file of psad's folder, which may be another one than that of the configuration.
+    fn in_dir(&self, key: &str, name: &str) -> PathBuf {
+        match &self.run_dir {
+            Some(_) => self.conf.path(key, || self.psad_dir.join(name)),
+            None => self.psad_dir.join(name),
+        }
+    }
+
+    /// A log beside psad's folder: `/var/log`, or its copy.
+    fn beside(&self, name: &str) -> PathBuf {
+        self.psad_dir.parent().unwrap_or(Path::new("/")).join(name)
+    }
+
+    fn to_wire(&self) -> PsadConf {
+        let conf = &self.conf;
+        let blocks = conf.yes("ENABLE_AUTO_IDS", false);
+        let defaults = [5, 15, 150, 1_500, 10_000];
+        PsadConf {
+            dir: Bytes::from(self.psad_dir.as_os_str().as_bytes()),
+            packet_log: Bytes::default(),
+            check_interval_s: self.check_interval_s,
+            scan_timeout_s: conf.number("SCAN_TIMEOUT", 3_600),
+            danger_levels: [1, 2, 3, 4, 5].map(|n| conf.number(&format!("DANGER_LEVEL{n}"), defaults[n - 1])),
+            min_danger_level: conf.number("MIN_DANGER_LEVEL", 1),
+            email_danger_level: conf.number("EMAIL_ALERT_DANGER_LEVEL", 1),
+            block_danger_level: blocks.then(|| conf.number("AUTO_IDS_DANGER_LEVEL", 5)),
+            block_timeout_s: blocks.then(|| conf.number("AUTO_BLOCK_TIMEOUT", 3_600)),
+            import_old_scans: conf.yes("IMPORT_OLD_SCANS", false),
+            dshield: conf.yes("ENABLE_DSHIELD_ALERTS", false),
+            top_rows: ["TOP_IP_LOG_THRESHOLD", "TOP_SIGS_LOG_THRESHOLD", "TOP_PORTS_LOG_THRESHOLD"]
+                .map(|key| conf.number(key, 500)),
+        }
+    }
+}
+
+/// A regular file that is not empty: psad creates the file it tails, and some hosts never write to it.
+fn has_lines(path: &Path) -> bool {
+    stamp_of_path(path).is_some_and(|stamp| stamp.size > 0)
+}
+
+fn now_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

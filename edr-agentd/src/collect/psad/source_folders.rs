@@ -1,0 +1,364 @@
+//! The folders of sources: which there are, which are worst, and those in detail.
+//!
+//! A flood of forged sources makes as many folders. Of every folder its danger level and its packets are known; the
+//! worst, up to a limit, are kept with all their targets, and the rest are totals. What changed is read, nothing else.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use edr_wire::Bytes;
+use edr_wire::snapshot::{GapReason, ScanSource, ScanTarget, SignatureMatch, SourceTotals, TargetPackets};
+use rustix::fs::FileType;
+
+use super::super::Gaps;
+use super::folder::{Folder, Refusal, Stamp};
+use super::held::{Held, WhenEmpty, is_settled};
+use super::lines::{BadLines, address};
+use super::signatures::parse_signatures;
+use super::sources::{
+    SourceFile, parse_danger_level, parse_number, parse_os_guess, parse_p0f_guesses, parse_target_packets,
+};
+
+/// Folders known at all; more are counted.
+const FOLDERS_MAX: usize = 200_000;
+/// Folders read in one tick; the others follow in the next ones.
+const LOOKS_MAX: usize = 10_000;
+/// Files looked at in one folder: six of each of some six hundred targets.
+const FILES_MAX: usize = 4_096;
+/// Rows of all sources in detail (sources, targets, packet rows and signature matches): 10 MB of snapshot.
+const ROWS_MAX: usize = 60_000;
+
+/// What a file of a source's folder holds.
+#[derive(Debug, Default)]
+enum Value {
+    #[default]
+    Missing,
+    Number(u64),
+    Text(Bytes),
+    Texts(Vec<Bytes>),
+    Packets(Vec<TargetPackets>),
+    Signatures(Vec<SignatureMatch>),
+}
+
+impl Value {
+    fn parse(file: SourceFile, text: &[u8], bad: &mut BadLines) -> Self {
+        let number = |value: Option<u64>| value.map_or(Self::Missing, Self::Number);
+        match file {
+            SourceFile::DangerLevel => number(parse_danger_level(text, bad).map(u64::from)),
+            SourceFile::OsGuess => Self::Text(parse_os_guess(text)),
+            SourceFile::P0fGuess => Self::Texts(parse_p0f_guesses(text)),
+            SourceFile::EmailCounter | SourceFile::TargetEmailCounter(_) | SourceFile::TargetStart(_) => {
+                number(parse_number(text, bad))
+            }
+            SourceFile::TargetPackets(_) => Self::Packets(parse_target_packets(text, bad)),
+            SourceFile::TargetSignatures(_) => Self::Signatures(parse_signatures(text, bad)),
+        }
+    }
+}
+
+/// One file of a folder.
+#[derive(Debug)]
+struct File {
+    name: Box<[u8]>,
+    held: Held<Value>,
+}
+
+/// A folder with all it holds.
+#[derive(Debug, Default)]
+struct Detail {
+    folder: Option<Stamp>,
+    files: BTreeMap<SourceFile, File>,
+    /// Names that were not looked at.
+    beyond: usize,
+    source: ScanSource,
+    rows: usize,
+}
+
+/// A source by its folder.
+#[derive(Debug, Default)]
+struct Known {
+    /// psad writes it in each pass in which the source sent packets; `None` before the folder was read.
+    level: Option<Stamp>,
+    danger_level: u8,
+    packets: u64,
+    problem: Option<(GapReason, String)>,
+    detail: Option<Box<Detail>>,
+    /// Something was heard of it since it was read.
+    marked: bool,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(crate) struct SourceFolders {
+    known: BTreeMap<IpAddr, Known>,
+    /// psad's folder when it was listed, if it had settled by then.
+    listed: Option<Stamp>,
+    folders_beyond: usize,
+}
+
+/// What one reading found.
+#[derive(Debug, Default)]
+pub(crate) struct SourcesReading {
+    pub(crate) sources: Vec<ScanSource>,
+    pub(crate) left_out: Option<SourceTotals>,
+    pub(crate) bad: BadLines,
+}
+
+impl SourceFolders {
+    /// Reads what changed. `first` are the addresses whose folders come first when not all can be read in this tick.
+    pub(crate) fn read(
+        &mut self,
+        folder: &Folder,
+        first: impl Iterator<Item = IpAddr>,
+        sources_max: usize,
+        now_ns: i64,
+        gaps: &mut Gaps,
+    ) -> SourcesReading {
+        if let Err(refusal) = self.list(folder, now_ns) {
+            gaps.add("psad", None, b"sources", refusal.reason(), &refusal.detail());
+        }
+        let mut looks = LOOKS_MAX;
+        let unread = |known: &Known| known.level.is_none() && known.problem.is_none();
+        for address in first {
+            if let Some(known) = self.known.get_mut(&address).filter(|known| unread(known) && looks > 0) {
+                looks -= 1;
+                known.look(folder, address, now_ns);
+            }
+        }
+        let mut waiting = 0_u64;
+        for (&address, known) in &mut self.known {
+            if !known.is_due(folder, address) {
+                continue;
+            }
+            if looks == 0 {
+                waiting += 1;
+                continue;
+            }
+            looks -= 1;
+            known.look(folder, address, now_ns);
+        }
+        self.known.retain(|_, known| known.problem.as_ref().is_none_or(|(reason, _)| *reason != GapReason::Gone));
+        self.choose(folder, sources_max, &mut looks, now_ns);
+        let reading = self.collect(gaps);
+        if waiting > 0 {
+            let detail = format!("{waiting} folders changed and are not read yet: {LOOKS_MAX} are read in a tick");
+            gaps.add("psad", None, b"sources", GapReason::Budget, &detail);
+        }
+        reading
+    }
+
+    /// Lists psad's folder when a name in it came or went.
+    fn list(&mut self, folder: &Folder, now_ns: i64) -> Result<(), Refusal> {
+        let stamp = folder.stamp()?;
+        if self.listed == Some(stamp) {
+            return Ok(());
+        }
+        let mut there = BTreeSet::new();
+        let mut beyond = 0;
+        folder.names(|name, kind| {
+            if !matches!(kind, FileType::Directory | FileType::Unknown) {
+                return;
+            }
+            if let Some(address) = address(name) {
+                if there.len() < FOLDERS_MAX {
+                    there.insert(address);
+                } else {
+                    beyond += 1;
+                }
+            }
+        })?;
+        self.folders_beyond = beyond;
+        self.known.retain(|address, _| there.contains(address));
+        for address in there {
+            self.known.entry(address).or_default();
+        }
+        self.listed = is_settled(&stamp, now_ns).then_some(stamp);
+        Ok(())
+    }
+
+    /// Decides which sources are kept in detail, and reads those of them that are not.
+    fn choose(&mut self, folder: &Folder, sources_max: usize, looks: &mut usize, now_ns: i64) {
+        if self.known.len() <= sources_max {
+            return;
+        }
+        let rank =
+            |(address, known): (&IpAddr, &Known)| (Reverse(known.danger_level), Reverse(known.packets), *address);
+        let mut ranks: Vec<_> = self.known.iter().map(rank).collect();
+        if sources_max > 0 {
+            ranks.select_nth_unstable(sources_max - 1);
+        }
+        for (place, (.., address)) in ranks.into_iter().enumerate() {
+            let Some(known) = self.known.get_mut(&address) else { continue };
+            if place >= sources_max {
+                known.detail = None;
+            } else if known.detail.is_none() && known.level.is_some() && *looks > 0 {
+                *looks -= 1;
+                known.look(folder, address, now_ns);
+            }
+        }
+    }
+
+    fn collect(&mut self, gaps: &mut Gaps) -> SourcesReading {
+        let mut reading = SourcesReading::default();
+        let mut left_out = SourceTotals::default();
+        let mut rows = 0;
+        for (address, known) in &mut self.known {
+            if let Some((reason, detail)) = &known.problem {
+                gaps.add("psad", None, address.to_string().as_bytes(), *reason, detail);
+            }
+            let Some(detail) = known.detail.as_ref().filter(|detail| rows + detail.rows <= ROWS_MAX) else {
+                left_out.sources += 1;
+                left_out.packets = left_out.packets.saturating_add(known.packets);
+                if let Some(level) = usize::from(known.danger_level).checked_sub(1) {
+                    left_out.by_danger_level[level] += 1;
+                }
+                continue;
+            };
+            rows += detail.rows;
+            for file in detail.files.values() {
+                reading.bad.merge(&file.held.bad);
+                if let Some(problem) = &file.held.problem {
+                    let field = [address.to_string().as_bytes(), b"/", &file.name].concat();
+                    gaps.add("psad", None, &field, problem.reason, &problem.detail);
+                }
+            }
+            if detail.beyond > 0 {
+                let text = format!("{} files not read: {FILES_MAX} of a source are", detail.beyond);
+                gaps.add("psad", None, address.to_string().as_bytes(), GapReason::TooLong, &text);
+            }
+            reading.sources.push(detail.source.clone());
+        }
+        if self.folders_beyond > 0 {
+            left_out.sources += self.folders_beyond as u64;
+            let text = format!("{} folders beyond {FOLDERS_MAX} were not read", self.folders_beyond);
+            gaps.add("psad", None, b"sources", GapReason::TooLong, &text);
+        }
+        reading.left_out = (left_out.sources > 0).then_some(left_out);
+        reading
+    }
+}
+
+impl Known {
+    /// Must the folder be read?
+    fn is_due(&self, folder: &Folder, address: IpAddr) -> bool {
+        if self.marked || self.level.is_none() || self.problem.is_some() || self.detail.is_some() {
+            return true;
+        }
+        let name = [folder_name(address).as_bytes(), b"/danger_level"].concat();
+        folder.stamp_of(&name).ok() != self.level
+    }
+
+    /// Reads what changed in the folder.
+    fn look(&mut self, folder: &Folder, address: IpAddr, now_ns: i64) {
+        self.marked = false;
+        let mut detail = self.detail.take().unwrap_or_default();
+        match detail.look(folder, address, now_ns) {
+            Ok(()) => {
+                self.problem = None;
+                self.danger_level = detail.source.danger_level;
+                let packets = detail.source.targets.iter().flat_map(|target| &target.packets);
+                self.packets = packets.fold(0, |sum: u64, row| sum.saturating_add(row.packets));
+                self.level = detail.level_stamp();
+                self.detail = Some(detail);
+            }
+            Err(refusal) => self.problem = Some((refusal.reason(), refusal.detail())),
+        }
+    }
+}
+
+impl Detail {
+    fn look(&mut self, parent: &Folder, address: IpAddr, now_ns: i64) -> Result<(), Refusal> {
+        let folder = parent.sub(folder_name(address).as_bytes())?;
+        let stamp = folder.stamp()?;
+        let mut changed = self.folder != Some(stamp);
+        if changed {
+            self.list(&folder)?;
+            self.folder = is_settled(&stamp, now_ns).then_some(stamp);
+        }
+        for (&kind, file) in &mut self.files {
+            changed |=
+                file.held.look(&folder, &file.name, now_ns, WhenEmpty::Torn, |text, bad| Value::parse(kind, text, bad));
+        }
+        if changed {
+            self.build(address);
+        }
+        Ok(())
+    }
+
+    fn list(&mut self, folder: &Folder) -> Result<(), Refusal> {
+        let mut there = BTreeMap::new();
+        let mut beyond = 0;
+        folder.names(|name, _| {
+            if let Some(kind) = SourceFile::of(name) {
+                if there.len() < FILES_MAX {
+                    there.insert(kind, Box::from(name));
+                } else {
+                    beyond += 1;
+                }
+            }
+        })?;
+        self.beyond = beyond;
+        self.files.retain(|kind, _| there.contains_key(kind));
+        for (kind, name) in there {
+            self.files.entry(kind).or_insert_with(|| File { name, held: Held::default() });
+        }
+        Ok(())
+    }
+
+    fn build(&mut self, address: IpAddr) {
+        let mut source = ScanSource { ip: address.to_string(), ..ScanSource::default() };
+        let mut targets: BTreeMap<IpAddr, ScanTarget> = BTreeMap::new();
+        let mut of = |ip: IpAddr, set: &mut dyn FnMut(&mut ScanTarget)| {
+            set(targets.entry(ip).or_insert_with(|| ScanTarget { ip: ip.to_string(), ..ScanTarget::default() }));
+        };
+        for (&kind, file) in &self.files {
+            match (kind, &file.held.value) {
+                (SourceFile::DangerLevel, Value::Number(level)) => source.danger_level = *level as u8,
+                (SourceFile::OsGuess, Value::Text(guess)) => source.os_guess = guess.clone(),
+                (SourceFile::P0fGuess, Value::Texts(guesses)) => source.p0f_guess = guesses.clone(),
+                (SourceFile::EmailCounter | SourceFile::TargetEmailCounter(_), Value::Number(emails)) => {
+                    source.emails = source.emails.saturating_add(*emails);
+                }
+                (SourceFile::TargetStart(ip), Value::Number(time)) => of(ip, &mut |target| target.start_time = *time),
+                (SourceFile::TargetPackets(ip), Value::Packets(rows)) => {
+                    of(ip, &mut |target| target.packets = rows.clone());
+                }
+                (SourceFile::TargetSignatures(ip), Value::Signatures(rows)) => {
+                    of(ip, &mut |target| target.signatures = rows.clone());
+                }
+                _ => {}
+            }
+        }
+        source.targets = targets.into_values().collect();
+        self.rows = 1 + source.targets.iter().map(|t| 1 + t.packets.len() + t.signatures.len()).sum::<usize>();
+        self.source = source;
+    }
+
+    fn level_stamp(&self) -> Option<Stamp> {
+        self.files.get(&SourceFile::DangerLevel).and_then(|file| file.held.stamp()).or(self.folder)
+    }
+}
+
+/// psad's name for a source's folder: IPv6 in full.
+fn folder_name(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => {
+            let groups = address.segments().map(|group| format!("{group:04x}"));
+            groups.join(":")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folders_name_is_psads_form_of_the_address() {
+        for name in ["192.0.2.1", "2001:0db8:0000:f101:0000:0000:0000:0002"] {
+            assert_eq!(folder_name(address(name.as_bytes()).unwrap()), name);
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! A folder in which nothing is what it seems.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use edr_wire::snapshot::GapReason;
+
+use super::world::{World, read};
+
+#[test]
+fn links_fifos_and_strange_names_are_not_read() {
+    let world = World::of("small-scan/t1");
+    let (before, _) = world.read_once();
+    let secret = world.log_dir().join("secret");
+    world.write(&secret, "6.6.6.6 5 1 1 1 0\n");
+    fs::create_dir(world.log_dir().join("elsewhere")).unwrap();
+    world.write(&world.log_dir().join("elsewhere/danger_level"), "5\n");
+
+    fs::remove_file(world.psad("top_attackers")).unwrap();
+    symlink(&secret, world.psad("top_attackers")).unwrap();
+    fs::remove_file(world.psad("top_ports")).unwrap();
+    fs::hard_link(&secret, world.psad("top_ports")).unwrap();
+    fs::remove_file(world.psad("packet_ctr")).unwrap();
+    nix::unistd::mkfifo(&world.psad("packet_ctr"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    symlink(world.log_dir().join("elsewhere"), world.psad("6.6.6.6")).unwrap();
+    nix::unistd::mkfifo(&world.psad("192.168.10.55/os_guess"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for name in ["..6", "0x7f000001", "192.168.010.056", "::1", "192.168.10.57 "] {
+        fs::create_dir(world.psad(name)).unwrap();
+        world.write(&world.psad(name).join("danger_level"), "5\n");
+    }
+
+    let (reading, gaps) = world.read_once();
+    let sources: Vec<&str> = reading.psad.sources.iter().map(|source| source.ip.as_str()).collect();
+    assert_eq!(sources, ["192.168.10.55"]);
+    assert!(reading.psad.top_attackers.is_empty() && reading.psad.top_ports.is_empty());
+    assert_eq!(reading.psad.top_signatures, before.psad.top_signatures);
+    let fields: Vec<String> = gaps.iter().map(|gap| format!("{}: {}", gap.field, gap.detail)).collect();
+    assert_eq!(
+        fields,
+        [
+            "192.168.10.55/os_guess: not a regular file",
+            "packet_ctr: not a regular file",
+            "top_attackers: a symbolic link",
+            "top_ports: a file with several names (hard links)",
+        ]
+    );
+}
+
+#[test]
+fn garbage_of_any_size_is_counted_and_stops_nothing() {
+    let world = World::of("small-scan/t1");
+    let mut garbage = vec![0_u8; 200_000];
+    garbage.extend_from_slice(b"\n\xff\xfe 5 1 1 1 0\n6.6.6.6 5 1 1 1 0\n");
+    world.write(&world.psad("top_attackers"), &garbage);
+    let (reading, _) = world.read_once();
+    assert_eq!(reading.psad.top_attackers.len(), 1);
+    let unparsed = reading.psad.unparsed.unwrap();
+    assert_eq!((unparsed.lines, unparsed.first.0.len()), (2, 256));
+
+    // A line of a gigabyte, as a hole in the file: nothing of it is read.
+    let huge = fs::File::create(world.psad("top_sigs")).unwrap();
+    huge.set_len(1 << 30).unwrap();
+    let (reading, gaps) = world.read_once();
+    assert!(reading.psad.top_signatures.is_empty());
+    assert!(gaps.iter().any(|gap| gap.reason == GapReason::TooLong), "{gaps:?}");
+}
+
+#[test]
+fn a_log_line_of_any_length_costs_one_gap() {
+    let world = World::of("small-scan/t1");
+    let log = world.log_dir().join("kern.log");
+    let line = fs::read(&log).unwrap();
+    let line = &line[..=line.iter().position(|&byte| byte == b'\n').unwrap()];
+    let monster = [vec![b'x'; 3 << 20], b" kernel: IN=eth0 OUT= \n".to_vec()].concat();
+    world.write(&log, [line, &monster, line].concat());
+    let (reading, gaps) = world.read_once();
+    assert_eq!(reading.packets.len(), 2);
+    assert_eq!(
+        gaps.iter().map(|gap| (gap.count, gap.field.to_string())).collect::<Vec<_>>(),
+        [(1, "line too long".into())]
+    );
+
+    // The monster is still being written when the agent stops, and its end looks like a line.
+    world.write(&log, [line, &monster[..1 << 20]].concat());
+    let (first, _) = world.read_once();
+    world.write(&log, [line, &monster[..1 << 20], line, line].concat());
+    let (second, _) = read(&mut world.reader(&first.positions));
+    assert_eq!((first.packets.len(), second.packets.len()), (1, 1));
+}
+
+#[test]
+fn a_flood_of_sources_is_the_worst_in_detail_and_totals() {
+    let world = World::of("small-scan/t1");
+    for n in 0..300_u32 {
+        let name = format!("10.9.{}.{}", n / 256, n % 256);
+        world.write(&world.psad(&name).join("danger_level"), format!("{}\n", 1 + n % 3));
+        world.write(&world.psad(&name).join("192.0.2.1_packet_ctr"), format!("INPUT_eth0_tcp:  {} [1-9]\n", 1000 + n));
+    }
+    let settings = edr_agentd::collect::psad::PsadSettings { sources_max: 20, ..world.settings() };
+    let mut reader = edr_agentd::collect::psad::PsadReader::open(settings, &[]);
+    for _ in 0..3 {
+        let (reading, gaps) = read(&mut reader);
+        assert!(gaps.is_empty(), "{gaps:?}");
+        assert_eq!(reading.psad.sources.len(), 20);
+        // Level 3: 100 of the flood, and the fixture's own with 1,002 packets, which is among the less busy ones.
+        assert!(reading.psad.sources.iter().all(|source| source.danger_level == 3));
+        let left_out = reading.psad.sources_left_out.unwrap();
+        assert_eq!((left_out.sources, left_out.by_danger_level), (281, [100, 100, 81, 0, 0]));
+        let all: u64 = (0..300).map(|n| 1000 + n).sum::<u64>() + 1002;
+        let shown: u64 = reading.psad.sources.iter().map(|source| source.targets[0].packets[0].packets).sum();
+        assert_eq!(left_out.packets + shown, all);
+    }
+    // One of those left out becomes the worst of all.
+    fs::write(world.psad("10.9.0.0").join("danger_level"), "5\n").unwrap();
+    let (reading, _) = read(&mut reader);
+    assert_eq!(reading.psad.sources[0].ip, "10.9.0.0");
+    assert_eq!(reading.psad.sources.len(), 20);
+}

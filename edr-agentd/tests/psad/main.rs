@@ -1,0 +1,8 @@
+//! psad's files as the agent reads them: real trees, the corpus of log lines, rotation, and a hostile folder.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod corpus;
+mod fixtures;
+mod hostile;
+mod rotation;
+mod world;

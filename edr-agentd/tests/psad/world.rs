@@ -1,0 +1,92 @@
+//! A `/var/log` of its own for each test.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use edr_agentd::collect::Gaps;
+use edr_agentd::collect::psad::{PsadReader, PsadReading, PsadSettings};
+use edr_wire::snapshot::{Gap, Position};
+
+/// The repository's real psad trees.
+pub(crate) fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/psad")
+}
+
+/// `/var/log` in a temporary folder.
+pub(crate) struct World {
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    pub(crate) fn empty() -> Self {
+        let world = Self { folder: tempfile::tempdir().unwrap() };
+        fs::create_dir_all(world.log_dir()).unwrap();
+        world
+    }
+
+    /// A copy of a fixture's `var/log`, all of it last written long ago.
+    pub(crate) fn of(case: &str) -> Self {
+        let world = Self::empty();
+        copy(&fixtures().join(case).join("var/log"), &world.log_dir());
+        world
+    }
+
+    pub(crate) fn log_dir(&self) -> PathBuf {
+        self.folder.path().join("var/log")
+    }
+
+    pub(crate) fn psad(&self, name: &str) -> PathBuf {
+        self.log_dir().join("psad").join(name)
+    }
+
+    pub(crate) fn settings(&self) -> PsadSettings {
+        PsadSettings {
+            psad_dir: Some(self.log_dir().join("psad")),
+            etc_dir: self.folder.path().join("etc"),
+            ..PsadSettings::default()
+        }
+    }
+
+    pub(crate) fn reader(&self, positions: &[Position]) -> PsadReader {
+        PsadReader::open(self.settings(), positions)
+    }
+
+    /// What a new reader sees.
+    pub(crate) fn read_once(&self) -> (PsadReading, Vec<Gap>) {
+        read(&mut self.reader(&[]))
+    }
+
+    /// Writes a file as if long ago.
+    pub(crate) fn write(&self, path: &Path, text: impl AsRef<[u8]>) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+        age(path);
+    }
+}
+
+pub(crate) fn read(reader: &mut PsadReader) -> (PsadReading, Vec<Gap>) {
+    let mut gaps = Gaps::default();
+    let reading = reader.read(&mut gaps);
+    (reading, gaps.take())
+}
+
+/// Sets the time of the last change to the first moment of 2024.
+pub(crate) fn age(path: &Path) {
+    let then = SystemTime::UNIX_EPOCH + Duration::from_secs(1_704_067_200);
+    File::open(path).unwrap().set_modified(then).unwrap();
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), &target).unwrap();
+        }
+        age(&target);
+    }
+}
