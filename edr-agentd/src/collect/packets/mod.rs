@@ -21,7 +21,7 @@ use super::Gaps;
 use super::psad::events::parse_event;
 
 /// Raw bytes of packets in one tick.
-const RAW_BYTES_MAX: usize = 8 << 20;
+const RAW_BYTES_MAX: usize = 4 << 20;
 /// Events in one tick.
 const EVENTS_MAX: usize = 2_000;
 /// Bytes kept of the first line that could not be read.

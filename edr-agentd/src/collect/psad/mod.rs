@@ -64,7 +64,7 @@ impl Default for PsadSettings {
             proc_root: PathBuf::from("/proc"),
             etc_dir: PathBuf::from("/etc"),
             sources_max: 2_000,
-            packets_max: 20_000,
+            packets_max: 10_000,
         }
     }
 }
