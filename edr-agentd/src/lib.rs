@@ -30,5 +30,6 @@ pub mod clock;
 pub mod config;
 pub mod errno;
 pub mod heartbeat;
+pub mod redact;
 pub mod run;
 pub mod stop;

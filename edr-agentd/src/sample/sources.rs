@@ -96,7 +96,8 @@ impl Sources {
         reading.host = measured(&mut cost, "host", || (self.host.read(gaps), 1));
         reading.reread = measured(&mut cost, "processes", || {
             let files_per_process_max = config.files_per_process_max;
-            let settings = ProcessSettings { files_per_process_max, ..ProcessSettings::default() };
+            let interval = config.interval;
+            let settings = ProcessSettings { files_per_process_max, interval, ..ProcessSettings::default() };
             let processes = self.processes.get(gaps, || ProcessReader::open(proc_root, settings));
             let reread = processes.map(|reader| reader.read(&mut reading.processes, gaps));
             (reread.unwrap_or_default(), reading.processes.len())
@@ -178,7 +179,7 @@ impl Reading {
             sockets: &self.sockets,
             psad: &self.psad.psad,
             packets: &self.psad.packets,
-            reread: self.reread,
+            reread: self.reread.clone(),
             gaps: &self.gaps,
         };
         parts.encode()

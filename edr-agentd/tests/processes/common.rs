@@ -1,12 +1,14 @@
 //! Starting processes, waiting for them, and reading them.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use edr_agentd::collect::Gaps;
 use edr_agentd::collect::processes::{ProcessReader, ProcessSettings};
-use edr_wire::snapshot::{Agent, Fd, Gap, Host, OpenFile, Process, Psad, Rows, SnapshotParts, SnapshotView, Time};
+use edr_wire::snapshot::{
+    Agent, Fd, Gap, Host, OpenFile, Process, Psad, Reread, Rows, SnapshotParts, SnapshotView, Time,
+};
 
 /// A process of a test; it ends with the test.
 pub(crate) struct Running {
@@ -36,6 +38,23 @@ impl Running {
         line.trim_end().to_owned()
     }
 
+    /// Gives it a line to read.
+    pub(crate) fn say(&mut self, line: &str) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    /// Its only child.
+    pub(crate) fn child(&self) -> u32 {
+        let children = format!("/proc/{0}/task/{0}/children", self.pid());
+        std::fs::read_to_string(children).unwrap().trim().parse().unwrap()
+    }
+
+    /// Ends it and waits for that.
+    pub(crate) fn end(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -54,6 +73,11 @@ impl Drop for Running {
     }
 }
 
+pub(crate) fn kill(pid: u32) {
+    let pid = nix::unistd::Pid::from_raw(pid.try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
 pub(crate) fn freeze(pid: u32) {
     use nix::sys::signal::{Signal, kill};
     let pid = nix::unistd::Pid::from_raw(pid.try_into().unwrap());
@@ -70,6 +94,7 @@ pub(crate) fn freeze(pid: u32) {
 
 /// What one tick saw.
 pub(crate) struct Seen {
+    pub(crate) reread: Reread,
     pub(crate) processes: Vec<Process>,
     pub(crate) rows: Vec<Vec<u8>>,
     pub(crate) gaps: Vec<Gap>,
@@ -108,14 +133,14 @@ pub(crate) fn tick(reader: &mut ProcessReader) -> Seen {
         sockets: &Rows::default(),
         psad: &psad,
         packets: &[],
-        reread,
+        reread: reread.clone(),
         gaps: &[],
     }
     .encode();
     let view = SnapshotView::parse(raw).unwrap();
     let processes: Vec<Process> = view.processes().map(Result::unwrap).collect();
     assert!(processes.is_sorted_by_key(|process| process.pid));
-    Seen { processes, rows: view.process_rows().map(<[u8]>::to_vec).collect(), gaps: gaps.take() }
+    Seen { reread, processes, rows: view.process_rows().map(<[u8]>::to_vec).collect(), gaps: gaps.take() }
 }
 
 /// A reader of this machine.
@@ -124,7 +149,7 @@ pub(crate) fn reader() -> ProcessReader {
 }
 
 pub(crate) fn reader_at(proc_root: &Path) -> ProcessReader {
-    ProcessReader::open(proc_root, ProcessSettings::default()).unwrap()
+    ProcessReader::open(proc_root, ProcessSettings { hash: None, ..ProcessSettings::default() }).unwrap()
 }
 
 /// One reading of this machine.

@@ -4,4 +4,5 @@
 
 mod common;
 mod hanging;
+mod steady;
 mod zoo;

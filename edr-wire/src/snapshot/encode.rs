@@ -36,6 +36,11 @@ impl Rows {
         self.count == 0
     }
 
+    /// The rows, one after the other.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Bytes of all rows.
     pub fn byte_len(&self) -> usize {
         self.bytes.len()
@@ -82,6 +87,12 @@ pub fn encode_row<T: Serialize>(row: &T) -> Vec<u8> {
     let mut bytes = Vec::new();
     write_named(&mut bytes, row);
     bytes
+}
+
+/// [`encode_row`] into memory that is there already.
+pub fn encode_row_into<T: Serialize>(row: &T, bytes: &mut Vec<u8>) {
+    bytes.clear();
+    write_named(bytes, row);
 }
 
 /// A snapshot about to be encoded: the two long lists as [`Rows`], the rest as values.
@@ -190,7 +201,7 @@ mod tests {
                 sockets: &snapshot.sockets.iter().collect(),
                 psad: &snapshot.psad,
                 packets: &snapshot.packets,
-                reread: snapshot.reread,
+                reread: snapshot.reread.clone(),
                 gaps: &snapshot.gaps,
             };
             let encoded = parts.encode();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bytes, Epoch, HostId};
+use crate::{Bytes, Epoch, HostId, ProcessKey};
 
 /// Facts about the host. ECS: `host.*`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -186,11 +186,60 @@ pub enum GapReason {
     Unknown,
 }
 
-/// How fresh a carried-over row is: row number `n` (in the order of pids) was read again, at the latest, when `slice` was last `n % slices`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// How fresh carried-over process rows are. A process that did not run is not read at each tick, and its row's bytes
+/// stay the same; what others can change under it is read again when its slice's turn comes, so a row is at most
+/// `slices` ticks old. When a row was last read is never part of the row.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reread {
     /// The slice that was read in this snapshot.
     pub slice: u32,
     /// Slices in all; 1 when every row is read at every tick.
     pub slices: u32,
+    /// Pids, ascending, of the processes that were read in this snapshot although it was not their slice's turn: they
+    /// ran, are new, or something of them moved.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub out_of_turn: Vec<u32>,
+}
+
+impl Reread {
+    /// The slice of a process: FNV-1a (32 bits) over `pid` and `start_ticks`, both
+    /// little-endian, modulo `slices`.
+    pub fn slice_of(key: ProcessKey, slices: u32) -> u32 {
+        let bytes = key.pid.to_le_bytes().into_iter().chain(key.start_ticks.to_le_bytes());
+        let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        hash % slices.max(1)
+    }
+
+    /// How many ticks ago the row of this process was read: 0 when it was in this snapshot. A row that was read out of
+    /// turn since then is fresher.
+    pub fn age_ticks_max(&self, key: ProcessKey) -> u32 {
+        let slices = self.slices.max(1);
+        if self.out_of_turn.binary_search(&key.pid).is_ok() {
+            return 0;
+        }
+        (self.slice % slices + slices - Self::slice_of(key, slices)) % slices
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_as_old_as_its_slice_unless_it_was_read_out_of_turn() {
+        let key = |pid| ProcessKey { pid, start_ticks: 77 };
+        let slices = 6;
+        let mut seen = [0_u32; 6];
+        for pid in 1..=600 {
+            seen[Reread::slice_of(key(pid), slices) as usize] += 1;
+        }
+        assert!(seen.iter().all(|&processes| (50..150).contains(&processes)), "{seen:?}");
+        for slice in 0..slices {
+            let reread = Reread { slice, slices, out_of_turn: vec![2, 5] };
+            assert_eq!((reread.age_ticks_max(key(2)), reread.age_ticks_max(key(5))), (0, 0));
+            let own = Reread::slice_of(key(3), slices);
+            assert_eq!(reread.age_ticks_max(key(3)), (slice + slices - own) % slices);
+        }
+        assert_eq!(Reread { slice: 0, slices: 1, out_of_turn: vec![] }.age_ticks_max(key(9)), 0);
+    }
 }

@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, OFlags, RawDir, StatxFlags, makedev, openat, readlinkat_raw, statx};
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir, Statx, StatxFlags, makedev, openat, readlinkat_raw, statx};
 use rustix::io::{Errno, read, retry_on_intr};
 
 use super::number::decimal;
@@ -59,11 +59,20 @@ pub(super) fn read_link<'b>(dir: BorrowedFd<'_>, name: &CStr, buf: &'b mut [u8])
 /// Facts of the file behind `name`, links followed, from what the kernel has at hand: a stat(2) of a file on a dead
 /// network or FUSE file system does not return, `AT_STATX_DONT_SYNC` does.
 pub(super) fn inode(dir: BorrowedFd<'_>, name: &CStr) -> Result<Inode, Errno> {
-    let found = statx(dir, name, AtFlags::STATX_DONT_SYNC, StatxFlags::BASIC_STATS)?;
+    Ok(from_statx(&statx(dir, name, AtFlags::STATX_DONT_SYNC, StatxFlags::BASIC_STATS)?))
+}
+
+/// Facts of an open file.
+pub(super) fn inode_of(file: BorrowedFd<'_>) -> Result<Inode, Errno> {
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::EMPTY_PATH;
+    Ok(from_statx(&statx(file, c"", flags, StatxFlags::BASIC_STATS)?))
+}
+
+fn from_statx(found: &Statx) -> Inode {
     let ns = |time: rustix::fs::StatxTimestamp| {
         time.tv_sec.saturating_mul(1_000_000_000).saturating_add(i64::from(time.tv_nsec))
     };
-    Ok(Inode {
+    Inode {
         dev: makedev(found.stx_dev_major, found.stx_dev_minor),
         inode: found.stx_ino,
         mode: u32::from(found.stx_mode),
@@ -72,7 +81,7 @@ pub(super) fn inode(dir: BorrowedFd<'_>, name: &CStr) -> Result<Inode, Errno> {
         rdev: makedev(found.stx_rdev_major, found.stx_rdev_minor),
         mtime_ns: ns(found.stx_mtime),
         ctime_ns: ns(found.stx_ctime),
-    })
+    }
 }
 
 /// Calls `visit` for each entry of an open folder whose name is a number. What follows the position of `dir` is listed.

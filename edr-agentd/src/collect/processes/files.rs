@@ -23,7 +23,6 @@ use super::step::{Progress, Step};
 #[derive(Debug)]
 pub(super) struct FileReader {
     devices: PseudoDevices,
-    files_max: usize,
     folder: Vec<MaybeUninit<u8>>,
     link: Vec<u8>,
     fdinfo: Vec<u8>,
@@ -31,6 +30,25 @@ pub(super) struct FileReader {
     numbers: Vec<u32>,
     spare: Vec<OpenFile>,
 }
+
+/// How much of one process is listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Descriptors.
+    pub(super) files: usize,
+    /// Bytes of their rows, about: 4,096 paths of 4 KiB would be two thirds of a snapshot.
+    pub(super) bytes: usize,
+}
+
+impl Limits {
+    /// Counted only.
+    pub(super) const NONE: Self = Self { files: 0, bytes: 0 };
+}
+
+/// Rows whose memory is kept.
+const SPARE_MAX: usize = 4_096;
+/// Bytes of a row beside its path and detail: field names, numbers.
+const FILE_ROW_BYTES: usize = 110;
 
 /// One of the files a process holds without a number, as the caller read it.
 #[derive(Debug)]
@@ -41,10 +59,9 @@ pub(super) struct Held<'a> {
 }
 
 impl FileReader {
-    pub(super) fn new(devices: PseudoDevices, files_max: usize) -> Self {
+    pub(super) fn new(devices: PseudoDevices) -> Self {
         Self {
             devices,
-            files_max,
             folder: vec![MaybeUninit::uninit(); 32 << 10],
             link: vec![0; 4 << 10],
             fdinfo: vec![0; 2 * DETAIL_BYTES_MAX],
@@ -57,7 +74,7 @@ impl FileReader {
     /// Keeps the memory of rows that are encoded.
     pub(super) fn recycle(&mut self, files: &mut Vec<OpenFile>) {
         self.spare.append(files);
-        self.spare.truncate(self.files_max);
+        self.spare.truncate(SPARE_MAX);
     }
 
     /// Adds one of the files without a number.
@@ -72,41 +89,51 @@ impl FileReader {
         files.push(file);
     }
 
-    /// Adds the descriptors in `place/fd`, by number, up to the limit. Returns how many there are in all, or `None`
-    /// when the folder cannot be read.
+    /// Adds the descriptors in `place/fd`, by number, up to the limits. Returns how many there are in all and whether
+    /// the limits left them all in, or `None` when the folder cannot be read.
     pub(super) fn read(
         &mut self,
         place: BorrowedFd<'_>,
+        limits: Limits,
         files: &mut Vec<OpenFile>,
         missed: &mut Missed,
         progress: &Progress,
-    ) -> Option<u64> {
+    ) -> Option<(u64, bool)> {
         progress.at(Step::Files);
-        let total = match self.list(place, progress) {
+        let total = match self.list(place, limits.files, progress) {
             Ok(total) => total,
             Err(errno) => {
                 missed.add("files", errno);
                 return None;
             }
         };
-        if total == 0 {
-            return Some(0);
+        let is_cut = total > self.numbers.len() as u64;
+        if self.numbers.is_empty() {
+            return Some((total, !is_cut));
         }
         let folders = open_place(place, c"fd").and_then(|fd| Ok((fd, open_place(place, c"fdinfo")?)));
         let (links, infos) = match folders {
             Ok(folders) => folders,
             Err(errno) => {
                 missed.add("files", errno);
-                return Some(total);
+                return Some((total, !is_cut));
             }
         };
+        let mut bytes = 0;
         for index in 0..self.numbers.len() {
             let number = self.numbers[index];
             progress.beat();
             let mut file = self.spare.pop().unwrap_or_default();
             file.fd = Fd::Number(number);
             match self.read_one(links.as_fd(), infos.as_fd(), Name::of(number).as_c_str(), &mut file, missed) {
-                Ok(()) => files.push(file),
+                Ok(()) => {
+                    bytes += FILE_ROW_BYTES + file.path.0.len() + file.detail.0.len();
+                    if bytes > limits.bytes {
+                        self.spare.push(file);
+                        return Some((total, false));
+                    }
+                    files.push(file);
+                }
                 Err(errno) => {
                     self.spare.push(file);
                     // Closed since the folder was listed: normal. Refused: all of them will be.
@@ -119,13 +146,13 @@ impl FileReader {
                 }
             }
         }
-        Some(total)
+        Some((total, !is_cut))
     }
 
     /// Fills `numbers` with the lowest descriptors and returns how many there are.
-    fn list(&mut self, place: BorrowedFd<'_>, progress: &Progress) -> Result<u64, Errno> {
+    fn list(&mut self, place: BorrowedFd<'_>, max: usize, progress: &Progress) -> Result<u64, Errno> {
         let folder = open_folder(place, c"fd")?;
-        let (numbers, max) = (&mut self.numbers, self.files_max);
+        let numbers = &mut self.numbers;
         let (mut total, mut highest) = (0_u64, 0);
         numbers.clear();
         each_number(&folder, &mut self.folder, |number| {
@@ -277,8 +304,8 @@ mod tests {
                 std::fs::write(folder.path().join("fd").join(number.to_string()), "").unwrap();
             }
             let place = std::fs::File::open(folder.path()).unwrap();
-            let mut reader = FileReader::new(PseudoDevices::default(), max);
-            prop_assert_eq!(reader.list(place.as_fd(), &Progress::default()), Ok(numbers.len() as u64));
+            let mut reader = FileReader::new(PseudoDevices::default());
+            prop_assert_eq!(reader.list(place.as_fd(), max, &Progress::default()), Ok(numbers.len() as u64));
             let mut expected: Vec<u32> = numbers.into_iter().collect();
             expected.sort_unstable();
             expected.truncate(max);

@@ -15,29 +15,50 @@ mod cmdline;
 mod fdinfo;
 mod file;
 mod files;
+mod hash;
 mod io;
 mod link;
+mod maps;
 mod number;
 mod pass;
+mod remembered;
 mod row;
+mod schedstat;
 mod stat;
 mod status;
 mod step;
 mod users;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use edr_wire::limits::FILES_PER_PROCESS_MAX;
+use edr_wire::limits::{FILES_PER_PROCESS_MAX, RAW_BYTES_SOFT};
 use edr_wire::snapshot::{Reread, Rows};
 
+pub use self::hash::HashSettings;
 use super::Gaps;
+use crate::redact::Redactor;
 
 /// Limits and switches.
 #[derive(Debug, Clone)]
 pub struct ProcessSettings {
     /// Open files listed of one process, 1 to 16,384; the count of all is exact.
     pub files_per_process_max: usize,
+    /// Time between two readings.
+    pub interval: Duration,
+    /// No row is older than this, even of a process that never runs; every row is read at every tick when it is not
+    /// longer than `interval`.
+    pub reread_interval: Duration,
+    /// Whether the mapped files are read.
+    pub mapped: bool,
+    /// What is hashed of executables; `None` for nothing.
+    pub hash: Option<HashSettings>,
+    /// Replaces secrets in command lines; `None` leaves them as they are.
+    pub redactor: Option<Arc<Redactor>>,
+    /// Bytes of rows from which on a row lists no files, and the limits on one process's lists shrink in the next
+    /// tick. The rest of a snapshot's 24 MiB is for the other sources.
+    pub rows_bytes_soft: usize,
     /// How long a read may take before the thread that does it is given up.
     pub stuck_after: Duration,
     /// Names of users (passwd(5)).
@@ -50,6 +71,12 @@ impl Default for ProcessSettings {
     fn default() -> Self {
         Self {
             files_per_process_max: FILES_PER_PROCESS_MAX,
+            interval: Duration::from_secs(10),
+            reread_interval: Duration::from_secs(60),
+            mapped: true,
+            hash: Some(HashSettings::default()),
+            redactor: Redactor::with_random_key().map(Arc::new),
+            rows_bytes_soft: RAW_BYTES_SOFT - (6 << 20),
             stuck_after: Duration::from_secs(2),
             passwd: PathBuf::from("/etc/passwd"),
             group: PathBuf::from("/etc/group"),

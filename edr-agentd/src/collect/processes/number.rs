@@ -38,19 +38,27 @@ fn radix(digits: &[u8], radix: u32) -> Option<u64> {
     })
 }
 
-/// The decimal digits of a number and a NUL after them: the name of a process or of a descriptor below `/proc`.
+/// The decimal digits of a number, what follows, and a NUL: the name of a process, a thread or a descriptor.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Name {
-    digits: [u8; 11],
+    bytes: [u8; 24],
     start: usize,
+    end: usize,
 }
 
 impl Name {
-    pub(super) fn of(mut number: u32) -> Self {
-        let mut name = Self { digits: [0; 11], start: 10 };
+    pub(super) fn of(number: u32) -> Self {
+        Self::with(number, b"")
+    }
+
+    /// `suffix` has at most 13 bytes.
+    pub(super) fn with(mut number: u32, suffix: &[u8]) -> Self {
+        const DIGITS: usize = 10;
+        let mut name = Self { bytes: [0; 24], start: DIGITS, end: DIGITS + suffix.len() + 1 };
+        name.bytes[DIGITS..name.end - 1].copy_from_slice(suffix);
         loop {
             name.start -= 1;
-            name.digits[name.start] = b'0' + (number % 10) as u8;
+            name.bytes[name.start] = b'0' + (number % 10) as u8;
             number /= 10;
             if number == 0 {
                 return name;
@@ -59,7 +67,7 @@ impl Name {
     }
 
     pub(super) fn as_c_str(&self) -> &std::ffi::CStr {
-        std::ffi::CStr::from_bytes_with_nul(&self.digits[self.start..]).unwrap_or(c"")
+        std::ffi::CStr::from_bytes_with_nul(&self.bytes[self.start..self.end]).unwrap_or(c"")
     }
 }
 
@@ -89,6 +97,8 @@ mod tests {
             prop_assert_eq!(octal(format!("{number:o}").as_bytes()), Some(number));
             let digits = Name::of(name);
             prop_assert_eq!(digits.as_c_str().to_str().unwrap(), name.to_string());
+            let path = Name::with(name, b"/schedstat");
+            prop_assert_eq!(path.as_c_str().to_str().unwrap(), format!("{name}/schedstat"));
         }
     }
 }

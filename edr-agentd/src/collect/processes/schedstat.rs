@@ -1,0 +1,77 @@
+//! `/proc/PID/task/TID/schedstat` (`Documentation/scheduler/sched-stats.rst`): whether a thread ran.
+
+use super::number::decimal;
+use super::{Malformed, malformed};
+
+/// How long a thread ran and how often it was put on a processor.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Schedstat {
+    pub(super) run_ns: u64,
+    pub(super) timeslices: u64,
+}
+
+/// Parses `schedstat`: time on a processor, time waiting for one, and the number of time slices. A kernel that does
+/// not count says `0 0 0`.
+pub(super) fn parse_schedstat(schedstat: &[u8]) -> Result<Schedstat, Malformed> {
+    let mut fields = schedstat.trim_ascii_end().split(|&b| b == b' ').map(decimal);
+    match (fields.next().flatten(), fields.next().flatten(), fields.next().flatten()) {
+        (Some(run_ns), Some(_), Some(timeslices)) => Ok(Schedstat { run_ns, timeslices }),
+        _ => Err(malformed("schedstat", "three numbers")),
+    }
+}
+
+/// How much the threads of a process ran, as one number for each state: another thread, another time or another count
+/// gives another sum, in whatever order the threads come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Ran(u64);
+
+impl Ran {
+    pub(super) fn add(&mut self, tid: u32, thread: Schedstat) {
+        let mixed = mix(mix(mix(u64::from(tid)) ^ thread.run_ns) ^ thread.timeslices);
+        self.0 = self.0.wrapping_add(mixed);
+    }
+}
+
+/// The finalizer of splitmix64: each bit of the input moves half of the output.
+fn mix(number: u64) -> u64 {
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (number ^ (number >> 31)).wrapping_add(0x9e37_79b9_7f4a_7c15)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn three_numbers_and_nothing_else() {
+        assert_eq!(parse_schedstat(b"123 4 56\n"), Ok(Schedstat { run_ns: 123, timeslices: 56 }));
+        for text in [b"".as_slice(), b"1 2", b"1 2 x", b"-1 2 3"] {
+            assert!(parse_schedstat(text).is_err(), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_change_of_a_thread_or_of_the_threads_is_seen(
+            threads in proptest::collection::btree_map(1_u32.., (any::<u64>(), any::<u64>()), 1..20),
+            which: prop::sample::Index,
+            ran in 1_u64..,
+        ) {
+            let sum = |threads: &mut dyn Iterator<Item = (u32, (u64, u64))>| {
+                let mut ran = Ran::default();
+                threads.for_each(|(tid, (run_ns, timeslices))| ran.add(tid, Schedstat { run_ns, timeslices }));
+                ran
+            };
+            let before = sum(&mut threads.clone().into_iter());
+            prop_assert_eq!(before, sum(&mut threads.clone().into_iter().rev()));
+            let tid = *which.get(&threads.keys().copied().collect::<Vec<_>>());
+            let mut other = threads.clone();
+            other.insert(tid, (threads[&tid].0.wrapping_add(ran), threads[&tid].1));
+            prop_assert_ne!(before, sum(&mut other.clone().into_iter()));
+            other.remove(&tid);
+            prop_assert_ne!(before, sum(&mut other.into_iter()));
+        }
+    }
+}
