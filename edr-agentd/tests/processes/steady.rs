@@ -199,7 +199,7 @@ fn every_process_is_read_within_the_reread_interval() {
         let seen = tick(&mut reader);
         unread.retain(|&pid| seen.find(pid).is_some() && !was_read(&seen, pid));
     }
-    assert_eq!(unread, []);
+    assert_eq!(unread, Vec::<u32>::new());
 }
 
 #[test]
