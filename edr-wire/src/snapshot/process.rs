@@ -159,7 +159,7 @@ pub struct Exe {
     /// SHA-256 of the content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Bytes>,
-    /// Why there is no `sha256`: `off`, `too_large`, `budget`, `denied`, `io`.
+    /// Why there is no `sha256`: `off`, `too_large`, `budget`, `denied`, `stuck`, `io`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_hashed: Option<String>,
 }

@@ -1,0 +1,157 @@
+//! Options that carry a secret for some programs, and something else for others: `-p` is a password for `mysql` and a
+//! port for `ssh`.
+
+/// How an option carries a secret: in this word from `start` on, or in the next one; with `after`, only what follows
+/// the user's name and that separator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SecretOption {
+    Here {
+        start: usize,
+        after: Option<u8>,
+    },
+    Next {
+        after: Option<u8>,
+    },
+    /// It looks like one and asks for the secret, or takes it from elsewhere.
+    NotSecret,
+}
+
+/// A program as far as its options are known here.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Program(Option<&'static Known>);
+
+#[derive(Debug)]
+struct Known {
+    /// Names; one that ends with `*` is the beginning of one.
+    names: &'static [&'static str],
+    options: &'static [(&'static str, Carries)],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Carries {
+    /// `-pVALUE`, `-p VALUE`; of a long option `--name=VALUE`, `--name VALUE`.
+    Value,
+    /// `-pVALUE` only: alone it asks.
+    Joined,
+    /// `-pass VALUE` only: more letters are another option.
+    Next,
+    /// As `Value`, with the user's name and this separator before the secret.
+    User(u8),
+}
+
+use Carries::{Joined, Next, User, Value};
+
+const KNOWN: &[Known] = &[
+    Known { names: &["mysql*", "mariadb*"], options: &[("-p", Joined), ("--password", Joined)] },
+    Known { names: &["sshpass"], options: &[("-p", Value)] },
+    Known {
+        names: &["curl"],
+        options: &[
+            ("-u", User(b':')),
+            ("--user", User(b':')),
+            ("-U", User(b':')),
+            ("--proxy-user", User(b':')),
+            ("--oauth2-bearer", Value),
+            ("--pass", Value),
+            ("--proxy-pass", Value),
+            ("-b", Value),
+        ],
+    },
+    Known {
+        names: &["redis-*", "valkey-*"],
+        options: &[("-a", Next), ("--requirepass", Next), ("--masterauth", Next)],
+    },
+    Known { names: &["mongo*"], options: &[("-p", Value)] },
+    Known { names: &["ldap*"], options: &[("-w", Value)] },
+    Known {
+        names: &["smbclient", "rpcclient", "net", "smbget"],
+        options: &[("-U", User(b'%')), ("--user", User(b'%'))],
+    },
+    Known { names: &["7z", "7za", "7zr", "7zz"], options: &[("-p", Joined)] },
+    Known { names: &["rar", "unrar"], options: &[("-hp", Joined), ("-p", Joined)] },
+    Known { names: &["zip", "unzip"], options: &[("-P", Value)] },
+    Known {
+        names: &["openssl"],
+        options: &[("-k", Next), ("-K", Next), ("-pass", Next), ("-passin", Next), ("-passout", Next), ("-hmac", Next)],
+    },
+    Known {
+        names: &["docker", "podman", "nerdctl", "helm", "skopeo", "buildah", "crane", "oras"],
+        options: &[("-p", Next), ("--creds", User(b':')), ("--src-creds", User(b':')), ("--dest-creds", User(b':'))],
+    },
+    Known { names: &["sqlcmd", "bcp", "osql", "tsql"], options: &[("-P", Value)] },
+    Known { names: &["ipmitool"], options: &[("-P", Value)] },
+    Known { names: &["rdesktop", "xfreerdp*", "wlfreerdp"], options: &[("/p:", Joined), ("-p", Value)] },
+    Known { names: &["snmp*"], options: &[("-c", Value), ("-A", Value), ("-X", Value)] },
+    Known { names: &["lftp"], options: &[("-u", User(b',')), ("--user", User(b','))] },
+    Known { names: &["ncftp*"], options: &[("-p", Value)] },
+    Known { names: &["http", "https", "xh"], options: &[("-a", User(b':')), ("--auth", User(b':'))] },
+    Known { names: &["kubectl", "oc"], options: &[("--from-literal", User(b'='))] },
+    Known { names: &["useradd", "usermod"], options: &[("-p", Value)] },
+    Known { names: &["htpasswd"], options: &[] },
+    // Known for what their options are not.
+    Known {
+        names: &[
+            "ssh", "scp", "sftp", "rsync", "nmap", "nc", "ncat", "telnet", "ping", "psql", "mkdir", "cp", "tar", "ps",
+            "python*", "perl", "ruby", "node", "java", "php*", "sh", "bash", "dash", "zsh", "ksh",
+        ],
+        options: &[],
+    },
+];
+
+impl Program {
+    /// By the last part of its path; `None` for every word that is no program known here.
+    pub(super) fn named(path: &[u8]) -> Option<Self> {
+        let name = path.rsplit(|&b| b == b'/').next().unwrap_or_default();
+        let is_it = |known: &str| match known.strip_suffix('*') {
+            Some(beginning) => name.starts_with(beginning.as_bytes()) && is_plain(name),
+            None => name == known.as_bytes(),
+        };
+        KNOWN.iter().find(|known| known.names.iter().any(|known| is_it(known))).map(|known| Self(Some(known)))
+    }
+
+    /// What this word carries as an option of the program.
+    pub(super) fn option(self, word: &[u8]) -> Option<SecretOption> {
+        self.0?
+            .options
+            .iter()
+            .find_map(|&(option, carries)| {
+                let rest = word.strip_prefix(option.as_bytes())?;
+                let after = match carries {
+                    User(separator) => Some(separator),
+                    _ => None,
+                };
+                match (rest, carries) {
+                    (b"", Joined) => Some(SecretOption::NotSecret),
+                    (b"", _) => Some(SecretOption::Next { after }),
+                    ([b'=', ..], _) if option.starts_with("--") => {
+                        Some(SecretOption::Here { start: option.len() + 1, after })
+                    }
+                    (_, Next) => None,
+                    (_, _) if option.starts_with("--") => None,
+                    (_, _) => Some(SecretOption::Here { start: option.len(), after }),
+                }
+            })
+            .or_else(|| self.cluster(word))
+    }
+
+    /// `curl -sSu user:secret`: the last letter of several in one word.
+    fn cluster(self, word: &[u8]) -> Option<SecretOption> {
+        let is_cluster = self.is("curl") && word.len() <= 8 && word.starts_with(b"-") && !word.starts_with(b"--");
+        let letters = word.get(1..).filter(|letters| is_cluster && letters.iter().all(u8::is_ascii_alphabetic))?;
+        matches!(letters.last(), Some(b'u' | b'U')).then_some(SecretOption::Next { after: Some(b':') })
+    }
+
+    /// Whether the word at `index` is a secret by being the last: `htpasswd -b FILE USER PASSWORD`.
+    pub(super) fn last_is_secret(self, words: &[&[u8]], index: usize) -> bool {
+        let has_b = |word: &&[u8]| word.starts_with(b"-") && !word.starts_with(b"--") && word.contains(&b'b');
+        self.is("htpasswd") && index + 1 == words.len() && words.iter().any(has_b)
+    }
+
+    fn is(self, name: &str) -> bool {
+        self.0.is_some_and(|known| known.names.contains(&name))
+    }
+}
+
+fn is_plain(name: &[u8]) -> bool {
+    name.iter().all(|&b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'+'))
+}
