@@ -2,7 +2,8 @@
 //! family: in the agent's own network namespace (netlink) and in another one (`/proc/PID/net`).
 //!
 //! Differences between the two tools, which the comparison allows for:
-//! - ss 6.1 lists neither UDP-Lite nor ping sockets; both are checked on their own.
+//! - ss 6.1 lists neither UDP-Lite nor ping sockets, nor TCP sockets that are bound and nothing more; these are checked
+//!   on their own.
 //! - ss gives no inode for netlink sockets, and none for raw ones where the kernel has no `raw_diag`. It prints a
 //!   netlink socket that listens to groups twice, as the kernel dumps it; the agent lists it once.
 //! - ss shows the netlink socket of its own question, the agent that of the agent's.
@@ -22,7 +23,7 @@ use std::process::{Child, Command, Stdio};
 
 use edr_agentd::collect::Gaps;
 use edr_agentd::collect::sockets::SocketReader;
-use edr_wire::snapshot::{Family, Gap, Rows, SnapshotParts, SnapshotView, Socket, encode_row};
+use edr_wire::snapshot::{Family, Gap, GapReason, Rows, SnapshotParts, SnapshotView, Socket, encode_row};
 use nix::libc;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{
@@ -43,14 +44,9 @@ fn agrees_with_ss_in_its_own_namespace() {
 
 #[test]
 fn agrees_with_ss_about_another_namespace() {
-    let Some(mut child) = in_new_namespace("inside_holds_sockets") else { return };
+    let Some(child) = in_new_namespace("inside_holds_sockets") else { return };
+    let child = until_ready(child);
     let pid = child.id();
-    let mut output = BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    while line != "ready\n" {
-        line.clear();
-        assert_ne!(output.read_line(&mut line).unwrap(), 0, "the holder of the sockets ended");
-    }
     let netns = netns_of(&pid.to_string());
     let mut reader = SocketReader::open(Path::new("/proc")).unwrap();
     let (rows, gaps) = read(&mut reader);
@@ -68,10 +64,73 @@ fn agrees_with_ss_about_another_namespace() {
     assert!(rows.iter().any(|row| row.uid == Some(OTHER_USER)));
     assert!(rows.iter().any(|row| row.family == Family::Netlink && row.groups == [1, 7]));
 
-    child.stdin.take().unwrap().write_all(b"end\n").unwrap();
-    assert!(child.wait().unwrap().success());
+    finish(child);
     let (rows, _) = read(&mut reader);
     assert!(rows.iter().all(|row| row.netns != netns), "rows of a namespace that is gone");
+}
+
+#[test]
+fn a_unix_name_that_pretends_to_be_rows_is_a_gap() {
+    let Some(child) = in_new_namespace("inside_forges_rows") else { return };
+    let child = until_ready(child);
+    let netns = netns_of(&child.id().to_string());
+    let (rows, gaps) = read(&mut SocketReader::open(Path::new("/proc")).unwrap());
+    let forged = rows.iter().filter(|row| row.netns == netns && row.path.as_ref() == b"/run/docker.sock");
+    let gap = gaps.iter().find(|gap| gap.field.as_ref() == b"netns/unix").unwrap();
+    // Nothing tells which of two rows the name holds, but that one is forged is said.
+    assert_eq!((forged.count(), gap.reason), (1, GapReason::Malformed));
+    assert_eq!(gap.detail, format!("netns {netns}: 2 rows for 1 sockets: some name pretends to be rows"));
+    finish(child);
+}
+
+#[test]
+fn inside_forges_rows() {
+    if std::env::var_os(INSIDE).is_none() {
+        return;
+    }
+    let name = b"a\n0000000014cbf45e: 00000003 00000000 00010000 0001 01  1605 /run/docker.sock";
+    let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None);
+    bind(&socket, &SocketAddrUnix::new_abstract_name(name).unwrap()).unwrap();
+    // The agent's own namespace is asked by netlink, where a name is a name.
+    let (rows, gaps) = read(&mut SocketReader::open(Path::new("/proc")).unwrap());
+    let own = rows.iter().filter(|row| row.inode == inode(&socket)).map(|row| row.path.as_ref()).collect::<Vec<_>>();
+    assert_eq!(own, [[b"\0", name.as_slice()].concat().as_slice()]);
+    assert!(rows.iter().all(|row| row.path.as_ref() != b"/run/docker.sock" || row.netns != netns_of("self")));
+    assert!(gaps.iter().all(|gap| gap.field.as_ref() != b"unix"));
+    println!("\nready");
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+}
+
+#[test]
+fn a_named_namespace_without_a_process_is_a_gap() {
+    let Some(child) = in_new_namespace("inside_names_a_namespace") else { return };
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+#[test]
+fn inside_names_a_namespace() {
+    if std::env::var_os(INSIDE).is_none() {
+        return;
+    }
+    // A `/run` of its own: the machine's keeps no trace.
+    run("mount", &["-t", "tmpfs", "none", "/run"]);
+    run("ip", &["netns", "add", "kept"]);
+    let netns = inode(std::fs::File::open("/run/netns/kept").unwrap());
+    let mut reader = SocketReader::open(Path::new("/proc")).unwrap();
+    let field = format!("netns {netns}");
+    let reason =
+        |gaps: Vec<Gap>| gaps.into_iter().find(|gap| gap.field.as_ref() == field.as_bytes()).map(|gap| gap.reason);
+    assert_eq!(reason(read(&mut reader).1), Some(GapReason::Unsupported));
+    let mut inhabitant =
+        Command::new("ip").args(["netns", "exec", "kept", "cat"]).stdin(Stdio::piped()).spawn().unwrap();
+    while netns_of(&inhabitant.id().to_string()) != netns {
+        std::thread::yield_now();
+    }
+    assert_eq!(reason(read(&mut reader).1), None, "now there is a process to read it through");
+    drop(inhabitant.stdin.take());
+    assert!(inhabitant.wait().unwrap().success());
 }
 
 #[test]
@@ -116,7 +175,7 @@ fn inside_holds_sockets() {
 
 /// Starts one of the tests above in a network namespace of its own; `None`, with the reason said, where that cannot be.
 fn in_new_namespace(test: &str) -> Option<Child> {
-    for needed in [&["ss", "-V"][..], &["unshare", "-n", "ip", "link", "set", "lo", "up"]] {
+    for needed in [&["ss", "-V"][..], &["unshare", "--net", "--mount", "ip", "link", "set", "lo", "up"]] {
         let problem = match Command::new(needed[0]).args(&needed[1..]).output() {
             Ok(output) if output.status.success() => continue,
             Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
@@ -126,7 +185,7 @@ fn in_new_namespace(test: &str) -> Option<Child> {
         return None;
     }
     let child = Command::new("unshare")
-        .arg("-n")
+        .args(["--net", "--mount"])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(INSIDE, "1")
@@ -134,6 +193,24 @@ fn in_new_namespace(test: &str) -> Option<Child> {
         .stdout(Stdio::piped())
         .spawn();
     Some(child.unwrap())
+}
+
+/// Waits for the line by which a child says that its sockets are there.
+fn until_ready(mut child: Child) -> Child {
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    while line != "ready\n" {
+        line.clear();
+        assert_ne!(output.read_line(&mut line).unwrap(), 0, "the holder of the sockets ended");
+    }
+    child.stdout = Some(output.into_inner());
+    child
+}
+
+fn finish(mut child: Child) {
+    child.stdin.take().unwrap().write_all(b"end\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
 fn run(program: &str, arguments: &[&str]) -> String {
@@ -197,6 +274,7 @@ fn line_of_row(row: &Socket, view: View) -> Option<String> {
     let v6only = if view == View::Netlink { row.v6only } else { false };
     match row.family {
         Family::Inet | Family::Inet6 if matches!(row.protocol.as_str(), "udplite" | "icmp") => None,
+        Family::Inet | Family::Inet6 if row.protocol == "tcp" && state == "unconnected" => None,
         Family::Inet | Family::Inet6 => {
             let raw_without_diag = row.protocol == "raw";
             let inode = if raw_without_diag { 0 } else { *inode };
@@ -331,6 +409,7 @@ struct Zoo {
     other_user: u64,
     unix_pair: (u64, u64),
     dead: SocketAddrV4,
+    only_bound: u64,
 }
 
 impl Zoo {
@@ -373,6 +452,10 @@ impl Zoo {
         bind(&multipath, &loopback).unwrap();
         listen(&multipath, 2).unwrap();
         hold(multipath);
+
+        let bound = socket(AddressFamily::INET, SocketType::STREAM, None);
+        bind(&bound, &loopback).unwrap();
+        let only_bound = hold(bound);
 
         // UDP: unconnected with bytes waiting, connected, IPv6; UDP-Lite.
         let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
@@ -429,7 +512,7 @@ impl Zoo {
         hold(listening);
         hold(waiting);
         hold(socket(AddressFamily::UNIX, SocketType::STREAM, None));
-        Self { held, promiscuous, groups, udplite, ping, bound_to_lo, other_user, unix_pair, dead }
+        Self { held, promiscuous, groups, udplite, ping, bound_to_lo, other_user, unix_pair, dead, only_bound }
     }
 
     /// What ss does not show, and that every socket made is listed by its inode.
@@ -450,7 +533,8 @@ impl Zoo {
         assert_eq!(rows.iter().filter(|row| row.path.as_ref() == b"\0edr.a\0b").count(), 1);
         for socket in &self.held {
             let inode = inode(socket);
-            assert!(rows.iter().any(|row| row.inode == inode), "socket {inode} is not listed");
+            let is_listed = rows.iter().any(|row| row.inode == inode);
+            assert!(is_listed || inode == self.only_bound && !lists_bound_sockets(), "socket {inode} is not listed");
         }
         assert!(rows.is_sorted_by_key(|row| row.inode));
     }
@@ -483,6 +567,13 @@ fn v6_listener(address: Ipv6Addr, v6only: bool) -> TcpListener {
     bind(&socket, &SocketAddrV6::new(address, 0, 0, 0)).unwrap();
     listen(&socket, 3).unwrap();
     socket.into()
+}
+
+/// Since Linux 6.8 `sock_diag` lists TCP sockets that are bound and nothing more.
+fn lists_bound_sockets() -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(6), Some(8))
 }
 
 fn socket(family: AddressFamily, kind: SocketType, protocol: Option<Protocol>) -> OwnedFd {

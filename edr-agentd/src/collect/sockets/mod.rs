@@ -7,6 +7,7 @@
 //! What the kernel itself lists nowhere, and so neither this nor ss(8) can see: TCP and UDP sockets that were made but
 //! neither bound nor connected (before Linux 6.8 also TCP sockets that are only bound).
 
+mod counts;
 mod found;
 mod inet_diag;
 mod message;
@@ -28,6 +29,7 @@ use rustix::io::Errno;
 
 use super::{Gaps, proc_files};
 use crate::errno::reason;
+use counts::Counts;
 use found::{Found, SOCK_DIAG};
 use message::Malformed;
 use namespaces::Namespaces;
@@ -130,10 +132,10 @@ impl SocketReader {
         if own.diag.is_none() {
             own.diag = Diag::open().map_err(|error| gap(gaps, "sock_diag", reason(&error), &error.to_string())).ok();
         }
-        let counts = match proc_files::read(&self.proc_root, &format!("{OWN_NET}/protocols"), &mut self.text) {
-            Ok(_) => Some(Counts::parse(&self.text)),
-            Err(_) => None,
-        };
+        let counts = Counts::read(
+            |file, text| proc_files::read(&self.proc_root, &format!("{OWN_NET}/{file}"), text).map(|_| ()),
+            &mut self.text,
+        );
         if let Some(counts) = &counts {
             counts.report_unlisted(gaps);
         }
@@ -291,39 +293,6 @@ fn is_unsupported(error: &io::Error) -> bool {
 
 fn gap(gaps: &mut Gaps, field: &str, reason: GapReason, detail: &str) {
     gaps.add(SOURCE, None, field.as_bytes(), reason, detail);
-}
-
-/// `/proc/PID/net/protocols`: which protocols the kernel has, and how many sockets of each a namespace.
-#[derive(Debug)]
-struct Counts(Vec<(Vec<u8>, u64)>);
-
-impl Counts {
-    fn parse(text: &[u8]) -> Self {
-        Self(proc_net::in_use(text).map(|(name, count)| (name.to_vec(), count)).collect())
-    }
-
-    /// Sockets in use of a table; `None` when the kernel has none of its protocols.
-    fn of(&self, table: &Table) -> Option<u64> {
-        let mut counts =
-            self.0.iter().filter(|(name, _)| table.registered_as.iter().any(|known| known.as_bytes() == name));
-        let (_, first) = counts.next()?;
-        Some(counts.fold(*first, |sum, (_, count)| sum.saturating_add(*count)))
-    }
-
-    /// No need to ask: the kernel has no such protocol, or counts none of its sockets.
-    fn shows_empty(&self, table: &Table) -> bool {
-        self.of(table).is_none_or(|count| count == 0 && table.counted)
-    }
-
-    /// Families that the kernel has and that no table here lists: vsock(7), `AF_XDP`, `AF_ALG`, …
-    fn report_unlisted(&self, gaps: &mut Gaps) {
-        for (name, count) in &self.0 {
-            if !TABLES.iter().any(|table| table.registered_as.iter().any(|known| known.as_bytes() == name)) {
-                let detail = format!("the kernel counts {count} sockets in use");
-                gaps.add(SOURCE, None, name, GapReason::Unsupported, &detail);
-            }
-        }
-    }
 }
 
 #[cfg(test)]

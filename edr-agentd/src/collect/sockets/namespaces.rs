@@ -8,19 +8,27 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use edr_wire::snapshot::GapReason;
-
 use rustix::io::Errno;
 
+use super::counts::Counts;
 use super::found::Found;
-use super::proc_net;
 use super::tables::{File, TABLES};
-use super::{Counts, FoundRows, SOURCE, gap, take_file};
+use super::{FoundRows, SOURCE, gap, take_file};
 use crate::collect::{Gaps, proc_files};
 use crate::errno::reason;
 
-/// Files read a tick. Each costs about a millisecond on a host with a large TCP table, since the kernel walks the
-/// table of all namespaces for each of them; most namespaces need three.
-const FILES_PER_TICK_MAX: usize = 120;
+/// What one tick may spend here, in microseconds of CPU time as estimated by [`Price`]: 1 % of a core at one tick in
+/// 10 s. An estimate instead of a clock, so that the same host does the same in every tick.
+const BUDGET_US: u64 = 100_000;
+/// Opening, reading and closing one small file (measured: 15 to 40).
+const FILE_US: u64 = 40;
+/// For `tcp` and `tcp6` the kernel walks the hash table of all namespaces, so the file of an idle container costs as
+/// much as the host's own (measured: 3.4 ms for 262,144 buckets, 13 ns each).
+const BUCKET_NS: u64 = 13;
+/// Buckets of a host with 16 GiB, where the kernel does not tell (before Linux 6.1).
+const BUCKETS_USUAL: u64 = 131_072;
+/// What a kernel that tells calls it; negative in a namespace that shares the host's table.
+const BUCKETS_FILE: &str = "sys/net/ipv4/tcp_ehash_entries";
 /// Namespaces whose rows are remembered; beyond it they are listed only when it is their turn.
 const REMEMBERED_MAX: usize = 1_024;
 /// Rows remembered of one namespace.
@@ -38,6 +46,28 @@ pub(super) struct Namespaces {
     known: BTreeMap<u64, Known>,
     /// The first whose turn it is.
     next: u64,
+    price: Price,
+}
+
+/// What files cost to read.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Price {
+    /// `tcp` or `tcp6`, beyond the price of any file.
+    walk_us: u64,
+}
+
+impl Price {
+    fn read(proc_root: &OwnedFd, text: &mut Vec<u8>) -> Self {
+        let told = proc_files::read(proc_root, BUCKETS_FILE, text).ok().and_then(|_| {
+            let number: i64 = std::str::from_utf8(text).ok()?.trim().parse().ok()?;
+            Some(number.unsigned_abs())
+        });
+        Self { walk_us: told.unwrap_or(BUCKETS_USUAL).saturating_mul(BUCKET_NS) / 1_000 }
+    }
+
+    fn of(self, file: &str) -> u64 {
+        if file.starts_with("tcp") { FILE_US.saturating_add(self.walk_us) } else { FILE_US }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -70,8 +100,11 @@ impl Namespaces {
             others.remove(&own);
         } else if others.is_empty() {
             // A copied tree without processes may still have the files.
-            read_one(proc_root, "net/", 0, text, found, gaps);
+            read_one(proc_root, "net/", 0, self.price, text, found, gaps);
             return;
+        }
+        if self.price.walk_us == 0 {
+            self.price = Price::read(proc_root, text);
         }
         if own.is_some() {
             report_empty(&others, own, gaps);
@@ -81,17 +114,17 @@ impl Namespaces {
         let mut turn: Vec<u64> = others.keys().copied().collect();
         let first = turn.partition_point(|netns| *netns < self.next);
         turn.rotate_left(first);
-        let mut files_left = FILES_PER_TICK_MAX;
+        let mut budget_us = BUDGET_US;
         let mut unread = turn.len();
         for (at, netns) in turn.iter().enumerate() {
-            if files_left == 0 {
+            if budget_us == 0 {
                 self.next = *netns;
                 unread = at;
                 break;
             }
             let mut read = FoundRows::default();
-            let files = read_any(proc_root, &others[netns], *netns, text, &mut read, gaps);
-            files_left = files_left.saturating_sub(files);
+            let spent_us = read_any(proc_root, &others[netns], *netns, self.price, text, &mut read, gaps);
+            budget_us = budget_us.saturating_sub(spent_us);
             found.beyond += read.beyond;
             read.rows.iter().for_each(|row| found.push(row.clone()));
             if read.rows.len() <= REMEMBERED_ROWS_MAX
@@ -172,62 +205,58 @@ impl Members {
     }
 }
 
-/// Reads a namespace through the first of its processes that stays in it while it is read; says how many files that
-/// took.
+/// Reads a namespace through the first of its processes that stays in it while it is read; says what that cost.
 pub(super) fn read_any(
     proc_root: &OwnedFd,
     pids: &[u32],
     netns: u64,
+    price: Price,
     text: &mut Vec<u8>,
     found: &mut FoundRows,
     gaps: &mut Gaps,
-) -> usize {
-    let mut files = 0;
+) -> u64 {
+    let mut spent_us = 0;
     for pid in pids {
         // The handle keeps its process: a new one with the same pid is not read through it.
         let Ok(process) = proc_files::open_dir(proc_root, pid.to_string()) else { continue };
         let mut attempt_gaps = Gaps::default();
-        files += read_one(&process, "net/", netns, text, found, &mut attempt_gaps);
+        spent_us += read_one(&process, "net/", netns, price, text, found, &mut attempt_gaps);
         // `net` is the namespace at the moment of each open, so a process that moved may have shown two.
         match proc_files::namespace(&process, "ns/net") {
             Ok(now) if now == netns => {
                 gaps.append(&mut attempt_gaps);
-                return files;
+                return spent_us;
             }
             _ => *found = FoundRows::default(),
         }
     }
     gap(gaps, &format!("netns {netns}"), GapReason::Gone, "its processes went away while it was read");
-    files
+    spent_us
 }
 
-/// Reads the files in `dir`/`prefix`; says how many.
+/// Reads the files in `dir`/`prefix`; says what they cost, in microseconds.
 fn read_one(
     dir: &OwnedFd,
     prefix: &str,
     netns: u64,
+    price: Price,
     text: &mut Vec<u8>,
     found: &mut FoundRows,
     gaps: &mut Gaps,
-) -> usize {
-    let (mut files, mut files_missed) = (0, 0);
+) -> u64 {
+    let (mut spent_us, mut is_readable) = (0, false);
     let mut read = |name: &str, text: &mut Vec<u8>| -> io::Result<bool> {
         let cut = proc_files::read(dir, &format!("{prefix}{name}"), text);
-        files += 1;
-        files_missed += usize::from(cut.is_err());
+        spent_us += price.of(name);
+        is_readable |= cut.is_ok();
         cut
     };
-    let counts = read("protocols", text).ok().map(|_| Counts::parse(text));
-    let time_wait = read("sockstat", text).ok().and_then(|_| proc_net::time_wait(text));
+    let counts = Counts::read(|name, text| read(name, text).map(|_| ()), text);
     for table in &TABLES {
         // The same for every namespace: alike gaps become one.
         let field = format!("netns/{}", table.name);
         if let Some(counts) = &counts {
-            let counted = counts.of(table);
-            // TCP has sockets beyond its count only when there are time-wait ones, or when nobody counted those. The
-            // kernel's own ends of netlink, also not counted, are the same in every namespace: read in the agent's own.
-            let may_have_more = table.name.starts_with("tcp") && time_wait != Some(0);
-            if counted.is_none_or(|count| count == 0 && !may_have_more) {
+            if counts.shows_empty_file(table) {
                 continue;
             }
             if table.file.is_none() {
@@ -242,7 +271,8 @@ fn read_one(
                 // A unix name may hold line breaks and what looks like rows behind them; the kernel's count knows.
                 let counted = counts.as_ref().and_then(|counts| counts.of(table));
                 if matches!(file, File::Unix) && counted.is_some_and(|counted| taken > counted) {
-                    let now = read("protocols", text).ok().and_then(|_| Counts::parse(text).of(table));
+                    let now =
+                        Counts::read(|name, text| read(name, text).map(|_| ()), text).and_then(|now| now.of(table));
                     if let Some(now) = now.filter(|now| taken > *now) {
                         let detail =
                             format!("netns {netns}: {taken} rows for {now} sockets: some name pretends to be rows");
@@ -254,8 +284,8 @@ fn read_one(
             Err(error) => gap(gaps, &field, reason(&error), &error.to_string()),
         }
     }
-    if files == files_missed {
+    if !is_readable {
         gap(gaps, &format!("netns {netns}"), GapReason::Gone, "it has no files to read");
     }
-    files
+    spent_us
 }

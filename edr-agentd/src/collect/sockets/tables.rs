@@ -20,10 +20,21 @@ pub(super) struct Table {
     pub(super) asked: Asked,
     /// What `/proc/PID/net` holds.
     pub(super) file: Option<File>,
-    /// The kernel's count in `protocols` covers it whole, so that a count of 0 means an empty table. Not so for TCP,
-    /// whose time-wait sockets are counted elsewhere, for MPTCP, whose connections are not counted, and for netlink,
-    /// where the kernel's own ends are not.
-    pub(super) counted: bool,
+    /// What the kernel's count in `protocols` says about it.
+    pub(super) counted: Counted,
+}
+
+/// Which sockets of a table the kernel's count leaves out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counted {
+    /// None: a count of 0 means an empty table.
+    Whole,
+    /// Those in time-wait, which `sockstat` counts, and bound ones, which nobody counts and only sock_diag lists.
+    TcpInUse,
+    /// The kernel's own ends, which are the same in every namespace.
+    ButKernels,
+    /// Not known.
+    Unsure,
 }
 
 /// A request to `sock_diag`.
@@ -53,7 +64,7 @@ const fn inet(
     family: Family,
     number: u16,
     file: Option<&'static str>,
-    counted: bool,
+    counted: Counted,
 ) -> Table {
     let file = match file {
         Some(protocol) => Some(File::Inet(family, protocol)),
@@ -63,27 +74,34 @@ const fn inet(
 }
 
 const fn ping(name: &'static str, registered_as: &'static [&'static str], family: Family) -> Table {
-    Table { name, registered_as, asked: Asked::Nothing, file: Some(File::Inet(family, "icmp")), counted: true }
+    Table {
+        name,
+        registered_as,
+        asked: Asked::Nothing,
+        file: Some(File::Inet(family, "icmp")),
+        counted: Counted::Whole,
+    }
 }
 
+use Counted::{ButKernels, TcpInUse, Unsure, Whole};
 use Family::{Inet, Inet6};
 
 /// All of them, in the order in which they are read.
 pub(super) const TABLES: [Table; 19] = [
-    inet("tcp", &["TCP"], Inet, inet_diag::TCP, Some("tcp"), false),
-    inet("tcp6", &["TCPv6"], Inet6, inet_diag::TCP, Some("tcp"), false),
-    inet("mptcp", &["MPTCP"], Inet, inet_diag::MPTCP, None, false),
-    inet("mptcp6", &["MPTCPv6"], Inet6, inet_diag::MPTCP, None, false),
-    inet("udp", &["UDP"], Inet, inet_diag::UDP, Some("udp"), true),
-    inet("udp6", &["UDPv6"], Inet6, inet_diag::UDP, Some("udp"), true),
-    inet("udplite", &["UDP-Lite"], Inet, inet_diag::UDPLITE, Some("udplite"), true),
-    inet("udplite6", &["UDPLITEv6"], Inet6, inet_diag::UDPLITE, Some("udplite"), true),
-    inet("raw", &["RAW"], Inet, inet_diag::RAW, Some("raw"), true),
-    inet("raw6", &["RAWv6"], Inet6, inet_diag::RAW, Some("raw"), true),
-    inet("sctp", &["SCTP"], Inet, inet_diag::SCTP, None, false),
-    inet("sctp6", &["SCTPv6"], Inet6, inet_diag::SCTP, None, false),
-    inet("dccp", &["DCCP"], Inet, inet_diag::DCCP, None, false),
-    inet("dccp6", &["DCCPv6"], Inet6, inet_diag::DCCP, None, false),
+    inet("tcp", &["TCP"], Inet, inet_diag::TCP, Some("tcp"), TcpInUse),
+    inet("tcp6", &["TCPv6"], Inet6, inet_diag::TCP, Some("tcp"), TcpInUse),
+    inet("mptcp", &["MPTCP"], Inet, inet_diag::MPTCP, None, Whole),
+    inet("mptcp6", &["MPTCPv6"], Inet6, inet_diag::MPTCP, None, Whole),
+    inet("udp", &["UDP"], Inet, inet_diag::UDP, Some("udp"), Whole),
+    inet("udp6", &["UDPv6"], Inet6, inet_diag::UDP, Some("udp"), Whole),
+    inet("udplite", &["UDP-Lite"], Inet, inet_diag::UDPLITE, Some("udplite"), Whole),
+    inet("udplite6", &["UDPLITEv6"], Inet6, inet_diag::UDPLITE, Some("udplite"), Whole),
+    inet("raw", &["RAW"], Inet, inet_diag::RAW, Some("raw"), Whole),
+    inet("raw6", &["RAWv6"], Inet6, inet_diag::RAW, Some("raw"), Whole),
+    inet("sctp", &["SCTP"], Inet, inet_diag::SCTP, None, Unsure),
+    inet("sctp6", &["SCTPv6"], Inet6, inet_diag::SCTP, None, Unsure),
+    inet("dccp", &["DCCP"], Inet, inet_diag::DCCP, None, Unsure),
+    inet("dccp6", &["DCCPv6"], Inet6, inet_diag::DCCP, None, Unsure),
     ping("icmp", &["PING"], Inet),
     ping("icmp6", &["PINGv6"], Inet6),
     Table {
@@ -91,19 +109,30 @@ pub(super) const TABLES: [Table; 19] = [
         registered_as: &["UNIX", "UNIX-STREAM"],
         asked: Asked::Unix,
         file: Some(File::Unix),
-        counted: true,
+        counted: Whole,
     },
-    Table { name: "packet", registered_as: &["PACKET"], asked: Asked::Packet, file: Some(File::Packet), counted: true },
+    Table {
+        name: "packet",
+        registered_as: &["PACKET"],
+        asked: Asked::Packet,
+        file: Some(File::Packet),
+        counted: Whole,
+    },
     Table {
         name: "netlink",
         registered_as: &["NETLINK"],
         asked: Asked::Netlink,
         file: Some(File::Netlink),
-        counted: false,
+        counted: ButKernels,
     },
 ];
 
 impl Table {
+    /// True when `protocol` of `/proc/PID/net/protocols` is one of this table's.
+    pub(super) fn is_registered_as(&self, protocol: &[u8]) -> bool {
+        self.registered_as.iter().any(|known| known.as_bytes() == protocol)
+    }
+
     /// True for a file that tells less than `sock_diag` does: no peer, no uid, no groups beyond 32.
     pub(super) fn file_tells_less(&self) -> bool {
         matches!(self.file, Some(File::Unix | File::Packet | File::Netlink))
