@@ -9,7 +9,7 @@ use crate::spool::Resume;
 
 /// How a start relates to the epoch that the spool holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
+pub(super) enum Start {
     /// It goes on.
     Continued,
     /// The spool is empty.
@@ -24,7 +24,7 @@ pub enum Start {
 
 /// The unbroken run of frames that is being written.
 #[derive(Debug)]
-pub struct Chain {
+pub(super) struct Chain {
     epoch: Epoch,
     next_seq: u64,
     previous: Option<PreviousEpoch>,
@@ -44,7 +44,7 @@ struct Base {
 impl Chain {
     /// Goes on where the newest frame of the spool ends if host, boot and that frame prove that nothing is missing
     /// between; otherwise in `fresh`, an epoch that names the one before.
-    pub fn start(resume: &Resume, host_id: HostId, boot_id: &str, fresh: Epoch) -> (Self, Start) {
+    pub(super) fn start(resume: &Resume, host_id: HostId, boot_id: &str, fresh: Epoch) -> (Self, Start) {
         let new = |previous| Self { epoch: fresh, next_seq: 1, previous, base: None };
         let Some(last) = resume.last else { return (new(None), Start::Fresh) };
         let Some(newest) = &resume.newest else { return (new(Some(last)), Start::Unproven) };
@@ -65,22 +65,22 @@ impl Chain {
     }
 
     /// Epoch of the next frame.
-    pub fn epoch(&self) -> Epoch {
+    pub(super) fn epoch(&self) -> Epoch {
         self.epoch
     }
 
     /// Sequence number of the next frame.
-    pub fn seq(&self) -> u64 {
+    pub(super) fn seq(&self) -> u64 {
         self.next_seq
     }
 
     /// The epoch before this one.
-    pub fn previous(&self) -> Option<PreviousEpoch> {
+    pub(super) fn previous(&self) -> Option<PreviousEpoch> {
         self.previous
     }
 
     /// Begins another epoch, which names this one if it has a frame.
-    pub fn begin(&mut self, epoch: Epoch) {
+    pub(super) fn begin(&mut self, epoch: Epoch) {
         if self.next_seq > 1 {
             self.previous = Some(PreviousEpoch { id: self.epoch, last_seq: self.next_seq - 1 });
         }
@@ -90,19 +90,19 @@ impl Chain {
     /// The key that the next frame needs, if it is to be a delta: `seq` and raw bytes. `None` when it is to be a key:
     /// the first of a run, when the deltas since the last key add up to its size, or when that is older than
     /// `key_interval`.
-    pub fn base(&self, now: Duration, key_interval: Duration) -> Option<(u64, &[u8])> {
+    pub(super) fn base(&self, now: Duration, key_interval: Duration) -> Option<(u64, &[u8])> {
         let base = self.base.as_ref()?;
         let due = base.delta_bytes >= base.key_bytes || now.saturating_sub(base.made) >= key_interval;
         (!due).then_some((base.seq, base.raw.as_slice()))
     }
 
     /// Bytes of the last key frame.
-    pub fn key_bytes(&self) -> usize {
+    pub(super) fn key_bytes(&self) -> usize {
         self.base.as_ref().map_or(0, |base| base.key_bytes)
     }
 
     /// The frame was accepted.
-    pub fn accepted(&mut self, kind: FrameKind, raw: Vec<u8>, bytes: usize, now: Duration) {
+    pub(super) fn accepted(&mut self, kind: FrameKind, raw: Vec<u8>, bytes: usize, now: Duration) {
         match (&mut self.base, kind) {
             (Some(base), FrameKind::Delta) => base.delta_bytes += bytes,
             (base, _) => {

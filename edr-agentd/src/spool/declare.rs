@@ -26,24 +26,28 @@ pub(super) struct Declarations {
 }
 
 impl Declarations {
-    /// A frame that will not come. Joins a neighbour with the same reason.
+    /// A frame that will not come. Joins a neighbour with the same reason that no frame carries yet.
     pub(super) fn lost(&mut self, id: FrameId, reason: &'static str) {
-        let joins = |known: &&mut Declared<LostRange>| {
-            let range = &known.what;
-            range.epoch == id.epoch
-                && range.reason == reason
-                && (range.first_seq.saturating_sub(1)..=range.last_seq.saturating_add(1)).contains(&id.seq)
-        };
-        if let Some(known) = self.lost.iter_mut().find(joins) {
-            let range = &mut known.what;
-            if !(range.first_seq..=range.last_seq).contains(&id.seq) {
-                (range.first_seq, range.last_seq) = (range.first_seq.min(id.seq), range.last_seq.max(id.seq));
-                known.carrier = None;
-            }
-            return;
-        }
         let what = LostRange { epoch: id.epoch, first_seq: id.seq, last_seq: id.seq, reason: reason.to_owned() };
         self.lost.push(Declared { what, carrier: None });
+        self.join_lost();
+    }
+
+    /// Joins neighbours that are as far on their way: not carried yet, or carried by every frame from now on. What is
+    /// carried stays in front, so that it stays in every frame.
+    pub(super) fn join_lost(&mut self) {
+        self.lost.sort_by_key(|entry| (entry.carrier.is_none(), entry.what.epoch, entry.what.first_seq));
+        self.lost.dedup_by(|next, known| {
+            let (a, b) = (&mut known.what, &next.what);
+            let touch = b.first_seq <= a.last_seq.saturating_add(1);
+            let join = a.epoch == b.epoch && a.reason == b.reason && touch;
+            let join = join && known.carrier.is_some() == next.carrier.is_some();
+            if join {
+                a.last_seq = a.last_seq.max(b.last_seq);
+                known.carrier = known.carrier.max(next.carrier);
+            }
+            join
+        });
     }
 
     /// Ticks that became no frame. Beyond [`ENTRIES_MAX`] it joins the last one of the same reason, if no frame carries that yet.
@@ -72,9 +76,10 @@ impl Declarations {
         )
     }
 
-    /// Whether this frame's loss still has to be said, or heard.
-    pub(super) fn is_pending(&self, id: FrameId) -> bool {
-        self.lost.iter().any(|entry| covers(&entry.what, id))
+    /// Whether the frame at `place` is the first to say that this frame is lost, or nobody said it yet.
+    pub(super) fn is_new(&self, id: FrameId, place: Place) -> bool {
+        let new = |entry: &Declared<LostRange>| entry.carrier.is_none_or(|carrier| carrier >= place);
+        self.lost.iter().any(|entry| covers(&entry.what, id) && new(entry))
     }
 
     /// The frame at `place` says what its header says.

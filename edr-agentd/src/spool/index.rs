@@ -7,7 +7,7 @@ use edr_wire::Epoch;
 use edr_wire::frame::{FrameHeader, FrameKind};
 
 use super::FrameId;
-use super::declare::{Declarations, covers};
+use super::declare::Declarations;
 use super::stored::Stored;
 
 /// A frame's place in the order of their making.
@@ -98,27 +98,29 @@ impl Index {
         over.into_iter().filter_map(|place| self.forget(place)).collect()
     }
 
-    /// The frame with this header is accepted: what it declares lost may go now. Those are forgotten here.
+    /// The frame with this header is accepted. What it declares lost, not as the first one, may go now, and what Kafka
+    /// knows to be lost: those are forgotten here. Two frames say it before a file goes, so that no single damaged frame
+    /// takes its declarations with it.
     pub(super) fn carried(&mut self, header: &FrameHeader) -> Vec<(FrameId, Doom)> {
         let place = self.place_or_new(FrameId { epoch: header.epoch, seq: header.seq });
         self.declarations.carried(header, place);
         let carrier_in_memory = self.frames.get(&place).is_some_and(|entry| entry.memory.is_some());
         let mut declared = Vec::new();
-        for (&place, entry) in &self.frames {
+        for (&doomed, entry) in &self.frames {
             let State::Doomed(doom) = entry.state else { continue };
-            let id = self.id(place);
             // A frame in memory is no lasting declaration of the loss of one on the disk.
             let lasting = entry.memory.is_some() || !carrier_in_memory;
-            let said = lasting && header.lost.iter().any(|lost| covers(lost, id));
-            if said || !self.declarations.is_pending(id) {
-                declared.push((place, doom));
+            if lasting && !self.declarations.is_new(self.id(doomed), place) {
+                declared.push((doomed, doom));
             }
         }
+        // After the look at what is new: a joined entry counts as carried since its newer half is.
+        self.declarations.join_lost();
         declared.into_iter().filter_map(|(place, doom)| Some((self.forget(place)?, doom))).collect()
     }
 
-    /// Chooses whole key groups, oldest first, until what stays fits `disk_limit` and `memory_limit` with one more frame of
-    /// the largest size. They are declared by the next frame and go with it. `kind_of` reads the kind of a frame of an earlier
+    /// Chooses whole key groups, oldest first, until what stays fits `disk_limit` and `memory_limit` with the two frames
+    /// that will declare them, each of the largest size. `kind_of` reads the kind of a frame of an earlier
     /// run.
     pub(super) fn relieve(
         &mut self,
@@ -132,7 +134,7 @@ impl Index {
                 entry.memory.is_some() == in_memory && !matches!(entry.state, State::Doomed(_))
             };
             let mut bytes: u64 = self.frames.iter().filter(alive).map(|(_, entry)| entry.bytes).sum();
-            while bytes.saturating_add(self.frame_bytes_max) > limit {
+            while bytes.saturating_add(2 * self.frame_bytes_max) > limit {
                 let group = self.oldest_group(in_memory, &kind_of);
                 let Some(group) = group else {
                     self.wants_key = bytes > self.frame_bytes_max;

@@ -1,0 +1,197 @@
+//! From a snapshot's bytes to an accepted frame.
+//!
+//! A frame is accepted when it is in the spool, and only then does the chain move on. When the disk does not take it, the
+//! same snapshot goes into memory, under an epoch of its own, so that no (epoch, seq) ever stands for two snapshots.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use edr_wire::frame::{EncodedFrame, FrameError, FrameHeader, FrameKind};
+use edr_wire::snapshot::{Position, SourceCost};
+use edr_wire::{Epoch, HostId};
+
+use super::chain::{Chain, Start};
+use super::sources::measured;
+use super::ticks;
+use crate::clock::{boottime, nanos};
+use crate::spool::{FrameId, Resume, Spool, SpoolError};
+
+/// What the disk must take before frames go there again, at least.
+const PROBE_BYTES_MIN: usize = 64 << 10;
+
+/// Whose snapshot it is, and when it was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moment {
+    /// The host.
+    pub host_id: HostId,
+    /// Its boot.
+    pub boot_id: String,
+    /// Wall clock, ns since the epoch.
+    pub captured_ns: i64,
+    /// Since boot.
+    pub boottime: Duration,
+    /// The agent stops after it.
+    pub bye: bool,
+}
+
+/// How frames are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// The longest time between two keys.
+    pub key_interval: Duration,
+    /// Body bytes of one record.
+    pub part_bytes_max: usize,
+}
+
+/// A frame that was accepted.
+#[derive(Debug, Clone)]
+pub struct Made {
+    /// Which.
+    pub id: FrameId,
+    /// Key or delta.
+    pub kind: FrameKind,
+    /// Bytes of the snapshot, uncompressed.
+    pub raw_bytes: usize,
+    /// Bytes of the frame.
+    pub bytes: usize,
+    /// Whether it said that the agent stops.
+    pub bye: bool,
+}
+
+/// Makes the frames of one run of the agent.
+#[derive(Debug)]
+pub struct Framer {
+    spool: Arc<Spool>,
+    chain: Chain,
+    /// Frames go into memory since the disk does not take them.
+    in_memory: bool,
+}
+
+impl Framer {
+    /// Goes on where the spool ends. Takes over what an earlier run had still to declare, and declares the ticks since. Gives the log
+    /// positions of that run's newest frame.
+    pub fn start(
+        spool: Arc<Spool>,
+        resume: &Resume,
+        host_id: HostId,
+        boot_id: &str,
+        interval: Duration,
+    ) -> (Self, Vec<Position>) {
+        let (chain, start) = Chain::start(resume, host_id, boot_id, new_epoch());
+        let (mut positions, mut last, mut reason) = (Vec::new(), None, ticks::NOT_RUNNING);
+        if let Some(newest) = resume.newest.as_ref().filter(|newest| newest.header.host_id == host_id) {
+            // The view was checked when the frame was read; a field of another shape is as good as none.
+            positions = newest.snapshot.positions().unwrap_or_default();
+            spool.take_over(&newest.header.lost, &[]);
+            if newest.header.boot_id == boot_id {
+                spool.take_over(&[], &newest.header.missed);
+                last = newest.snapshot.time().ok().map(|time| Duration::from_nanos(time.boottime_ns));
+                reason = if newest.header.bye { ticks::STOPPED } else { reason };
+            }
+        }
+        if let Some(missed) = ticks::missed_before(last, boottime(), interval, reason) {
+            spool.declare_missed(missed);
+        }
+        log_start(&chain, start, host_id, positions.len());
+        let in_memory = spool.state().memory_only;
+        (Self { spool, chain, in_memory }, positions)
+    }
+
+    /// Makes a frame of a snapshot and puts it where it is accepted. `encode` gives the snapshot's bytes for the (epoch, seq) it gets;
+    /// it is called again when the disk refuses and another epoch begins.
+    ///
+    /// # Errors
+    /// When the snapshot does not fit a frame; nothing has changed then.
+    pub fn frame(
+        &mut self,
+        moment: &Moment,
+        shape: Shape,
+        cost: &mut Vec<SourceCost>,
+        mut encode: impl FnMut(FrameId) -> Vec<u8>,
+    ) -> Result<Made, FrameError> {
+        if self.in_memory && self.spool.probe(self.chain.key_bytes().max(PROBE_BYTES_MIN)) {
+            log::info!("the spool takes frames again");
+            self.in_memory = false;
+            self.chain.begin(new_epoch());
+        }
+        let stages = cost.len();
+        loop {
+            cost.truncate(stages);
+            let id = FrameId { epoch: self.chain.epoch(), seq: self.chain.seq() };
+            let raw = measured(cost, "encode", || {
+                let raw = encode(id);
+                let bytes = raw.len();
+                (raw, bytes)
+            });
+            let wants_key = self.spool.wants_key();
+            let base = self.chain.base(moment.boottime, shape.key_interval).filter(|_| !wants_key);
+            let header = self.header(moment, base.map(|(seq, _)| seq));
+            let frame = measured(cost, "frame", || {
+                let frame = EncodedFrame::encode(&header, &raw, base.map(|(_, raw)| raw), shape.part_bytes_max);
+                let bytes = frame.as_ref().map_or(0, EncodedFrame::byte_len);
+                (frame, bytes)
+            })?;
+            let (raw_bytes, bytes) = (raw.len(), frame.byte_len());
+            if let Err(error) = measured(cost, "spool", || (self.put(&header, frame), bytes)) {
+                // (epoch, seq) may be on the disk after all and must not be used again: same snapshot, other epoch.
+                edr_daemon::limited!(log::Level::Error, "{error}; frames are kept in memory until the disk takes them");
+                self.in_memory = true;
+                self.chain.begin(new_epoch());
+                continue;
+            }
+            self.chain.accepted(header.kind, raw, bytes, moment.boottime);
+            return Ok(Made { id, kind: header.kind, raw_bytes, bytes, bye: moment.bye });
+        }
+    }
+
+    fn put(&self, header: &FrameHeader, frame: EncodedFrame) -> Result<(), SpoolError> {
+        if self.in_memory {
+            self.spool.put_in_memory(header, frame);
+            return Ok(());
+        }
+        self.spool.put(header, &frame)
+    }
+
+    fn header(&self, moment: &Moment, base_seq: Option<u64>) -> FrameHeader {
+        let (lost, missed) = self.spool.declarations();
+        FrameHeader {
+            host_id: moment.host_id,
+            epoch: self.chain.epoch(),
+            seq: self.chain.seq(),
+            kind: if base_seq.is_some() { FrameKind::Delta } else { FrameKind::Key },
+            base_seq: base_seq.unwrap_or(self.chain.seq()),
+            boot_id: moment.boot_id.clone(),
+            previous_epoch: self.chain.previous(),
+            captured_ns: moment.captured_ns,
+            lost,
+            missed,
+            bye: moment.bye,
+        }
+    }
+}
+
+/// A new epoch's id: random.
+fn new_epoch() -> Epoch {
+    let mut id = [0; 8];
+    if let Err(error) = getrandom::fill(&mut id) {
+        // Before the kernel has gathered entropy. Time and pid are as good for telling two runs of a host apart.
+        log::warn!("no random numbers for an epoch: {error}");
+        id = (nanos(boottime()) ^ u64::from(std::process::id()).rotate_left(40)).to_be_bytes();
+    }
+    Epoch(id)
+}
+
+fn log_start(chain: &Chain, start: Start, host_id: HostId, logs: usize) {
+    let why = match start {
+        Start::Continued => "goes on",
+        Start::Fresh => "is new: the spool is empty",
+        Start::NewBoot => "is new: the machine was booted",
+        Start::OtherHost => "is new: the spool is of another machine",
+        Start::Unproven => "is new: the newest frame in the spool does not prove that it was the last one",
+    };
+    let (epoch, seq) = (chain.epoch(), chain.seq());
+    log::info!(
+        edr_host = host_id.to_string(), edr_epoch = epoch.to_string(), edr_seq = seq;
+        "epoch {epoch} {why}; the next frame is {seq}, {logs} logs go on where they were read"
+    );
+}

@@ -1,0 +1,477 @@
+//! What the spool promises, one promise a test. The books under random actions are in `spool_model.rs`.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use edr_agentd::config;
+use edr_agentd::sample::{Framer, Made, Moment, Shape};
+use edr_agentd::spool::{FrameId, MEMORY_BYTES_MAX, Resume, Spool, SpoolError, verify};
+use edr_wire::HostId;
+use edr_wire::frame::{FrameHeader, FrameKind, LostRange, Record, split_records};
+use edr_wire::snapshot::{Host, Snapshot, encode_row};
+
+const SETTINGS: config::Spool = config::Spool { bytes_max: 64 << 20, free_bytes_min: 0 };
+
+struct Agent {
+    spool: Arc<Spool>,
+    framer: Framer,
+    host_id: HostId,
+    boot_id: &'static str,
+    ticks: u64,
+}
+
+impl Agent {
+    fn start(state_dir: &Path, settings: config::Spool) -> Self {
+        Self::start_as(state_dir, settings, HostId([1; 16]), "boot")
+    }
+
+    fn start_as(state_dir: &Path, settings: config::Spool, host_id: HostId, boot_id: &'static str) -> Self {
+        let (spool, resume) = Spool::open(state_dir, settings).unwrap();
+        let spool = Arc::new(spool);
+        let hour = Duration::from_secs(3600);
+        let (framer, _) = Framer::start(Arc::clone(&spool), &resume, host_id, boot_id, hour);
+        Self { spool, framer, host_id, boot_id, ticks: 0 }
+    }
+
+    /// A tick with a snapshot of 3,000 bytes that never change and so many that do, all incompressible.
+    fn tick(&mut self, bytes: usize) -> Made {
+        self.ticks += 1;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let moment = Moment {
+            host_id: self.host_id,
+            boot_id: self.boot_id.to_owned(),
+            captured_ns: i64::try_from(now.as_nanos()).unwrap(),
+            boottime: Duration::from_secs(self.ticks * 10),
+            bye: false,
+        };
+        let shape = Shape { key_interval: Duration::from_secs(3600), part_bytes_max: 64 << 10 };
+        let (noise, constant) = (noise(self.ticks, bytes), noise(0, 3_000));
+        let encode = |FrameId { epoch, seq }| {
+            let host = Host { os: noise.clone(), kernel: constant.clone(), ..Host::default() };
+            let mut snapshot = Snapshot { host, ..Snapshot::default() };
+            (snapshot.agent.epoch, snapshot.agent.seq, snapshot.time.boottime_ns) = (epoch, seq, u64::MAX);
+            encode_row(&snapshot)
+        };
+        self.framer.frame(&moment, shape, &mut Vec::new(), encode).unwrap()
+    }
+
+    /// Kafka takes everything; gives the ids and the declarations it got.
+    fn ship(&self) -> (Vec<FrameId>, Vec<LostRange>) {
+        let (mut ids, mut lost) = (Vec::new(), Vec::new());
+        while let Some(id) = self.spool.oldest_unsent() {
+            if let Some(frame) = self.spool.load(id) {
+                lost.extend(frame.header.lost.iter().cloned());
+                ids.push(id);
+                self.spool.acknowledge(id);
+            }
+        }
+        (ids, lost)
+    }
+}
+
+/// Writes the frame in `from` to `to`, as a key, with another header.
+fn rewrite(from: &Path, to: &Path, change: impl FnOnce(&mut FrameHeader)) {
+    let bytes = fs::read(from).unwrap();
+    let mut header = Record::decode(split_records(&bytes).next().unwrap().unwrap()).unwrap().header;
+    change(&mut header);
+    (header.kind, header.base_seq) = (FrameKind::Key, header.seq);
+    let raw = encode_row(&Snapshot::default());
+    let frame = edr_wire::frame::EncodedFrame::encode(&header, &raw, None, 1 << 20).unwrap();
+    fs::write(to, frame.records.concat()).unwrap();
+}
+
+fn noise(seed: u64, bytes: usize) -> String {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(b'!' + (state % 90) as u8)
+    };
+    (0..bytes).map(next).collect()
+}
+
+fn frames(state_dir: &Path) -> Vec<PathBuf> {
+    let mut frames: Vec<PathBuf> = fs::read_dir(state_dir.join("spool"))
+        .unwrap()
+        .map(|folder| folder.unwrap().path())
+        .filter(|folder| folder.file_name().unwrap() != "set-aside")
+        .flat_map(|folder| fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()))
+        .collect();
+    frames.sort();
+    frames
+}
+
+fn bytes(state_dir: &Path) -> u64 {
+    frames(state_dir).iter().map(|frame| frame.metadata().unwrap().len()).sum()
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn a_frame_goes_when_it_is_acknowledged_but_the_newest_and_its_key_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let kinds: Vec<FrameKind> = (0..4).map(|_| agent.tick(10).kind).collect();
+    assert_eq!(kinds, [FrameKind::Key, FrameKind::Delta, FrameKind::Delta, FrameKind::Delta]);
+    assert!(bytes(dir.path()) < 6_000);
+    assert_eq!(frames(dir.path()).len(), 4);
+    assert_eq!(agent.ship().0.len(), 4);
+    let names = |frames: Vec<PathBuf>| {
+        let name = |path: &PathBuf| path.file_stem().unwrap().to_str().unwrap().trim_start_matches('0').to_owned();
+        frames.iter().map(name).collect::<Vec<_>>()
+    };
+    assert_eq!(names(frames(dir.path())), ["1", "4"]);
+    // A large change makes a key: then the old key and the old newest frame go.
+    let mut kind = FrameKind::Delta;
+    while kind == FrameKind::Delta {
+        kind = agent.tick(5_000).kind;
+        agent.ship();
+    }
+    let newest = agent.tick(10);
+    assert_eq!(newest.kind, FrameKind::Delta);
+    assert_eq!(names(frames(dir.path())), [(newest.id.seq - 1).to_string(), newest.id.seq.to_string()]);
+    assert_eq!((mode(&dir.path().join("spool")), mode(&frames(dir.path())[0])), (0o700, 0o600));
+}
+
+#[test]
+fn a_start_goes_on_in_the_same_epoch_and_another_boot_or_host_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let last = [(); 3].map(|()| agent.tick(10).id)[2];
+    drop(agent);
+    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let next = agent.tick(10);
+    assert_eq!((next.id, next.kind), (FrameId { seq: 4, ..last }, FrameKind::Key));
+    drop(agent);
+    let mut agent = Agent::start_as(dir.path(), SETTINGS, HostId([1; 16]), "next boot");
+    let booted = agent.tick(10).id;
+    assert!(booted.epoch != last.epoch && booted.seq == 1);
+    let header = agent.spool.load(booted).unwrap().header.clone();
+    let previous = header.previous_epoch.unwrap();
+    assert_eq!((previous.id, previous.last_seq), (last.epoch, 4));
+    drop(agent);
+    let mut agent = Agent::start_as(dir.path(), SETTINGS, HostId([2; 16]), "next boot");
+    let cloned = agent.tick(10).id;
+    assert!(cloned.epoch != booted.epoch && cloned.seq == 1);
+    assert_eq!(agent.spool.load(cloned).unwrap().header.previous_epoch, None);
+    // What the other host left is sent as it is, first.
+    assert_eq!(agent.ship().0.len(), 6);
+}
+
+#[test]
+fn a_spool_restored_from_a_backup_does_not_use_a_sequence_number_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let id = [(); 3].map(|()| agent.tick(10).id)[2];
+    drop(agent);
+    // cp -a keeps every date but the one that tells when a file came to be here; this copy is of two hours ago.
+    let newest = frames(dir.path()).pop().unwrap();
+    rewrite(&newest, &newest, |header| header.captured_ns -= 7_200_000_000_000);
+    let mut agent = Agent::start(dir.path(), SETTINGS);
+    assert_ne!(agent.tick(10).id.epoch, id.epoch);
+}
+
+#[test]
+fn losses_for_want_of_room_are_declared_before_anything_is_deleted_and_room_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = config::Spool { bytes_max: 60_000, free_bytes_min: 0 };
+    let mut agent = Agent::start(dir.path(), settings);
+    let mut before: Vec<PathBuf> = Vec::new();
+    let mut deleted = 0;
+    for _ in 0..200 {
+        let newest = agent.tick(3_000).id;
+        let now = frames(dir.path());
+        let header = agent.spool.load(newest).unwrap().header.clone();
+        for gone in before.iter().filter(|path| !now.contains(path)) {
+            let seq: u64 = gone.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+            let said = header.lost.iter().any(|lost| (lost.first_seq..=lost.last_seq).contains(&seq));
+            assert!(said, "{} went without a word", gone.display());
+            deleted += 1;
+        }
+        assert!(bytes(dir.path()) <= settings.bytes_max, "{} bytes", bytes(dir.path()));
+        assert!(header.lost.len() <= 3, "{:?}", header.lost);
+        before = now;
+    }
+    assert!(deleted > 100);
+    let dropped = agent.spool.state().dropped_frames;
+    let (mut ids, mut lost) = agent.ship();
+    let last = agent.tick(10).id.seq;
+    let (more_ids, more_lost) = agent.ship();
+    ids.extend(more_ids);
+    lost.extend(more_lost);
+    // Every sequence number is there, or declared with its reason.
+    for seq in 1..=last {
+        let declared =
+            lost.iter().any(|lost| lost.reason == "spool_full" && (lost.first_seq..=lost.last_seq).contains(&seq));
+        assert!(declared || ids.iter().any(|id| id.seq == seq), "{seq}");
+    }
+    assert!(dropped >= deleted);
+    // Kafka has heard it: it is not said again.
+    agent.tick(10);
+    let newest = agent.tick(10).id;
+    assert!(agent.spool.load(newest).unwrap().header.lost.is_empty());
+}
+
+#[test]
+fn what_another_fills_the_disk_with_is_made_up_for_down_to_the_newest_group() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut agent = Agent::start(dir.path(), SETTINGS);
+    for _ in 0..20 {
+        agent.tick(3_000);
+    }
+    assert_eq!(frames(dir.path()).len(), 20);
+    agent.spool.set_limits(config::Spool { free_bytes_min: 1 << 60, ..SETTINGS });
+    for _ in 0..4 {
+        agent.tick(3_000);
+    }
+    assert!(frames(dir.path()).len() < 8, "{:?}", frames(dir.path()));
+    assert!(agent.spool.state().dropped_frames >= 16);
+}
+
+#[test]
+fn every_flipped_bit_costs_one_frame_and_is_declared() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let harmed = agent.tick(100).id;
+    agent.tick(10);
+    let path = &frames(dir.path())[0];
+    let whole = fs::read(path).unwrap();
+    for bit in 0..whole.len() * 8 {
+        let mut flipped = whole.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        assert!(edr_agentd::spool::Stored::parse(flipped).is_err(), "bit {bit}");
+    }
+    for len in 0..whole.len() {
+        assert!(edr_agentd::spool::Stored::parse(whole[..len].to_vec()).is_err(), "cut at {len}");
+    }
+    let mut flipped = whole;
+    flipped[40] ^= 4;
+    fs::write(path, flipped).unwrap();
+    assert_eq!(agent.ship().0.len(), 1);
+    agent.tick(10);
+    let next = agent.tick(10);
+    assert_eq!(next.kind, FrameKind::Delta, "a new key follows the loss of a key, then deltas");
+    let (_, lost) = agent.ship();
+    let said = LostRange { epoch: harmed.epoch, first_seq: 1, last_seq: 1, reason: "corrupt".to_owned() };
+    assert!(lost.contains(&said), "{lost:?}");
+    let aside: Vec<_> = fs::read_dir(dir.path().join("spool/set-aside")).unwrap().collect();
+    assert_eq!(aside.len(), 1);
+}
+
+#[test]
+fn leftovers_go_strangers_stay_and_rights_for_others_are_taken_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let id = agent.tick(10).id;
+    drop(agent);
+    let spool = dir.path().join("spool");
+    let folder = spool.join(id.epoch.to_string());
+    for name in [".77-3.tmp", "2.frame", "00000000000000000000.frame", "notes"] {
+        fs::write(folder.join(name), b"x").unwrap();
+    }
+    fs::write(spool.join(".1-1.tmp"), b"x").unwrap();
+    // The next sequence number, empty: what a power cut leaves on some file systems.
+    fs::write(folder.join("00000000000000000002.frame"), b"").unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", folder.join("00000000000000000003.frame")).unwrap();
+    fs::set_permissions(&spool, fs::Permissions::from_mode(0o755)).unwrap();
+    let (_, findings) = verify(dir.path()).unwrap();
+    assert_eq!(findings.len(), 8, "{findings:?}");
+
+    let mut agent = Agent::start(dir.path(), SETTINGS);
+    assert_eq!(mode(&spool), 0o700);
+    let next = agent.tick(10).id;
+    assert_ne!(next.epoch, id.epoch, "an empty newest frame proves nothing");
+    agent.tick(10);
+    let (ids, lost) = agent.ship();
+    assert_eq!(ids.len(), 3);
+    assert!(lost.iter().any(|lost| lost.epoch == id.epoch && lost.first_seq == 2 && lost.reason == "corrupt"));
+    let left: Vec<String> =
+        fs::read_dir(&folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    for stranger in ["2.frame", "00000000000000000000.frame", "notes", "00000000000000000003.frame"] {
+        assert!(left.contains(&stranger.to_owned()), "{left:?}");
+    }
+    assert_eq!(left.len(), 4, "{left:?}");
+}
+
+#[test]
+fn a_second_agent_is_refused_with_the_pid_of_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Agent::start(dir.path(), SETTINGS);
+    let refused = Spool::open(dir.path(), SETTINGS).unwrap_err();
+    let lock = dir.path().join("lock");
+    assert_eq!(
+        refused.to_string(),
+        format!("another edr-agentd (pid {}) holds {}", std::process::id(), lock.display())
+    );
+    assert!(matches!(refused, SpoolError::Locked { .. }));
+    drop(agent);
+    drop(Agent::start(dir.path(), SETTINGS));
+    // A folder that cannot be one is named with the operation.
+    let refused = Spool::open(&lock, SETTINGS).unwrap_err().to_string();
+    assert!(refused.contains("create state-dir") && refused.contains("File exists"), "{refused}");
+}
+
+#[test]
+fn fifty_thousand_frames_are_found_by_their_names() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let id = agent.tick(1_000).id;
+    drop(agent);
+    let newest = frames(dir.path()).pop().unwrap();
+    let folder = newest.parent().unwrap();
+    rewrite(&newest, &folder.join(format!("{:020}.frame", 60_000)), |header| header.seq = 60_000);
+    // Content of the others is not read, so it may be anything.
+    for seq in 2..=50_000 {
+        fs::File::create(folder.join(format!("{seq:020}.frame"))).unwrap();
+    }
+    let started = Instant::now();
+    let (spool, resume) = Spool::open(dir.path(), SETTINGS).unwrap();
+    let took = started.elapsed();
+    assert_eq!(spool.state().unsent_frames, 50_001);
+    assert_eq!((resume.last.unwrap().last_seq, resume.newest.unwrap().header.seq), (60_000, 60_000));
+    assert_eq!(spool.oldest_unsent(), Some(id));
+    eprintln!("50,000 frames: start took {took:?}");
+}
+
+/// Frames on a file system of 1 MiB, which is then filled or made read-only by others.
+#[test]
+fn a_disk_that_takes_nothing_sends_frames_to_memory_and_comes_back_by_itself() {
+    let Some(disk) = SmallDisk::mount("1m") else {
+        eprintln!("skipped: mounting a tmpfs needs root");
+        return;
+    };
+    let mut agent = Agent::start(disk.path(), SETTINGS);
+    let on_disk = agent.tick(1_000).id;
+    fs::write(disk.path().join("spool/filler"), vec![0; 4 << 20]).unwrap_err();
+    let in_memory = agent.tick(5_000).id;
+    assert_ne!(in_memory.epoch, on_disk.epoch);
+    assert!(agent.spool.state().memory_only);
+    assert_eq!(agent.tick(5_000).id, FrameId { seq: 2, ..in_memory });
+    let header = agent.spool.load(in_memory).unwrap().header.clone();
+    assert_eq!(header.previous_epoch.map(|previous| (previous.id, previous.last_seq)), Some((on_disk.epoch, 1)));
+    assert_eq!(header.kind, FrameKind::Key);
+    fs::remove_file(disk.path().join("spool/filler")).unwrap();
+    let back = agent.tick(5_000).id;
+    assert!(back.epoch != in_memory.epoch && back.seq == 1);
+    assert!(!agent.spool.state().memory_only);
+    let previous = agent.spool.load(back).unwrap().header.previous_epoch.unwrap();
+    assert_eq!((previous.id, previous.last_seq), (in_memory.epoch, 2));
+
+    disk.remount("ro");
+    let read_only = agent.tick(10).id;
+    assert_ne!(read_only.epoch, back.epoch);
+    disk.remount("rw");
+    let writable = agent.tick(10).id;
+    assert_ne!(writable.epoch, read_only.epoch);
+    // All of them, in the order of their making, and nothing else.
+    let (ids, lost) = agent.ship();
+    let epochs: Vec<_> = ids.iter().map(|id| id.epoch).collect();
+    let expected = [on_disk.epoch, in_memory.epoch, in_memory.epoch, back.epoch, read_only.epoch, writable.epoch];
+    assert_eq!((epochs.as_slice(), lost.as_slice()), (expected.as_slice(), [].as_slice()));
+
+    drop(agent);
+
+    // A start on a read-only disk is a start.
+    disk.remount("ro");
+    let mut agent = Agent::start(disk.path(), SETTINGS);
+    agent.tick(10);
+    assert!(agent.spool.state().memory_only);
+    disk.remount("rw");
+    agent.tick(10);
+    assert!(!agent.spool.state().memory_only);
+}
+
+#[test]
+fn a_removed_folder_is_made_again_and_what_was_in_it_is_declared() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let gone = [(); 3].map(|()| agent.tick(10).id)[0];
+    fs::remove_dir_all(dir.path().join("spool")).unwrap();
+    let in_memory = agent.tick(10).id;
+    assert!(agent.spool.state().memory_only);
+    let back = agent.tick(10).id;
+    assert!(!agent.spool.state().memory_only && back.epoch != in_memory.epoch && in_memory.epoch != gone.epoch);
+    assert_eq!(agent.ship().0, [in_memory, back]);
+    agent.tick(10);
+    let (_, lost) = agent.ship();
+    let said = LostRange { epoch: gone.epoch, first_seq: 1, last_seq: 3, reason: "vanished".to_owned() };
+    assert_eq!(lost, [said]);
+}
+
+#[test]
+fn memory_is_bounded_and_what_does_not_fit_is_declared() {
+    let Some(disk) = SmallDisk::mount("64k") else {
+        eprintln!("skipped: mounting a tmpfs needs root");
+        return;
+    };
+    let mut agent = Agent::start(disk.path(), SETTINGS);
+    let first = agent.tick(100_000).id;
+    for _ in 0..400 {
+        agent.tick(100_000);
+        let state = agent.spool.state();
+        assert!(state.memory_only && state.unsent_bytes <= MEMORY_BYTES_MAX, "{state:?}");
+    }
+    let (ids, lost) = agent.ship();
+    let lost: Vec<_> = lost.iter().filter(|lost| lost.reason == "memory_full").collect();
+    let said =
+        |seq| lost.iter().any(|lost| lost.epoch == first.epoch && (lost.first_seq..=lost.last_seq).contains(&seq));
+    let undeclared: Vec<u64> = (1..=401).filter(|&seq| !said(seq) && !ids.iter().any(|id| id.seq == seq)).collect();
+    let dropped = agent.spool.state().dropped_frames;
+    assert!(dropped > 100);
+    // The last ones chosen are declared by the next frame.
+    agent.tick(10);
+    let (_, more) = agent.ship();
+    for seq in undeclared {
+        assert!(more.iter().any(|lost| (lost.first_seq..=lost.last_seq).contains(&seq)), "{seq}");
+    }
+}
+
+/// A state folder whose spool lies on a tmpfs of its own. The lock does not: a file open for writing keeps a file system from
+/// becoming read-only.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount(size: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("spool")).unwrap();
+        let options = format!("size={size},mode=700");
+        let none: Option<&str> = None;
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(none, &dir.path().join("spool"), Some("tmpfs"), flags, Some(options.as_str())).ok()?;
+        Some(Self(dir))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn remount(&self, how: &str) {
+        let none: Option<&str> = None;
+        let mut flags = nix::mount::MsFlags::MS_REMOUNT;
+        flags.set(nix::mount::MsFlags::MS_RDONLY, how == "ro");
+        nix::mount::mount(none, &self.path().join("spool"), none, flags, none).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.path().join("spool"), nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn a_start_without_anything_is_a_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, resume) = Spool::open(&dir.path().join("a/b"), SETTINGS).unwrap();
+    let Resume { last, newest } = resume;
+    assert!(last.is_none() && newest.is_none());
+    assert_eq!(mode(&dir.path().join("a/b")), 0o700);
+}
