@@ -104,6 +104,8 @@ impl Producer {
         let record_bytes_max = kafka.part_bytes_max + crate::config::RECORD_HEADER_BYTES_MAX + MESSAGE_OVERHEAD_BYTES;
         let message_bytes_max = record_bytes_max.max(MESSAGE_BYTES_DEFAULT);
         let timeout_ms = kafka.message_timeout.as_millis();
+        // Shorter than the timeout, so that a missing topic is called missing and not a broker that does not answer.
+        let propagation_ms = (timeout_ms / 2).min(10_000);
         let producer = ClientConfig::new()
             .set("client.id", "edr-agentd")
             .set("bootstrap.servers", kafka.brokers.join(","))
@@ -116,7 +118,7 @@ impl Producer {
             .set("queue.buffering.max.kbytes", QUEUE_KIB_MAX.to_string())
             .set("reconnect.backoff.ms", "250")
             .set("reconnect.backoff.max.ms", "5000")
-            .set("topic.metadata.propagation.max.ms", "10000")
+            .set("topic.metadata.propagation.max.ms", propagation_ms.to_string())
             .set("socket.keepalive.enable", "true")
             .set("enable.metrics.push", "false")
             .set_log_level(RDKafkaLogLevel::Info)
