@@ -23,7 +23,7 @@ use std::process::{Child, Command, Stdio};
 
 use edr_agentd::collect::Gaps;
 use edr_agentd::collect::sockets::SocketReader;
-use edr_wire::snapshot::{Family, Gap, GapReason, Rows, SnapshotParts, SnapshotView, Socket, encode_row};
+use edr_wire::snapshot::{Family, FileKind, Gap, GapReason, Rows, SnapshotParts, SnapshotView, Socket, encode_row};
 use nix::libc;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{
@@ -60,7 +60,10 @@ fn agrees_with_ss_about_another_namespace() {
     );
     // The listening socket and the connection that waits there; `/proc` writes each NUL of an abstract name as `@`.
     assert_eq!(rows.iter().filter(|row| row.path.as_ref() == b"\0edr.a@b").count(), 2);
-    assert!(rows.iter().any(|row| row.protocol == "udplite") && rows.iter().any(|row| row.protocol == "icmp"));
+    assert!(
+        rows.iter().any(|row| row.protocol == "udplite") == kernel_has("UDP-Lite")
+            && rows.iter().any(|row| row.protocol == "icmp")
+    );
     assert!(rows.iter().any(|row| row.uid == Some(OTHER_USER)));
     assert!(rows.iter().any(|row| row.family == Family::Netlink && row.groups == [1, 7]));
 
@@ -146,6 +149,7 @@ fn inside_reads_its_own_namespace() {
     let rows = own((rows, ()));
     compare(&rows, &run("ss", &["-HanpeO"]), View::Netlink);
     zoo.check(&rows);
+    compare_owners(netns);
     // Families that the kernel has and nothing lists have its own names for them, in capitals.
     let of_own = |gap: &&Gap| !gap.field.to_string().starts_with("netns") && gap.field.as_ref() != b"ns/net";
     for gap in gaps.iter().filter(of_own) {
@@ -343,8 +347,8 @@ fn line_of_ss(line: &str, view: View) -> Option<String> {
             let (remote, remote_port) = endpoint(fields.next()?);
             let nobody = remote_port == "0" && ["*", "0.0.0.0", "::"].contains(&remote.as_str());
             let remote = if nobody { "*".to_owned() } else { remote };
-            let inode = fact("ino:").unwrap_or("0");
-            let uid = fact("uid:").unwrap_or("0");
+            let of_diag = |fact: Option<&str>| fact.filter(|_| netid != "raw").unwrap_or("0").to_owned();
+            let (inode, uid) = (of_diag(fact("ino:")), of_diag(fact("uid:")));
             format!(
                 "{netid} {state} {receive_queue} {send_queue} {address}:{port} {remote}:{remote_port} ino:{inode} uid:{uid} {v6only}"
             )
@@ -398,12 +402,58 @@ fn line_of_ss(line: &str, view: View) -> Option<String> {
     })
 }
 
+/// Who holds each socket by a descriptor: the join of a whole snapshot's open files and sockets by inode, against what
+/// `ss -p` finds by looking through every process.
+fn compare_owners(netns: u64) {
+    let agent =
+        Command::new(env!("CARGO_BIN_EXE_edr-agentd")).args(["snapshot", "--format", "msgpack"]).output().unwrap();
+    assert!(agent.status.success(), "{}", String::from_utf8_lossy(&agent.stderr));
+    let view = SnapshotView::parse(agent.stdout).unwrap();
+    let own = std::process::id();
+    let process = view.processes().map(Result::unwrap).find(|process| process.pid == own).unwrap();
+    let held = process.files.iter().filter(|file| file.kind == FileKind::Socket);
+    let rows: Vec<Socket> = view.sockets().map(Result::unwrap).filter(|row| row.netns == netns).collect();
+    let ours: BTreeSet<(u64, String)> = held
+        .filter(|file| rows.iter().any(|row| row.inode == file.inode))
+        .map(|file| (file.inode, file.fd.to_string()))
+        .collect();
+    assert!(!ours.is_empty(), "sockets without their owner");
+
+    let marker = format!("pid={own},fd=");
+    let mut theirs = BTreeSet::new();
+    for line in run("ss", &["-HanpeO"]).lines() {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let inode = match fields[0] {
+            "u_str" | "u_dgr" | "u_seq" => fields[5],
+            _ => fields.iter().find_map(|field| field.strip_prefix("ino:")).unwrap_or("0"),
+        };
+        for (at, _) in line.match_indices(&marker) {
+            let fd = line[at + marker.len()..].split(')').next().unwrap();
+            theirs.insert((inode.parse::<u64>().unwrap(), fd.to_owned()));
+        }
+    }
+    // Without an inode in ss's line (raw, netlink) its descriptor still has to be among ours.
+    let (named, unnamed): (BTreeSet<_>, BTreeSet<_>) = theirs.into_iter().partition(|(inode, _)| *inode != 0);
+    assert!(named.is_subset(&ours), "only ss: {:?}", named.difference(&ours).collect::<Vec<_>>());
+    for (_, fd) in unnamed {
+        assert!(ours.iter().any(|(_, ours)| *ours == fd), "only ss: descriptor {fd}");
+    }
+    // What ss does not list, or lists without its inode, it cannot give an owner.
+    for (inode, fd) in ours.difference(&named) {
+        let row = rows.iter().find(|row| row.inode == *inode).unwrap();
+        let unknown_to_ss = ["udplite", "icmp", "raw"].contains(&row.protocol.as_str()) && row.family != Family::Packet
+            || row.family == Family::Netlink
+            || row.protocol == "tcp" && row.state == "unconnected";
+        assert!(unknown_to_ss, "only the agent: descriptor {fd}: {row:?}");
+    }
+}
+
 /// One socket of every kind, held open.
 struct Zoo {
     held: Vec<OwnedFd>,
     promiscuous: u64,
     groups: u64,
-    udplite: u64,
+    udplite: Option<u64>,
     ping: u64,
     bound_to_lo: u64,
     other_user: u64,
@@ -448,11 +498,12 @@ impl Zoo {
         let given_away = TcpListener::bind(loopback).unwrap();
         rustix::fs::fchown(&given_away, Some(rustix::fs::Uid::from_raw(OTHER_USER)), None).unwrap();
         let other_user = hold(given_away.into());
-        let multipath = socket(AddressFamily::INET, SocketType::STREAM, Some(ipproto::MPTCP));
-        bind(&multipath, &loopback).unwrap();
-        listen(&multipath, 2).unwrap();
-        hold(multipath);
-
+        if kernel_has("MPTCP") {
+            let multipath = socket(AddressFamily::INET, SocketType::STREAM, Some(ipproto::MPTCP));
+            bind(&multipath, &loopback).unwrap();
+            listen(&multipath, 2).unwrap();
+            hold(multipath);
+        }
         let bound = socket(AddressFamily::INET, SocketType::STREAM, None);
         bind(&bound, &loopback).unwrap();
         let only_bound = hold(bound);
@@ -465,9 +516,11 @@ impl Zoo {
         hold(udp.into());
         hold(connected.into());
         hold(UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap().into());
-        let lite = socket(AddressFamily::INET, SocketType::DGRAM, Some(ipproto::UDPLITE));
-        bind(&lite, &loopback).unwrap();
-        let udplite = hold(lite);
+        let udplite = kernel_has("UDP-Lite").then(|| {
+            let lite = socket(AddressFamily::INET, SocketType::DGRAM, Some(ipproto::UDPLITE));
+            bind(&lite, &loopback).unwrap();
+            hold(lite)
+        });
 
         // Raw and ping.
         hold(socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::ICMP)));
@@ -521,7 +574,9 @@ impl Zoo {
         assert!(row(self.promiscuous).promiscuous);
         assert_eq!(row(self.promiscuous).local_port, 3, "ETH_P_ALL");
         assert_eq!((&*row(self.groups).groups, &*row(self.groups).protocol), ([1, 7].as_slice(), "route"));
-        assert_eq!((&*row(self.udplite).protocol, &*row(self.udplite).local), ("udplite", "127.0.0.1"));
+        if let Some(udplite) = self.udplite {
+            assert_eq!((&*row(udplite).protocol, &*row(udplite).local), ("udplite", "127.0.0.1"));
+        }
         assert_eq!((&*row(self.ping).protocol, &*row(self.ping).local), ("icmp", "127.0.0.1"));
         assert_eq!(row(self.bound_to_lo).interface, 1, "lo is the first interface of a namespace");
         assert_eq!(row(self.other_user).uid, Some(OTHER_USER));
@@ -567,6 +622,16 @@ fn v6_listener(address: Ipv6Addr, v6only: bool) -> TcpListener {
     bind(&socket, &SocketAddrV6::new(address, 0, 0, 0)).unwrap();
     listen(&socket, 3).unwrap();
     socket.into()
+}
+
+/// A protocol by its name in `/proc/net/protocols`.
+fn kernel_has(protocol: &str) -> bool {
+    let protocols = std::fs::read_to_string("/proc/net/protocols").unwrap();
+    let has = protocols.lines().any(|line| line.split(' ').next() == Some(protocol));
+    if !has {
+        println!("skipped: a kernel without {protocol}");
+    }
+    has
 }
 
 /// Since Linux 6.8 `sock_diag` lists TCP sockets that are bound and nothing more.
