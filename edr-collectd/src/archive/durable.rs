@@ -2,30 +2,34 @@
 //! outlives the data it stands for would be a silent loss. So data is on disk before the log entry that names it, and
 //! the entry is on disk before anyone relies on it.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use deltalake::kernel::Add;
 
 /// Flushes the data files of a commit that is about to be made, and their folders.
-pub(super) fn sync_files(table: &Path, adds: &[Add]) -> io::Result<()> {
+pub(super) async fn sync_files(table: &Path, adds: &[Add]) -> io::Result<()> {
+    let mut paths = BTreeSet::new();
     for add in adds {
         // Partition folders are plain names (`receive_day=2026-03-10`): nothing in them is percent-encoded.
         let path = table.join(&add.path);
-        File::open(&path)?.sync_all()?;
-        for folder in path.ancestors().skip(1).take_while(|folder| folder.starts_with(table)) {
-            File::open(folder)?.sync_all()?;
-        }
+        paths.extend(path.ancestors().take_while(|place| place.starts_with(table)).map(Path::to_path_buf));
     }
-    Ok(())
+    sync(paths.into_iter().rev().collect()).await
 }
 
 /// Flushes the log entry of a version.
-pub(super) fn sync_version(table: &Path, version: u64) -> io::Result<()> {
+pub(super) async fn sync_version(table: &Path, version: u64) -> io::Result<()> {
     let log = table.join("_delta_log");
-    File::open(log.join(format!("{version:020}.json")))?.sync_all()?;
-    File::open(log)?.sync_all()
+    sync(vec![log.join(format!("{version:020}.json")), log]).await
+}
+
+/// Flushes files and folders in this order, on a thread that may block: a busy disk takes seconds.
+async fn sync(paths: Vec<PathBuf>) -> io::Result<()> {
+    let flush = move || paths.iter().try_for_each(|path| File::open(path)?.sync_all());
+    tokio::task::spawn_blocking(flush).await.map_err(io::Error::other)?
 }
 
 /// Puts aside the newest log entry when it is empty: a power cut between its name and its bytes. Nothing relied on it

@@ -99,9 +99,9 @@ impl Frames {
         Ok(newest)
     }
 
-    /// Stops being responsible for a partition.
-    pub fn release(&mut self, partition: &PartitionName) {
-        self.positions.remove(partition);
+    /// The positions this writer read or left.
+    pub fn known(&self) -> &BTreeMap<PartitionName, Option<i64>> {
+        &self.positions
     }
 
     /// Commits rows together with the position after them, for each partition they came from.
@@ -121,7 +121,7 @@ impl Frames {
         let mut actions = Vec::new();
         if !rows.is_empty() {
             let adds = self.write(rows).await.map_err(ArchiveError::store("write records to", &self.path))?;
-            durable::sync_files(&self.path, &adds).map_err(|error| self.io("flush data files of", &error))?;
+            durable::sync_files(&self.path, &adds).await.map_err(|error| self.io("flush data files of", &error))?;
             actions.extend(adds.into_iter().map(Action::Add));
         }
         let transactions =
@@ -143,7 +143,9 @@ impl Frames {
             Err(error) if is_fenced(&error) => return Err(self.fenced(positions, &error)),
             Err(error) => return Err(ArchiveError::store("commit to", &self.path)(error)),
         };
-        durable::sync_version(&self.path, finalized.version()).map_err(|error| self.io("flush the log of", &error))?;
+        durable::sync_version(&self.path, finalized.version())
+            .await
+            .map_err(|error| self.io("flush the log of", &error))?;
         self.state = finalized.snapshot();
         for (partition, &next) in positions {
             self.positions.insert(partition.clone(), Some(next));

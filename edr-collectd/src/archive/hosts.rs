@@ -39,6 +39,9 @@ pub struct SavedHost {
     pub newest: SavedFrame,
     /// The key frame that one needs; `None` when it is a key itself or its key never came.
     pub key: Option<SavedFrame>,
+    /// The frame that `facts` are of: not the newest one when that came a moment before the save.
+    #[serde(default)]
+    pub facts_of: Option<(Epoch, u64)>,
     /// Epochs seen, with the highest sequence number of each.
     pub epochs: Vec<(Epoch, u64)>,
     /// Conflicts seen: one sequence number with two contents.
@@ -172,17 +175,15 @@ impl HostsTable {
     /// # Errors
     /// When the store fails, or another collector saved one of the partitions meanwhile.
     pub async fn save(&mut self, hosts: &[SavedHost], coverage: &Coverage) -> Result<(), ArchiveError> {
-        let (actions, version) =
-            self.save_rows(hosts, coverage).await.map_err(ArchiveError::store("save", &self.path))?;
-        debug_assert!(actions > 0);
-        durable::sync_version(&self.path, version).map_err(|error| ArchiveError::Store {
+        let version = self.save_rows(hosts, coverage).await.map_err(ArchiveError::store("save", &self.path))?;
+        durable::sync_version(&self.path, version).await.map_err(|error| ArchiveError::Store {
             operation: "flush the log of",
             table: self.path.clone(),
             cause: error.to_string(),
         })
     }
 
-    async fn save_rows(&mut self, hosts: &[SavedHost], coverage: &Coverage) -> Result<(usize, u64), DeltaTableError> {
+    async fn save_rows(&mut self, hosts: &[SavedHost], coverage: &Coverage) -> Result<u64, DeltaTableError> {
         self.table.update_state().await?;
         let numbers: Vec<String> = coverage.keys().map(|name| name.partition.to_string()).collect();
         let files = self.table.snapshot()?.log_data();
@@ -200,7 +201,7 @@ impl HostsTable {
             let schema = writer.arrow_schema();
             writer.write(batch(&rows, schema)?).await?;
             let adds = writer.flush().await?;
-            durable::sync_files(&self.path, &adds).map_err(DeltaTableError::from)?;
+            durable::sync_files(&self.path, &adds).await.map_err(DeltaTableError::from)?;
             actions.extend(adds.into_iter().map(Action::Add));
         }
         let transactions =
@@ -210,12 +211,11 @@ impl HostsTable {
             partition_by: Some(vec!["partition".to_owned()]),
             predicate: None,
         };
-        let count = actions.len();
         let finalized = CommitBuilder::from(CommitProperties::default().with_application_transactions(transactions))
             .with_actions(actions)
             .build(Some(self.table.snapshot()?), self.table.log_store(), operation)
             .await?;
-        Ok((count, finalized.version()))
+        Ok(finalized.version())
     }
 }
 

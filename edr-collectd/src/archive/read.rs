@@ -3,7 +3,7 @@
 //! Searches go by columns that let whole files be passed over: the folder is the receive day, and the log keeps minimum
 //! and maximum of times, offsets and sequence numbers of every file.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use edr_wire::frame::{Frame, FrameKind, Record};
 use edr_wire::{Epoch, HostId};
 use futures::TryStreamExt as _;
 use jiff::civil::Date;
+use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use super::columns::{Columns, binary, integer, long, text};
@@ -34,9 +35,6 @@ const CANDIDATES_MAX: usize = 32;
 const WINDOWS_NS: [i64; 2] = [600_000_000_000, 86_400_000_000_000];
 /// A key frame is this much older than its delta at most, by the host's clock, unless that clock jumped.
 const KEY_AGE_NS_MAX: i64 = 2 * 86_400_000_000_000;
-
-/// Day 0 of a Delta date.
-const DAY_ZERO: Date = Date::constant(1970, 1, 1);
 
 /// The columns of [`Header`].
 const HEADER_COLUMNS: [&str; 18] = [
@@ -59,6 +57,20 @@ const HEADER_COLUMNS: [&str; 18] = [
     "bye",
     "previous_epoch",
 ];
+
+/// Minimum and maximum that the table's log keeps of a file.
+#[derive(Deserialize)]
+struct Statistics {
+    #[serde(rename = "minValues")]
+    least: Times,
+    #[serde(rename = "maxValues")]
+    most: Times,
+}
+
+#[derive(Deserialize)]
+struct Times {
+    received_ns: i64,
+}
 
 /// What `frames` tells of one record beside its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,21 +141,23 @@ impl Reader {
         self.search(filter, &mut take).await
     }
 
-    /// The first and the last day on which anything was received, as days since 1970; `None` for an empty archive.
+    /// When the first and the last record was received, ns since the epoch, from the table's log alone; `None` for an
+    /// empty archive.
     ///
     /// # Errors
     /// When the archive cannot be read.
-    pub async fn days(&self) -> Result<Option<(i32, i32)>, ArchiveError> {
+    pub async fn received(&self) -> Result<Option<(i64, i64)>, ArchiveError> {
         let table = self.table().await?;
         let files = table.snapshot().map_err(ArchiveError::store("read", &self.path))?.log_data();
-        let mut days: Option<(i32, i32)> = None;
+        let mut received: Option<(i64, i64)> = None;
         for file in files.iter() {
-            let values = file.partition_values_map();
-            let day = values.get("receive_day").and_then(Option::as_deref).and_then(|text| text.parse::<Date>().ok());
-            let Some(day) = day.and_then(|day| DAY_ZERO.until(day).ok()).map(|span| span.get_days()) else { continue };
-            days = Some(days.map_or((day, day), |(first, last)| (first.min(day), last.max(day))));
+            let statistics = file.stats().and_then(|text| serde_json::from_str::<Statistics>(&text).ok());
+            let span = statistics.map(|stats| (stats.least.received_ns, stats.most.received_ns));
+            // A file whose statistics somebody dropped still has its day.
+            let Some((from, to)) = span.or_else(|| day_span(&file.partition_values_map())) else { continue };
+            received = Some(received.map_or((from, to), |(first, last)| (first.min(from), last.max(to))));
         }
-        Ok(days)
+        Ok(received)
     }
 
     /// The last frames of a host taken at or before `at_ns`, newest first, each with all its parts. Usually the first
@@ -337,6 +351,14 @@ fn headers_of(batch: &RecordBatch, take: &mut impl FnMut(Header)) -> Result<(), 
     };
     (0..batch.num_rows()).filter_map(header).for_each(take);
     Ok(())
+}
+
+/// First and last nanosecond of the receive day in a file's partition values.
+fn day_span(values: &HashMap<String, Option<String>>) -> Option<(i64, i64)> {
+    let day: Date = values.get("receive_day")?.as_ref()?.parse().ok()?;
+    let days = Date::constant(1970, 1, 1).until(day).ok()?.get_days();
+    let from = i64::from(days).checked_mul(86_400_000_000_000)?;
+    Some((from, from.checked_add(86_399_999_999_999)?))
 }
 
 fn day(days: i32) -> Expr {

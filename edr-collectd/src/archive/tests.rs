@@ -250,6 +250,7 @@ fn saved(n: u8, received_ns: i64) -> SavedHost {
             places: vec![Place { received_ns, partition: 0, offset: 3 }],
         },
         key: None,
+        facts_of: None,
         epochs: vec![(edr_wire::Epoch([n; 8]), 7)],
         conflicts: 1,
     }

@@ -73,6 +73,8 @@ struct Host {
     newest: Known,
     key: Option<Known>,
     facts: SavedFacts,
+    /// The frame they are of.
+    facts_of: Option<(Epoch, u64)>,
     conflicts: u64,
     /// Why the newest frame cannot be read, when that was tried.
     unreadable: Option<String>,
@@ -137,6 +139,8 @@ impl Newest {
         for saved in saved {
             state.restore(saved);
         }
+        drop(state);
+        self.stale.notify_one();
     }
 
     /// Hosts of these partitions, to be saved.
@@ -217,7 +221,10 @@ impl Newest {
         let mut state = self.state();
         if let Some(host) = state.hosts.get_mut(&host_id) {
             match facts {
-                Ok(facts) => (host.facts, host.unreadable) = (facts, None),
+                Ok(facts) => {
+                    (host.facts, host.unreadable) = (facts, None);
+                    host.facts_of = Some((frame.epoch, frame.seq));
+                }
                 // A newer frame has come meanwhile; its own turn will tell.
                 Err(_) if host.newest.saved.seq != frame.seq => {}
                 Err(reason) => host.unreadable = Some(reason),
@@ -268,6 +275,7 @@ impl State {
                 newest: known,
                 key,
                 facts: SavedFacts::default(),
+                facts_of: None,
                 conflicts: 0,
                 unreadable: None,
             };
@@ -296,10 +304,15 @@ impl State {
             newest: Known { saved: saved.newest, frame: None },
             key: key.map(|saved| Known { saved, frame: None }),
             facts: saved.facts,
+            facts_of: saved.facts_of,
             conflicts: saved.conflicts,
             unreadable: None,
         };
+        let is_stale = host.facts_of != Some((host.newest.saved.epoch, host.newest.saved.seq));
         self.hosts.insert(saved.host_id, host);
+        if is_stale {
+            self.mark_stale(saved.host_id);
+        }
     }
 
     fn mark_stale(&mut self, host_id: HostId) {
@@ -377,6 +390,7 @@ impl Host {
             facts: self.facts.clone(),
             newest: self.newest.saved.clone(),
             key: key.map(|key| key.saved.clone()),
+            facts_of: self.facts_of,
             epochs: self.lineage.epochs(),
             conflicts: self.conflicts,
         }

@@ -18,7 +18,6 @@ use crate::newest::{Current, Known, Newest, facts};
 
 /// How much of `frames` is read at once when memory is filled, by time of receipt: an hour of 1,000 hosts is 360,000 rows.
 const REPLAY_NS: i64 = 3_600_000_000_000;
-const DAY_NS: i64 = 86_400_000_000_000;
 /// Frames tried, newest first, when the last one before a moment cannot be read.
 const TRIES_MAX: usize = 8;
 
@@ -57,9 +56,9 @@ impl HostAnswers {
             None => Default::default(),
         };
         self.newest.restore(saved.hosts);
-        let Some((first, last)) = self.reader.days().await? else { return Ok(()) };
-        let end = i64::from(last).saturating_add(1).saturating_mul(DAY_NS);
-        let mut from = saved.complete_until_ns.unwrap_or(i64::MIN).max(i64::from(first) * DAY_NS);
+        let Some((first, last)) = self.reader.received().await? else { return Ok(()) };
+        let end = last.saturating_add(1);
+        let mut from = saved.complete_until_ns.unwrap_or(i64::MIN).max(first);
         while from < end {
             let until = from.saturating_add(REPLAY_NS).min(end);
             let mut headers = Vec::new();

@@ -109,6 +109,22 @@ impl Cell {
         }
     }
 
+    /// The value for a spreadsheet. A text that one would run as a formula starts with `'`; nothing is left that a
+    /// terminal would act on.
+    pub fn csv(&self) -> String {
+        match self {
+            Self::Empty => String::new(),
+            Self::Text(text) => no_formula(text.as_bytes()),
+            Self::Bytes(bytes) => no_formula(&bytes.0),
+            // Starts with a bracket.
+            Self::List(_) => visible_text(&self.json().to_string()),
+            Self::Time(_) => self.json().as_str().map_or_else(|| self.text(), str::to_owned),
+            Self::Flag(flag) => flag.to_string(),
+            Self::Number(_) | Self::Numbers(_) | Self::Hundredths(_) | Self::Size(_) => self.text(),
+            Self::Duration(_) => self.json().to_string(),
+        }
+    }
+
     /// Order of two values of a column: nothing first, then numbers by size, then text with its digits by size
     /// (`10.0.0.9` before `10.0.0.10`).
     pub(super) fn order(&self, other: &Self) -> Ordering {
@@ -193,12 +209,32 @@ pub(crate) fn time_text(ns: i64) -> String {
         .map_or_else(|_| ns.to_string(), |time| time.strftime("%Y-%m-%d %H:%M:%S").to_string())
 }
 
+/// `4 s ago`, `3 min ago`, `2 d ago`: how long before `now_ns` something was.
+pub(crate) fn ages(ns: i64, now_ns: i64) -> String {
+    let seconds = now_ns.saturating_sub(ns) / 1_000_000_000;
+    match seconds {
+        ..0 => format!("{} s ahead of this clock", seconds.unsigned_abs()),
+        0..120 => format!("{seconds} s ago"),
+        120..7_200 => format!("{} min ago", seconds / 60),
+        7_200..172_800 => format!("{} h ago", seconds / 3_600),
+        _ => format!("{} d ago", seconds / 86_400),
+    }
+}
+
 /// Text of ours may still carry what a host said (an error with a path in it).
 fn visible_text(text: &str) -> String {
     if text.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b'\\') {
         return text.to_owned();
     }
     visible(text.as_bytes())
+}
+
+fn no_formula(bytes: &[u8]) -> String {
+    let text = visible(bytes);
+    match bytes.first() {
+        Some(b'=' | b'+' | b'-' | b'@' | b'\t' | b'\r') => format!("'{text}"),
+        _ => text,
+    }
 }
 
 /// An argument as part of a command line: quoted where its boundaries would not be seen.

@@ -7,6 +7,7 @@
 mod cell;
 mod files;
 mod gaps;
+mod hosts;
 mod packets;
 mod processes;
 mod psad;
@@ -17,8 +18,10 @@ use edr_wire::Bytes;
 use serde::Serialize;
 
 pub use self::cell::Cell;
-pub(crate) use self::cell::time_text;
+pub(crate) use self::cell::{ages, time_text};
+pub use self::hosts::{host_columns, host_row};
 pub use self::select::{ROWS_MAX, Select, Table};
+pub(crate) use self::select::{place_of, select_rows};
 use super::{HostSnapshot, QueryError};
 
 /// Bytes of a fact that a join repeats in other rows; the kernel's longest `comm` is 64.

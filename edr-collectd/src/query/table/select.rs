@@ -134,7 +134,24 @@ pub(super) fn each(
     })
 }
 
-fn place_of(columns: &[Column], name: &str) -> Result<usize, QueryError> {
+/// Filters and sorts rows that are there already.
+pub(crate) fn select_rows(
+    columns: &[Column],
+    rows: Vec<Vec<Cell>>,
+    select: &Select,
+) -> Result<Vec<Vec<Cell>>, QueryError> {
+    let sort = select.sort.as_deref().map(|name| place_of(columns, name)).transpose()?;
+    let filter = Filter::new(select.filter.as_deref(), columns);
+    let mut rows: Vec<Vec<Cell>> =
+        rows.into_iter().filter(|row| filter.as_ref().is_none_or(|filter| filter.matches(row))).collect();
+    if let Some(place) = sort {
+        rows.sort_by(|a, b| compare(&a[place], &b[place], select.descending));
+    }
+    Ok(rows)
+}
+
+/// The place of the column with this name.
+pub(crate) fn place_of(columns: &[Column], name: &str) -> Result<usize, QueryError> {
     columns.iter().position(|column| column.name == name).ok_or_else(|| {
         let names: Vec<&str> = columns.iter().map(|column| column.name).collect();
         QueryError::UnknownColumn(name.to_owned(), names.join(", "))
@@ -143,13 +160,17 @@ fn place_of(columns: &[Column], name: &str) -> Result<usize, QueryError> {
 
 /// Equal keys keep the view's order in both directions; rows without a value come last in both.
 fn sort_keys(keys: &mut [(Cell, usize)], descending: bool) {
-    keys.sort_by(|(a, _), (b, _)| match (matches!(a, Cell::Empty), matches!(b, Cell::Empty)) {
+    keys.sort_by(|(a, _), (b, _)| compare(a, b, descending));
+}
+
+fn compare(a: &Cell, b: &Cell, descending: bool) -> Ordering {
+    match (matches!(a, Cell::Empty), matches!(b, Cell::Empty)) {
         (true, true) => Ordering::Equal,
         (true, false) => Ordering::Greater,
         (false, true) => Ordering::Less,
         (false, false) if descending => b.order(a),
         (false, false) => a.order(b),
-    });
+    }
 }
 
 /// The rows at these places, in this order.

@@ -1,0 +1,230 @@
+//! Commands.
+
+mod at;
+mod output;
+mod show;
+mod topic;
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use edr_daemon::config::Report;
+use edr_daemon::exit;
+
+use self::output::Format;
+use crate::config::{Config, DEFAULT_PATH};
+use crate::query::table::View;
+use crate::run::{AlreadyRunning, run};
+
+/// Archives the snapshots of a fleet from Kafka and answers what runs and ran where.
+#[derive(Debug, Parser)]
+#[command(name = "edr-collectd", version, max_term_width = 100)]
+struct Cli {
+    /// Configuration file; conf.d/*.toml beside it is read too
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH, global = true)]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Archive what comes and serve the page, until SIGTERM
+    Run,
+    /// Check the configuration and print what is effective
+    Check(Check),
+    /// List the hosts
+    Hosts {
+        #[command(flatten)]
+        print: Print,
+    },
+    /// Processes of a host
+    Processes(ViewArgs),
+    /// Open files of a host
+    Files(ViewArgs),
+    /// Sockets of a host with their owners
+    Sockets(ViewArgs),
+    /// What psad knows on a host
+    Psad {
+        /// Print this part only; all of them otherwise
+        #[arg(long, value_enum)]
+        section: Option<Section>,
+        #[command(flatten)]
+        view: ViewArgs,
+    },
+    /// Firewall log lines of one snapshot of a host
+    Packets(ViewArgs),
+}
+
+#[derive(Debug, Args)]
+struct Check {
+    /// Ask Kafka too: whether a broker answers, the topic is there and its settings fit
+    #[arg(long)]
+    online: bool,
+    /// Make the topic when there is none
+    #[arg(long, requires = "online")]
+    create_topic: bool,
+    /// Partitions of the topic to make: so many collectors can share the work
+    #[arg(long, value_name = "N", default_value_t = crate::consume::PARTITIONS, value_parser = clap::value_parser!(i32).range(1..=10_000))]
+    partitions: i32,
+    /// Copies of the topic to make; 1 loses snapshots with its broker
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=100))]
+    replication: i32,
+}
+
+#[derive(Debug, Args)]
+struct ViewArgs {
+    /// Host id, or a name that only one host has; may be left out when there is one host
+    #[arg(long, value_name = "HOST")]
+    host: Option<String>,
+    /// The last snapshot at or before this moment; the newest otherwise. 2026-03-10T03:12:40Z,
+    /// "2026-03-10 03:12", "today 03:12", "tuesday 03:12", -5m, "5m ago"; UTC without a zone
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    at: Option<String>,
+    #[command(flatten)]
+    print: Print,
+}
+
+#[derive(Debug, Args)]
+struct Print {
+    /// Rows that contain this text in any column; column:text for one column, equal where it holds numbers
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+    /// Column to sort by
+    #[arg(long, value_name = "COLUMN")]
+    sort: Option<String>,
+    /// Largest first
+    #[arg(long, requires = "sort")]
+    descending: bool,
+    /// Columns to print, separated by commas; all of them with "all"
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    columns: Vec<String>,
+    /// How to print them
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+/// A part of what psad knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Section {
+    /// Top signature matches
+    Signatures,
+    /// Top attackers
+    Attackers,
+    /// Top scanned ports
+    Ports,
+    /// iptables log prefix counters
+    Prefixes,
+    /// Packets by protocol
+    Protocols,
+    /// Sources in detail
+    Sources,
+    /// Blocked addresses
+    Blocked,
+}
+
+impl Section {
+    const ALL: [Self; 7] =
+        [Self::Signatures, Self::Attackers, Self::Ports, Self::Prefixes, Self::Protocols, Self::Sources, Self::Blocked];
+
+    fn view(self) -> View {
+        match self {
+            Self::Signatures => View::TopSignatures,
+            Self::Attackers => View::TopAttackers,
+            Self::Ports => View::TopPorts,
+            Self::Prefixes => View::PrefixCounters,
+            Self::Protocols => View::ProtocolCounters,
+            Self::Sources => View::Sources,
+            Self::Blocked => View::Blocked,
+        }
+    }
+
+    /// The heading its users know.
+    fn heading(self) -> &'static str {
+        match self {
+            Self::Signatures => "Top 50 signature matches",
+            Self::Attackers => "Top 25 attackers",
+            Self::Ports => "Top 20 scanned ports",
+            Self::Prefixes => "iptables log prefix counters",
+            Self::Protocols => "Total protocol packet counters",
+            Self::Sources => "IP status detail",
+            Self::Blocked => "Auto-blocked addresses",
+        }
+    }
+
+    /// Its name in JSON.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Signatures => "top_signatures",
+            Self::Attackers => "top_attackers",
+            Self::Ports => "top_ports",
+            Self::Prefixes => "prefix_counters",
+            Self::Protocols => "protocol_counters",
+            Self::Sources => "sources",
+            Self::Blocked => "blocked",
+        }
+    }
+}
+
+/// A command line whose parts do not fit together.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    // clap exits with 2 for a wrong command line, and 0 for --help.
+    let Cli { config, command } = Cli::parse();
+    let result = match command {
+        Command::Run => run(&config).map(|()| ExitCode::SUCCESS),
+        Command::Check(check) => topic::check(&config, &check),
+        Command::Hosts { print } => show::hosts(&config, &print),
+        Command::Processes(args) => show::view(&config, View::Processes, &args),
+        Command::Files(args) => show::view(&config, View::Files, &args),
+        Command::Sockets(args) => show::view(&config, View::Sockets, &args),
+        Command::Packets(args) => show::view(&config, View::Packets, &args),
+        Command::Psad { section, view } => show::psad(&config, section, &view),
+    };
+    result.unwrap_or_else(|error| failed(&error))
+}
+
+/// Says why, and turns the kind of error into its exit code.
+fn failed(error: &anyhow::Error) -> ExitCode {
+    if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+        // Whoever read our output has seen enough.
+        return ExitCode::SUCCESS;
+    }
+    let words = format!("{error:#}");
+    if log::max_level() == log::LevelFilter::Off {
+        // A command, or a daemon that has no log yet.
+        let _ = writeln!(io::stderr().lock(), "edr-collectd: {words}");
+    } else {
+        log::error!("{words}");
+    }
+    if error.downcast_ref::<Report>().is_some() {
+        ExitCode::from(exit::CONFIG)
+    } else if error.downcast_ref::<Usage>().is_some() {
+        ExitCode::from(exit::USAGE)
+    } else if error.downcast_ref::<AlreadyRunning>().is_some() {
+        ExitCode::from(exit::ALREADY_RUNNING)
+    } else {
+        ExitCode::from(exit::FAILURE)
+    }
+}
+
+fn load(path: &Path) -> anyhow::Result<Config> {
+    Ok(Config::load(path)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,198 @@
+//! Tables, JSON and CSV on standard output.
+
+use std::io::{self, Write};
+
+use clap::ValueEnum;
+
+use crate::query::table::{Cell, Column};
+
+/// Widest column that later columns are aligned behind; longer values push their own row to the right.
+const ALIGNED_MAX: usize = 40;
+
+/// How rows are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// Aligned columns for people
+    Table,
+    /// A list of objects, with the names of the wire; in strings, bytes outside UTF-8 are \xNN and a backslash is \\
+    Json,
+    /// Comma-separated, for spreadsheets: a text that one would run as a formula starts with '
+    Csv,
+}
+
+/// Prints rows as they come. For aligned columns they must come twice: first to [`Rows::measure`], then to [`Rows::row`].
+pub(super) struct Rows<'a, W: Write> {
+    out: W,
+    format: Format,
+    columns: &'a [Column],
+    widths: Vec<usize>,
+    count: usize,
+}
+
+impl<'a, W: Write> Rows<'a, W> {
+    pub(super) fn new(out: W, format: Format, columns: &'a [Column]) -> Self {
+        let widths = columns.iter().map(|column| column.title.chars().count()).collect();
+        Self { out, format, columns, widths, count: 0 }
+    }
+
+    /// Whether rows must be measured before they are printed.
+    pub(super) fn must_measure(&self) -> bool {
+        self.format == Format::Table
+    }
+
+    /// Makes room for a row.
+    pub(super) fn measure(&mut self, row: &[Cell]) {
+        for (width, cell) in self.widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.text().chars().count().min(ALIGNED_MAX));
+        }
+    }
+
+    /// Prints what comes before the rows.
+    pub(super) fn begin(&mut self) -> io::Result<()> {
+        match self.format {
+            Format::Table => {
+                let titles: Vec<(String, bool)> =
+                    self.columns.iter().map(|column| (column.title.to_uppercase(), column.numeric)).collect();
+                self.aligned(&titles)
+            }
+            Format::Json => write!(self.out, "["),
+            Format::Csv => {
+                let names: Vec<String> = self.columns.iter().map(|column| column.name.to_owned()).collect();
+                self.record(&names)
+            }
+        }
+    }
+
+    /// Prints one row.
+    pub(super) fn row(&mut self, row: &[Cell]) -> io::Result<()> {
+        self.count += 1;
+        match self.format {
+            Format::Table => {
+                let cells: Vec<(String, bool)> =
+                    row.iter().zip(self.columns).map(|(cell, column)| (cell.text(), column.numeric)).collect();
+                self.aligned(&cells)
+            }
+            Format::Json => {
+                let object: serde_json::Map<String, serde_json::Value> =
+                    self.columns.iter().zip(row).map(|(column, cell)| (column.name.to_owned(), cell.json())).collect();
+                let text = serde_json::to_string(&object).map_err(io::Error::other)?;
+                let separator = if self.count == 1 { "\n" } else { ",\n" };
+                write!(self.out, "{separator}{}", harmless(&text))
+            }
+            Format::Csv => {
+                let fields: Vec<String> = row.iter().map(Cell::csv).collect();
+                self.record(&fields)
+            }
+        }
+    }
+
+    /// Prints what comes after them.
+    pub(super) fn end(&mut self) -> io::Result<()> {
+        if self.format == Format::Json {
+            writeln!(self.out, "{}]", if self.count > 0 { "\n" } else { "" })?;
+        }
+        self.out.flush()
+    }
+
+    fn aligned(&mut self, cells: &[(String, bool)]) -> io::Result<()> {
+        let mut line = String::new();
+        for ((text, numeric), &width) in cells.iter().zip(&self.widths) {
+            if !line.is_empty() {
+                line.push_str("  ");
+            }
+            let fill = " ".repeat(width.saturating_sub(text.chars().count()));
+            if *numeric {
+                line.push_str(&fill);
+                line.push_str(text);
+            } else {
+                line.push_str(text);
+                line.push_str(&fill);
+            }
+        }
+        writeln!(self.out, "{}", line.trim_end())
+    }
+
+    fn record(&mut self, fields: &[String]) -> io::Result<()> {
+        let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
+        writer.write_record(fields).map_err(io::Error::other)?;
+        let bytes = writer.into_inner().map_err(|error| io::Error::other(error.to_string()))?;
+        self.out.write_all(&bytes)
+    }
+}
+
+/// JSON in which nothing is left that a terminal would act on. It can only stand inside strings, where `\uNNNN` means
+/// the same.
+fn harmless(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        let shown = if c.is_ascii() && c != '\x7f' {
+            true
+        } else {
+            edr_wire::visible(c.encode_utf8(&mut [0; 4]).as_bytes()) == c.to_string()
+        };
+        if shown {
+            text.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                text.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::query::table::View;
+    use edr_wire::Bytes;
+
+    fn printed(format: Format, rows: &[Vec<Cell>]) -> String {
+        let columns = View::Blocked.columns();
+        let mut out = Vec::new();
+        let mut printer = Rows::new(&mut out, format, &columns);
+        rows.iter().for_each(|row| printer.measure(row));
+        printer.begin().unwrap();
+        rows.iter().for_each(|row| printer.row(row).unwrap());
+        printer.end().unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn rows() -> Vec<Vec<Cell>> {
+        vec![
+            vec![Cell::Bytes(Bytes::from("=cmd|' /C calc'!A0,\"")), Cell::Number(-5)],
+            vec![Cell::Bytes(Bytes::from("\u{1b}]8;;\u{202e}x\n\u{e0041}".as_bytes())), Cell::Empty],
+        ]
+    }
+
+    #[test]
+    fn a_spreadsheet_runs_nothing_and_a_terminal_neither() {
+        assert_eq!(
+            printed(Format::Csv, &rows()),
+            "address,since\r\n\"'=cmd|' /C calc'!A0,\"\"\",-5\r\n\\x1b]8;;\\u{202e}x\\x0a\\u{e0041},\r\n"
+        );
+        for start in ["=", "+", "-", "@", "\t", "\r"] {
+            let csv = Cell::Bytes(Bytes::from(&format!("{start}1"))).csv();
+            assert!(csv.starts_with('\''), "{csv:?}");
+        }
+        assert_eq!(Cell::List(vec![Bytes::from("-x")]).csv(), "[\"-x\"]");
+    }
+
+    #[test]
+    fn json_is_exact_and_harmless() {
+        let json = printed(Format::Json, &rows());
+        let parsed: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(parsed[1]["address"], "\u{1b}]8;;\u{202e}x\n\u{e0041}");
+        assert!(json.chars().all(|c| c == '\n' || (' '..='~').contains(&c)), "{json:?}");
+        assert_eq!(printed(Format::Json, &[]), "[]\n");
+    }
+
+    #[test]
+    fn columns_are_aligned() {
+        let table = printed(
+            Format::Table,
+            &[vec![Cell::Text("a".into()), Cell::Number(12)], vec![Cell::Text("bcdefghijk".into()), Cell::Number(7)]],
+        );
+        assert_eq!(table, "ADDRESS     SINCE\na              12\nbcdefghijk      7\n");
+    }
+}

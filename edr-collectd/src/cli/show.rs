@@ -1,0 +1,225 @@
+//! Hosts and views on a terminal, from the archive alone: the daemon need not run.
+
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+
+use super::output::{Format, Rows};
+use super::{Print, Section, Usage, ViewArgs, at, load};
+use crate::query::table::{Cell, Column, Select, View, ages, host_columns, host_row, place_of, select_rows, time_text};
+use crate::query::{Answers as _, HostAnswers, HostSnapshot, QueryError};
+use crate::run::runtime;
+
+/// See [`super::Command::Hosts`].
+pub(super) fn hosts(config: &Path, print: &Print) -> anyhow::Result<ExitCode> {
+    let config = load(config)?;
+    let rows = runtime()?.block_on(async {
+        let answers = HostAnswers::from_archive(&config.archive.dir).await?;
+        answers.refresh_facts().await;
+        anyhow::Ok(answers.hosts().await?)
+    })?;
+    let rows: Vec<Vec<Cell>> = rows.iter().map(host_row).collect();
+    let (all, select) = (host_columns(), select(print));
+    let rows = select_rows(&all, rows, &select).map_err(usage)?;
+    let shown = shown(&all, print, &[])?;
+    let columns: Vec<Column> = shown.iter().map(|&place| all[place].clone()).collect();
+    let mut printer = Rows::new(BufWriter::new(io::stdout().lock()), print.format, &columns);
+    let rows: Vec<Vec<Cell>> = rows.into_iter().map(|row| pick(row, &shown)).collect();
+    rows.iter().for_each(|row| printer.measure(row));
+    printer.begin()?;
+    rows.iter().try_for_each(|row| printer.row(row))?;
+    printer.end()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// See [`super::Command::Processes`] and its like.
+pub(super) fn view(config: &Path, view: View, args: &ViewArgs) -> anyhow::Result<ExitCode> {
+    let snapshot = snapshot(config, args)?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    print_view(&mut out, view, &snapshot, &args.print)?;
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// See [`super::Command::Psad`].
+pub(super) fn psad(config: &Path, section: Option<Section>, args: &ViewArgs) -> anyhow::Result<ExitCode> {
+    let format = args.print.format;
+    let Some(section) = section else {
+        if format == Format::Csv {
+            return Err(Usage("CSV holds one table; choose it with --section".into()).into());
+        }
+        let snapshot = snapshot(config, args)?;
+        let mut out = BufWriter::new(io::stdout().lock());
+        let separators = if format == Format::Json { ["{", ",", "}\n"] } else { ["", "\n", ""] };
+        for (number, section) in Section::ALL.into_iter().enumerate() {
+            write!(out, "{}", separators[usize::from(number > 0)])?;
+            match format {
+                Format::Json => write!(out, "\"{}\": ", section.name())?,
+                _ => writeln!(out, "{}", section.heading())?,
+            }
+            print_view(&mut out, section.view(), &snapshot, &args.print)?;
+        }
+        write!(out, "{}", separators[2])?;
+        out.flush()?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    view(config, section.view(), args)
+}
+
+/// Finds the snapshot and says on standard error which one it is.
+fn snapshot(config: &Path, args: &ViewArgs) -> anyhow::Result<Arc<HostSnapshot>> {
+    let config = load(config)?;
+    let now = Timestamp::now();
+    let at_ns = args.at.as_deref().map(|text| at::parse(text, now)).transpose().map_err(Usage)?;
+    let (snapshot, name) = runtime()?.block_on(async {
+        let answers = HostAnswers::from_archive(&config.archive.dir).await?;
+        let host = match &args.host {
+            Some(host) => host.clone(),
+            None => only_host(&answers).await?,
+        };
+        let snapshot = answers.snapshot(&host, at_ns).await?;
+        anyhow::Ok((snapshot, host))
+    })?;
+    let hostname = snapshot.view.host().map(|host| host.hostname).unwrap_or_default();
+    let agent = snapshot.view.agent().unwrap_or_default();
+    let mut note = format!(
+        "{} ({}): snapshot of {} UTC, {}, seq {}",
+        edr_wire::visible(hostname.as_bytes()),
+        snapshot.host_id,
+        time_text(snapshot.captured_ns),
+        ages(snapshot.captured_ns, i64::try_from(now.as_nanosecond()).unwrap_or(i64::MAX)),
+        snapshot.seq,
+    );
+    if let Some(at_ns) = at_ns {
+        note.push_str(&format!("; the last one at or before {} UTC", time_text(at_ns)));
+    }
+    for reason in &agent.degraded {
+        note.push_str(&format!("\ndegraded: {}", edr_wire::visible(reason.as_bytes())));
+    }
+    // Where standard error is closed, nobody wants to know.
+    let _ = writeln!(io::stderr().lock(), "{note}");
+    log::trace!("asked for {name}");
+    Ok(snapshot)
+}
+
+/// The only host there is.
+async fn only_host(answers: &HostAnswers) -> anyhow::Result<String> {
+    let hosts = answers.hosts().await?;
+    match hosts.as_slice() {
+        [only] => Ok(only.host_id.to_string()),
+        [] => Err(anyhow::anyhow!("the archive has no host yet")),
+        several => Err(Usage(format!(
+            "there are {} hosts; name one with --host (`edr-collectd hosts` lists them)",
+            several.len()
+        ))
+        .into()),
+    }
+}
+
+fn print_view(out: &mut impl Write, view: View, snapshot: &HostSnapshot, print: &Print) -> anyhow::Result<()> {
+    let all = view.columns();
+    let shown = shown(&all, print, people(view))?;
+    let columns: Vec<Column> = shown.iter().map(|&place| all[place].clone()).collect();
+    let mut printer = Rows::new(out, print.format, &columns);
+    let undecodable = if print.sort.is_some() {
+        let table = view.table(snapshot, &select(print)).map_err(usage)?;
+        let rows: Vec<Vec<Cell>> = table.rows.into_iter().map(|row| pick(row, &shown)).collect();
+        rows.iter().for_each(|row| printer.measure(row));
+        printer.begin()?;
+        rows.iter().try_for_each(|row| printer.row(row))?;
+        table.undecodable
+    } else {
+        let filter = print.filter.as_deref();
+        if printer.must_measure() {
+            view.each(snapshot, filter, &mut |row| printer.measure(&pick(row, &shown)));
+        }
+        printer.begin()?;
+        let mut result = Ok(());
+        let undecodable = view.each(snapshot, filter, &mut |row| {
+            if result.is_ok() {
+                result = printer.row(&pick(row, &shown));
+            }
+        });
+        result?;
+        undecodable
+    };
+    printer.end()?;
+    if undecodable > 0 {
+        writeln!(io::stderr().lock(), "{undecodable} rows could not be decoded").context("say what is missing")?;
+    }
+    Ok(())
+}
+
+/// The columns that fit a terminal; the other formats have all of them.
+fn people(view: View) -> &'static [&'static str] {
+    match view {
+        View::Processes => &[
+            "user",
+            "pid",
+            "ppid",
+            "cpu_percent",
+            "memory_percent",
+            "rss_bytes",
+            "tty",
+            "state",
+            "start_time",
+            "cpu_time",
+            "comm",
+            "argv",
+        ],
+        View::Files => &["comm", "pid", "user", "fd", "access", "kind", "dev", "size", "inode", "deleted", "path"],
+        View::Sockets => {
+            &["protocol", "state", "local", "local_port", "remote", "remote_port", "pids", "comm", "user", "path"]
+        }
+        View::Packets => &["time", "prefix", "protocol", "src", "src_port", "dst", "dst_port", "flags", "interface_in"],
+        _ => &[],
+    }
+}
+
+/// Places of the columns to print.
+fn shown(all: &[Column], print: &Print, people: &[&str]) -> anyhow::Result<Vec<usize>> {
+    let names: Vec<&str> = match print.columns.as_slice() {
+        [] if print.format == Format::Table && !people.is_empty() => people.to_vec(),
+        [] => all.iter().map(|column| column.name).collect(),
+        [one] if one == "all" => all.iter().map(|column| column.name).collect(),
+        some => some.iter().map(String::as_str).collect(),
+    };
+    names.into_iter().map(|name| place_of(all, name.trim()).map_err(usage)).collect()
+}
+
+fn pick(mut row: Vec<Cell>, shown: &[usize]) -> Vec<Cell> {
+    // A column named twice is printed twice.
+    shown
+        .iter()
+        .enumerate()
+        .map(|(at, &place)| {
+            if shown[at + 1..].contains(&place) {
+                row[place].clone()
+            } else {
+                std::mem::replace(&mut row[place], Cell::Empty)
+            }
+        })
+        .collect()
+}
+
+fn select(print: &Print) -> Select {
+    Select {
+        filter: print.filter.clone(),
+        sort: print.sort.clone(),
+        descending: print.descending,
+        page: 0,
+        page_rows: 0,
+    }
+}
+
+/// A column that does not exist is a wrong command line.
+fn usage(error: QueryError) -> anyhow::Error {
+    match error {
+        QueryError::UnknownColumn(..) => Usage(error.to_string()).into(),
+        other => other.into(),
+    }
+}

@@ -1,0 +1,563 @@
+//! From Kafka into the archive, starting where the archive ends.
+//!
+//! One loop owns the consumer, the batch that fills, and the commit under way. Promises:
+//! - It starts a partition where the archive says, never where the group says ([`position`]).
+//! - Memory is bounded: one batch in the commit, one that fills, and what librdkafka fetches ahead. When the batch is
+//!   full and the commit is not done, partitions are paused and Kafka is still polled, so the group does not take a slow
+//!   disk for a dead collector.
+//! - A commit that was refused by another collector's drops what was in hand and starts again where the archive says. A
+//!   commit that failed is tried again until it succeeds; whether it succeeded after all is asked of the archive.
+//!
+//! It knows what a record is and nothing of what a snapshot is.
+
+mod batch;
+mod client;
+mod position;
+mod topic;
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rdkafka::consumer::{CommitMode, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaErrorCode;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use self::batch::Batch;
+use self::client::{Client, Event};
+pub use self::topic::{PARTITIONS, Topic, command, create, look, misfits};
+use crate::archive::{ArchiveError, ArchivedHeader, Coverage, Frames, HostsTable, PartitionName, Row, SavedHost};
+use crate::config::Config;
+use crate::decode::decode;
+use crate::newest::Newest;
+
+/// How often the hosts are saved: a start reads so much of `frames`.
+const SAVE_INTERVAL: Duration = Duration::from_secs(60);
+/// First and longest pause after a failure of store or broker.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// How long a broker may take to say what it has.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// A frame that waits for parts longer than this does not hold back what a save covers.
+const WAITING_NS_MAX: i64 = 600_000_000_000;
+/// How often the loop turns when nothing happens.
+const BEAT: Duration = Duration::from_secs(1);
+/// How long closing the client may take.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
+/// What a stop may take for its last commit.
+const STOP_MAX: Duration = Duration::from_secs(3);
+
+/// What the consumer has done, for those who ask how it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Records archived since the start.
+    pub archived: u64,
+    /// Of them those that are no frame.
+    pub faults: u64,
+    /// Partitions that are read.
+    pub partitions: usize,
+    /// Why nothing moves, when nothing moves.
+    pub trouble: Option<String>,
+    /// Commits made.
+    pub commits: u64,
+    /// Time of the last commit, from its begin until the archive had it.
+    pub commit: Duration,
+}
+
+/// The consumer and everything in its hands.
+pub struct Consumer {
+    config: Config,
+    client: Arc<Client>,
+    events: UnboundedReceiver<Event>,
+    newest: Arc<Newest>,
+    hosts: HostsTable,
+    /// `None` while a commit is under way, which has it.
+    frames: Option<Frames>,
+    commit: Option<Pin<Box<dyn Future<Output = Committed> + Send>>>,
+    batch: Batch,
+    /// The logs that are read, by the number of their partition, with the next offset expected.
+    reading: BTreeMap<i32, (PartitionName, i64)>,
+    /// Partitions that wait to be started, and when that is tried again.
+    waiting: Option<(Vec<i32>, Instant)>,
+    /// Offsets that are archived.
+    archived: BTreeMap<PartitionName, i64>,
+    paused: bool,
+    last_received_ns: i64,
+    save_at: Instant,
+    backoff: Duration,
+    progress: watch::Sender<Progress>,
+    /// Turns of the loop: what shows a watchdog that it turns.
+    beats: Arc<AtomicU64>,
+}
+
+impl std::fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consumer").field("reading", &self.reading).finish_non_exhaustive()
+    }
+}
+
+/// A commit that is over.
+struct Committed {
+    frames: Frames,
+    batch: Batch,
+    /// What to save with it, as it was when the batch was taken.
+    save: Option<(Vec<SavedHost>, i64)>,
+    took: Duration,
+    result: Result<(), ArchiveError>,
+}
+
+impl Consumer {
+    /// A consumer that has subscribed; it reads when it [runs](Self::run). `instance` is its name in the group, the same
+    /// one at every start.
+    ///
+    /// # Errors
+    /// When the client cannot be made. That no broker answers is no error.
+    pub fn new(
+        config: Config,
+        instance: &str,
+        frames: Frames,
+        hosts: HostsTable,
+        newest: Arc<Newest>,
+    ) -> Result<(Self, watch::Receiver<Progress>), KafkaError> {
+        let (sender, events) = unbounded_channel();
+        let client = Arc::new(client::subscribe(&config.kafka, instance, sender)?);
+        let (progress, seen) = watch::channel(Progress::default());
+        let consumer = Self {
+            config,
+            client,
+            events,
+            newest,
+            hosts,
+            frames: Some(frames),
+            commit: None,
+            batch: Batch::default(),
+            reading: BTreeMap::new(),
+            waiting: None,
+            archived: BTreeMap::new(),
+            paused: false,
+            last_received_ns: 0,
+            save_at: Instant::now() + SAVE_INTERVAL,
+            backoff: BACKOFF.0,
+            progress,
+            beats: Arc::default(),
+        };
+        Ok((consumer, seen))
+    }
+
+    /// A number that grows as long as the consumer is alive, idle or not.
+    pub fn beats(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.beats)
+    }
+
+    /// Reads and archives until `stop` is true; then commits what is in hand and saves the hosts.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let client = Arc::clone(&self.client);
+        let mut beat = tokio::time::interval(BEAT);
+        while !*stop.borrow() {
+            self.beats.fetch_add(1, Ordering::Relaxed);
+            let commit_at = self.commit_at();
+            let start_at = self.waiting.as_ref().map(|(_, at)| *at);
+            tokio::select! {
+                biased;
+                _ = stop.changed() => {}
+                Some(event) = self.events.recv() => self.rebalanced(event).await,
+                () = sleep_until(start_at), if self.commit.is_none() => self.start().await,
+                committed = finished(&mut self.commit) => self.committed(committed).await,
+                () = sleep_until(commit_at) => self.begin_commit(),
+                _ = beat.tick() => {}
+                message = client.recv() => self.received(message).await,
+            }
+        }
+        self.finish().await;
+        drop(client);
+        // Closing waits for answers of a broker that may be away.
+        let close = tokio::task::spawn_blocking(move || drop(self.client));
+        if tokio::time::timeout(CLOSE_MAX, close).await.is_err() {
+            log::debug!("the Kafka client did not close in time");
+        }
+    }
+
+    /// When the next commit begins: at once for a full batch, else when its oldest row has waited long enough.
+    fn commit_at(&self) -> Option<Instant> {
+        if self.commit.is_some() || self.frames.is_none() {
+            return None;
+        }
+        let due = self.batch.since? + self.config.archive.commit_interval;
+        Some(if self.is_full() { Instant::now() } else { due })
+    }
+
+    fn is_full(&self) -> bool {
+        self.batch.bytes >= self.config.archive.batch_bytes_max
+    }
+
+    async fn rebalanced(&mut self, event: Event) {
+        match event {
+            Event::Assigned(partitions) => self.waiting = Some((partitions, Instant::now())),
+            Event::Revoked => {
+                // Whoever has the partitions now starts where the archive ends: the sooner the better. If its commit
+                // comes first, ours is refused.
+                self.waiting = None;
+                if self.commit.is_none() && !self.batch.is_empty() {
+                    self.begin_commit();
+                }
+                self.reading.clear();
+                self.archived.clear();
+                self.report();
+            }
+        }
+    }
+
+    /// Starts reading the partitions that wait for it, or tries again later.
+    async fn start(&mut self) {
+        let Some((partitions, _)) = self.waiting.take() else { return };
+        match self.try_start(&partitions).await {
+            Ok(()) => {
+                self.backoff = BACKOFF.0;
+                self.trouble(None);
+            }
+            Err(reason) => {
+                edr_daemon::limited!(log::Level::Warn, "start reading: {reason}; trying again");
+                self.trouble(Some(reason));
+                self.waiting = Some((partitions, Instant::now() + self.next_backoff()));
+            }
+        }
+    }
+
+    async fn try_start(&mut self, partitions: &[i32]) -> Result<(), String> {
+        let topic = self.config.kafka.topic.clone();
+        let client = Arc::clone(&self.client);
+        let (asked, wanted) = (topic.clone(), partitions.to_vec());
+        let ask = move || {
+            let cluster =
+                client.client().fetch_cluster_id(ANSWER_MAX).ok_or("Kafka does not tell the id of its cluster")?;
+            let mut marks = Vec::new();
+            for partition in wanted {
+                let (low, high) = client
+                    .fetch_watermarks(&asked, partition, ANSWER_MAX)
+                    .map_err(|error| format!("ask Kafka what partition {partition} holds: {error}"))?;
+                marks.push((partition, low, high));
+            }
+            Ok::<_, String>((cluster, marks))
+        };
+        let (cluster, marks) = tokio::task::spawn_blocking(ask).await.map_err(|error| error.to_string())??;
+        let frames = self.frames.as_mut().ok_or("a commit is under way")?;
+        let mut assignment = TopicPartitionList::new();
+        let mut reading = BTreeMap::new();
+        // What fills the batch is read again from where the archive ends.
+        self.batch = Batch::default();
+        frames.reload().await.map_err(|error| error.to_string())?;
+        for (partition, low, high) in marks {
+            let name = PartitionName { cluster: cluster.clone(), topic: topic.clone(), partition, generation: 0 };
+            let archived = frames.newest(&name).await.map_err(|error| error.to_string())?;
+            let start = position::start(archived, low, high);
+            self.archived.insert(start.partition.clone(), start.offset);
+            if let Some(note) = &start.note {
+                log::warn!("{note}");
+            }
+            assignment
+                .add_partition_offset(&topic, partition, Offset::Offset(start.offset))
+                .map_err(|error| error.to_string())?;
+            reading.insert(partition, (start.partition, start.offset));
+        }
+        self.client.assign(&assignment).map_err(|error| format!("start at the archive's positions: {error}"))?;
+        self.paused = false;
+        let starts: Vec<String> =
+            reading.values().map(|(name, offset)| format!("{}@{offset}", name.partition)).collect();
+        log::info!("reading {topic} of cluster {cluster}: partitions {}", starts.join(" "));
+        self.reading = reading;
+        self.report();
+        Ok(())
+    }
+
+    /// Starts all partitions again, where the archive says.
+    fn restart(&mut self) {
+        let partitions: Vec<i32> = self.reading.keys().copied().collect();
+        self.batch = Batch::default();
+        if !partitions.is_empty() && self.waiting.is_none() {
+            self.waiting = Some((partitions, Instant::now()));
+        }
+    }
+
+    async fn received(&mut self, message: Result<BorrowedMessage<'_>, KafkaError>) {
+        match message {
+            Ok(message) => self.add(&message),
+            // Kafka no longer has the offset that was asked for: deleted meanwhile, or the topic was made anew.
+            Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) => self.restart(),
+            Err(error) => {
+                let topic = &self.config.kafka.topic;
+                let remedy = match error.rdkafka_error_code() {
+                    Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                        "; make it with `edr-collectd check --online --create-topic`"
+                    }
+                    _ => "",
+                };
+                edr_daemon::limited!(log::Level::Warn, "read topic {topic}: {error}{remedy}");
+                self.trouble(Some(format!("{error}{remedy}")));
+            }
+        }
+        if self.is_full() && !self.paused && self.commit.is_some() {
+            self.pause(true);
+        }
+    }
+
+    fn add(&mut self, message: &BorrowedMessage<'_>) {
+        let (number, offset) = (message.partition(), message.offset());
+        // What was fetched before a restart or a rebalance has no log any more.
+        let Some((partition, expected)) = self.reading.get_mut(&number) else { return };
+        if self.waiting.is_some() || offset < *expected {
+            return;
+        }
+        if offset > *expected {
+            edr_daemon::limited!(
+                log::Level::Warn,
+                "{partition}: Kafka has no records at offsets {expected} to {}",
+                offset - 1
+            );
+        }
+        *expected = offset + 1;
+        let partition = partition.clone();
+        let received_ns = self.now_ns();
+        let content = match message.payload() {
+            None => Err("no value".to_owned()),
+            Some(bytes) => decode(bytes),
+        };
+        let row = Row {
+            offset,
+            kafka_timestamp_ms: message.timestamp().to_millis(),
+            received_ns,
+            key: message.key().map(<[u8]>::to_vec),
+            record: message.payload().map(<[u8]>::to_vec),
+            content: content.as_ref().map(ArchivedHeader::from).map_err(Clone::clone),
+            partition,
+        };
+        match content {
+            Ok(record) => self.newest.offer(&row.partition, row.place(), record),
+            Err(fault) => edr_daemon::limited!(
+                log::Level::Warn,
+                "{} offset {offset} is no frame: {fault}; it is archived with its fault",
+                row.partition
+            ),
+        }
+        self.batch.add(row);
+    }
+
+    /// The collector's clock. When it was set back, the next save says so, since it is by time that a start finds what
+    /// came after one.
+    fn now_ns(&mut self) -> i64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
+        if now_ns < self.last_received_ns {
+            self.save_at = Instant::now();
+        }
+        self.last_received_ns = now_ns;
+        now_ns
+    }
+
+    fn begin_commit(&mut self) {
+        let Some(mut frames) = self.frames.take() else { return };
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.base.clone_from(frames.known());
+        let save = (Instant::now() >= self.save_at).then(|| self.hosts_to_save());
+        self.commit = Some(Box::pin(async move {
+            let begin = Instant::now();
+            let result = frames.append(&batch.rows, &batch.positions).await.map(|_| ());
+            Committed { frames, batch, save, took: begin.elapsed(), result }
+        }));
+    }
+
+    /// The hosts as they are now, and the moment until which they are complete: what is received from now on, and parts
+    /// that still wait for others, are read again by a start.
+    fn hosts_to_save(&mut self) -> (Vec<SavedHost>, i64) {
+        let now_ns = self.now_ns();
+        let waiting = self.newest.waiting_since_ns().filter(|since| now_ns.saturating_sub(*since) < WAITING_NS_MAX);
+        let numbers: Vec<i32> = self.reading.keys().copied().collect();
+        (self.newest.save(|name| numbers.contains(&name.partition)), waiting.unwrap_or(now_ns).min(now_ns))
+    }
+
+    async fn committed(&mut self, done: Committed) {
+        self.commit = None;
+        let mut frames = done.frames;
+        let result = match done.result {
+            Err(ArchiveError::Store { .. }) if was_committed(&mut frames, &done.batch).await => Ok(()),
+            result => result,
+        };
+        self.frames = Some(frames);
+        match result {
+            Ok(()) => {
+                self.backoff = BACKOFF.0;
+                self.note_committed(&done.batch, done.took);
+                if let Some((hosts, until_ns)) = done.save {
+                    self.save(&hosts, until_ns).await;
+                }
+                if self.paused {
+                    self.pause(false);
+                }
+            }
+            Err(error @ (ArchiveError::Fenced { .. } | ArchiveError::Backwards { .. })) => {
+                log::warn!("{error}; reading again from where the archive ends");
+                self.restart();
+            }
+            Err(error) => {
+                edr_daemon::limited!(log::Level::Warn, "{error}; nothing is lost, it is tried again");
+                self.trouble(Some(error.to_string()));
+                self.try_again(done.batch).await;
+            }
+        }
+    }
+
+    /// Commits the same rows again after a pause. The batch that fills meanwhile waits behind them.
+    async fn try_again(&mut self, batch: Batch) {
+        let pause = self.next_backoff();
+        let Some(mut frames) = self.frames.take() else { return };
+        self.commit = Some(Box::pin(async move {
+            tokio::time::sleep(pause).await;
+            let begin = Instant::now();
+            let result = append_again(&mut frames, &batch).await;
+            Committed { frames, batch, save: None, took: begin.elapsed(), result }
+        }));
+    }
+
+    fn note_committed(&mut self, batch: &Batch, took: Duration) {
+        let mut hint = TopicPartitionList::new();
+        for (name, &position) in &batch.positions {
+            if self.reading.get(&name.partition).is_some_and(|(reading, _)| reading == name) {
+                self.archived.insert(name.clone(), position);
+                // A hint that cannot be given is not missed.
+                let _ = hint.add_partition_offset(&name.topic, name.partition, Offset::Offset(position));
+            }
+        }
+        if hint.count() > 0 {
+            let _ = self.client.commit(&hint, CommitMode::Async);
+        }
+        let faults = batch.rows.iter().filter(|row| row.content.is_err()).count() as u64;
+        self.progress.send_modify(|progress| {
+            progress.archived += batch.rows.len() as u64;
+            progress.faults += faults;
+            progress.trouble = None;
+            progress.commits += 1;
+            progress.commit = took;
+        });
+        log::debug!("archived {} records, {} bytes in {took:?}", batch.rows.len(), batch.bytes);
+    }
+
+    async fn save(&mut self, hosts: &[SavedHost], until_ns: i64) {
+        self.save_at = Instant::now() + SAVE_INTERVAL;
+        let coverage: Coverage =
+            self.archived.iter().map(|(name, position)| (name.clone(), (*position, until_ns))).collect();
+        if coverage.is_empty() {
+            return;
+        }
+        if let Err(error) = self.hosts.save(hosts, &coverage).await {
+            edr_daemon::limited!(log::Level::Warn, "{error}; a start would read more of the archive");
+        }
+    }
+
+    /// Commits what is in hand and saves the hosts, within what a stop may take.
+    async fn finish(&mut self) {
+        let last = async {
+            if let Some(commit) = self.commit.take() {
+                let done = commit.await;
+                self.frames = Some(done.frames);
+                match done.result {
+                    Ok(()) => self.note_committed(&done.batch, done.took),
+                    Err(error) => {
+                        log::warn!("{error}; it is read again at the next start");
+                        return;
+                    }
+                }
+            }
+            let (hosts, until_ns) = self.hosts_to_save();
+            let Some(frames) = self.frames.as_mut() else { return };
+            let batch = std::mem::take(&mut self.batch);
+            if !batch.is_empty() {
+                let begin = Instant::now();
+                match frames.append(&batch.rows, &batch.positions).await {
+                    Ok(_) => self.note_committed(&batch, begin.elapsed()),
+                    Err(error) => {
+                        log::warn!("{error}; it is read again at the next start");
+                        return;
+                    }
+                }
+            }
+            self.save(&hosts, until_ns).await;
+        };
+        if tokio::time::timeout(STOP_MAX, last).await.is_err() {
+            log::warn!("the last commit did not end in time; it is read again at the next start");
+        }
+    }
+
+    fn pause(&mut self, pause: bool) {
+        let result = self.client.assignment().and_then(|assignment| {
+            if pause { self.client.pause(&assignment) } else { self.client.resume(&assignment) }
+        });
+        match result {
+            Ok(()) => self.paused = pause,
+            Err(error) => edr_daemon::limited!(log::Level::Warn, "pause or resume reading: {error}"),
+        }
+    }
+
+    fn next_backoff(&mut self) -> Duration {
+        let pause = self.backoff;
+        self.backoff = (pause * 2).min(BACKOFF.1);
+        pause
+    }
+
+    fn trouble(&self, reason: Option<String>) {
+        self.progress.send_modify(|progress| progress.trouble = reason);
+    }
+
+    fn report(&self) {
+        let partitions = self.reading.len();
+        self.progress.send_modify(|progress| progress.partitions = partitions);
+    }
+}
+
+/// After a failure of the store: whether the archive has the batch all the same.
+async fn was_committed(frames: &mut Frames, batch: &Batch) -> bool {
+    if frames.reload().await.is_err() {
+        return false;
+    }
+    for (name, position) in &batch.positions {
+        match frames.position(name).await {
+            Ok(Some(found)) if found == *position => {}
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// Commits a batch whose first try failed, if the archive still ends where it did then.
+async fn append_again(frames: &mut Frames, batch: &Batch) -> Result<(), ArchiveError> {
+    frames.reload().await?;
+    let show = |position: Option<i64>| position.map_or_else(|| "none".to_owned(), |offset| offset.to_string());
+    for name in batch.positions.keys() {
+        let found = frames.position(name).await?;
+        let base = batch.base.get(name).copied().flatten();
+        if found != base {
+            return Err(ArchiveError::Fenced { partition: name.to_string(), expected: show(base), found: show(found) });
+        }
+    }
+    frames.append(&batch.rows, &batch.positions).await.map(|_| ())
+}
+
+/// Waits until a moment; for ever when there is none.
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for the commit under way; for ever when there is none.
+async fn finished(commit: &mut Option<Pin<Box<dyn Future<Output = Committed> + Send>>>) -> Committed {
+    match commit {
+        Some(commit) => commit.await,
+        None => std::future::pending().await,
+    }
+}

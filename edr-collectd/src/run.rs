@@ -1,0 +1,246 @@
+//! The daemon: the one place where tasks are spawned, and where signals arrive.
+//!
+//! `consumer` reads Kafka and commits to the archive; `facts` opens the newest snapshot of each host that got one.
+//! SIGTERM: the consumer commits what is in hand and saves the hosts; a
+//! commit that does not end in time is read again from Kafka at the next start.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use edr_daemon::journal;
+use edr_daemon::systemd::ServiceManager;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::archive::{Frames, HostsTable, Reader};
+use crate::config::Config;
+use crate::consume::{Consumer, Progress};
+use crate::newest::Newest;
+use crate::query::HostAnswers;
+
+/// How often the status line is renewed.
+const STATUS_PERIOD: Duration = Duration::from_secs(10);
+/// How long all tasks together may take to stop.
+const STOP_MAX: Duration = Duration::from_millis(4_500);
+
+/// Another collector has the same state folder.
+#[derive(Debug, thiserror::Error)]
+#[error("another edr-collectd holds {}; stop it, or give this one a state-dir of its own", .0.display())]
+pub struct AlreadyRunning(PathBuf);
+
+/// A runtime for commands and daemon.
+///
+/// # Errors
+/// When the kernel refuses its threads.
+pub fn runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it cannot start, or a task ended by itself.
+pub fn run(path: &Path) -> anyhow::Result<()> {
+    let config = Config::load(path)?;
+    journal::install("edr-collectd", config.log_level).context("open the log")?;
+    let runtime = runtime()?;
+    let result = runtime.block_on(daemon(config));
+    // A thread of a library that waits for a broker must not hold up the exit.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    result
+}
+
+async fn daemon(config: Config) -> anyhow::Result<()> {
+    let manager = ServiceManager::from_env();
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let _lock = lock(&config.state_dir)?;
+    let instance = instance(&config.state_dir)?;
+    manager.status("opening the archive");
+    let begin = Instant::now();
+    let archive = &config.archive.dir;
+    let frames = Frames::open(archive).await?;
+    let mut hosts = HostsTable::open(archive).await?;
+    let newest = Arc::new(Newest::default());
+    let answers = Arc::new(HostAnswers::new(Arc::clone(&newest), Arc::new(Reader::new(archive))));
+    answers.catch_up(Some(&mut hosts)).await?;
+    log::info!("{} hosts read from {} in {:?}", newest.len(), archive.display(), begin.elapsed());
+
+    let (consumer, progress) = Consumer::new(config.clone(), &instance, frames, hosts, Arc::clone(&newest))
+        .context("make a Kafka consumer")?;
+    let beats = consumer.beats();
+    let (stop, stopped) = watch::channel(false);
+    let mut tasks: JoinSet<(&'static str, anyhow::Result<()>)> = JoinSet::new();
+    {
+        let stopped = stopped.clone();
+        tasks.spawn(async move {
+            consumer.run(stopped).await;
+            ("consumer", Ok(()))
+        });
+    }
+    {
+        let (answers, stopped) = (Arc::clone(&answers), stopped.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = until(stopped) => {}
+                () = facts(&answers) => {}
+            }
+            ("facts", Ok(()))
+        });
+    }
+    {
+        let (newest, stopped) = (Arc::clone(&newest), stopped.clone());
+        let service = Service { manager: ServiceManager::from_env(), newest, progress, beats };
+        tasks.spawn(async move {
+            tokio::select! {
+                () = until(stopped) => {}
+                () = service.report() => {}
+            }
+            ("status", Ok(()))
+        });
+    }
+    manager.ready();
+
+    let ended = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        ended = tasks.join_next() => ended,
+    };
+    manager.stopping();
+    stop.send_replace(true);
+    let mut result = ended.map_or(Ok(()), |ended| Err(by_itself(ended)));
+    let rest = async {
+        while let Some(ended) = tasks.join_next().await {
+            if let (Ok(()), Ok((name, Err(error)))) = (&result, ended) {
+                result = Err(error.context(format!("stop {name}")));
+            }
+        }
+    };
+    if tokio::time::timeout(STOP_MAX, rest).await.is_err() {
+        log::warn!("not everything stopped within {STOP_MAX:?}");
+    }
+    result
+}
+
+/// Why a task ended though nobody asked it to.
+fn by_itself(ended: Result<(&'static str, anyhow::Result<()>), tokio::task::JoinError>) -> anyhow::Error {
+    match ended {
+        Ok((name, Ok(()))) => anyhow::anyhow!("{name} ended by itself"),
+        Ok((name, Err(error))) => error.context(format!("{name} ended")),
+        Err(error) => anyhow::Error::new(error).context("a task ended"),
+    }
+}
+
+/// Opens the newest snapshot of each host that got one, one at a time: under load a host's newer snapshots replace those
+/// that wait.
+async fn facts(answers: &HostAnswers) {
+    loop {
+        answers.facts_are_stale().await;
+        answers.refresh_facts().await;
+    }
+}
+
+/// Waits until it is time to stop.
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // The sender is gone when the daemon is.
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+/// What systemd is told.
+struct Service {
+    manager: ServiceManager,
+    newest: Arc<Newest>,
+    progress: watch::Receiver<Progress>,
+    beats: Arc<AtomicU64>,
+}
+
+impl Service {
+    /// Keeps status and watchdog up to date. The watchdog is only told when the consumer has turned since.
+    async fn report(self) {
+        let period = self.manager.watchdog().map_or(STATUS_PERIOD, |limit| (limit / 2).min(STATUS_PERIOD));
+        let mut ticks = tokio::time::interval(period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last = None;
+        loop {
+            ticks.tick().await;
+            let beats = Some(self.beats.load(Ordering::Relaxed));
+            if beats != last {
+                self.manager.alive();
+            }
+            last = beats;
+            let status = status(&self.progress.borrow(), self.newest.len());
+            self.manager.status(&status);
+        }
+    }
+}
+
+fn status(progress: &Progress, hosts: usize) -> String {
+    let Progress { archived, faults, partitions, trouble, commit, .. } = progress;
+    let mut status =
+        format!("{hosts} hosts; {archived} records archived, {faults} of them no frames; {partitions} partitions");
+    if progress.commits > 0 {
+        status.push_str(&format!("; last commit {} ms", commit.as_millis()));
+    }
+    match trouble {
+        Some(reason) => format!("{reason}; {status}"),
+        None => status,
+    }
+}
+
+/// Makes the state folder this collector's.
+fn lock(state_dir: &Path) -> anyhow::Result<File> {
+    std::fs::create_dir_all(state_dir).with_context(|| format!("make the folder {}", state_dir.display()))?;
+    let path = state_dir.join("lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("open {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(AlreadyRunning(path).into()),
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("lock {}", path.display())),
+    }
+}
+
+/// This collector's name in its group: made at the first start, kept in the state folder.
+fn instance(state_dir: &Path) -> anyhow::Result<String> {
+    let path = state_dir.join("instance-id");
+    let is_name = |text: &str| text.len() == 36 && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    if let Ok(text) = std::fs::read_to_string(&path)
+        && is_name(text.trim())
+    {
+        return Ok(text.trim().to_owned());
+    }
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/uuid").context("ask the kernel for a random id")?;
+    let temporary = state_dir.join("instance-id.tmp");
+    std::fs::write(&temporary, &id).with_context(|| format!("write {}", temporary.display()))?;
+    std::fs::rename(&temporary, &path).with_context(|| format!("write {}", path.display()))?;
+    Ok(id.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_collector_keeps_its_name_and_its_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = lock(dir.path()).unwrap();
+        assert!(lock(dir.path()).unwrap_err().downcast_ref::<AlreadyRunning>().is_some());
+        drop(held);
+        lock(dir.path()).unwrap();
+        let name = instance(dir.path()).unwrap();
+        assert_eq!(instance(dir.path()).unwrap(), name);
+        std::fs::write(dir.path().join("instance-id"), "cut").unwrap();
+        assert_ne!(instance(dir.path()).unwrap(), name);
+    }
+}
