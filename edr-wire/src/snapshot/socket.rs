@@ -14,18 +14,18 @@ pub struct Socket {
     pub inode: u64,
     /// Inode of the network namespace.
     pub netns: u64,
-    /// `inet`, `inet6`, `unix`, `packet`, `netlink`.
+    /// `inet`, `inet6`, `unix`, `packet`, `netlink`, `vsock`, `xdp`.
     pub family: Family,
     /// `tcp`, `mptcp`, `udp`, `udplite`, `raw`, `icmp` (ping sockets), `sctp`, `dccp`; for unix and packet `stream`, `dgram`, `seqpacket`, `raw`; for netlink the kernel's part, `route`, `audit`, `connector`, …; the number where it has no name.
     pub protocol: String,
     /// As the filters of ss(8) name it: `established`, `syn-sent`, `syn-recv`, `fin-wait-1`, `fin-wait-2`, `time-wait`,
     /// `close-wait`, `last-ack`, `listen`, `closing`; `unconnected` where there is no connection.
     pub state: String,
-    /// Local address, canonical text; unix sockets have `path`.
+    /// Local address, canonical text; for vsock the context id. Unix sockets have `path`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub local: String,
     /// Local port; for raw sockets the IP protocol, for icmp the identifier, for packet sockets the Ethernet protocol,
-    /// for netlink the port id.
+    /// for netlink the port id, for xdp the queue of the interface.
     pub local_port: u32,
     /// Remote address, canonical text; empty when there is none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -35,7 +35,7 @@ pub struct Socket {
     /// Interface index it is bound to; 0 for any.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub interface: u64,
-    /// Owner as the kernel keeps it; `None` where the kernel does not tell: netlink sockets, sockets without an inode,
+    /// Owner as the kernel keeps it; `None` where the kernel does not tell: netlink and vsock sockets, sockets without an inode,
     /// and unix sockets of another network namespace than the agent's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
@@ -76,6 +76,10 @@ pub enum Family {
     Packet,
     /// netlink(7).
     Netlink,
+    /// Between a virtual machine and its host, vsock(7).
+    Vsock,
+    /// `AF_XDP`: frames taken from the driver, past the network stack.
+    Xdp,
     /// Anything else.
     #[default]
     #[serde(other)]

@@ -51,7 +51,7 @@ impl Counts {
         self.of(table).is_none_or(|count| count == 0 && none_beside)
     }
 
-    /// Families that the kernel has and that no table here lists: vsock(7), `AF_XDP`, `AF_ALG`, …
+    /// Families that the kernel has and that no table here lists: `AF_ALG`, TIPC, Bluetooth, …
     pub(super) fn report_unlisted(&self, gaps: &mut Gaps) {
         for (name, count) in &self.in_use {
             if !TABLES.iter().any(|table| table.is_registered_as(name)) {

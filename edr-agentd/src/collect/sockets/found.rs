@@ -43,6 +43,8 @@ pub(super) enum Address {
     None,
     V4(Ipv4Addr),
     V6(Ipv6Addr),
+    /// Of vsock(7): which virtual machine.
+    ContextId(u32),
 }
 
 impl Address {
@@ -52,6 +54,7 @@ impl Address {
             Self::None => true,
             Self::V4(ip) => ip.is_unspecified(),
             Self::V6(ip) => ip.is_unspecified(),
+            Self::ContextId(_) => false,
         }
     }
 }
@@ -131,6 +134,7 @@ fn write_address(text: &mut String, address: Address) {
         Address::None => {}
         Address::V4(ip) => write_into(text, &ip),
         Address::V6(ip) => write_into(text, &ip),
+        Address::ContextId(id) => write_into(text, &id),
     }
 }
 

@@ -18,6 +18,8 @@ mod packet_diag;
 mod proc_net;
 mod tables;
 mod unix_diag;
+mod vsock_diag;
+mod xdp_diag;
 
 use std::collections::BTreeMap;
 use std::io;

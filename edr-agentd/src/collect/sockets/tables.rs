@@ -7,7 +7,7 @@ use edr_wire::snapshot::Family;
 use super::found::Found;
 use super::message::Malformed;
 use super::netlink::{Diag, Dump};
-use super::{inet_diag, netlink_diag, packet_diag, proc_net, unix_diag};
+use super::{inet_diag, netlink_diag, packet_diag, proc_net, unix_diag, vsock_diag, xdp_diag};
 
 /// One table.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +33,7 @@ pub(super) enum Counted {
     TcpInUse,
     /// The kernel's own ends, which are the same in every namespace.
     ButKernels,
-    /// Not known.
+    /// All of them, or it is not known which.
     Unsure,
 }
 
@@ -47,6 +47,8 @@ pub(super) enum Asked {
     Unix,
     Packet,
     Netlink,
+    Vsock,
+    Xdp,
 }
 
 /// The format of a file.
@@ -87,7 +89,7 @@ use Counted::{ButKernels, TcpInUse, Unsure, Whole};
 use Family::{Inet, Inet6};
 
 /// All of them, in the order in which they are read.
-pub(super) const TABLES: [Table; 19] = [
+pub(super) const TABLES: [Table; 21] = [
     inet("tcp", &["TCP"], Inet, inet_diag::TCP, Some("tcp"), TcpInUse),
     inet("tcp6", &["TCPv6"], Inet6, inet_diag::TCP, Some("tcp"), TcpInUse),
     inet("mptcp", &["MPTCP"], Inet, inet_diag::MPTCP, None, Whole),
@@ -125,6 +127,8 @@ pub(super) const TABLES: [Table; 19] = [
         file: Some(File::Netlink),
         counted: ButKernels,
     },
+    Table { name: "vsock", registered_as: &["AF_VSOCK"], asked: Asked::Vsock, file: None, counted: Unsure },
+    Table { name: "xdp", registered_as: &["XDP"], asked: Asked::Xdp, file: None, counted: Whole },
 ];
 
 impl Table {
@@ -151,6 +155,8 @@ impl Table {
             Asked::Unix => diag.dump(&unix_diag::request(), |row| take(unix_diag::parse(row))),
             Asked::Packet => diag.dump(&packet_diag::request(), |row| take(packet_diag::parse(row))),
             Asked::Netlink => diag.dump(&netlink_diag::request(), |row| take(netlink_diag::parse(row))),
+            Asked::Vsock => diag.dump(&vsock_diag::request(), |row| take(vsock_diag::parse(row))),
+            Asked::Xdp => diag.dump(&xdp_diag::request(), |row| take(xdp_diag::parse(row))),
         }
     }
 }

@@ -1,0 +1,72 @@
+//! Sockets between a virtual machine and its host, vsock(7): `linux/vm_sockets_diag.h`.
+
+use edr_wire::snapshot::Family;
+
+use super::found::{Address, Found, socket_type, tcp_state};
+use super::message::{Malformed, u32_at};
+
+const AF_VSOCK: u8 = 40;
+const REQUEST_BYTES: usize = 24;
+const MESSAGE_BYTES: usize = 32;
+/// `VMADDR_CID_ANY`, `VMADDR_PORT_ANY`.
+const ANY: u32 = u32::MAX;
+
+/// A request for all of them, in all states.
+pub(super) fn request() -> Vec<u8> {
+    let mut bytes = vec![0; REQUEST_BYTES];
+    bytes[0] = AF_VSOCK;
+    bytes[4..8].copy_from_slice(&u32::MAX.to_ne_bytes());
+    bytes
+}
+
+/// One socket of the answer. The kernel tells neither uid nor queues.
+pub(super) fn parse(payload: &[u8]) -> Result<Found, Malformed> {
+    let malformed = Malformed("vsock_diag message");
+    let fixed: &[u8; MESSAGE_BYTES] = payload.first_chunk().ok_or(malformed)?;
+    if fixed[0] != AF_VSOCK {
+        return Err(Malformed("vsock_diag family"));
+    }
+    let word = |at| u32_at(fixed, at).ok_or(malformed);
+    let mut found = Found::new(Family::Vsock, socket_type(fixed[1].into()), tcp_state(fixed[2]));
+    found.local = Address::ContextId(word(4)?);
+    found.local_port = word(8)?;
+    (found.remote, found.remote_port) = match (word(12)?, word(16)?) {
+        (ANY, ANY) => (Address::None, 0),
+        (cid, port) => (Address::ContextId(cid), port),
+    };
+    found.inode = word(20)?.into();
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn answer(remote: [u32; 2]) -> Vec<u8> {
+        let mut bytes = vec![AF_VSOCK, 1, 10, 0];
+        for word in [ANY, 5_555, remote[0], remote[1], 4_242, 1, 2] {
+            bytes.extend_from_slice(&word.to_ne_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_listener_and_a_connection() {
+        let found = parse(&answer([ANY, ANY])).unwrap();
+        assert_eq!((found.state, found.local, found.local_port), ("listen", Address::ContextId(ANY), 5_555));
+        assert_eq!((found.remote, found.remote_port, found.inode, found.uid), (Address::None, 0, 4_242, None));
+        let found = parse(&answer([2, 1_024])).unwrap();
+        assert_eq!((found.remote, found.remote_port), (Address::ContextId(2), 1_024));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_and_every_truncation_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let _ = parse(&bytes);
+            for cut in 0..MESSAGE_BYTES {
+                prop_assert!(parse(&answer([2, 3])[..cut]).is_err());
+            }
+        }
+    }
+}
