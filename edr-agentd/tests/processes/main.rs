@@ -1,8 +1,11 @@
 //! The processes source against real processes, hostile ones first, and against `lsof` and `ps`.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "a test says why it was skipped")]
 
 mod common;
 mod hanging;
+mod rights;
 mod steady;
+mod tools;
 mod zoo;

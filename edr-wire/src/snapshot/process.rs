@@ -98,7 +98,7 @@ pub struct Process {
     pub stime_ticks: u64,
     /// Virtual size, bytes (stat field 23).
     pub vsize_bytes: u64,
-    /// Resident set, pages (stat field 24).
+    /// Resident set, pages (`VmRSS` of status, which is exact where stat field 24 is an estimate).
     pub rss_pages: u64,
     /// Locked pages of it exist (`VmLck:` of status is not 0): the `L` of ps.
     #[serde(default, skip_serializing_if = "is_false")]

@@ -12,6 +12,7 @@
 
 mod cgroup;
 mod cmdline;
+mod degraded;
 mod fdinfo;
 mod file;
 mod files;
@@ -36,6 +37,7 @@ use std::time::Duration;
 use edr_wire::limits::{FILES_PER_PROCESS_MAX, RAW_BYTES_SOFT};
 use edr_wire::snapshot::{Reread, Rows};
 
+pub use self::degraded::degraded;
 pub use self::hash::HashSettings;
 use super::Gaps;
 use crate::redact::Redactor;

@@ -27,7 +27,7 @@ use super::file::{PseudoDevices, each_number, open_folder, read_file};
 use super::files::Limits;
 use super::hash::Hashes;
 use super::remembered::{Process, Remembered, Turn};
-use super::row::{Context, Outcome, RowReader, Task, Tools};
+use super::row::{Context, Counting, Outcome, RowReader, Task, Tools};
 use super::schedstat::{Schedstat, parse_schedstat};
 use super::step::{Progress, Step};
 use super::users::Names;
@@ -276,21 +276,25 @@ impl Passes {
                 files: (self.settings.files_per_process_max >> self.level).max(1),
                 bytes: ROW_BYTES_MAX >> self.level,
             },
-            schedstat_counts: self.schedstat_counts(),
+            schedstat: self.counting(),
         }
     }
 
     /// Whether the kernel counts how much threads run: this very thread ran since the last tick, so its numbers must
     /// have moved. A kernel without the counters says `0 0 0` (`CONFIG_SCHED_INFO`).
-    fn schedstat_counts(&mut self) -> bool {
+    fn counting(&mut self) -> Counting {
         let mut buf = [0; 128];
         let now = read_file(self.shared.tools.proc.as_fd(), c"thread-self/schedstat", &mut buf)
             .ok()
-            .and_then(|text| parse_schedstat(text).ok());
+            .and_then(|text| parse_schedstat(text).ok())
+            .filter(|own| *own != Schedstat::default());
         let before = mem::replace(&mut self.own_schedstat, now);
         match (before, now) {
-            (Some(before), Some(now)) => now.run_ns != before.run_ns && now.timeslices != before.timeslices,
-            _ => false,
+            (_, None) => Counting::No,
+            (Some(before), Some(now)) if now.run_ns != before.run_ns && now.timeslices != before.timeslices => {
+                Counting::Yes
+            }
+            _ => Counting::Unproven,
         }
     }
 
@@ -469,7 +473,8 @@ impl State {
                 pass.unlisted += 1;
             } else if known.clone().count() < STUCK_MAX && known.all(|stuck| stuck.step.may_hang()) {
                 let short = used > pass.rows_bytes_soft;
-                let before = self.before.find(pid).filter(|process| !pass.turn.has_come(process) && !short);
+                let counts = pass.context.schedstat == Counting::Yes;
+                let before = self.before.find(pid).filter(|process| counts && !short && !pass.turn.has_come(process));
                 let task = Task {
                     pid,
                     before: before.map(|process| process.memory),

@@ -106,8 +106,18 @@ pub(super) struct Context {
     pub(super) groups: Names,
     pub(super) boot_time_ns: i64,
     pub(super) limits: Limits,
-    /// The kernel counts how much threads run: the agent saw its own numbers move.
-    pub(super) schedstat_counts: bool,
+    pub(super) schedstat: Counting,
+}
+
+/// Whether the kernel counts how much threads run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counting {
+    /// It says nothing or `0 0 0`.
+    No,
+    /// It says something, and it is still to be seen to move.
+    Unproven,
+    /// The agent saw its own numbers move since the last tick: what stood still did not run.
+    Yes,
 }
 
 /// What is to be done about one process.
@@ -233,7 +243,8 @@ impl RowReader {
                 }
             };
             // First whether it runs, then what it has: what happens after this look shows at the next one.
-            let ran = if context.schedstat_counts && stat.state != b'R' { self.ran(task, &stat, dir) } else { None };
+            let asks = context.schedstat != Counting::No && stat.state != b'R';
+            let ran = if asks { self.ran(task, &stat, dir) } else { None };
             let descriptors = if stat.is_kernel_thread() { 0 } else { inode(dir, c"fd").map_or(0, |fd| fd.size) };
             let cgroup = read_file(dir, c"cgroup", cgroup_buf);
             self.memory = Memory {
@@ -443,6 +454,10 @@ impl RowReader {
         self.row.seccomp = status.seccomp;
         self.row.no_new_privs = status.no_new_privs;
         self.row.locked = status.locked;
+        // `stat` gives an estimate that may be off by some pages for each processor; `status` is exact since Linux 6.17.
+        if let Some(kib) = status.rss_kib {
+            self.row.rss_pages = kib.saturating_mul(1024) / procfs::page_size().max(1);
+        }
         self.row.user = context.users.get(status.uids[1]).map(str::to_owned);
         self.row.group = context.groups.get(status.gids[1]).map(str::to_owned);
         if status.groups_cut {

@@ -19,6 +19,8 @@ pub(super) struct Status {
     pub(super) capabilities: Capabilities,
     pub(super) seccomp: u8,
     pub(super) no_new_privs: bool,
+    /// `VmRSS`, KiB; without memory of its own a process has none.
+    pub(super) rss_kib: Option<u64>,
     /// `VmLck` is not 0.
     pub(super) locked: bool,
 }
@@ -55,6 +57,7 @@ pub(super) fn parse_status(status: &[u8], into: &mut Status) -> Result<(), Malfo
                 }
             }
             b"VmLck" => into.locked = !value.starts_with(b"0 "),
+            b"VmRSS" => into.rss_kib = value.split(|&b| b == b' ').next().and_then(decimal),
             b"CapInh" => into.capabilities.inheritable = hex(value).ok_or(malformed(FILE, "CapInh"))?,
             b"CapPrm" => into.capabilities.permitted = hex(value).ok_or(malformed(FILE, "CapPrm"))?,
             b"CapEff" => into.capabilities.effective = hex(value).ok_or(malformed(FILE, "CapEff"))?,
@@ -92,7 +95,7 @@ mod tests {
     use proptest::prelude::*;
 
     const SSHD: &[u8] = b"Name:\ta\\nUid:\\t1\nUmask:\t0022\nState:\tS (sleeping)\nUid:\t1000\t0\t0\t4294967295\n\
-        Gid:\t1\t2\t3\t4\nFDSize:\t64\nGroups:\t4 24 1000 \nVmLck:\t      12 kB\nCapInh:\t0000000000000001\n\
+        Gid:\t1\t2\t3\t4\nFDSize:\t64\nGroups:\t4 24 1000 \nVmLck:\t      12 kB\nVmRSS:\t     344 kB\nCapInh:\t0000000000000001\n\
         CapPrm:\t000001ffffffffff\nCapEff:\t0000000000000002\nCapBnd:\t0000000000000003\nCapAmb:\t0000000000000004\n\
         NoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
 
@@ -107,6 +110,7 @@ mod tests {
                 gids: [1, 2, 3, 4],
                 groups: vec![4, 24, 1000],
                 groups_cut: false,
+                rss_kib: Some(344),
                 capabilities: Capabilities {
                     inheritable: 1,
                     permitted: 0x1ff_ffff_ffff,

@@ -1,0 +1,311 @@
+//! The same processes, frozen, as `lsof` and `ps` see them: in both directions, every row and every field that both know.
+//!
+//! Where `lsof` and this source differ, `lsof` is shown to be wrong or to mean something else:
+//!
+//! - a descriptor opened with `O_PATH`: `lsof` takes its access from the permissions of the link, which has none: no `a` field;
+//! - a name: `lsof` writes a byte that it takes for unprintable as `\xNN`, `^X` or `\n`, says `pipe`, `protocol: UNIX` or
+//!   `type=STREAM` for what has no path, appends ` (deleted)` to what has no link left and the peer to sockets, so only
+//!   paths of regular files, directories and devices without such bytes are compared; of `uts:[4026531838]` it says `uts`;
+//! - size: `lsof -s` and `-o` exclude each other, so it is asked twice; it gives no size for devices and pipes;
+//! - the offset of a descriptor of a pipe, socket or anonymous inode is none, `lsof` says `0t0`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use edr_wire::Bytes;
+use edr_wire::snapshot::{Access, Fd, FileKind, Process};
+
+use super::common::{Running, look};
+
+/// What is frozen: ordinary and less ordinary descriptors.
+const ZOO: &str = "
+import mmap, os, select, socket, sys, threading, time
+folder = f'{sys.argv[1]}/{os.getpid()}'
+os.mkdir(folder)
+os.chdir(folder)
+def at(number, descriptor):
+    os.dup2(descriptor, number)
+    os.close(descriptor)
+at(30, os.open('plain', os.O_RDWR | os.O_CREAT))
+os.write(30, b'x' * 5000)
+os.lseek(30, 1234, os.SEEK_SET)
+at(31, os.open('appended', os.O_WRONLY | os.O_CREAT | os.O_APPEND))
+at(32, os.open('gone', os.O_RDWR | os.O_CREAT))
+os.write(32, b'y' * 77)
+os.unlink('gone')
+at(33, os.open('.', os.O_RDONLY))
+at(34, os.open('/dev/null', os.O_RDWR))
+at(35, os.open('/dev/zero', os.O_RDONLY))
+r, w = os.pipe()
+at(36, r)
+at(37, w)
+os.mkfifo('fifo')
+at(38, os.open('fifo', os.O_RDWR))
+at(39, os.eventfd(3))
+epoll = select.epoll()
+os.dup2(epoll.fileno(), 40)
+pair = socket.socketpair()
+at(41, pair[0].detach())
+at(42, pair[1].detach())
+tcp = socket.socket()
+tcp.bind(('127.0.0.1', 0))
+tcp.listen(1)
+at(43, tcp.detach())
+at(44, os.memfd_create('in memory'))
+at(45, os.open('plain', os.O_PATH))
+at(46, os.open('name (deleted)', os.O_RDWR | os.O_CREAT))
+at(47, os.open('/proc/self/stat', os.O_RDONLY))
+at(48, socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).detach())
+at(49, os.open('/proc/self/ns/uts', os.O_RDONLY))
+mapped = mmap.mmap(30, 4096)
+for _ in range(3): threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+print('ready', flush=True)
+sys.stdin.read()
+";
+
+fn zoo(folder: &Path) -> Running {
+    let running = Running::start(Command::new("python3").args(["-c", ZOO]).arg(folder));
+    running.freeze();
+    running
+}
+
+fn frozen(folder: &Path) -> Vec<Running> {
+    (0..3).map(|_| zoo(folder)).collect()
+}
+
+fn tool(name: &str, arguments: &[&str]) -> Option<Vec<u8>> {
+    match Command::new(name).args(arguments).output() {
+        Ok(output) => Some(output.stdout),
+        Err(error) => {
+            println!("skipped: run {name}: {error}");
+            None
+        }
+    }
+}
+
+/// One set of `lsof -F` fields, by their letters.
+type Fields = BTreeMap<u8, Vec<u8>>;
+
+/// `lsof -nP -F` of one process: by descriptor; mapped files apart.
+fn lsof(pid: u32, option: &str, fields: &str) -> Option<(BTreeMap<String, Fields>, Vec<Fields>)> {
+    let pid = pid.to_string();
+    let output = tool("lsof", &["-nP", option, fields, "-p", &pid])?;
+    let (mut files, mut mapped) = (BTreeMap::new(), Vec::new());
+    for set in output.split(|&b| b == b'\n') {
+        let fields: Fields =
+            set.split(|&b| b == 0).filter(|f| !f.is_empty()).map(|field| (field[0], field[1..].to_vec())).collect();
+        let Some(fd) = fields.get(&b'f') else { continue };
+        match fd.as_slice() {
+            b"mem" | b"DEL" => mapped.push(fields),
+            fd => assert!(files.insert(String::from_utf8(fd.to_vec()).unwrap(), fields).is_none()),
+        }
+    }
+    Some((files, mapped))
+}
+
+fn lsof_name(fd: Fd) -> String {
+    match fd {
+        Fd::Cwd => "cwd".to_owned(),
+        Fd::Root => "rtd".to_owned(),
+        Fd::Exe => "txt".to_owned(),
+        Fd::Number(number) => number.to_string(),
+    }
+}
+
+fn number(field: Option<&Vec<u8>>) -> Option<u64> {
+    let text = std::str::from_utf8(field?).unwrap();
+    let (text, radix) = match (text.strip_prefix("0x"), text.strip_prefix("0t")) {
+        (Some(hex), _) => (hex, 16),
+        (_, Some(decimal)) => (decimal, 10),
+        _ => (text, 10),
+    };
+    Some(u64::from_str_radix(text, radix).unwrap_or_else(|error| panic!("{text}: {error}")))
+}
+
+fn is_plain_path(path: &Bytes) -> bool {
+    path.0.starts_with(b"/") && path.0.iter().all(|b| (b' '..=b'~').contains(b) && *b != b'\\')
+}
+
+#[test]
+fn open_files_are_those_of_lsof() {
+    let folder = tempfile::tempdir().unwrap();
+    let frozen = frozen(folder.path());
+    let seen = look();
+    let mut compared = 0;
+    for running in &frozen {
+        let process = seen.process(running.pid());
+        let (Some((sizes, mapped)), Some((offsets, _))) =
+            (lsof(running.pid(), "-s", "-FfatDiknrs0"), lsof(running.pid(), "-o", "-Ffo0"))
+        else {
+            return;
+        };
+        let ours: Vec<String> = process.files.iter().map(|file| lsof_name(file.fd)).collect();
+        let mut theirs: Vec<&String> = sizes.keys().collect();
+        let mut sorted: Vec<&String> = ours.iter().collect();
+        sorted.sort_unstable();
+        theirs.sort_unstable();
+        assert_eq!(sorted, theirs);
+        for file in &process.files {
+            let (sized, offset) = (&sizes[&lsof_name(file.fd)], &offsets[&lsof_name(file.fd)]);
+            let context = format!("{file:?} {sized:?}");
+            compared += 1;
+            let access = sized.get(&b'a').map(Vec::as_slice);
+            match (file.fd, file.access) {
+                (Fd::Number(_), Access::Read) => assert_eq!(access, Some(b"r".as_slice()), "{context}"),
+                (Fd::Number(_), Access::Write) => assert_eq!(access, Some(b"w".as_slice()), "{context}"),
+                (Fd::Number(_), Access::ReadWrite) => assert_eq!(access, Some(b"u".as_slice()), "{context}"),
+                _ => {}
+            }
+            let kind = match sized[&b't'].as_slice() {
+                b"REG" if file.kind == FileKind::Memfd => FileKind::Memfd,
+                b"REG" => FileKind::Regular,
+                b"DIR" => FileKind::Directory,
+                b"CHR" => FileKind::Char,
+                b"FIFO" => FileKind::Pipe,
+                b"a_inode" => FileKind::AnonInode,
+                b"unix" | b"IPv4" | b"IPv6" | b"sock" => FileKind::Socket,
+                other => panic!("{}", String::from_utf8_lossy(other)),
+            };
+            assert_eq!(file.kind, kind, "{context}");
+            // lsof gives the number of a socket's protocol block there.
+            if kind != FileKind::Socket {
+                assert_eq!(number(sized.get(&b'i')), Some(file.inode), "{context}");
+                assert_eq!(number(sized.get(&b'D')), Some(file.dev), "{context}");
+            }
+            if let Some(nlink) = number(sized.get(&b'k')) {
+                assert_eq!(nlink, u64::from(file.nlink), "{context}");
+            }
+            if matches!(kind, FileKind::Regular | FileKind::Directory | FileKind::Memfd) {
+                assert_eq!(number(sized.get(&b's')), Some(file.size), "{context}");
+                // Of what is held without a descriptor lsof knows no offset.
+                if matches!(file.fd, Fd::Number(_)) && file.access != Access::Path {
+                    assert_eq!(number(offset.get(&b'o')), Some(file.offset), "{context} {offset:?}");
+                }
+            }
+            if matches!(kind, FileKind::Regular | FileKind::Directory | FileKind::Char) && is_plain_path(&file.path) {
+                let name = &sized[&b'n'];
+                let expected =
+                    if file.deleted { [file.path.0.as_slice(), b" (deleted)"].concat() } else { file.path.0.clone() };
+                assert_eq!(name, &expected, "{context}");
+            }
+            if kind == FileKind::Char {
+                assert_eq!(number(sized.get(&b'r')), Some(file.rdev), "{context}");
+            }
+        }
+        mapped_files_agree(process, &mapped);
+    }
+    println!("{compared} descriptors compared");
+    assert!(compared >= 3 * 26);
+}
+
+/// `lsof` leaves the executable out of its `mem` rows (it is `txt`) and shows each mapped file once by name.
+fn mapped_files_agree(process: &Process, theirs: &[Fields]) {
+    let exe = process.exe.as_ref().unwrap();
+    let mut ours: Vec<(u64, Bytes)> = process
+        .mapped
+        .iter()
+        .filter(|file| (file.dev, file.inode) != (exe.dev, exe.inode))
+        .map(|file| (file.inode, file.path.clone()))
+        .collect();
+    let mut theirs: Vec<(u64, Bytes)> = theirs
+        .iter()
+        .map(|fields| (number(fields.get(&b'i')).unwrap(), Bytes::from(fields[&b'n'].as_slice())))
+        .collect();
+    ours.sort_unstable();
+    theirs.sort_unstable();
+    theirs.dedup();
+    assert_eq!(ours, theirs);
+    assert!(!ours.is_empty());
+}
+
+#[test]
+fn processes_are_those_of_ps() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut frozen = frozen(folder.path());
+    // A zombie, too.
+    frozen.push(Running::python("import os, sys\nif os.fork() == 0: os._exit(0)\nos.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)\nprint('ready', flush=True)\nsys.stdin.read()"));
+    frozen[3].freeze();
+    let zombie = frozen[3].child();
+    let seen = look();
+    let pids: Vec<u32> = frozen.iter().map(Running::pid).chain([zombie]).collect();
+    let list = pids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+    let fields = "pid,ppid,pgid,sid,tpgid,stat,ni,pri,nlwp,vsz,rss,uid,ruid,gid,cputimes,lstart,flags,euser,comm";
+    let Some(output) = tool("ps", &["-ww", "-p", &list, "-o", fields]) else { return };
+    let output = String::from_utf8(output).unwrap();
+    let lines: Vec<&str> = output.lines().skip(1).collect();
+    assert_eq!(lines.len(), pids.len(), "{output}");
+    for line in lines {
+        let mut words = line.split_ascii_whitespace();
+        let mut word = || words.next().unwrap();
+        let process = seen.process(word().parse().unwrap());
+        let context = format!("{line}\n{process:?}");
+        let page_kib = rustix_page_bytes() / 1024;
+        assert_eq!(word(), process.ppid.to_string(), "{context}");
+        assert_eq!(word(), process.pgid.to_string(), "{context}");
+        assert_eq!(word(), process.sid.to_string(), "{context}");
+        assert_eq!(word(), process.tpgid.to_string(), "{context}");
+        assert_eq!(word(), stat_letters(process), "{context}");
+        assert_eq!(word(), process.nice.to_string(), "{context}");
+        // ps: 39 - priority.
+        assert_eq!(word(), (39 - process.priority).to_string(), "{context}");
+        assert_eq!(word(), process.threads.to_string(), "{context}");
+        assert_eq!(word(), (process.vsize_bytes / 1024).to_string(), "{context}");
+        let rss: u64 = word().parse().unwrap();
+        assert_eq!(rss, process.rss_pages * page_kib, "{context}");
+        assert_eq!(word(), process.uids[1].to_string(), "{context}");
+        assert_eq!(word(), process.uids[0].to_string(), "{context}");
+        assert_eq!(word(), process.gids[1].to_string(), "{context}");
+        let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).unwrap().unwrap();
+        let seconds = (process.utime_ticks + process.stime_ticks) / u64::try_from(ticks).unwrap();
+        assert_eq!(word(), seconds.to_string(), "{context}");
+        let start = [word(), word(), word(), word(), word()].join(" ");
+        let said = Command::new("date").args(["-d", &start, "+%s"]).output().unwrap().stdout;
+        let said: i64 = String::from_utf8(said).unwrap().trim().parse().unwrap();
+        assert!((said - process.start_time_ns / 1_000_000_000).abs() <= 1, "{context}");
+        // ps shows PF_FORKNOEXEC, PF_SUPERPRIV and no others.
+        assert_eq!(word(), (process.flags >> 6 & 7).to_string(), "{context}");
+        assert_eq!(word(), process.user.clone().unwrap_or_else(|| process.uids[1].to_string()), "{context}");
+        // Some versions add `<defunct>` to a zombie's name.
+        let comm = words.filter(|word| *word != "<defunct>").collect::<Vec<_>>().join(" ");
+        assert_eq!(comm, process.comm.to_string(), "{context}");
+    }
+}
+
+/// STAT as ps(1) describes it.
+fn stat_letters(process: &Process) -> String {
+    let mut letters = process.state.to_string();
+    letters.extend((process.nice < 0).then_some('<').or((process.nice > 0).then_some('N')));
+    letters.extend(process.locked.then_some('L'));
+    letters.extend((process.sid == process.pid).then_some('s'));
+    letters.extend((process.threads > 1).then_some('l'));
+    letters.extend((process.tpgid >= 0 && process.tpgid.unsigned_abs() == process.pgid).then_some('+'));
+    letters
+}
+
+fn rustix_page_bytes() -> u64 {
+    nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).unwrap().unwrap().try_into().unwrap()
+}
+
+#[test]
+fn no_process_of_ps_is_missing() {
+    let Some(before) = tool("ps", &["-e", "-o", "pid="]) else { return };
+    let seen = look();
+    let Some(after) = tool("ps", &["-e", "-o", "pid="]) else { return };
+    let pids = |output: Vec<u8>| -> Vec<u32> {
+        String::from_utf8(output).unwrap().split_ascii_whitespace().map(|pid| pid.parse().unwrap()).collect()
+    };
+    let after = pids(after);
+    let lived: Vec<u32> = pids(before).into_iter().filter(|pid| after.contains(pid)).collect();
+    let missing: Vec<&u32> = lived.iter().filter(|&&pid| seen.find(pid).is_none()).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn a_name_that_a_tool_would_show_as_deleted_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = zoo(folder.path());
+    let seen = look();
+    let file = super::common::file(seen.process(running.pid()), 46);
+    assert!(!file.deleted && file.path.0.ends_with(b"/name (deleted)") && file.nlink == 1);
+}
