@@ -122,7 +122,7 @@ pub fn main() -> ExitCode {
 
 /// Says why, and turns the kind of error into its exit code.
 fn failed(error: &anyhow::Error) -> ExitCode {
-    if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+    if is_broken_pipe(error) {
         // Whoever read our output has seen enough.
         return ExitCode::SUCCESS;
     }
@@ -140,6 +140,12 @@ fn failed(error: &anyhow::Error) -> ExitCode {
         Some(SpoolError::Locked { .. }) => ExitCode::from(exit::ALREADY_RUNNING),
         _ => ExitCode::from(exit::FAILURE),
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<io::Error>().map(io::Error::kind);
+    let json = error.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
+    io.or(json) == Some(io::ErrorKind::BrokenPipe)
 }
 
 fn check(path: &Path, overrides: &Overrides) -> anyhow::Result<ExitCode> {
