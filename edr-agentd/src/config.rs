@@ -14,6 +14,8 @@ pub const DEFAULT_PATH: &str = "/etc/edr-agentd/agent.toml";
 
 /// What a record may need beside its body: a header with full lists of losses.
 pub(crate) const RECORD_HEADER_BYTES_MAX: usize = 256 << 10;
+/// A key that can be guessed would let everybody try secrets against their tokens.
+const REDACT_KEY_BYTES_MIN: usize = 16;
 const MIB: u64 = 1 << 20;
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -32,6 +34,12 @@ const KEYS: &[&str] = &[
     "spool.bytes-max",
     "spool.free-bytes-min",
     "processes.files-max",
+    "processes.reread-interval",
+    "processes.mapped",
+    "processes.hash",
+    "processes.hash-bytes-max",
+    "redact.secrets",
+    "redact.key-file",
     "psad.dir",
     "psad.packet-log",
 ];
@@ -53,8 +61,10 @@ pub struct Config {
     pub kafka: Kafka,
     /// `[spool]`.
     pub spool: Spool,
-    /// `processes.files-max`: open files listed of one process; their number is always exact.
-    pub files_per_process_max: usize,
+    /// `[processes]`.
+    pub processes: Processes,
+    /// `[redact]`.
+    pub redact: Redact,
     /// `psad.dir`: psad's folder; without it as psad's own configuration says.
     pub psad_dir: Option<PathBuf>,
     /// `psad.packet-log`: the log with the firewall's packets; without it as psad's own configuration says.
@@ -85,6 +95,52 @@ pub struct Spool {
     pub free_bytes_min: u64,
 }
 
+/// What is read of processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Processes {
+    /// `files-max`: open files listed of one process; their number is always exact.
+    pub files_max: usize,
+    /// `reread-interval`: no row is older, even of a process that never runs.
+    pub reread_interval: Duration,
+    /// `mapped`: whether mapped files are listed.
+    pub mapped: bool,
+    /// `hash`: whether executables are hashed.
+    pub hash: bool,
+    /// `hash-bytes-max`: executables larger than this are not hashed.
+    pub hash_bytes_max: u64,
+}
+
+/// What is replaced before anything leaves the process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redact {
+    /// `secrets`: whether secrets in command lines are replaced.
+    pub secrets: bool,
+    /// `key-file`: a key for the whole fleet, so that the same secret has the same token everywhere; without it tokens are comparable until
+    /// the agent starts again.
+    pub key_file: Option<PathBuf>,
+}
+
+impl Redact {
+    /// The key, when there is a file for it.
+    ///
+    /// # Errors
+    /// When the file cannot be read, others may read it, or it holds too little. In words.
+    pub fn key(&self) -> Result<Option<Vec<u8>>, String> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let Some(path) = &self.key_file else { return Ok(None) };
+        let failed = |error: std::io::Error| format!("cannot be read: {error}");
+        let mode = std::fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
+        if mode & 0o007 != 0 {
+            return Err(format!("may be read by everybody, mode {mode:03o}"));
+        }
+        let key = std::fs::read(path).map_err(failed)?;
+        if key.trim_ascii().len() < REDACT_KEY_BYTES_MIN {
+            return Err(format!("holds {} bytes, {REDACT_KEY_BYTES_MIN} are needed", key.trim_ascii().len()));
+        }
+        Ok(Some(key.trim_ascii().to_vec()))
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -101,7 +157,14 @@ impl Default for Config {
                 drain_bytes_max: 2 * MIB,
             },
             spool: Spool { bytes_max: 512 * MIB, free_bytes_min: 64 * MIB },
-            files_per_process_max: FILES_PER_PROCESS_MAX,
+            processes: Processes {
+                files_max: FILES_PER_PROCESS_MAX,
+                reread_interval: Duration::from_secs(60),
+                mapped: true,
+                hash: true,
+                hash_bytes_max: 256 * MIB,
+            },
+            redact: Redact { secrets: true, key_file: None },
             psad_dir: None,
             packet_log: None,
         }
@@ -135,8 +198,21 @@ impl Config {
                 bytes_max: keys.bytes("spool.bytes-max", default.spool.bytes_max, 64 * MIB..=1 << 40),
                 free_bytes_min: keys.bytes("spool.free-bytes-min", default.spool.free_bytes_min, 0..=1 << 40),
             },
-            files_per_process_max: keys.number("processes.files-max", FILES_PER_PROCESS_MAX as u64, 1..=16_384)
-                as usize,
+            processes: Processes {
+                files_max: keys.number("processes.files-max", FILES_PER_PROCESS_MAX as u64, 1..=16_384) as usize,
+                reread_interval: keys.duration(
+                    "processes.reread-interval",
+                    default.processes.reread_interval,
+                    Duration::from_secs(1)..=HOUR,
+                ),
+                mapped: keys.switch("processes.mapped", default.processes.mapped),
+                hash: keys.switch("processes.hash", default.processes.hash),
+                hash_bytes_max: keys.bytes("processes.hash-bytes-max", default.processes.hash_bytes_max, 1..=1 << 40),
+            },
+            redact: Redact {
+                secrets: keys.switch("redact.secrets", default.redact.secrets),
+                key_file: keys.path("redact.key-file"),
+            },
             psad_dir: keys.path("psad.dir"),
             packet_log: keys.path("psad.packet-log"),
         };
@@ -147,6 +223,11 @@ impl Config {
                 format!("must not be shorter than interval, which is {}", show_duration(config.interval)),
                 "raise key-interval or lower interval",
             );
+        }
+        if let Err(why) = config.redact.key() {
+            let path = config.redact.key_file.as_deref().map(quoted_path).unwrap_or_default();
+            let remedy = "write 16 random bytes or more into it, and chmod 640 for the agent's group";
+            keys.refuse_together("redact.key-file", path, why, remedy);
         }
         keys.finish()?;
         Ok(config)
@@ -174,7 +255,15 @@ impl Config {
         line("kafka.drain-bytes-max", quoted(&show_bytes(self.kafka.drain_bytes_max)));
         line("spool.bytes-max", quoted(&show_bytes(self.spool.bytes_max)));
         line("spool.free-bytes-min", quoted(&show_bytes(self.spool.free_bytes_min)));
-        line("processes.files-max", self.files_per_process_max.to_string());
+        line("processes.files-max", self.processes.files_max.to_string());
+        line("processes.reread-interval", quoted(&show_duration(self.processes.reread_interval)));
+        line("processes.mapped", self.processes.mapped.to_string());
+        line("processes.hash", self.processes.hash.to_string());
+        line("processes.hash-bytes-max", quoted(&show_bytes(self.processes.hash_bytes_max)));
+        line("redact.secrets", self.redact.secrets.to_string());
+        if let Some(path) = &self.redact.key_file {
+            line("redact.key-file", quoted_path(path));
+        }
         if let Some(dir) = &self.psad_dir {
             line("psad.dir", quoted_path(dir));
         }
@@ -231,6 +320,20 @@ mod tests {
             assert!(text.contains(wanted), "{wanted}\nis not in\n{text}");
         }
         assert!(text.starts_with("configuration: 10 problems"), "{text}");
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("key");
+        std::fs::write(&key, "0123456789abcdef\n").unwrap();
+        let with_key = |key: &Path| {
+            load(&format!("[kafka]\nbrokers = [\"b:1\"]\n[redact]\nsecrets = 1\nkey-file = {}\n", quoted_path(key)))
+        };
+        let refused = with_key(&dir.path().join("none")).unwrap_err().to_string();
+        assert!(refused.contains("redact.secrets = 1: must be true or false"), "{refused}");
+        assert!(refused.contains("none\": cannot be read: No such file"), "{refused}");
+        std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+        assert!(with_key(&key).unwrap_err().to_string().contains("may be read by everybody, mode 644"));
+        std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
+        let redact = Redact { secrets: true, key_file: Some(key) };
+        assert_eq!(redact.key().unwrap().unwrap(), b"0123456789abcdef");
         let short = load("interval = \"30s\"\nkey-interval = \"20s\"\n[kafka]\nbrokers = [\"b:1\"]\n").unwrap_err();
         assert!(short.to_string().contains("must not be shorter than interval, which is 30s"), "{short}");
     }
@@ -238,7 +341,8 @@ mod tests {
     #[test]
     fn what_check_prints_is_a_configuration_that_means_the_same() {
         let text = "interval = \"7s\"\nstate-dir = \"/srv/e \\\"d\\\" r\"\n[kafka]\nbrokers = [\"[::1]:9092\"]\n\
-                    [labels]\n\"a.b\" = \"'\\n\"\nlabels.x = \"y\"\n[psad]\ndir = \"/srv/psad\"\n";
+                    [labels]\n\"a.b\" = \"'\\n\"\nlabels.x = \"y\"\n[psad]\ndir = \"/srv/psad\"\n\
+                    [processes]\nhash = false\nmapped = false\nhash-bytes-max = \"1GiB\"\n[redact]\nsecrets = false\n";
         let config = load(text).unwrap();
         let again = load(&config.to_toml()).unwrap();
         assert_eq!(config, again);

@@ -53,7 +53,7 @@ impl Sampler {
     pub fn configure(&mut self, config: Arc<Config>) -> io::Result<()> {
         let settings = |config: &Config| {
             let psad = (config.psad_dir.clone(), config.packet_log.clone());
-            (config.labels.clone(), config.files_per_process_max, psad)
+            (config.labels.clone(), config.interval, config.processes, config.redact.clone(), psad)
         };
         if settings(&config) != settings(&self.config) {
             self.sources = Sources::open(&config, &self.proc_root, self.reading.positions())?;

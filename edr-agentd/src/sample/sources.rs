@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use edr_wire::limits::RAW_BYTES_SOFT;
@@ -10,10 +11,11 @@ use edr_wire::snapshot::{Agent, Gap, GapReason, Host, Position, Reread, Rows, Sn
 use crate::clock::{nanos, thread_cpu};
 use crate::collect::Gaps;
 use crate::collect::host::HostReader;
-use crate::collect::processes::{ProcessReader, ProcessSettings};
+use crate::collect::processes::{HashSettings, ProcessReader, ProcessSettings};
 use crate::collect::psad::{PsadReader, PsadReading, PsadSettings};
 use crate::collect::sockets::SocketReader;
 use crate::config::Config;
+use crate::redact::Redactor;
 
 /// What the agent looks at.
 #[derive(Debug)]
@@ -22,6 +24,7 @@ pub struct Sources {
     processes: Retried<ProcessReader>,
     sockets: Retried<SocketReader>,
     psad: PsadReader,
+    redactor: Option<Arc<Redactor>>,
     gaps: Gaps,
 }
 
@@ -65,9 +68,10 @@ impl Sources {
     /// are read from `positions` on.
     ///
     /// # Errors
-    /// When the host has no identity.
+    /// When the host has no identity, or secrets are to be replaced and there is no key for it.
     pub fn open(config: &Config, proc_root: &Path, positions: &[Position]) -> io::Result<Self> {
         Ok(Self {
+            redactor: redactor(config)?,
             host: HostReader::open(proc_root, config.labels.clone())?,
             processes: Retried { name: "processes", reader: None },
             sockets: Retried { name: "sockets", reader: None },
@@ -95,10 +99,8 @@ impl Sources {
         let gaps = &mut self.gaps;
         reading.host = measured(&mut cost, "host", || (self.host.read(gaps), 1));
         reading.reread = measured(&mut cost, "processes", || {
-            let files_per_process_max = config.files_per_process_max;
-            let interval = config.interval;
-            let settings = ProcessSettings { files_per_process_max, interval, ..ProcessSettings::default() };
-            let processes = self.processes.get(gaps, || ProcessReader::open(proc_root, settings));
+            let open = || ProcessReader::open(proc_root, process_settings(config, self.redactor.clone()));
+            let processes = self.processes.get(gaps, open);
             let reread = processes.map(|reader| reader.read(&mut reading.processes, gaps));
             (reread.unwrap_or_default(), reading.processes.len())
         });
@@ -120,6 +122,33 @@ impl Sources {
         keep_within(RAW_BYTES_SOFT, reading, gaps);
         reading.gaps = gaps.take();
         reading.cost = cost;
+    }
+}
+
+/// What replaces secrets; `None` only when the configuration says so. Without a key nothing is read: a secret that is sent cannot be
+/// called back.
+fn redactor(config: &Config) -> io::Result<Option<Arc<Redactor>>> {
+    if !config.redact.secrets {
+        return Ok(None);
+    }
+    let key = config.redact.key().map_err(|why| io::Error::other(format!("redact.key-file {why}")))?;
+    let redactor = key.map(|key| Redactor::new(&key)).or_else(Redactor::with_random_key);
+    redactor
+        .map(|redactor| Some(Arc::new(redactor)))
+        .ok_or_else(|| io::Error::other("no random numbers for a redaction key"))
+}
+
+fn process_settings(config: &Config, redactor: Option<Arc<Redactor>>) -> ProcessSettings {
+    let processes = &config.processes;
+    let hash = HashSettings { file_bytes_max: processes.hash_bytes_max, ..HashSettings::default() };
+    ProcessSettings {
+        files_per_process_max: processes.files_max,
+        interval: config.interval,
+        reread_interval: processes.reread_interval,
+        mapped: processes.mapped,
+        hash: processes.hash.then_some(hash),
+        redactor,
+        ..ProcessSettings::default()
     }
 }
 

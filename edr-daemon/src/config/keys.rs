@@ -127,6 +127,18 @@ impl Keys {
         self.take(key, parse).unwrap_or(default)
     }
 
+    /// `true` or `false`.
+    pub fn switch(&mut self, key: &str, default: bool) -> bool {
+        let parse = |value: &Value| match value {
+            Value::Switch(on) => Ok(*on),
+            _ => Err(Refusal {
+                rule: "must be true or false, without quotes".to_owned(),
+                remedy: format!("write {default} for the default"),
+            }),
+        };
+        self.take(key, parse).unwrap_or(default)
+    }
+
     /// An absolute path.
     pub fn path(&mut self, key: &str) -> Option<PathBuf> {
         self.take(key, |value| match value {

@@ -31,6 +31,8 @@ pub enum Value {
     Text(String),
     /// A whole number.
     Integer(i64),
+    /// `true` or `false`.
+    Switch(bool),
     /// A list.
     List(Vec<Value>),
     /// A kind no key takes, by its name.
@@ -121,6 +123,7 @@ fn checked(value: &DeValue<'_>) -> Value {
             Ok(number) => Value::Integer(number),
             Err(_) => Value::Other("an integer beyond 64 bits"),
         },
+        DeValue::Boolean(on) => Value::Switch(*on),
         DeValue::Array(values) => Value::List(values.iter().map(|value| checked(value.get_ref())).collect()),
         other => Value::Other(other.type_str()),
     }
