@@ -14,7 +14,7 @@ use edr_agentd::ship::{Health, Shipper};
 use edr_agentd::spool::{FrameId, Spool};
 use edr_agentd::stop::Stop;
 use edr_wire::HostId;
-use edr_wire::frame::Record;
+use edr_wire::frame::{Frame, Record};
 use edr_wire::snapshot::{Host, Snapshot, encode_row};
 use rdkafka::ClientConfig;
 use rdkafka::Message as _;
@@ -116,6 +116,15 @@ impl Scene {
     /// Everything that was put in the spool is in the topic, byte for byte; frames in the order of their making, counting the
     /// first time of each.
     fn arrived_in_order(&self) {
+        let got = self.arrived(self.sent.iter().map(|(_, records)| records.len()).sum());
+        let sent = self.sent.iter().flat_map(|(id, records)| {
+            records.iter().enumerate().map(|(part, record)| (*id, u32::try_from(part).unwrap(), record.clone()))
+        });
+        assert!(got == sent.collect::<Vec<_>>(), "other records, or in another order");
+    }
+
+    /// The first `wanted` records of the topic, the first time of each.
+    fn arrived(&self, wanted: usize) -> Vec<(FrameId, u32, Vec<u8>)> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", self.cluster.bootstrap_servers())
             .set("group.id", "test")
@@ -124,7 +133,6 @@ impl Scene {
             .create()
             .unwrap();
         consumer.subscribe(&[TOPIC]).unwrap();
-        let wanted: usize = self.sent.iter().map(|(_, records)| records.len()).sum();
         let mut got: Vec<(FrameId, u32, Vec<u8>)> = Vec::new();
         let started = Instant::now();
         while got.len() < wanted {
@@ -138,10 +146,7 @@ impl Scene {
                 got.push((id, record.part, message.payload().unwrap().to_vec()));
             }
         }
-        let sent = self.sent.iter().flat_map(|(id, records)| {
-            records.iter().enumerate().map(|(part, record)| (*id, u32::try_from(part).unwrap(), record.clone()))
-        });
-        assert!(got == sent.collect::<Vec<_>>(), "other records, or in another order");
+        got
     }
 }
 
@@ -171,6 +176,23 @@ fn frames_of_many_parts_arrive_whole_and_in_order() {
     assert!(scene.sent.iter().all(|(_, records)| records.len() >= 3));
     scene.shipping(Scene::all_sent);
     scene.arrived_in_order();
+}
+
+#[test]
+fn frames_of_larger_parts_are_cut_smaller_when_the_configuration_says_so() {
+    let mut scene = Scene::new(5);
+    scene.kafka.part_bytes_max = 300;
+    scene.shipping(Scene::all_sent);
+    let decode = |record: &Vec<u8>| Record::decode(record).unwrap();
+    let body = |records: Vec<Record>| Frame::assemble(records).unwrap().body;
+    let bodies: Vec<Vec<u8>> =
+        scene.sent.iter().map(|(_, records)| body(records.iter().map(decode).collect())).collect();
+    let got = scene.arrived(bodies.iter().map(|body| body.len().div_ceil(300)).sum());
+    assert!(got.iter().all(|(_, _, record)| decode(record).body.len() <= 300));
+    for ((id, _), wanted) in scene.sent.iter().zip(bodies) {
+        let parts = got.iter().filter(|(known, _, _)| known == id).map(|(_, _, record)| decode(record));
+        assert!(body(parts.collect()) == wanted, "{id}");
+    }
 }
 
 #[test]

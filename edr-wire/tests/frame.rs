@@ -142,3 +142,19 @@ fn headers_outside_their_limits_are_neither_made_nor_believed() {
     let parts = EncodedFrame::encode(&header(FrameKind::Key, 1, 1), &noise(10_000), None, 10);
     assert!(matches!(parts, Err(FrameError::Limit { what: "parts", .. })));
 }
+
+#[test]
+fn a_frame_cut_smaller_is_the_same_frame() {
+    let raw = noise(10_000);
+    let encoded = EncodedFrame::encode(&header(FrameKind::Key, 5, 5), &raw, None, 6_000).unwrap();
+    let decode =
+        |records: &[Vec<u8>]| -> Vec<Record> { records.iter().map(|record| Record::decode(record).unwrap()).collect() };
+    let frame = Frame::assemble(decode(&encoded.records)).unwrap();
+    for part_bytes_max in [1_000, 6_000, 1 << 20] {
+        let records = frame.records(part_bytes_max).unwrap();
+        assert_eq!(records.len(), frame.body.len().div_ceil(part_bytes_max));
+        assert_eq!(Frame::assemble(decode(&records)).unwrap(), frame);
+    }
+    assert!(frame.records(6_000).unwrap() == encoded.records);
+    assert!(frame.records(10).is_err(), "more parts than a frame may have");
+}

@@ -11,8 +11,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use edr_daemon::config::Report;
 use edr_daemon::exit;
 
+use crate::collect::processes::degraded;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::run::{Overrides, run};
+use crate::ship::examine;
 use crate::spool::SpoolError;
 
 /// Takes snapshots of processes, open files, sockets and psad, and ships them to Kafka.
@@ -34,6 +36,9 @@ enum Command {
     },
     /// Check the configuration and print what is effective
     Check {
+        /// Ask Kafka too: whether it answers, the topic exists, and its limits fit
+        #[arg(long)]
+        online: bool,
         #[command(flatten)]
         config: ConfigFile,
         #[command(flatten)]
@@ -112,7 +117,7 @@ pub fn main() -> ExitCode {
     // clap exits with 2 for a wrong command line, and 0 for --help.
     let result = match Cli::parse().command {
         Command::Run { config, places } => run(&config.config, &places.into()).map(|()| ExitCode::SUCCESS),
-        Command::Check { config, places } => check(&config.config, &places.into()),
+        Command::Check { online, config, places } => check(&config.config, &places.into(), online),
         Command::Snapshot { format, config, places } => show::snapshot(format, &config.config, &places.into()),
         Command::Spool { command: SpoolCommand::List { config } } => show::spool_list(&config.config),
         Command::Spool { command: SpoolCommand::Verify { config } } => show::spool_verify(&config.config),
@@ -148,10 +153,18 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     io.or(json) == Some(io::ErrorKind::BrokenPipe)
 }
 
-fn check(path: &Path, overrides: &Overrides) -> anyhow::Result<ExitCode> {
+fn check(path: &Path, overrides: &Overrides, online: bool) -> anyhow::Result<ExitCode> {
     let config = overrides.over(Config::load(path)?);
     let mut out = io::stdout().lock();
     writeln!(out, "# effective configuration, hash {}", config.hash())?;
     write!(out, "{}", config.to_toml())?;
+    for reason in degraded(overrides.proc_root()) {
+        writeln!(out, "# as this user: {reason}")?;
+    }
+    if online {
+        for fact in examine(&config.kafka).map_err(anyhow::Error::msg)? {
+            writeln!(out, "# {fact}")?;
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }

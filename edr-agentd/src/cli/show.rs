@@ -27,6 +27,7 @@ pub(super) fn snapshot(format: Format, path: &Path, overrides: &Overrides) -> an
         interval_ns: nanos(config.interval),
         config_hash: config.hash(),
         cost: reading.cost.clone(),
+        degraded: reading.degraded.clone(),
         ..Agent::default()
     };
     let raw = reading.encode(&agent);

@@ -23,7 +23,7 @@ pub(super) fn snapshot(view: &SnapshotView, out: &mut impl Write) -> anyhow::Res
         host.load_hundredths.map(|load| format!("{}.{:02}", load / 100, load % 100)).join(" "),
     )?;
     for degraded in view.agent()?.degraded {
-        writeln!(out, "degraded: {degraded}")?;
+        writeln!(out, "{degraded}")?;
     }
     // One process at a time: a snapshot of 24 MiB costs its bytes and no more.
     let mut owners: BTreeMap<u64, (u32, String)> = BTreeMap::new();

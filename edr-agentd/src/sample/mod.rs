@@ -109,6 +109,7 @@ impl Sampler {
             config_hash: config.hash(),
             cost: std::mem::take(&mut self.cost),
             spool: spool.state(),
+            degraded: reading.degraded.clone(),
             ..Agent::default()
         };
         let mut cost = reading.cost.clone();

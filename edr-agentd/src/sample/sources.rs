@@ -11,11 +11,14 @@ use edr_wire::snapshot::{Agent, Gap, GapReason, Host, Position, Reread, Rows, Sn
 use crate::clock::{nanos, thread_cpu};
 use crate::collect::Gaps;
 use crate::collect::host::HostReader;
-use crate::collect::processes::{HashSettings, ProcessReader, ProcessSettings};
+use crate::collect::processes::{HashSettings, ProcessReader, ProcessSettings, degraded};
 use crate::collect::psad::{PsadReader, PsadReading, PsadSettings};
 use crate::collect::sockets::SocketReader;
 use crate::config::Config;
 use crate::redact::Redactor;
+
+/// Readings between two looks at what this process may see: rights and mounts seldom change.
+const DEGRADED_HOLDS: u32 = 30;
 
 /// What the agent looks at.
 #[derive(Debug)]
@@ -25,6 +28,9 @@ pub struct Sources {
     sockets: Retried<SocketReader>,
     psad: PsadReader,
     redactor: Option<Arc<Redactor>>,
+    /// Why less is seen than there is, and for how many readings that is taken as still true.
+    degraded: Vec<String>,
+    degraded_holds: u32,
     gaps: Gaps,
 }
 
@@ -40,6 +46,8 @@ pub struct Reading {
     reread: Reread,
     psad: PsadReading,
     gaps: Vec<Gap>,
+    /// Why it shows less than there is, and what mends it.
+    pub degraded: Vec<String>,
     /// What each source cost.
     pub cost: Vec<SourceCost>,
 }
@@ -76,6 +84,8 @@ impl Sources {
             processes: Retried { name: "processes", reader: None },
             sockets: Retried { name: "sockets", reader: None },
             psad: open_psad(config, proc_root, positions),
+            degraded: Vec::new(),
+            degraded_holds: 0,
             gaps: Gaps::default(),
         })
     }
@@ -119,6 +129,18 @@ impl Sources {
             let packets = psad.packets.len();
             (psad, packets)
         });
+        self.degraded_holds = match self.degraded_holds.checked_sub(1) {
+            Some(left) => left,
+            None => {
+                let degraded = degraded(proc_root);
+                if degraded != self.degraded {
+                    degraded.iter().for_each(|reason| log::warn!("{reason}"));
+                    self.degraded = degraded;
+                }
+                DEGRADED_HOLDS
+            }
+        };
+        reading.degraded.clone_from(&self.degraded);
         keep_within(RAW_BYTES_SOFT, reading, gaps);
         reading.gaps = gaps.take();
         reading.cost = cost;

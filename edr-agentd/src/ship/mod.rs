@@ -9,6 +9,7 @@
 //!
 //! It knows the spool and nothing behind it.
 
+mod online;
 mod pace;
 mod producer;
 mod remedy;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
+pub use self::online::examine;
 use self::pace::{Backoff, drain_wait};
 use self::producer::{Outcome, Producer};
 pub use self::remedy::{Failure, in_words};
@@ -108,6 +110,8 @@ impl Shipper {
                 continue;
             };
             if let Some(frame) = self.spool.load(id) {
+                // Parts of an earlier configuration may be too large for this one. A frame that cannot be cut smaller goes as it is.
+                let frame = frame.within(self.kafka.part_bytes_max).unwrap_or(frame);
                 let wait = self.ship(id, &frame, stop, heartbeat);
                 heartbeat.idle(|| stop.wait(wait));
             }

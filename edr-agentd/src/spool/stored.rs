@@ -1,6 +1,7 @@
 //! A frame as it lies in the spool: its records one after the other, verified.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use edr_wire::frame::{Frame, FrameError, FrameHeader, Record, split_records};
 
@@ -62,6 +63,23 @@ impl Stored {
     /// Bytes of all records.
     pub fn byte_len(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// The same frame in parts of at most `part_bytes_max` body bytes, when it has larger ones.
+    ///
+    /// # Errors
+    /// When that makes more parts than a frame may have.
+    pub fn within(self: &Arc<Self>, part_bytes_max: usize) -> Result<Arc<Self>, FrameError> {
+        // A record is its body and more; most are told apart by their length.
+        if self.records.iter().all(|record| record.len() <= part_bytes_max) {
+            return Ok(Arc::clone(self));
+        }
+        let records = self.records().map(Record::decode).collect::<Result<Vec<_>, _>>()?;
+        if records.iter().all(|record| record.body.len() <= part_bytes_max) {
+            return Ok(Arc::clone(self));
+        }
+        let parts = Frame::assemble(records)?.records(part_bytes_max)?;
+        Ok(Arc::new(Self::from_parts(self.header.clone(), parts)))
     }
 
     /// The snapshot's msgpack.

@@ -1,6 +1,6 @@
 //! From records back to a frame and its snapshot.
 
-use super::{FrameError, FrameHeader, FrameKind, Record, body};
+use super::{FrameError, FrameHeader, FrameKind, Record, body, encode};
 use crate::limits::{PARTS_MAX, RECORD_BYTES_MAX};
 use crate::scan::value_len;
 
@@ -48,6 +48,15 @@ impl Frame {
             body.extend_from_slice(&record.body);
         }
         Ok(Self { header: first.header, raw_len: first.raw_len, raw_hash: first.raw_hash, body })
+    }
+
+    /// The same frame in parts of at most `part_bytes_max` body bytes: for a topic that takes less than it did when the
+    /// frame was made.
+    ///
+    /// # Errors
+    /// When that makes more parts than a frame may have.
+    pub fn records(&self, part_bytes_max: usize) -> Result<Vec<Vec<u8>>, FrameError> {
+        encode::cut(&self.header, self.raw_len, &self.raw_hash, &self.body, part_bytes_max)
     }
 
     /// The snapshot's msgpack; `key_raw` is that of the snapshot with seq `header.base_seq`, for a delta.

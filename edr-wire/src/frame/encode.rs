@@ -35,11 +35,7 @@ impl EncodedFrame {
         let raw_len = u32::try_from(raw.len()).map_err(too_large)?;
         let body = body::compress(raw, key_raw)?;
         let raw_hash = blake3::hash(raw);
-        let chunks: Vec<&[u8]> = body.chunks(part_bytes_max.max(1)).collect();
-        let parts = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
-        check_header(header, raw.len(), 0, parts)?;
-        let encode = |(part, chunk)| record::encode(header, raw_len, raw_hash.as_bytes(), part, parts, chunk);
-        let records = (0..parts).zip(chunks).map(encode).collect();
+        let records = cut(header, raw_len, raw_hash.as_bytes(), &body, part_bytes_max)?;
         Ok(Self { records, body_len: body.len() })
     }
 
@@ -47,4 +43,19 @@ impl EncodedFrame {
     pub fn byte_len(&self) -> usize {
         self.records.iter().map(Vec::len).sum()
     }
+}
+
+/// Cuts a body into records of at most `part_bytes_max` body bytes.
+pub(super) fn cut(
+    header: &FrameHeader,
+    raw_len: u32,
+    raw_hash: &[u8; 32],
+    body: &[u8],
+    part_bytes_max: usize,
+) -> Result<Vec<Vec<u8>>, FrameError> {
+    let chunks: Vec<&[u8]> = body.chunks(part_bytes_max.max(1)).collect();
+    let parts = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
+    check_header(header, raw_len as usize, 0, parts)?;
+    let encode = |(part, chunk)| record::encode(header, raw_len, raw_hash, part, parts, chunk);
+    Ok((0..parts).zip(chunks).map(encode).collect())
 }
