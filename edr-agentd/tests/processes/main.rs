@@ -5,6 +5,7 @@
 
 mod common;
 mod hanging;
+mod limits;
 mod rights;
 mod steady;
 mod tools;

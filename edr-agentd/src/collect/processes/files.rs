@@ -12,8 +12,8 @@ use rustix::io::Errno;
 use super::fdinfo::{DETAIL_BYTES_MAX, FdInfo, access, flag_names, parse_fdinfo};
 use super::file::{Inode, PseudoDevices, each_number, inode, open_folder, open_place, read_file, read_link};
 use super::link::{anon_inode_name, memfd_name, path_of};
+use super::missed::Missed;
 use super::number::Name;
-use super::row::Missed;
 use super::step::{Progress, Step};
 
 /// Reads descriptors into rows whose memory is used again.

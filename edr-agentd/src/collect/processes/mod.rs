@@ -20,6 +20,7 @@ mod hash;
 mod io;
 mod link;
 mod maps;
+mod missed;
 mod number;
 mod pass;
 mod remembered;

@@ -5,7 +5,8 @@ use std::ops::Range;
 use edr_wire::ProcessKey;
 use edr_wire::snapshot::Reread;
 
-use super::row::{Memory, Miss};
+use super::missed::Miss;
+use super::row::Memory;
 
 /// Rows of one tick, by pid.
 #[derive(Debug, Default)]

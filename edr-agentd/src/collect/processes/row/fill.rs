@@ -1,0 +1,271 @@
+//! What the kernel keeps of a process itself: identity, rights, places, descriptors.
+
+use std::ffi::CStr;
+use std::mem;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use edr_wire::Bytes;
+use edr_wire::snapshot::{Exe, Fd, GapReason, Namespaces, Process};
+use rustix::io::Errno;
+
+use super::super::cgroup::parse_cgroup;
+use super::super::file::{Inode, each_number, inode, open_folder, open_place, read_file, read_link};
+use super::super::files::{Held, Limits, is_memfd};
+use super::super::hash::{ContentKey, Lookup, NotHashed, hash};
+use super::super::io::{parse_io, parse_loginuid};
+use super::super::link::{memfd_name, namespace_inode, path_of};
+use super::super::number::Name;
+use super::super::stat::{Stat, parse_stat};
+use super::super::status::parse_status;
+use super::super::step::Step;
+use super::{Context, RowReader, Task};
+
+impl RowReader {
+    /// Fills the row with everything there is.
+    pub(super) fn fill(
+        &mut self,
+        task: &Task,
+        stat: &Stat<'_>,
+        cgroup: Result<&[u8], Errno>,
+        dir: BorrowedFd<'_>,
+        context: &Context,
+    ) {
+        self.missed.0.clear();
+        self.start_row(task.pid, stat, context.boot_time_ns);
+        self.put_cgroup(cgroup);
+        self.read_status(dir, context);
+        self.read_io(dir);
+
+        // A thread group goes on after its first thread ended; that thread then shows as a zombie without files.
+        let living = if stat.is_dead() && stat.num_threads > 1 { self.living_thread(task.pid, dir) } else { None };
+        let place = living.as_ref().map_or(dir, AsFd::as_fd);
+        if living.is_none() && stat.is_dead() {
+            return;
+        }
+        if !stat.is_kernel_thread() {
+            self.read_memory(task, place);
+        }
+        self.read_namespaces(place);
+        self.read_held(task, place, stat.is_kernel_thread());
+        let limits = if task.short { Limits::NONE } else { context.limits };
+        let listed = self.files.read(place, limits, &mut self.row.files, &mut self.missed, &self.progress);
+        if let Some((total, all)) = listed {
+            self.row.files_total = Some(total);
+            self.row.truncated = !all;
+        }
+        if task.short {
+            self.row.files.truncate(3);
+            self.row.truncated = true;
+        }
+    }
+
+    fn start_row(&mut self, pid: u32, stat: &Stat<'_>, boot_time_ns: i64) {
+        let old = mem::take(&mut self.row);
+        let mut files = old.files;
+        self.files.recycle(&mut files);
+        let mut comm = old.comm;
+        comm.0.clear();
+        comm.0.extend_from_slice(stat.comm);
+        let mut argv = old.argv;
+        argv.clear();
+        let mut mapped = old.mapped;
+        self.mapped.start(&mut mapped);
+        self.row = Process {
+            pid,
+            start_ticks: stat.starttime,
+            ppid: stat.ppid,
+            pgid: stat.pgrp,
+            sid: stat.session,
+            tty: stat.tty_nr,
+            tpgid: stat.tpgid,
+            comm,
+            argv,
+            state: char::from(stat.state),
+            threads: stat.num_threads,
+            nice: stat.nice,
+            priority: stat.priority,
+            flags: stat.flags,
+            utime_ticks: stat.utime,
+            stime_ticks: stat.stime,
+            vsize_bytes: stat.vsize,
+            rss_pages: stat.rss,
+            kernel_thread: stat.is_kernel_thread(),
+            start_time_ns: start_time_ns(boot_time_ns, stat.starttime),
+            mapped,
+            files,
+            ..Process::default()
+        };
+    }
+
+    fn read_status(&mut self, dir: BorrowedFd<'_>, context: &Context) {
+        self.progress.at(Step::Status);
+        // Numbers that are no ids: a row without its status must not look like root's.
+        (self.row.uids, self.row.gids) = ([u32::MAX; 4], [u32::MAX; 4]);
+        match read_file(dir, c"status", &mut self.buf) {
+            Err(errno) => return self.missed.add("status", errno),
+            Ok(text) => {
+                if let Err(malformed) = parse_status(text, &mut self.status) {
+                    return self.missed.malformed("status", malformed);
+                }
+            }
+        }
+        let status = &self.status;
+        self.row.uids = status.uids;
+        self.row.gids = status.gids;
+        self.row.groups.clone_from(&status.groups);
+        self.row.capabilities = status.capabilities;
+        self.row.seccomp = status.seccomp;
+        self.row.no_new_privs = status.no_new_privs;
+        self.row.locked = status.locked;
+        // `stat` gives an estimate that may be off by some pages for each processor; `status` is exact since Linux 6.17.
+        if let Some(kib) = status.rss_kib {
+            self.row.rss_pages = kib.saturating_mul(1024) / procfs::page_size().max(1);
+        }
+        self.row.user = context.users.get(status.uids[1]).map(str::to_owned);
+        self.row.group = context.groups.get(status.gids[1]).map(str::to_owned);
+        if status.groups_cut {
+            self.missed.because("groups", GapReason::TooLong, "more supplementary groups than are listed");
+        }
+    }
+
+    fn put_cgroup(&mut self, cgroup: Result<&[u8], Errno>) {
+        match cgroup {
+            Ok(text) => {
+                let cgroup = parse_cgroup(text);
+                self.row.cgroup = cgroup.path;
+                self.row.unit = cgroup.unit;
+                self.row.user_unit = cgroup.user_unit;
+                self.row.slice = cgroup.slice;
+                self.row.container = cgroup.container;
+            }
+            Err(errno) => self.missed.add("cgroup", errno),
+        }
+    }
+
+    fn read_io(&mut self, dir: BorrowedFd<'_>) {
+        match read_file(dir, c"io", &mut self.buf).map(parse_io) {
+            Ok(Ok(io)) => self.row.io = Some(io),
+            Ok(Err(malformed)) => self.missed.malformed("io", malformed),
+            Err(errno) => self.missed.add("io", errno),
+        }
+        match read_file(dir, c"loginuid", &mut self.buf).map(parse_loginuid) {
+            Ok(Ok(loginuid)) => self.row.loginuid = loginuid,
+            Ok(Err(malformed)) => self.missed.malformed("loginuid", malformed),
+            Err(errno) => self.missed.add("loginuid", errno),
+        }
+    }
+
+    fn read_namespaces(&mut self, place: BorrowedFd<'_>) {
+        self.progress.at(Step::Links);
+        let mut read = |name: &CStr| match read_link(place, name, &mut self.buf) {
+            Ok(link) => namespace_inode(link).unwrap_or(0),
+            Err(errno) => {
+                self.missed.add("namespaces", errno);
+                0
+            }
+        };
+        self.row.namespaces = Namespaces {
+            mnt: read(c"ns/mnt"),
+            pid: read(c"ns/pid"),
+            net: read(c"ns/net"),
+            user: read(c"ns/user"),
+            uts: read(c"ns/uts"),
+            ipc: read(c"ns/ipc"),
+            cgroup: read(c"ns/cgroup"),
+            time: read(c"ns/time"),
+        };
+    }
+
+    /// `cwd`, `root` and `exe`.
+    fn read_held(&mut self, task: &Task, place: BorrowedFd<'_>, is_kernel_thread: bool) {
+        self.progress.at(Step::Links);
+        let mut links = mem::take(&mut self.links);
+        let [cwd, root, exe] = &mut links;
+        let held = [
+            (Fd::Cwd, c"cwd", "cwd", Some(cwd)),
+            (Fd::Root, c"root", "root", Some(root)),
+            (Fd::Exe, c"exe", "exe", Some(exe).filter(|_| !is_kernel_thread)),
+        ];
+        for (fd, name, field, link) in held {
+            let Some(link) = link else { continue };
+            let (text, found) = match read_held(place, name, link) {
+                Ok(held) => held,
+                Err(errno) => {
+                    self.missed.add(field, errno);
+                    continue;
+                }
+            };
+            let path = Bytes::from(path_of(text, found.nlink));
+            match fd {
+                Fd::Cwd => self.row.cwd = Some(path),
+                Fd::Root => self.row.root = Some(path),
+                _ => {
+                    self.row.exe = Some(Exe {
+                        path,
+                        deleted: found.nlink == 0,
+                        memfd: memfd_name(text).is_some() && is_memfd(&found, self.devices),
+                        dev: found.dev,
+                        inode: found.inode,
+                        size: found.size,
+                        setid: found.mode & 0o6000 != 0,
+                        sha256: None,
+                        not_hashed: None,
+                    });
+                    self.hash_exe(task, place, &found);
+                }
+            }
+            self.files.push_held(&Held { fd, link: text, inode: found }, &mut self.row.files);
+        }
+        self.links = links;
+    }
+
+    fn hash_exe(&mut self, task: &Task, place: BorrowedFd<'_>, found: &Inode) {
+        let known = self.hashes().look_up(found);
+        let result = match known {
+            Lookup::Known(sha256) => Ok(sha256),
+            Lookup::Not(reason) => Err(reason),
+            Lookup::Read if task.careful => Err(NotHashed::Stuck),
+            Lookup::Read => hash(place, found, &mut self.buf, &self.progress),
+        };
+        if known == Lookup::Read
+            && let Ok(sha256) = result
+        {
+            self.hashes().put(found, sha256);
+        }
+        if result == Err(NotHashed::Budget) {
+            self.memory.waits_for = Some(ContentKey::from(found));
+        }
+        if let Some(exe) = &mut self.row.exe {
+            exe.sha256 = result.ok().map(|sha256| Bytes::from(&sha256));
+            exe.not_hashed = result.err().map(|reason| reason.name().to_owned());
+        }
+    }
+
+    /// The folder of a thread that still lives.
+    fn living_thread(&mut self, pid: u32, dir: BorrowedFd<'_>) -> Option<OwnedFd> {
+        let tasks = open_folder(dir, c"task").ok()?;
+        let mut threads = Vec::new();
+        each_number(&tasks, &mut self.folder, |tid| {
+            if tid != pid && threads.len() < 64 {
+                threads.push(tid);
+            }
+        })
+        .ok()?;
+        threads.into_iter().find_map(|tid| {
+            let thread = open_place(tasks.as_fd(), Name::of(tid).as_c_str()).ok()?;
+            let stat = parse_stat(read_file(thread.as_fd(), c"stat", &mut self.buf).ok()?).ok()?;
+            (!stat.is_dead()).then_some(thread)
+        })
+    }
+}
+
+fn read_held<'b>(place: BorrowedFd<'_>, name: &CStr, link: &'b mut [u8]) -> Result<(&'b [u8], Inode), Errno> {
+    let text = read_link(place, name, link)?;
+    Ok((text, inode(place, name)?))
+}
+
+/// Ticks since boot as wall-clock time.
+fn start_time_ns(boot_time_ns: i64, start_ticks: u64) -> i64 {
+    let ns = u128::from(start_ticks) * 1_000_000_000 / u128::from(procfs::ticks_per_second().max(1));
+    boot_time_ns.saturating_add(i64::try_from(ns).unwrap_or(i64::MAX))
+}

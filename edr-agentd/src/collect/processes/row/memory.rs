@@ -1,0 +1,97 @@
+//! What lies in the memory of the process, or asks for its map: the reads that may hang.
+
+use std::ffi::CStr;
+use std::os::fd::BorrowedFd;
+
+use edr_wire::snapshot::GapReason;
+use rustix::io::{Errno, read, retry_on_intr};
+
+use super::super::cmdline::split_cmdline;
+use super::super::file::open_file;
+use super::super::step::Step;
+use super::{RowReader, Task};
+
+/// Bytes after which the length of a command line is no longer counted: the kernel allows 6 MiB (execve(2)).
+const CMDLINE_COUNT_MAX: u64 = 16 << 20;
+
+impl RowReader {
+    /// Command line and mapped files: what lies in the memory of the process, or asks for its map.
+    pub(super) fn read_memory(&mut self, task: &Task, place: BorrowedFd<'_>) {
+        if task.careful {
+            let detail = "not read: reads of this process, or of too many others, hang";
+            self.missed.because("argv", GapReason::Stuck, detail);
+            if self.reads_maps {
+                self.missed.because("mapped", GapReason::Stuck, detail);
+            }
+            return;
+        }
+        self.read_cmdline(place);
+        if self.reads_maps && !task.short {
+            self.read_maps(place);
+        }
+    }
+
+    fn read_cmdline(&mut self, place: BorrowedFd<'_>) {
+        self.progress.at(Step::Cmdline);
+        match read_counted(place, c"cmdline", &mut self.buf) {
+            Ok((kept, total)) => {
+                if !split_cmdline(&self.buf[..kept], &mut self.row.argv) || total > kept as u64 {
+                    self.row.argv_bytes = Some(total);
+                }
+                if let Some(redactor) = &self.redactor {
+                    redactor.redact(&mut self.row.argv);
+                }
+            }
+            Err(errno) => self.missed.add("argv", errno),
+        }
+    }
+
+    /// The kernel gives a page of lines at a time.
+    fn read_maps(&mut self, place: BorrowedFd<'_>) {
+        self.progress.at(Step::Maps);
+        let mut read_all = || -> Result<(), Errno> {
+            let file = open_file(place, c"maps")?;
+            let mut kept = 0; // the beginning of a line whose end is still to come
+            loop {
+                let len = kept + retry_on_intr(|| read(&file, &mut self.buf[kept..]))?;
+                self.progress.beat();
+                let ended = len == kept;
+                let mut line_start = 0;
+                for at in kept..len {
+                    if self.buf[at] == b'\n' {
+                        self.mapped.add_line(&self.buf[line_start..at]);
+                        line_start = at + 1;
+                    }
+                }
+                if ended || line_start == 0 && len == self.buf.len() {
+                    return Ok(());
+                }
+                self.buf.copy_within(line_start..len, 0);
+                kept = len - line_start;
+            }
+        };
+        if let Err(errno) = read_all() {
+            self.missed.add("mapped", errno);
+        }
+        if self.mapped.finish(&mut self.row.mapped) {
+            self.missed.because("mapped", GapReason::TooLong, "more mapped files than are listed");
+        }
+    }
+}
+
+/// Reads `name` into `buf` and counts its bytes to the end: what is in `buf`, and how many there are.
+fn read_counted(dir: BorrowedFd<'_>, name: &CStr, buf: &mut [u8]) -> Result<(usize, u64), Errno> {
+    let file = open_file(dir, name)?;
+    let kept = retry_on_intr(|| read(&file, &mut *buf))?;
+    let mut total = kept as u64;
+    if kept == buf.len() {
+        let mut rest = vec![0; 64 << 10];
+        while total < CMDLINE_COUNT_MAX {
+            match retry_on_intr(|| read(&file, &mut *rest))? {
+                0 => break,
+                more => total += more as u64,
+            }
+        }
+    }
+    Ok((kept, total))
+}

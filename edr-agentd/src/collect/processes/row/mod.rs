@@ -1,0 +1,310 @@
+//! Reading one process: one pass over its folder, everything relative to it.
+//!
+//! The folder is opened once. An open `/proc/PID` belongs to that very process: when it ends and its pid is given
+//! away, everything below fails with `ESRCH`, so a row never mixes two processes. What can still happen is that the
+//! *same* process executes another program in the middle; `stat` is read again at the end, and a row whose start time,
+//! stack or name moved is read anew.
+
+mod fill;
+mod memory;
+
+use std::hash::{BuildHasher, RandomState};
+use std::mem::{self, MaybeUninit};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use edr_wire::limits::ARGV_BYTES_MAX;
+use edr_wire::snapshot::{GapReason, Process, encode_row_into};
+use rustix::io::Errno;
+
+use super::ProcessSettings;
+use super::file::{PseudoDevices, each_number, inode, open_folder, open_place, read_file};
+use super::files::{FileReader, Limits};
+use super::hash::{ContentKey, Hashes};
+use super::maps::Mapped;
+use super::missed::{Miss, Missed};
+use super::number::Name;
+use super::schedstat::{Ran, parse_schedstat};
+use super::stat::{Stat, parse_stat};
+use super::status::Status;
+use super::step::{Progress, Step};
+use super::users::Names;
+use crate::errno::reason;
+use crate::redact::Redactor;
+
+/// How often a process that executes another program while it is read is read anew.
+const ATTEMPTS: usize = 3;
+/// Threads of which `schedstat` is always read. Of a process with more, it is when they cost no more than its descriptors.
+const THREADS_ALWAYS: u64 = 64;
+
+/// What all reading threads share.
+#[derive(Debug, Clone)]
+pub(super) struct Tools {
+    pub(super) proc: Arc<OwnedFd>,
+    pub(super) devices: PseudoDevices,
+    pub(super) hashes: Arc<Mutex<Hashes>>,
+    pub(super) redactor: Option<Arc<Redactor>>,
+    pub(super) hasher: RandomState,
+}
+
+/// What a look at a process came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// [`RowReader::row`] holds its row, [`RowReader::encoded`] its bytes.
+    Row,
+    /// Nothing of it changed: the row before still says it all.
+    Unchanged,
+    /// It went away before anything of it was known, or between two reads another one took its place.
+    Gone,
+    /// It is there and cannot be read.
+    Unreadable,
+}
+
+/// What stays the same during one tick.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) users: Names,
+    pub(super) groups: Names,
+    pub(super) boot_time_ns: i64,
+    pub(super) limits: Limits,
+    pub(super) schedstat: Counting,
+}
+
+/// Whether the kernel counts how much threads run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counting {
+    /// It says nothing or `0 0 0`.
+    No,
+    /// It says something, and it is still to be seen to move.
+    Unproven,
+    /// The agent saw its own numbers move since the last tick: what stood still did not run.
+    Yes,
+}
+
+/// What is to be done about one process.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Task {
+    pub(super) pid: u32,
+    /// What is remembered of the process that had this pid in the tick before, if its row may be taken over.
+    pub(super) before: Option<Memory>,
+    /// Leave out what may hang ([`Step::may_hang`]).
+    pub(super) careful: bool,
+    /// There is room for the facts but no more for the lists.
+    pub(super) short: bool,
+}
+
+/// What is remembered of a process from one tick to the next: as long as all of it stays the same, so does its row,
+/// but for what others may do to its files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Memory {
+    pub(super) start_ticks: u64,
+    /// Hash of `stat` and `cgroup`.
+    facts: u64,
+    /// `None`: not known, so it may have run.
+    ran: Option<Ran>,
+    /// `st_size` of `/proc/PID/fd`: how many descriptors are open (Linux 6.2; 0 before).
+    descriptors: u64,
+    /// Its executable waits for its hash.
+    waits_for: Option<ContentKey>,
+    /// The row is not what it could be (something was in the way), so the next tick reads again.
+    unfinished: bool,
+}
+
+impl Memory {
+    fn is_same(&self, now: &Self) -> bool {
+        let same = Self { waits_for: None, ..*self } == Self { waits_for: None, ..*now };
+        same && self.ran.is_some() && !self.unfinished
+    }
+}
+
+/// Reads processes one after the other, always into the same memory.
+#[derive(Debug)]
+pub(super) struct RowReader {
+    pub(super) row: Process,
+    pub(super) encoded: Vec<u8>,
+    pub(super) missed: Missed,
+    pub(super) memory: Memory,
+    proc: Arc<OwnedFd>,
+    devices: PseudoDevices,
+    hashes: Arc<Mutex<Hashes>>,
+    redactor: Option<Arc<Redactor>>,
+    hasher: RandomState,
+    reads_maps: bool,
+    files: FileReader,
+    mapped: Mapped,
+    progress: Arc<Progress>,
+    stat: Vec<u8>,
+    cgroup: Vec<u8>,
+    buf: Vec<u8>,
+    links: [Vec<u8>; 3],
+    folder: Vec<MaybeUninit<u8>>,
+    status: Status,
+}
+
+impl RowReader {
+    pub(super) fn new(shared: &Tools, settings: &ProcessSettings, progress: Arc<Progress>) -> Self {
+        Self {
+            row: Process::default(),
+            encoded: Vec::new(),
+            missed: Missed::default(),
+            memory: Memory { start_ticks: 0, facts: 0, ran: None, descriptors: 0, waits_for: None, unfinished: true },
+            proc: Arc::clone(&shared.proc),
+            devices: shared.devices,
+            hashes: Arc::clone(&shared.hashes),
+            redactor: shared.redactor.clone(),
+            hasher: shared.hasher.clone(),
+            reads_maps: settings.mapped,
+            files: FileReader::new(shared.devices),
+            mapped: Mapped::default(),
+            progress,
+            stat: vec![0; 4 << 10],
+            cgroup: vec![0; 16 << 10],
+            buf: vec![0; ARGV_BYTES_MAX + 1],
+            links: [vec![0; 4 << 10], vec![0; 4 << 10], vec![0; 4 << 10]],
+            folder: vec![MaybeUninit::uninit(); 32 << 10],
+            status: Status::default(),
+        }
+    }
+
+    /// Looks at a process, and reads it unless nothing of it changed.
+    pub(super) fn read(&mut self, task: &Task, context: &Context) -> Outcome {
+        self.progress.at(Step::Stat);
+        self.missed.0.clear();
+        let dir = match open_place(self.proc.as_fd(), Name::of(task.pid).as_c_str()) {
+            Ok(dir) => dir,
+            Err(errno) => return self.unreadable("stat", errno),
+        };
+        let (mut stat, mut cgroup) = (mem::take(&mut self.stat), mem::take(&mut self.cgroup));
+        let outcome = self.read_at(task, dir.as_fd(), &mut stat, &mut cgroup, context);
+        (self.stat, self.cgroup) = (stat, cgroup);
+        if outcome == Outcome::Row {
+            encode_row_into(&self.row, &mut self.encoded);
+        }
+        outcome
+    }
+
+    fn read_at(
+        &mut self,
+        task: &Task,
+        dir: BorrowedFd<'_>,
+        stat_buf: &mut [u8],
+        cgroup_buf: &mut [u8],
+        context: &Context,
+    ) -> Outcome {
+        let mut length = match read_file(dir, c"stat", stat_buf) {
+            Ok(text) => text.len(),
+            Err(errno) => return self.unreadable("stat", errno),
+        };
+        for attempt in 1..=ATTEMPTS {
+            let stat = match parse_stat(&stat_buf[..length]) {
+                Ok(stat) => stat,
+                Err(malformed) => {
+                    self.missed.malformed("stat", malformed);
+                    return Outcome::Unreadable;
+                }
+            };
+            // First whether it runs, then what it has: what happens after this look shows at the next one.
+            let asks = context.schedstat != Counting::No && stat.state != b'R';
+            let ran = if asks { self.ran(task, &stat, dir) } else { None };
+            let descriptors = if stat.is_kernel_thread() { 0 } else { inode(dir, c"fd").map_or(0, |fd| fd.size) };
+            let cgroup = read_file(dir, c"cgroup", cgroup_buf);
+            self.memory = Memory {
+                start_ticks: stat.starttime,
+                facts: self.hasher.hash_one((&stat, cgroup.as_deref().unwrap_or_default())),
+                ran,
+                descriptors,
+                waits_for: None,
+                unfinished: false,
+            };
+            if let Some(before) = &task.before
+                && before.is_same(&self.memory)
+                && !before.waits_for.is_some_and(|key| self.hashes().would_answer(&key))
+            {
+                self.memory.waits_for = before.waits_for;
+                return Outcome::Unchanged;
+            }
+            self.fill(task, &stat, cgroup, dir, context);
+
+            let identity = stat.starttime;
+            let program = (stat.startstack, stat.is_dead(), stat.comm.to_vec());
+            // execve(2) has put the program in its place, and not its arguments yet.
+            let is_starting = stat.startstack == 0 && self.row.argv.is_empty() && self.row.exe.is_some();
+            self.progress.at(Step::Stat);
+            length = match read_file(dir, c"stat", stat_buf) {
+                Ok(text) => text.len(),
+                Err(errno) => {
+                    // What was read until it ended is true, and more than nothing.
+                    self.missed.add("stat", errno);
+                    break;
+                }
+            };
+            match parse_stat(&stat_buf[..length]) {
+                Ok(after) if after.starttime != identity => return Outcome::Gone,
+                Ok(after)
+                    if !is_starting
+                        && (after.startstack, after.is_dead(), after.comm) == (program.0, program.1, &program.2) =>
+                {
+                    break;
+                }
+                Ok(_) if attempt == ATTEMPTS => {
+                    self.missed.because("exec", GapReason::Budget, "executes other programs faster than it is read");
+                }
+                _ => std::thread::yield_now(),
+            }
+        }
+        self.settle_missed(task);
+        Outcome::Row
+    }
+
+    /// Sorts what is missing from what is merely not there.
+    fn settle_missed(&mut self, task: &Task) {
+        let gone = self.missed.0.iter().any(|miss| (miss.field, miss.reason) == ("stat", GapReason::Gone));
+        // A field that is not there belongs to a process or a kernel that has none, unless the process ended.
+        for miss in self.missed.0.iter().filter(|miss| gone || miss.reason != GapReason::Gone) {
+            let field = match miss.field {
+                "path" | "fdinfo" => "files",
+                field => field,
+            };
+            if !self.row.incomplete.iter().any(|known| known == field) {
+                self.row.incomplete.push(field.to_owned());
+            }
+        }
+        self.row.incomplete.sort_unstable();
+        self.missed.0.retain(|miss| miss.reason != GapReason::Gone || miss.field == "stat");
+        let may_pass = |miss: &Miss| matches!(miss.reason, GapReason::Denied | GapReason::TooLong);
+        self.memory.unfinished = task.careful || task.short || gone || !self.missed.0.iter().all(may_pass);
+    }
+
+    /// How much its threads ran, or `None` when that is not known or costs more than reading the process.
+    fn ran(&mut self, task: &Task, stat: &Stat<'_>, dir: BorrowedFd<'_>) -> Option<Ran> {
+        let mut ran = Ran::default();
+        if stat.num_threads == 1 {
+            ran.add(task.pid, parse_schedstat(read_file(dir, c"schedstat", &mut self.buf).ok()?).ok()?);
+            return Some(ran);
+        }
+        let descriptors = task.before.map_or(0, |before| before.descriptors);
+        if u64::from(stat.num_threads) > THREADS_ALWAYS + 2 * descriptors {
+            return None;
+        }
+        let tasks = open_folder(dir, c"task").ok()?;
+        let (buf, mut all_counted) = (&mut self.buf, true);
+        each_number(&tasks, &mut self.folder, |tid| {
+            let name = Name::with(tid, b"/schedstat");
+            match read_file(tasks.as_fd(), name.as_c_str(), buf).map(parse_schedstat) {
+                Ok(Ok(thread)) => ran.add(tid, thread),
+                _ => all_counted = false,
+            }
+        })
+        .ok()?;
+        all_counted.then_some(ran)
+    }
+
+    fn hashes(&self) -> MutexGuard<'_, Hashes> {
+        self.hashes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unreadable(&mut self, field: &'static str, errno: Errno) -> Outcome {
+        self.missed.add(field, errno);
+        if reason(&errno.into()) == GapReason::Gone { Outcome::Gone } else { Outcome::Unreadable }
+    }
+}

@@ -1,0 +1,151 @@
+//! What a host can make large: rows beyond the room there is are counted, not listed, and the same ones at each tick.
+
+use std::path::Path;
+use std::time::Duration;
+
+use edr_agentd::collect::Gaps;
+use edr_agentd::collect::processes::{ProcessReader, ProcessSettings};
+use edr_wire::snapshot::{Fd, GapReason, Rows};
+
+use super::common::{FakeProc, Running, Seen, file, look, tick};
+
+/// 40 processes of 400 descriptors.
+fn crowded() -> FakeProc {
+    let proc = FakeProc::new();
+    for pid in 1_000..1_040 {
+        let folder = proc.add(pid, "crowd");
+        for fd in 0..400 {
+            std::os::unix::fs::symlink("/etc/passwd", folder.join("fd").join(fd.to_string())).unwrap();
+            std::fs::write(folder.join("fdinfo").join(fd.to_string()), "pos:\t0\nflags:\t0100000\nmnt_id:\t1\n")
+                .unwrap();
+        }
+    }
+    proc
+}
+
+fn reader(proc: &FakeProc, rows_bytes_soft: usize) -> ProcessReader {
+    let settings = ProcessSettings { rows_bytes_soft, hash: None, ..ProcessSettings::default() };
+    ProcessReader::open(proc.root(), settings).unwrap()
+}
+
+fn listed(seen: &Seen) -> Vec<(u32, usize, bool)> {
+    seen.processes
+        .iter()
+        .map(|process| {
+            let numbered = process.files.iter().filter(|file| matches!(file.fd, Fd::Number(_))).count();
+            assert_eq!(process.files_total, Some(400));
+            assert_eq!(process.truncated, numbered < 400);
+            (process.pid, numbered, process.truncated)
+        })
+        .collect()
+}
+
+#[test]
+fn when_rows_do_not_fit_every_process_keeps_its_row_and_gives_up_files() {
+    let proc = crowded();
+    let whole = tick(&mut reader(&proc, 100 << 20));
+    assert!(listed(&whole).iter().all(|(_, files, truncated)| *files == 400 && !truncated));
+    let whole_bytes: usize = whole.rows.iter().map(Vec::len).sum();
+
+    let soft = whole_bytes / 4;
+    let mut reader = reader(&proc, soft);
+    let first = tick(&mut reader);
+    assert_eq!(listed(&first).len(), 40);
+    assert!(listed(&first).iter().any(|(_, files, _)| *files == 0), "the last ones have no room");
+    let gap = first.gaps.iter().find(|gap| gap.reason == GapReason::TooLong).unwrap();
+    assert!(gap.source == "files" && gap.detail.contains("rows list no files"), "{gap:?}");
+    // From the next ticks on the room is shared: everyone lists some, the lowest descriptors first.
+    let settled: Vec<Seen> = (0..8).map(|_| tick(&mut reader)).collect();
+    let last = settled.last().unwrap();
+    let shares = listed(last);
+    assert!(shares.iter().all(|(_, files, truncated)| *files > 0 && *truncated), "{shares:?}");
+    assert!(last.rows.iter().map(Vec::len).sum::<usize>() <= soft);
+    assert!(last.gaps.iter().all(|gap| gap.reason != GapReason::TooLong), "{:?}", last.gaps);
+    // And the same ones at each tick.
+    assert!(settled[6].rows == settled[7].rows);
+    file(&last.processes[0], 0);
+}
+
+#[test]
+fn beyond_the_last_room_processes_are_counted() {
+    let proc = FakeProc::new();
+    for pid in 1..=3_000 {
+        // 2 KiB of arguments each: 6 MiB that no limit on files makes smaller.
+        std::fs::write(proc.add(pid, "many").join("cmdline"), vec![b'x'; 2_048]).unwrap();
+    }
+    let mut reader = reader(&proc, 64 << 10);
+    for _ in 0..2 {
+        let seen = tick(&mut reader);
+        let gap = seen.gaps.iter().find(|gap| gap.source == "processes" && gap.reason == GapReason::TooLong).unwrap();
+        let told: usize = gap.detail.split(' ').next().unwrap().parse().unwrap();
+        assert!(told > 0);
+        assert_eq!(seen.processes.len() + told, 3_000);
+        let pids: Vec<u32> = seen.processes.iter().map(|process| process.pid).collect();
+        let lowest: Vec<u32> = (1..=u32::try_from(pids.len()).unwrap()).collect();
+        assert_eq!(pids, lowest);
+    }
+}
+
+#[test]
+fn rows_that_were_there_before_stay() {
+    let proc = FakeProc::new();
+    proc.add(1, "x");
+    let mut reader = reader(&proc, 1 << 20);
+    let mut rows = Rows::default();
+    rows.push(&"an earlier row");
+    let before = rows.bytes().to_vec();
+    for round in 1..=3 {
+        reader.read(&mut rows, &mut Gaps::default());
+        assert!(rows.bytes().starts_with(&before) && rows.len() == 1 + round);
+    }
+}
+
+/// A process that executes one of two programs after the other, as fast as it can.
+#[test]
+fn a_row_never_mixes_two_programs() {
+    let folder = tempfile::tempdir().unwrap();
+    let [a, b] = ["aaaa", "bbbb"].map(|name| folder.path().join(name));
+    for program in [&a, &b] {
+        std::fs::copy("/bin/bash", program).unwrap();
+    }
+    // $0: this text, $1: the program that runs, $2: the other one.
+    let flip = "[ -n \"$E\" ] || { export E=1; echo ready; }; exec \"$2\" -c \"$0\" \"$0\" \"$2\" \"$1\"";
+    let running = Running::start(std::process::Command::new(&a).args(["-c", flip, flip]).arg(&a).arg(&b));
+    let settings = ProcessSettings { hash: None, interval: Duration::from_secs(1), ..ProcessSettings::default() };
+    let mut reader = ProcessReader::open(Path::new("/proc"), settings).unwrap();
+    for _ in 0..40 {
+        let seen = tick(&mut reader);
+        let process = seen.process(running.pid());
+        if process.incomplete.contains(&"exec".to_owned()) {
+            continue; // it says so itself
+        }
+        let exe = process.exe.as_ref().unwrap().path.to_string();
+        assert!(process.argv.first().is_some_and(|argument| argument.to_string() == exe), "{process:?}");
+        assert!(exe.ends_with(&process.comm.to_string()), "{process:?}");
+    }
+}
+
+#[test]
+fn an_executable_of_another_mount_namespace_is_seen_by_its_link() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = "mount -t tmpfs tmpfs \"$0\" && cp /bin/cat \"$0/hidden\" && echo ready && exec \"$0/hidden\"";
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script]).arg(folder.path());
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: only root can make a mount namespace");
+        return;
+    }
+    let running = Running::start(&mut command);
+    let path = folder.path().join("hidden");
+    let exe = format!("/proc/{}/exe", running.pid());
+    while std::fs::read_link(&exe).unwrap() != path {
+        std::thread::yield_now();
+    }
+    assert!(!path.exists(), "only that process sees it");
+    let seen = look();
+    let process = seen.process(running.pid());
+    let exe = process.exe.as_ref().unwrap();
+    assert_eq!((exe.path.to_string(), exe.deleted), (path.display().to_string(), false));
+    assert_ne!(process.namespaces.mnt, seen.process(std::process::id()).namespaces.mnt);
+    assert!(exe.size > 0 && exe.inode > 0);
+}
