@@ -115,8 +115,8 @@ pub struct Processes {
 pub struct Redact {
     /// `secrets`: whether secrets in command lines are replaced.
     pub secrets: bool,
-    /// `key-file`: a key for the whole fleet, so that the same secret has the same token everywhere; without it tokens are comparable until
-    /// the agent starts again.
+    /// `key-file`: a key for the whole fleet, so that the same secret has the same token everywhere; without it
+    /// tokens are comparable until the agent starts again.
     pub key_file: Option<PathBuf>,
 }
 

@@ -1,5 +1,5 @@
-//! Progress of a thread, for the watchdog. systemd is told that the agent lives only when every thread has moved since, or rightly
-//! waits: a ping from a timer would hide a hung one.
+//! Progress of a thread, for the watchdog. systemd is told that the agent lives only when every thread has moved
+//! since, or rightly waits: a ping from a timer would hide a hung one.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 

@@ -2,20 +2,20 @@
 //!
 //! The way of the data, and the order of the modules:
 //!
-//! 1. [`collect`]: **sources** read what the host shows: processes with their open files, sockets, host facts, psad and the
-//!    firewall's packets. Each returns what it got and records as gaps what it missed.
-//! 2. [`sample`]: one **tick** reads all sources, encodes them as one **snapshot** (`edr_wire::snapshot`) and compresses it
-//!    into one **frame** (`edr_wire::frame`): a key, or a delta against the latest key.
+//! 1. [`collect`]: **sources** read what the host shows: processes with their open files, sockets, host facts, psad
+//!    and the firewall's packets. Each returns what it got and records as gaps what it missed.
+//! 2. [`sample`]: one **tick** reads all sources, encodes them as one **snapshot** (`edr_wire::snapshot`) and
+//!    compresses it into one **frame** (`edr_wire::frame`): a key, or a delta against the latest key.
 //! 3. [`spool`]: the frame is written to disk and fsynced. From then on it is accepted. The newest frame and its key
 //!    stay there and are all the state there is: sequence number, log positions, losses still to be declared.
 //! 4. [`ship`]: frames leave the spool oldest first, one at a time, and go only when Kafka has acknowledged them.
 //!
-//! Every arrow points one way: a source does not know the spool, shipping knows the spool and nothing behind it. What cannot be
-//! seen, sent or kept is named in a later snapshot or frame; nothing is silently missing.
+//! Every arrow points one way: a source does not know the spool, shipping knows the spool and nothing behind it. What
+//! cannot be seen, sent or kept is named in a later snapshot or frame; nothing is silently missing.
 //!
 //! Around it: [`config`] (files to exact types), [`run`] (threads and signals), [`cli`] (commands), [`stop`] and
-//! [`heartbeat`] (how threads end, and how the watchdog sees that they move), [`clock`], [`errno`]. Configuration files, log
-//! and service manager are in crate `edr-daemon`, shared with the collector.
+//! [`heartbeat`] (how threads end, and how the watchdog sees that they move), [`clock`], [`errno`]. Configuration
+//! files, log and service manager are in crate `edr-daemon`, shared with the collector.
 
 pub mod collect;
 

@@ -1,8 +1,8 @@
 //! The daemon: the one place where threads are spawned, and where signals arrive.
 //!
-//! `main` waits for signals and tells systemd how things are; `sampler` makes frames; `shipper` sends them. SIGTERM: the sampler
-//! finishes with a frame that says `bye`, the shipper gets a moment to deliver it, everything else stays in the spool.
-//! SIGHUP: the configuration is read again; a wrong one is reported and the old one stays.
+//! `main` waits for signals and tells systemd how things are; `sampler` makes frames; `shipper` sends them. SIGTERM:
+//! the sampler finishes with a frame that says `bye`, the shipper gets a moment to deliver it, everything else stays
+//! in the spool. SIGHUP: the configuration is read again; a wrong one is reported and the old one stays.
 
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
@@ -92,8 +92,8 @@ impl Shared {
 
 /// Runs until SIGTERM or SIGINT.
 ///
-/// # Errors
-/// When the agent cannot start ([`edr_daemon::config::Report`], [`crate::spool::SpoolError`]), or one of its threads ended.
+/// # Errors When the agent cannot start ([`edr_daemon::config::Report`], [`crate::spool::SpoolError`]), or one of its
+/// threads ended.
 pub fn run(config_path: &Path, overrides: &Overrides) -> anyhow::Result<()> {
     let config = Arc::new(overrides.over(Config::load(config_path)?));
     edr_daemon::journal::install("edr-agentd", config.log_level)?;
@@ -236,6 +236,12 @@ fn sample(mut sampler: Sampler, shared: &Shared) {
                     "frame {}: {kind:?} of {bytes} bytes, snapshot of {}", made.id, made.raw_bytes
                 );
                 *shared.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), made));
+                if !ready {
+                    ready = true;
+                    shared.manager.ready();
+                    shared.manager.status(&shared.status(Instant::now()));
+                    log::info!("ready: the first snapshot is in the spool");
+                }
                 bye
             }
             Err(error) => {
@@ -244,12 +250,6 @@ fn sample(mut sampler: Sampler, shared: &Shared) {
             }
         };
         shared.sampling.beat();
-        if !ready {
-            ready = true;
-            shared.manager.ready();
-            shared.manager.status(&shared.status(Instant::now()));
-            log::info!("ready: the first snapshot is in the spool");
-        }
         if stops {
             return;
         }

@@ -1,4 +1,5 @@
-//! The daemon as a process: how it starts, tells systemd, takes signals, and ends. No broker is there: it must not matter.
+//! The daemon as a process: how it starts, tells systemd, takes signals, and ends. No broker is there: it must not
+//! matter.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test fails by panicking")]
 
@@ -190,8 +191,8 @@ fn a_killed_agent_goes_on_where_it_was_and_names_the_ticks_between() {
     assert!(last.bye && last.epoch == next.epoch);
 }
 
-/// `kill -9` at each system call by which a frame comes to be: what is there afterwards is whole, stays as it is, and the next start
-/// goes on behind it.
+/// `kill -9` at each system call by which a frame comes to be: what is there afterwards is whole, stays as it is, and
+/// the next start goes on behind it.
 #[test]
 fn a_kill_at_any_system_call_of_the_spool_loses_nothing_accepted() {
     if Command::new("strace").arg("-V").output().is_err() {

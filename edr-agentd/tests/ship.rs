@@ -1,5 +1,5 @@
-//! Shipping against librdkafka's mock cluster, which answers with every error a broker can give: nothing leaves the spool
-//! without a positive report, and frames arrive in the order of their making.
+//! Shipping against librdkafka's mock cluster, which answers with every error a broker can give: nothing leaves the
+//! spool without a positive report, and frames arrive in the order of their making.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -113,8 +113,8 @@ impl Scene {
         assert!(!self.health.is_in_trouble());
     }
 
-    /// Everything that was put in the spool is in the topic, byte for byte; frames in the order of their making, counting the
-    /// first time of each.
+    /// Everything that was put in the spool is in the topic, byte for byte; frames in the order of their making,
+    /// counting the first time of each.
     fn arrived_in_order(&self) {
         let got = self.arrived(self.sent.iter().map(|(_, records)| records.len()).sum());
         let sent = self.sent.iter().flat_map(|(id, records)| {

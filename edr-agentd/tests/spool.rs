@@ -434,8 +434,8 @@ fn memory_is_bounded_and_what_does_not_fit_is_declared() {
     }
 }
 
-/// A state folder whose spool lies on a tmpfs of its own. The lock does not: a file open for writing keeps a file system from
-/// becoming read-only.
+/// A state folder whose spool lies on a tmpfs of its own. The lock does not: a file open for writing keeps a file
+/// system from becoming read-only.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {

@@ -1,5 +1,6 @@
-//! The spool under random actions, with every way a crash, a bad disk or a stranger can leave its folder, against what it
-//! promises: no accepted frame is missing without a word, no (epoch, seq) ever stands for two snapshots, and order is kept.
+//! The spool under random actions, with every way a crash, a bad disk or a stranger can leave its folder, against
+//! what it promises: no accepted frame is missing without a word, no (epoch, seq) ever stands for two snapshots, and
+//! order is kept.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -26,7 +27,8 @@ enum Action {
     Tick(usize),
     /// Kafka takes so many frames, oldest first.
     Ship(usize),
-    /// `kill -9` between two system calls, and a start. What a write in progress may leave is there: a temporary file, cut.
+    /// `kill -9` between two system calls, and a start. What a write in progress may leave is there: a temporary
+    /// file, cut.
     Crash(usize),
     /// The same, and the machine was booted.
     Boot,
@@ -293,8 +295,8 @@ impl World {
         self.assert_order();
     }
 
-    /// What no agent can know: a file that vanished while no agent ran, and what only damaged frames said, if they were two
-    /// or more.
+    /// What no agent can know: a file that vanished while no agent ran, and what only damaged frames said, if they
+    /// were two or more.
     fn is_excused(&self, (epoch, seq): (Epoch, u64)) -> bool {
         let covers = |lost: &LostRange| lost.epoch == epoch && (lost.first_seq..=lost.last_seq).contains(&seq);
         let mut carriers = self.says.iter().filter(|(_, said)| said.iter().any(covers)).map(|(id, _)| id);

@@ -48,7 +48,7 @@ impl ServiceManager {
         self.send("WATCHDOG=1");
     }
 
-    /// `RELOADING=1` is for `Type=notify-reload`, which needs systemd 253; the status says it here.
+    /// `STOPPING=1`.
     pub fn stopping(&self) {
         self.send("STOPPING=1");
     }

@@ -14,7 +14,8 @@ use crate::run::Overrides;
 use crate::sample::{Reading, Sources};
 use crate::spool::verify;
 
-/// `snapshot`: works without a configuration file, so that one can look at what the agent would see before setting it up.
+/// `snapshot`: works without a configuration file, so that one can look at what the agent would see before setting it
+/// up.
 pub(super) fn snapshot(format: Format, path: &Path, overrides: &Overrides) -> anyhow::Result<ExitCode> {
     let unconfigured = path == Path::new(DEFAULT_PATH) && !path.exists();
     let config = overrides.over(if unconfigured { Config::default() } else { Config::load(path)? });

@@ -1,7 +1,8 @@
 //! From a snapshot's bytes to an accepted frame.
 //!
-//! A frame is accepted when it is in the spool, and only then does the chain move on. When the disk does not take it, the
-//! same snapshot goes into memory, under an epoch of its own, so that no (epoch, seq) ever stands for two snapshots.
+//! A frame is accepted when it is in the spool, and only then does the chain move on. When the disk does not take it,
+//! the same snapshot goes into memory, under an epoch of its own, so that no (epoch, seq) ever stands for two
+//! snapshots.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,8 +69,8 @@ pub struct Framer {
 }
 
 impl Framer {
-    /// Goes on where the spool ends. Takes over what an earlier run had still to declare, and declares the ticks since. Gives the log
-    /// positions of that run's newest frame.
+    /// Goes on where the spool ends. Takes over what an earlier run had still to declare, and declares the ticks
+    /// since. Gives the log positions of that run's newest frame.
     pub fn start(
         spool: Arc<Spool>,
         resume: &Resume,
@@ -97,8 +98,8 @@ impl Framer {
         (Self { spool, chain, in_memory }, positions)
     }
 
-    /// Makes a frame of a snapshot and puts it where it is accepted. `encode` gives the snapshot's bytes for the (epoch, seq) it gets;
-    /// it is called again when the disk refuses and another epoch begins.
+    /// Makes a frame of a snapshot and puts it where it is accepted. `encode` gives the snapshot's bytes for the
+    /// (epoch, seq) it gets; it is called again when the disk refuses and another epoch begins.
     ///
     /// # Errors
     /// When the snapshot does not fit a frame; nothing has changed then.

@@ -147,8 +147,8 @@ impl Sources {
     }
 }
 
-/// What replaces secrets; `None` only when the configuration says so. Without a key nothing is read: a secret that is sent cannot be
-/// called back.
+/// What replaces secrets; `None` only when the configuration says so. Without a key nothing is read: a secret that is
+/// sent cannot be called back.
 fn redactor(config: &Config) -> io::Result<Option<Arc<Redactor>>> {
     if !config.redact.secrets {
         return Ok(None);

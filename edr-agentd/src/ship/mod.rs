@@ -1,8 +1,8 @@
 //! From the spool to Kafka: oldest frame first, one at a time.
 //!
 //! Promises:
-//! - A frame leaves the spool only when Kafka has acknowledged every one of its records. Whatever else a report says, the
-//!   frame is sent again: the same bytes, so that readers can tell that it is the same.
+//! - A frame leaves the spool only when Kafka has acknowledged every one of its records. Whatever else a report says,
+//!   the frame is sent again: the same bytes, so that readers can tell that it is the same.
 //! - Frames are sent in the order of their making, also after an outage; the drain keeps to `kafka.drain-bytes-max`.
 //! - A broker that is away, refuses, or answers nonsense costs one log line a minute and a status in words, never a
 //!   frame, and never the agent.
@@ -110,7 +110,8 @@ impl Shipper {
                 continue;
             };
             if let Some(frame) = self.spool.load(id) {
-                // Parts of an earlier configuration may be too large for this one. A frame that cannot be cut smaller goes as it is.
+                // Parts of an earlier configuration may be too large for this one. A frame that cannot be cut smaller
+                // goes as it is.
                 let frame = frame.within(self.kafka.part_bytes_max).unwrap_or(frame);
                 let wait = self.ship(id, &frame, stop, heartbeat);
                 heartbeat.idle(|| stop.wait(wait));

@@ -5,7 +5,8 @@ use std::time::Duration;
 const FIRST: Duration = Duration::from_secs(1);
 const LAST: Duration = Duration::from_secs(60);
 
-/// Waits that double up to a minute, each between half and all of its length, so that a fleet does not come back as one.
+/// Waits that double up to a minute, each between half and all of its length, so that a fleet does not come back as
+/// one.
 #[derive(Debug)]
 pub(super) struct Backoff {
     next: Duration,
@@ -30,8 +31,8 @@ impl Backoff {
     }
 }
 
-/// The wait after a frame of `bytes` while more wait behind it, so that a drain takes no more than `bytes_max` a second. `took` is what
-/// sending it took already.
+/// The wait after a frame of `bytes` while more wait behind it, so that a drain takes no more than `bytes_max` a
+/// second. `took` is what sending it took already.
 pub(super) fn drain_wait(bytes: usize, bytes_max: u64, took: Duration) -> Duration {
     let fair = Duration::from_secs_f64(bytes as f64 / bytes_max.max(1) as f64);
     fair.saturating_sub(took)

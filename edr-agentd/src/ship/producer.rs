@@ -1,5 +1,5 @@
-//! The Kafka producer, one frame at a time: librdkafka's queue never holds more than the frame that is on its way, so order is
-//! kept whatever fails, and the spool stays the only store.
+//! The Kafka producer, one frame at a time: librdkafka's queue never holds more than the frame that is on its way, so
+//! order is kept whatever fails, and the spool stays the only store.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -132,8 +132,8 @@ impl Producer {
         self.producer.poll(Duration::ZERO);
     }
 
-    /// Sends all records of a frame, in order, and waits for the report of each. `waiting` is called about ten times a second
-    /// meanwhile, with the time it lasts and the last thing that went wrong.
+    /// Sends all records of a frame, in order, and waits for the report of each. `waiting` is called about ten times
+    /// a second meanwhile, with the time it lasts and the last thing that went wrong.
     pub(super) fn deliver(
         &mut self,
         frame: &Stored,

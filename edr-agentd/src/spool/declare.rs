@@ -1,8 +1,8 @@
 //! What later frames have to say about frames and ticks that will not come.
 //!
-//! A declaration is in every frame from its first one on, until Kafka has acknowledged one of them. So the newest frame
-//! holds all that nobody has confirmed, and a start needs nothing else; and a reader, which may see the same entry many times,
-//! takes their union.
+//! A declaration is in every frame from its first one on, until Kafka has acknowledged one of them. So the newest
+//! frame holds all that nobody has confirmed, and a start needs nothing else; and a reader, which may see the same
+//! entry many times, takes their union.
 
 use edr_wire::frame::{FrameHeader, LostRange, MissedTicks};
 
@@ -50,7 +50,8 @@ impl Declarations {
         });
     }
 
-    /// Ticks that became no frame. Beyond [`ENTRIES_MAX`] it joins the last one of the same reason, if no frame carries that yet.
+    /// Ticks that became no frame. Beyond [`ENTRIES_MAX`] it joins the last one of the same reason, if no frame
+    /// carries that yet.
     pub(super) fn missed(&mut self, missed: MissedTicks) {
         if self.missed.len() >= ENTRIES_MAX
             && let Some(last) = self.missed.last_mut().filter(|last| last.carrier.is_none())

@@ -15,8 +15,8 @@ use rustix::io::Errno;
 use super::stored::Stored;
 use super::{FrameId, SpoolError};
 
-/// Tries to write one frame when the disk reports an I/O error. After a failed fsync the kernel calls the lost pages clean, so
-/// each try is a new file.
+/// Tries to write one frame when the disk reports an I/O error. After a failed fsync the kernel calls the lost pages
+/// clean, so each try is a new file.
 const WRITE_TRIES: u32 = 3;
 /// Damaged frames kept for inspection.
 const ASIDE_MAX: usize = 16;
@@ -75,8 +75,8 @@ impl Disk {
         &self.root
     }
 
-    /// Makes the folder if it is not there, and takes rights away from group and others if they have any: frames tell all about
-    /// a host.
+    /// Makes the folder if it is not there, and takes rights away from group and others if they have any: frames tell
+    /// all about a host.
     pub(super) fn prepare(&self) -> io::Result<()> {
         if fs::symlink_metadata(&self.root).is_err() {
             DirBuilder::new().recursive(true).mode(0o700).create(&self.root)?;
@@ -188,8 +188,8 @@ impl Disk {
         metadata.ctime().checked_mul(1_000_000_000)?.checked_add(metadata.ctime_nsec())
     }
 
-    /// Removes a frame's file, and its folder when that was the last one in it. A file that stays by an error is sent once more
-    /// after the next start.
+    /// Removes a frame's file, and its folder when that was the last one in it. A file that stays by an error is sent
+    /// once more after the next start.
     pub(super) fn remove(&self, id: FrameId) {
         self.unlink(&self.path(id));
         self.remove_empty_folder(id.epoch);

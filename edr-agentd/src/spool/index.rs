@@ -98,9 +98,9 @@ impl Index {
         over.into_iter().filter_map(|place| self.forget(place)).collect()
     }
 
-    /// The frame with this header is accepted. What it declares lost, not as the first one, may go now, and what Kafka
-    /// knows to be lost: those are forgotten here. Two frames say it before a file goes, so that no single damaged frame
-    /// takes its declarations with it.
+    /// The frame with this header is accepted. What it declares lost, not as the first one, may go now, and what
+    /// Kafka knows to be lost: those are forgotten here. Two frames say it before a file goes, so that no single
+    /// damaged frame takes its declarations with it.
     pub(super) fn carried(&mut self, header: &FrameHeader) -> Vec<(FrameId, Doom)> {
         let place = self.place_or_new(FrameId { epoch: header.epoch, seq: header.seq });
         self.declarations.carried(header, place);
@@ -119,8 +119,8 @@ impl Index {
         declared.into_iter().filter_map(|(place, doom)| Some((self.forget(place)?, doom))).collect()
     }
 
-    /// Chooses whole key groups, oldest first, until what stays fits `disk_limit` and `memory_limit` with the two frames
-    /// that will declare them, each of the largest size. `kind_of` reads the kind of a frame of an earlier
+    /// Chooses whole key groups, oldest first, until what stays fits `disk_limit` and `memory_limit` with the two
+    /// frames that will declare them, each of the largest size. `kind_of` reads the kind of a frame of an earlier
     /// run.
     pub(super) fn relieve(
         &mut self,

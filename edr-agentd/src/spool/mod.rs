@@ -3,15 +3,16 @@
 //! Promises:
 //! - A frame that [`Spool::put`] accepted survives `kill -9` and power loss: written whole, fsynced, renamed, folder
 //!   fsynced.
-//! - A frame's file goes when [`Spool::acknowledge`] is called for it, and never before, with one exception: when room
-//!   runs out, or a file is damaged, its sequence numbers are first **declared** in the `lost` list of a later frame, and
-//!   only when that frame is in the spool does the file go. On doubt a frame is there twice, never missing without a word.
+//! - A frame's file goes when [`Spool::acknowledge`] is called for it, and never before, with one exception: when
+//!   room runs out, or a file is damaged, its sequence numbers are first **declared** in the `lost` list of later
+//!   frames, and only when two of those are in the spool, or Kafka has one, does the file go. On doubt a frame is there
+//!   twice, never missing without a word.
 //! - The newest frame and the key it needs stay, acknowledged or not. They are the only state: a start reads sequence
 //!   number, log positions and pending declarations from them. There is no other state file.
-//! - `<state-dir>/spool/<epoch>/<seq>.frame`, `seq` in 20 digits, is a frame's records one after the other: the same bytes
-//!   that travel. One bad file costs one frame; `ls` shows what waits.
-//! - When the disk cannot be used ([`SpoolError::Unusable`]) frames are kept in memory ([`Spool::put_in_memory`], at most
-//!   [`MEMORY_BYTES_MAX`]) in an epoch of their own, until [`Spool::probe`] finds the disk usable again.
+//! - `<state-dir>/spool/<epoch>/<seq>.frame`, `seq` in 20 digits, is a frame's records one after the other: the same
+//!   bytes that travel. One bad file costs one frame; `ls` shows what waits.
+//! - When the disk cannot be used ([`SpoolError::Unusable`]) frames are kept in memory ([`Spool::put_in_memory`], at
+//!   most [`MEMORY_BYTES_MAX`]) in an epoch of their own, until [`Spool::probe`] finds the disk usable again.
 //!
 //! The spool does not know what a snapshot holds, and not where frames go.
 
@@ -195,8 +196,8 @@ impl Spool {
         self.lock().index.oldest_unsent()
     }
 
-    /// The frame's records, verified. `None` when it cannot be read: then it is on its way to `lost`, and the next one is
-    /// to be taken.
+    /// The frame's records, verified. `None` when it cannot be read: then it is on its way to `lost`, and the next
+    /// one is to be taken.
     pub fn load(&self, id: FrameId) -> Option<Arc<Stored>> {
         if let Some(stored) = self.lock().index.in_memory(id) {
             return Some(stored);

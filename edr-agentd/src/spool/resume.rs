@@ -21,8 +21,8 @@ pub struct Newest {
     pub header: FrameHeader,
     /// What it says: positions, times.
     pub snapshot: SnapshotView,
-    /// The file is as old as the snapshot. A spool that was copied or restored from a backup is not, and newer frames of its epoch
-    /// may have been sent.
+    /// The file is as old as the snapshot. A spool that was copied or restored from a backup is not, and newer frames
+    /// of its epoch may have been sent.
     pub written_when_captured: bool,
 }
 

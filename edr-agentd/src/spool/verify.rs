@@ -1,5 +1,5 @@
-//! Looking at a spool without changing it: for `spool list`, `spool verify` and tests. Takes no lock, so it also serves while an
-//! agent runs; a frame that goes away meanwhile is no fault.
+//! Looking at a spool without changing it: for `spool list`, `spool verify` and tests. Takes no lock, so it also
+//! serves while an agent runs; a frame that goes away meanwhile is no fault.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,8 +29,8 @@ pub struct Finding {
     pub fault: String,
 }
 
-/// Every frame in `<state_dir>/spool`, and every fault: damaged frames, a delta whose key is there and does not fit it, files
-/// that are not of the spool, leftovers, rights for others.
+/// Every frame in `<state_dir>/spool`, and every fault: damaged frames, a delta whose key is there and does not fit
+/// it, files that are not of the spool, leftovers, rights for others.
 ///
 /// # Errors
 /// When the folder cannot be read.
