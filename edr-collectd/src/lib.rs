@@ -10,10 +10,10 @@
 //!    needs.
 //! 5. [`query`]: a question finds its **snapshot** (in memory, or by one key and one delta from the archive) and shows it
 //!    as a table.
-//! 6. [`cli`] prints tables.
+//! 6. [`web`] serves them as pages, [`cli`] prints them.
 //!
-//! Every arrow points one way: the archive does not know Kafka. What is no
-//! frame, came twice, contradicts itself or never came is named; nothing is silently missing.
+//! Every arrow points one way: the archive does not know Kafka, the page knows only questions. What is no frame, came
+//! twice, contradicts itself or never came is named; nothing is silently missing.
 //!
 //! Around it: [`config`] (files to exact types) and [`run`] (tasks and signals). Configuration files, log and service manager
 //! are in crate `edr-daemon`, shared with the agent.
@@ -27,6 +27,8 @@ pub mod archive;
 pub mod newest;
 
 pub mod query;
+
+pub mod web;
 
 pub mod cli;
 pub mod config;

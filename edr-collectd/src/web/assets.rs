@@ -1,0 +1,61 @@
+//! The files a page needs, compiled in. Their addresses carry a hash of their content, so a browser keeps them for
+//! ever and still gets a new version at once.
+
+use axum::extract::Path;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+
+use super::problem::Problem;
+
+const CSS: &str = include_str!("../../assets/app.css");
+const JS: &str = include_str!("../../assets/app.js");
+const ICON: &str = include_str!("../../assets/favicon.svg");
+
+/// For templates: the addresses.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Assets;
+
+impl Assets {
+    pub(super) fn css(self) -> String {
+        address("app.css", CSS)
+    }
+
+    pub(super) fn js(self) -> String {
+        address("app.js", JS)
+    }
+
+    pub(super) fn icon(self) -> String {
+        address("favicon.svg", ICON)
+    }
+
+    pub(super) fn version(self) -> &'static str {
+        env!("CARGO_PKG_VERSION")
+    }
+}
+
+fn address(name: &str, content: &str) -> String {
+    format!("/assets/{name}?{:016x}", fnv1a(content.as_bytes()))
+}
+
+/// FNV-1a, 64 bits: tells versions apart, guards nothing.
+const fn fnv1a(bytes: &[u8]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325;
+    let mut i = 0;
+    while i < bytes.len() {
+        hash = (hash ^ bytes[i] as u64).wrapping_mul(0x0100_0000_01b3);
+        i += 1;
+    }
+    hash
+}
+
+pub(super) async fn asset(Path(name): Path<String>) -> Result<Response, Problem> {
+    let (content_type, content) = match name.as_str() {
+        "app.css" => ("text/css; charset=utf-8", CSS),
+        "app.js" => ("text/javascript; charset=utf-8", JS),
+        "favicon.svg" => ("image/svg+xml", ICON),
+        _ => return Err(Problem::no_such_page()),
+    };
+    let headers =
+        [(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, "public, max-age=31536000, immutable")];
+    Ok((headers, content).into_response())
+}

@@ -1,0 +1,108 @@
+//! Live updates: server-sent events that say "there is something newer", never what.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{RawQuery, State};
+use axum::http::header;
+use axum::response::sse::{Event, Sse};
+use axum::response::{IntoResponse, Response};
+use edr_wire::HostId;
+use futures::stream;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{OwnedSemaphorePermit, broadcast, watch};
+use tokio::time::Instant;
+
+use super::Web;
+use super::problem::Problem;
+use crate::query::Answers;
+
+/// An `alive` event at least this often, so that the page can tell a lost connection from a quiet host.
+const ALIVE_EVERY: Duration = Duration::from_secs(10);
+/// At most one `snapshot` event in this time: a page of a thousand hosts is not redrawn a hundred times a second.
+const EVENT_EVERY: Duration = Duration::from_secs(1);
+
+/// `/events?host=ID&version=V`: events of one host, or of any. `version` is what the page shows: if there is something
+/// newer already, the first event says so.
+pub(super) async fn events<A: Answers + 'static>(
+    State(web): State<Arc<Web<A>>>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let (mut host, mut version) = (None, None);
+    for (key, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        match &*key {
+            "host" => host = Some(value.into_owned()),
+            "version" => version = Some(value.into_owned()),
+            _ => {
+                return Err(Problem::bad_parameters(&[format!(
+                    "there is no parameter {key:?}: there are host, version"
+                )]));
+            }
+        }
+    }
+    let place = web.streams.clone().try_acquire_owned().map_err(|_| Problem::busy())?;
+    // Before the look at the newest snapshot, so that none can slip in between.
+    let changes = web.answers.changes();
+    let (host, newer) = match host {
+        None => (None, false),
+        Some(name) => {
+            let newest = web.answers.snapshot(&name, None).await?;
+            (Some(newest.host_id), version.is_some_and(|version| version != super::version(&newest)))
+        }
+    };
+    let state = Stream {
+        changes,
+        closing: web.closing.clone(),
+        host,
+        alive_at: Instant::now(),
+        not_before: Instant::now(),
+        pending: newer,
+        _place: place,
+    };
+    let events = stream::unfold(state, |mut state| async move {
+        let name = state.next().await?;
+        let event = Event::default().event(name).data(state.host.map(|host| host.to_string()).unwrap_or_default());
+        Some((Ok::<_, std::convert::Infallible>(event), state))
+    });
+    // Proxies that buffer would hold events back.
+    Ok(([(header::HeaderName::from_static("x-accel-buffering"), "no")], Sse::new(events)).into_response())
+}
+
+struct Stream {
+    changes: broadcast::Receiver<HostId>,
+    closing: watch::Receiver<bool>,
+    host: Option<HostId>,
+    alive_at: Instant,
+    not_before: Instant,
+    pending: bool,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Stream {
+    /// Name of the next event; `None` when the server stops.
+    async fn next(&mut self) -> Option<&'static str> {
+        loop {
+            let due = if self.pending { self.not_before.min(self.alive_at) } else { self.alive_at };
+            tokio::select! {
+                biased;
+                _ = self.closing.wait_for(|closing| *closing) => return None,
+                () = tokio::time::sleep_until(due) => {
+                    let now = Instant::now();
+                    self.alive_at = now + ALIVE_EVERY;
+                    if self.pending && now >= self.not_before {
+                        self.pending = false;
+                        self.not_before = now + EVENT_EVERY;
+                        return Some("snapshot");
+                    }
+                    return Some("alive");
+                }
+                changed = self.changes.recv() => match changed {
+                    Ok(host) => self.pending |= self.host.is_none_or(|ours| ours == host),
+                    // Events were dropped: one of them may have been ours.
+                    Err(RecvError::Lagged(_)) => self.pending = true,
+                    Err(RecvError::Closed) => return None,
+                },
+            }
+        }
+    }
+}

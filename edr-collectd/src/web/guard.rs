@@ -1,0 +1,168 @@
+//! What every request passes before a page is made, and what every answer carries.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::HttpBody as _;
+use axum::extract::{Request, State};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::problem::Problem;
+
+/// Longest path and query, bytes.
+pub(super) const ADDRESS_BYTES_MAX: usize = 2_048;
+
+/// No script, style, image or connection that is not ours; no frame around us; no form to elsewhere.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
+    img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+const HEADERS: [(HeaderName, &str); 7] = [
+    (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
+];
+
+/// The names under which this server answers. A page of another site can point its own name at this address (DNS
+/// rebinding) and would then read everything; its name is not among these.
+#[derive(Debug, Clone)]
+pub(super) struct Names {
+    names: Vec<String>,
+    any_address: bool,
+}
+
+impl Names {
+    /// `localhost` and the loopback addresses, the address listened on, and `names` of the configuration.
+    /// Listening on every address, every address is ours: an address cannot be rebound, only a name can.
+    pub(super) fn new(listen: Option<SocketAddr>, names: &[String]) -> Self {
+        let mut all = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "[::1]".to_owned()];
+        match listen.map(|listen| listen.ip()) {
+            Some(IpAddr::V4(ip)) => all.push(ip.to_string()),
+            Some(IpAddr::V6(ip)) => all.push(format!("[{ip}]")),
+            None => {}
+        }
+        all.extend(names.iter().map(|name| name.to_ascii_lowercase()));
+        Self { names: all, any_address: listen.is_some_and(|listen| listen.ip().is_unspecified()) }
+    }
+
+    /// Whether `authority` (`host` or `host:port`) is one of them. The port does not matter: a forwarded port is
+    /// another one.
+    fn hold(&self, authority: &str) -> bool {
+        let host = match authority.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) && !host.is_empty() => host,
+            _ => authority,
+        };
+        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
+        self.names.contains(&host) || (self.any_address && address.parse::<IpAddr>().is_ok())
+    }
+}
+
+/// What [`guard`] needs to know.
+#[derive(Debug)]
+pub(super) struct Guard {
+    pub(super) names: Names,
+    pub(super) request_timeout: Duration,
+}
+
+impl Guard {
+    fn check(&self, request: &Request) -> Result<(), Problem> {
+        // A request line with an absolute address names its host there, and RFC 9112 lets it win over the header:
+        // both must be ours.
+        let mut hosts = request.headers().get_all(header::HOST).iter();
+        let host = match (hosts.next(), hosts.next()) {
+            (Some(host), None) => host.to_str().unwrap_or_default(),
+            _ => "",
+        };
+        let in_line = request.uri().authority().map(Authority::as_str);
+        for name in in_line.into_iter().chain([host]) {
+            if !self.names.hold(name) {
+                return Err(Problem::foreign_name(name));
+            }
+        }
+        if request.uri().path_and_query().is_some_and(|path| path.as_str().len() > ADDRESS_BYTES_MAX) {
+            return Err(Problem::long_address(ADDRESS_BYTES_MAX));
+        }
+        if *request.method() != Method::GET && *request.method() != Method::HEAD {
+            return Err(Problem::read_only());
+        }
+        if !request.body().is_end_stream() {
+            return Err(Problem::body());
+        }
+        Ok(())
+    }
+}
+
+/// Checks name, method, address and body; limits the time until the answer begins; adds the headers.
+pub(super) async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    let mut response = match guard.check(&request) {
+        Ok(()) => match tokio::time::timeout(guard.request_timeout, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => Problem::slow().into_response(),
+        },
+        Err(problem) => {
+            let mut response = problem.into_response();
+            // Whatever else is in the connection was not read.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
+        }
+    };
+    add_headers(response.headers_mut());
+    response
+}
+
+fn add_headers(headers: &mut HeaderMap) {
+    for (name, value) in HEADERS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    // What a host runs belongs into no cache but the reader's eyes.
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_names_are_ours() {
+        let names = Names::new("127.0.0.1:8480".parse().ok(), &["edr.example.org".to_owned()]);
+        for ours in [
+            "localhost",
+            "localhost:8480",
+            "LOCALHOST:1",
+            "127.0.0.1:9",
+            "[::1]:8480",
+            "edr.example.org",
+            "EDR.example.org.:80",
+        ] {
+            assert!(names.hold(ours), "{ours}");
+        }
+        for foreign in [
+            "",
+            ":",
+            ":80",
+            "evil.example",
+            "localhost.evil.example:8480",
+            "evil.example:localhost",
+            "192.0.2.1",
+            "[::2]",
+            "127.0.0.1@evil",
+        ] {
+            assert!(!names.hold(foreign), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn on_every_address_every_address_is_ours_and_still_no_name() {
+        let names = Names::new("[::]:8480".parse().ok(), &[]);
+        assert!(names.hold("192.0.2.1:8480") && names.hold("[2001:db8::1]:8480"));
+        assert!(!names.hold("evil.example"));
+    }
+}

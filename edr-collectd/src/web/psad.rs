@@ -1,0 +1,289 @@
+//! *psad data*: all of psad's tables on one page, and IP status detail as psad tells it.
+
+use edr_wire::snapshot::{PsadMode, PsadRunState, ScanSource};
+
+use super::grid::{Grid, grid};
+use super::host::{Found, Head, moment};
+use super::params::Params;
+use super::problem::Problem;
+use super::shown::{Danger, Shown, grouped};
+use super::view::{PAGES, Page};
+use super::when;
+use crate::query::table::{Select, View};
+
+/// Sources told in detail; the view of its own has all of them.
+const SOURCES_MAX: usize = 25;
+/// Destinations of one source, rows of one destination.
+const TARGETS_MAX: usize = 20;
+/// Log lines of psad's own.
+const EVENTS_MAX: usize = 50;
+/// Rows of a table that has no "top" in its name.
+const ROWS_MAX: usize = 50;
+/// Characters of status.out.
+const STATUS_BYTES_MAX: usize = 256 << 10;
+
+/// Everything psad's page shows.
+pub(super) struct PsadPage {
+    pub(super) mode: &'static str,
+    pub(super) mode_meaning: &'static str,
+    pub(super) state: &'static str,
+    pub(super) state_meaning: &'static str,
+    pub(super) absent: bool,
+    pub(super) pid: Option<u32>,
+    pub(super) pid_href: String,
+    pub(super) fresh: Option<(String, String)>,
+    pub(super) fresh_age: String,
+    pub(super) counters_since: Option<(String, String)>,
+    pub(super) status_stale: bool,
+    pub(super) dshield: Option<(String, String)>,
+    pub(super) unparsed: Option<(String, Shown)>,
+    /// Side by side where there is room: the signatures, and all the shorter tables.
+    pub(super) columns: [Vec<Section>; 2],
+    pub(super) sources: Vec<Source>,
+    pub(super) sources_total: String,
+    pub(super) sources_more: bool,
+    pub(super) sources_href: String,
+    pub(super) events: Vec<PsadLine>,
+    pub(super) events_more: usize,
+    pub(super) status_text: String,
+}
+
+/// One table.
+pub(super) struct Section {
+    pub(super) slug: &'static str,
+    pub(super) title: &'static str,
+    pub(super) href: String,
+    pub(super) grid: Grid,
+    /// `all 120 signatures`, when there are more than shown.
+    pub(super) more: Option<String>,
+}
+
+/// One source of IP status detail.
+pub(super) struct Source {
+    pub(super) ip: Shown,
+    pub(super) danger: Danger,
+    pub(super) os: Option<Shown>,
+    pub(super) p0f: Vec<Shown>,
+    pub(super) packets: String,
+    pub(super) signatures: String,
+    pub(super) emails: String,
+    pub(super) targets: Vec<Target>,
+    pub(super) targets_total: String,
+    pub(super) targets_more: bool,
+}
+
+/// What a source did to one destination.
+pub(super) struct Target {
+    pub(super) ip: Shown,
+    pub(super) since: Option<(String, String)>,
+    pub(super) lines: Vec<Shown>,
+    pub(super) signatures: Vec<Signature>,
+}
+
+pub(super) struct Signature {
+    pub(super) msg: Shown,
+    pub(super) facts: Shown,
+    pub(super) time: (String, String),
+}
+
+pub(super) struct PsadLine {
+    pub(super) time: Option<(String, String)>,
+    pub(super) kind: Shown,
+    pub(super) text: Shown,
+}
+
+pub(super) fn mode(mode: PsadMode) -> &'static str {
+    match mode {
+        PsadMode::Journal => "journal",
+        PsadMode::File => "file",
+        PsadMode::Kmsgsd => "kmsgsd",
+        PsadMode::Ulogd => "ulogd",
+        PsadMode::Absent => "absent",
+        PsadMode::Unknown => "unknown",
+    }
+}
+
+fn mode_meaning(mode: PsadMode) -> &'static str {
+    match mode {
+        PsadMode::Journal => "packets come from the journal",
+        PsadMode::File => "packets come from a syslog file",
+        PsadMode::Kmsgsd => "packets come from fwdata, which kmsgsd fills",
+        PsadMode::Ulogd => "packets come from ulogd's file",
+        PsadMode::Absent => "there is no psad on this host",
+        PsadMode::Unknown => "a mode this collector does not know",
+    }
+}
+
+pub(super) fn state(state: PsadRunState) -> &'static str {
+    match state {
+        PsadRunState::Running => "running",
+        PsadRunState::Stuck => "stuck",
+        PsadRunState::Dead => "dead",
+        PsadRunState::Absent => "absent",
+        PsadRunState::Unknown => "unknown",
+    }
+}
+
+fn state_meaning(state: PsadRunState) -> &'static str {
+    match state {
+        PsadRunState::Running => "it rewrites its files",
+        PsadRunState::Stuck => "its process is there, but it does not rewrite its files",
+        PsadRunState::Dead => "its files are there, its process is not: the figures are those of its last run",
+        PsadRunState::Absent => "there is no psad on this host",
+        PsadRunState::Unknown => "a state this collector does not know",
+    }
+}
+
+impl PsadPage {
+    pub(super) fn new(found: &Found, params: &Params, head: &Head) -> Result<Self, Problem> {
+        let psad = found.snapshot.view.psad().map_err(Problem::undecodable)?;
+        let now_ns = head.now_ns;
+        let link = |slug: &str| params.elsewhere(&format!("{}/{slug}", head.base));
+        let mut columns = [Vec::new(), Vec::new()];
+        for page in PAGES.iter().filter(|page| page.tab == "psad") {
+            if let Some(view) = page.view.filter(|view| *view != View::Sources) {
+                columns[usize::from(view != View::TopSignatures)].push(Section::new(page, view, found, params, head)?);
+            }
+        }
+        // psad's own order: highest danger level first.
+        let mut by_danger: Vec<&ScanSource> = psad.sources.iter().collect();
+        by_danger.sort_by_key(|source| std::cmp::Reverse(source.danger_level));
+        let status = &psad.status_text.0[..psad.status_text.0.len().min(STATUS_BYTES_MAX)];
+        Ok(Self {
+            mode: mode(psad.mode),
+            mode_meaning: mode_meaning(psad.mode),
+            state: state(psad.state),
+            state_meaning: state_meaning(psad.state),
+            absent: psad.mode == PsadMode::Absent && psad.state == PsadRunState::Absent,
+            pid: psad.pid,
+            pid_href: params.elsewhere_filtered(
+                &format!("{}/processes", head.base),
+                format!("pid:{}", psad.pid.unwrap_or_default()),
+            ),
+            fresh: psad.fresh_as_of.map(|at| moment(at, now_ns)),
+            fresh_age: psad
+                .fresh_as_of
+                .map(|at| when::span(found.snapshot.captured_ns.saturating_sub(at)))
+                .unwrap_or_default(),
+            counters_since: psad.counters_since.map(|at| moment(at, now_ns)),
+            status_stale: psad.status_stale,
+            dshield: psad.dshield.map(|dshield| (grouped(dshield.emails), grouped(dshield.packets))),
+            unparsed: psad.unparsed.as_ref().map(|lines| (grouped(lines.lines), Shown::of(&lines.first))),
+            columns,
+            sources: by_danger.iter().take(SOURCES_MAX).map(|source| Source::new(source, now_ns)).collect(),
+            sources_total: grouped(psad.sources.len()),
+            sources_more: psad.sources.len() > SOURCES_MAX,
+            sources_href: link("sources"),
+            events: psad
+                .events
+                .iter()
+                .take(EVENTS_MAX)
+                .map(|event| PsadLine {
+                    time: event.time.map(|at| moment(at, now_ns)),
+                    kind: Shown::of(&event.kind),
+                    text: Shown::of(&event.text),
+                })
+                .collect(),
+            events_more: psad.events.len().saturating_sub(EVENTS_MAX),
+            // Line by line, since the end of a line is meant here.
+            status_text: status.split(|byte| *byte == b'\n').map(edr_wire::visible).collect::<Vec<_>>().join("\n"),
+        })
+    }
+}
+
+impl Section {
+    fn new(page: &'static Page, view: View, found: &Found, params: &Params, head: &Head) -> Result<Self, Problem> {
+        let rows = page.top.map_or(ROWS_MAX, |(_, rows)| rows);
+        let table = view.table(&found.snapshot, &Select { page_rows: rows, ..Select::default() })?;
+        let more = (table.total > rows).then(|| format!("all {} {}", grouped(table.total), page.noun));
+        let here = format!("{}/{}", head.base, page.slug);
+        // Sorting leads to the view of its own; nothing of this page's parameters belongs there but the moment.
+        let params = Params { at: params.at.clone(), ..Params::default() };
+        Ok(Self {
+            slug: page.slug,
+            title: page.tab_title,
+            href: params.elsewhere(&here),
+            grid: grid(view, page.tab_title, table, &params, &head.base, &here),
+            more,
+        })
+    }
+}
+
+impl Source {
+    fn new(source: &ScanSource, now_ns: i64) -> Self {
+        let packets: u64 = source
+            .targets
+            .iter()
+            .flat_map(|target| &target.packets)
+            .map(|row| row.packets)
+            .fold(0, u64::saturating_add);
+        let signatures: usize = source.targets.iter().map(|target| target.signatures.len()).sum();
+        Self {
+            ip: Shown::of(&source.ip),
+            danger: Danger::new(source.danger_level),
+            os: Some(Shown::of(&source.os_guess)).filter(|os| !os.is_empty()),
+            p0f: source.p0f_guess.iter().take(TARGETS_MAX).map(Shown::of).collect(),
+            packets: grouped(packets),
+            signatures: grouped(signatures),
+            emails: grouped(source.emails),
+            targets: source
+                .targets
+                .iter()
+                .take(TARGETS_MAX)
+                .map(|target| Target {
+                    ip: Shown::of(&target.ip),
+                    since: seconds(target.start_time).map(|ns| moment(ns, now_ns)),
+                    lines: target
+                        .packets
+                        .iter()
+                        .take(TARGETS_MAX)
+                        .map(|row| {
+                            let ports = match (row.port_low, row.port_high) {
+                                (Some(low), Some(high)) if low != high => format!(", ports {low}–{high}"),
+                                (Some(port), _) => format!(", port {port}"),
+                                _ => String::new(),
+                            };
+                            let line = [
+                                row.chain.as_bytes(),
+                                b" ",
+                                row.interface.as_ref(),
+                                b" ",
+                                row.protocol.as_bytes(),
+                                format!(": {} packets{ports}", grouped(row.packets)).as_bytes(),
+                            ]
+                            .concat();
+                            Shown::of(&line)
+                        })
+                        .collect(),
+                    signatures: target
+                        .signatures
+                        .iter()
+                        .take(TARGETS_MAX)
+                        .map(|row| {
+                            let port = if row.port == 0 { String::new() } else { format!(", port {}", row.port) };
+                            let flags = if row.flags == "NA" { String::new() } else { format!(", {}", row.flags) };
+                            Signature {
+                                msg: Shown::of(&row.msg),
+                                facts: Shown::of(format!(
+                                    "sid {}, {} {}{port}{flags}, {} ×",
+                                    row.sid,
+                                    row.chain,
+                                    row.protocol,
+                                    grouped(row.matches)
+                                )),
+                                time: moment(seconds(row.time).unwrap_or(0), now_ns),
+                            }
+                        })
+                        .collect(),
+                })
+                .collect(),
+            targets_total: grouped(source.targets.len()),
+            targets_more: source.targets.len() > TARGETS_MAX,
+        }
+    }
+}
+
+/// Unix seconds as ns; nothing for 0.
+fn seconds(seconds: u64) -> Option<i64> {
+    Some(i64::try_from(seconds).ok()?.saturating_mul(1_000_000_000)).filter(|ns| *ns != 0)
+}

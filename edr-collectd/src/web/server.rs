@@ -1,0 +1,117 @@
+//! Connections: how many, how slow, and how they end. Not axum's own loop, since that has no limit on any of the three:
+//! a client that sends one header byte a second, or reads nothing, would hold a connection for ever.
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+/// Request head, bytes. hyper needs at least 8 KiB.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+/// Header lines of a request.
+const HEADERS_MAX: usize = 64;
+/// After an accept error that is not the connection's own (no descriptors left), wait this long.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(500);
+
+/// Limits of the accept loop.
+#[derive(Debug, Clone)]
+pub(super) struct Limits {
+    pub(super) connections_max: usize,
+    pub(super) head_timeout: Duration,
+    pub(super) stall_timeout: Duration,
+    pub(super) shutdown_timeout: Duration,
+}
+
+/// Accepts connections until `shutdown` is ready, then lets requests finish for at most `shutdown_timeout`.
+/// `closing` tells streams that never end to end now.
+pub(super) async fn run(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    closing: watch::Sender<bool>,
+    shutdown: impl Future,
+) -> io::Result<()> {
+    let mut shutdown = pin!(shutdown);
+    let places = Arc::new(Semaphore::new(limits.connections_max));
+    let mut connections = JoinSet::new();
+    loop {
+        // Full: further connections wait in the kernel's backlog until one here ends.
+        let place = tokio::select! {
+            () = async { shutdown.as_mut().await; } => break,
+            place = places.clone().acquire_owned() => place.map_err(io::Error::other)?,
+        };
+        let accepted = tokio::select! {
+            () = async { shutdown.as_mut().await; } => break,
+            accepted = listener.accept() => accepted,
+        };
+        while connections.try_join_next().is_some() {}
+        match accepted {
+            Ok((stream, _)) => {
+                let connection = connection(stream, router.clone(), limits.clone(), closing.subscribe());
+                connections.spawn(async move {
+                    connection.await;
+                    drop(place);
+                });
+            }
+            Err(error) if is_of_the_connection(&error) => {}
+            Err(error) => {
+                log::warn!("accept a connection of the page: {error}; trying again in {ACCEPT_BACKOFF:?}");
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
+            }
+        }
+    }
+    closing.send_replace(true);
+    let finished = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(limits.shutdown_timeout, finished).await.is_err() {
+        connections.shutdown().await;
+    }
+    Ok(())
+}
+
+/// The client gave up before it was accepted: nothing is wrong here.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}
+
+async fn connection(stream: TcpStream, router: Router, limits: Limits, mut closing: watch::Receiver<bool>) {
+    // tcp(7): bytes that stay unacknowledged, or unsent before a closed window, for this long end the connection.
+    let stall_ms = u32::try_from(limits.stall_timeout.as_millis()).unwrap_or(u32::MAX);
+    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, stall_ms) {
+        log::debug!("set TCP_USER_TIMEOUT: {error}");
+    }
+    let _ = stream.set_nodelay(true);
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_timeout)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut served = pin!(served);
+    let stop = async { closing.wait_for(|closing| *closing).await.is_ok() };
+    let early = tokio::select! {
+        result = served.as_mut() => Some(result),
+        _ = stop => None,
+    };
+    let closed = match early {
+        Some(result) => result,
+        None => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    // What a peer does to its own connection is its own affair.
+    if let Err(error) = closed {
+        log::debug!("connection of the page: {error}");
+    }
+}

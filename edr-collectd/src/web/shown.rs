@@ -1,0 +1,190 @@
+//! Text on its way into a page. Whatever a host controls becomes [`Shown`] first: nothing in it is left that a page acts
+//! on invisibly (control, bidirectional, zero-width characters); the template's escaping then does its part for markup.
+
+use std::fmt;
+
+use askama::filters::HtmlSafe;
+
+use crate::query::table::Cell;
+
+/// Text with every invisible byte made visible ([`edr_wire::visible`]). Templates escape it like any text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Shown(String);
+
+impl Shown {
+    /// Makes bytes visible.
+    pub(super) fn of(bytes: impl AsRef<[u8]>) -> Self {
+        Self(edr_wire::visible(bytes.as_ref()))
+    }
+}
+
+impl From<&Cell> for Shown {
+    /// [`Cell::text`] has made it visible.
+    fn from(cell: &Cell) -> Self {
+        Self(cell.text())
+    }
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Shown {
+    /// For element content only: the escapes that [`edr_wire::visible`] wrote are set apart from the text around them.
+    pub(super) fn marked(&self) -> Marked<'_> {
+        Marked(&self.0)
+    }
+
+    /// Characters.
+    pub(super) fn len(&self) -> usize {
+        self.0.chars().count()
+    }
+
+    /// Nothing to see.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// [`Shown`] as HTML: escaped here, so templates must not escape it again.
+pub(super) struct Marked<'a>(&'a str);
+
+impl HtmlSafe for Marked<'_> {}
+
+impl fmt::Display for Marked<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        while let Some(start) = rest.find('\\') {
+            html(f, &rest[..start])?;
+            let escapes = escapes_len(&rest[start..]);
+            f.write_str("<i class=\"esc\">")?;
+            html(f, &rest[start..start + escapes])?;
+            f.write_str("</i>")?;
+            rest = &rest[start + escapes..];
+        }
+        html(f, rest)
+    }
+}
+
+/// Bytes of the escapes that `text` starts with, at least 1: `\\`, `\xNN`, `\u{N}`, one after the other.
+fn escapes_len(text: &str) -> usize {
+    let mut len = 0;
+    while text[len..].starts_with('\\') {
+        let escape = &text[len..];
+        len += match escape.as_bytes().get(1) {
+            Some(b'x') if escape.is_char_boundary(4.min(escape.len())) => 4.min(escape.len()),
+            Some(b'u') => escape.find('}').map_or(1, |end| end + 1),
+            Some(b'\\') => 2,
+            _ => 1,
+        };
+    }
+    len
+}
+
+fn html(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    let mut plain_from = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        let entity = match byte {
+            b'<' => "&lt;",
+            b'>' => "&gt;",
+            b'&' => "&amp;",
+            b'"' => "&#34;",
+            b'\'' => "&#39;",
+            _ => continue,
+        };
+        f.write_str(&text[plain_from..at])?;
+        f.write_str(entity)?;
+        plain_from = at + 1;
+    }
+    f.write_str(&text[plain_from..])
+}
+
+/// A danger level as a figure and a bar, never as a colour alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Danger(u8);
+
+impl Danger {
+    /// 1 to 5; 0 for none. A larger one is shown as 5: psad knows none.
+    pub(super) fn new(level: u8) -> Self {
+        Self(level.min(5))
+    }
+}
+
+impl HtmlSafe for Danger {}
+
+impl fmt::Display for Danger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => f.write_str("<span class=\"none\">none</span>"),
+            level => write!(
+                f,
+                "<span class=\"danger d{level}\" title=\"danger level {level} of 5\"><b>{level}</b>\
+                 <i aria-hidden=\"true\"></i></span>"
+            ),
+        }
+    }
+}
+
+/// A whole number, in groups of three: `1,234,567`.
+pub(super) fn grouped(number: impl fmt::Display) -> String {
+    let text = number.to_string();
+    let (sign, digits) = text.strip_prefix('-').map_or(("", text.as_str()), |digits| ("-", digits));
+    let mut grouped = sign.to_owned();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// A number of bytes in the unit that leaves one to four digits: `812 B`, `1.2 MiB`.
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1_024 {
+        return format!("{bytes} B");
+    }
+    let exponent = (bytes.ilog2() / 10) as usize;
+    // A picture of the size, not the size: the exact number stands in the element's title.
+    let value = bytes as f64 / (1_u64 << (10 * exponent)) as f64;
+    let unit = UNITS[exponent - 1];
+    if value < 10.0 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markup_stays_text_and_escapes_are_set_apart() {
+        let shown = Shown::of(b"<b>)\n\xff&'\" a\\x41 \xe2\x80\xaegnp\x1b".as_slice());
+        assert_eq!(
+            shown.marked().to_string(),
+            "&lt;b&gt;)<i class=\"esc\">\\x0a\\xff</i>&amp;&#39;&#34; a<i class=\"esc\">\\\\</i>x41 \
+             <i class=\"esc\">\\u{202e}</i>gnp<i class=\"esc\">\\x1b</i>"
+        );
+    }
+
+    #[test]
+    fn text_that_only_looks_like_an_escape_is_cut_nowhere() {
+        for text in ["\\", "\\x", "\\xé", "\\u", "\\u{", "\\é", "\\x4é", "\\\\\\"] {
+            let marked = Marked(text).to_string();
+            assert_eq!(marked.replace("<i class=\"esc\">", "").replace("</i>", ""), text);
+        }
+    }
+
+    #[test]
+    fn numbers_are_grouped_and_sizes_short() {
+        assert_eq!(
+            [0, 999, 1_000, 1_234_567, -1_234].map(grouped),
+            ["0", "999", "1,000", "1,234,567", "-1,234"].map(String::from)
+        );
+        assert_eq!(
+            [0, 1_023, 1_024, 1_258_291, 1 << 40, u64::MAX].map(size),
+            ["0 B", "1023 B", "1.0 KiB", "1.2 MiB", "1.0 TiB", "16 EiB"].map(String::from)
+        );
+    }
+}

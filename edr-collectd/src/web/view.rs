@@ -1,0 +1,203 @@
+//! The views of a host: one table each, and psad's page of several.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, RawQuery, State};
+use axum::response::Response;
+
+use super::Web;
+use super::assets::Assets;
+use super::grid::{Body, Grid, Paging, grid};
+use super::host::{Found, Head, Tab, find, page};
+use super::params::{Params, ROWS_DEFAULT};
+use super::problem::Problem;
+use super::psad::PsadPage;
+use super::shown::{Shown, grouped};
+use crate::query::Answers;
+use crate::query::table::{Select, View};
+
+/// A page of a host.
+#[derive(Debug)]
+pub(super) struct Page {
+    /// Last segment of its address.
+    pub(super) slug: &'static str,
+    /// The slug of the tab it stands under.
+    pub(super) tab: &'static str,
+    /// What the navigation calls it.
+    pub(super) tab_title: &'static str,
+    /// Its rows; none for psad's page, which has several tables.
+    pub(super) view: Option<View>,
+    /// What its users call it.
+    pub(super) title: &'static str,
+    /// The same, when it shows only the top rows.
+    pub(super) top: Option<(&'static str, usize)>,
+    /// What its rows are.
+    pub(super) noun: &'static str,
+}
+
+const fn tab(slug: &'static str, title: &'static str, view: Option<View>, noun: &'static str) -> Page {
+    Page { slug, tab: slug, tab_title: title, view, title, top: None, noun }
+}
+
+const fn psad(slug: &'static str, title: &'static str, view: View, noun: &'static str) -> Page {
+    Page { slug, tab: "psad", tab_title: title, view: Some(view), title, top: None, noun }
+}
+
+const fn top(
+    slug: &'static str,
+    titles: (&'static str, &'static str),
+    rows: usize,
+    view: View,
+    noun: &'static str,
+) -> Page {
+    Page { top: Some((titles.0, rows)), tab_title: titles.0, ..psad(slug, titles.1, view, noun) }
+}
+
+/// All pages, in the order of the navigation.
+pub(super) const PAGES: [Page; 13] = [
+    tab("processes", "Process data", Some(View::Processes), "processes"),
+    tab("files", "lsof data", Some(View::Files), "open files"),
+    tab("sockets", "Sockets", Some(View::Sockets), "sockets"),
+    tab("psad", "psad data", None, ""),
+    top("signatures", ("Top 50 signature matches", "Signature matches"), 50, View::TopSignatures, "signatures"),
+    top("attackers", ("Top 25 attackers", "Attackers"), 25, View::TopAttackers, "attackers"),
+    top("ports", ("Top 20 scanned ports", "Scanned ports"), 20, View::TopPorts, "ports"),
+    psad("prefixes", "iptables log prefix counters", View::PrefixCounters, "prefixes"),
+    psad("protocols", "Total protocol packet counters", View::ProtocolCounters, "protocols"),
+    psad("sources", "IP status detail", View::Sources, "rows"),
+    psad("blocked", "Blocked addresses", View::Blocked, "addresses"),
+    tab("packets", "Packets", Some(View::Packets), "packets"),
+    tab("gaps", "Gaps", Some(View::Gaps), "gaps"),
+];
+
+#[derive(Template)]
+#[template(path = "view.html")]
+struct ViewPage {
+    assets: Assets,
+    head: Head,
+    title: &'static str,
+    about: &'static str,
+    psad_pages: Vec<Tab>,
+    grid: Grid,
+    paging: Paging,
+    filter: Shown,
+    params: Params,
+    /// All columns, or the usual ones again.
+    columns_href: String,
+    clear_href: String,
+    /// The way from the top rows to all of them.
+    all: Option<(String, String)>,
+}
+
+#[derive(Template)]
+#[template(path = "psad.html")]
+struct PsadTemplate {
+    assets: Assets,
+    head: Head,
+    psad_pages: Vec<Tab>,
+    psad: PsadPage,
+}
+
+/// `/hosts/{host}/{view}`.
+pub(super) async fn view<A: Answers + 'static>(
+    State(web): State<Arc<Web<A>>>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let Path((host, slug)) = path.map_err(|_| Problem::no_such_page())?;
+    let page = page(&slug).ok_or_else(Problem::no_such_page)?;
+    let params = Params::parse(query.as_deref())?;
+    let found = find(&web, &host, params.at.as_ref()).await?;
+    match page.view {
+        Some(view) => web.render(move || ViewPage::new(page, view, &found, params)).await,
+        None => {
+            web.render(move || {
+                let head = Head::new(&found, &params, "/psad", "psad")?;
+                let psad_pages = psad_pages(&head, &params, "psad");
+                let psad = PsadPage::new(&found, &params, &head)?;
+                Ok(PsadTemplate { assets: Assets, head, psad_pages, psad })
+            })
+            .await
+        }
+    }
+}
+
+impl ViewPage {
+    fn new(page: &'static Page, view: View, found: &Found, params: Params) -> Result<Self, Problem> {
+        let head = Head::new(found, &params, &format!("/{}", page.slug), page.tab)?;
+        let rows_default = page.top.map_or(ROWS_DEFAULT, |(_, rows)| rows);
+        let page_rows = params.rows.unwrap_or(rows_default);
+        let mut select = Select {
+            filter: params.filter.clone(),
+            sort: params.sort.clone(),
+            descending: params.descending,
+            page: params.page_index(),
+            page_rows,
+        };
+        let mut table = view.table(&found.snapshot, &select)?;
+        let last = table.matched.div_ceil(page_rows).saturating_sub(1);
+        if select.page > last {
+            select.page = last;
+            table = view.table(&found.snapshot, &select)?;
+        }
+        let paging = Paging::new(&head.here, &params, table.matched, table.total, rows_default, page.noun);
+        // "Top 50" is what it says only on its first page and in its own order.
+        let is_top = page.top.filter(|_| params.rows.is_none() && params.page <= 1 && params.sort.is_none());
+        let all = is_top.filter(|(_, rows)| table.matched > *rows).map(|_| {
+            let href = params.link(&head.here, |params| params.rows = Some(500));
+            (href, format!("Show all {} {}", grouped(table.matched), page.noun))
+        });
+        let title = is_top.map_or(page.title, |(title, _)| title);
+        let psad_pages = if page.tab == "psad" { psad_pages(&head, &params, page.slug) } else { Vec::new() };
+        Ok(Self {
+            assets: Assets,
+            title,
+            about: about(view),
+            psad_pages,
+            grid: grid(view, title, table, &params, &head.base, &head.here),
+            paging,
+            filter: Shown::of(params.filter.as_deref().unwrap_or_default()),
+            columns_href: params.link(&head.here, |params| params.all_columns = !params.all_columns),
+            clear_href: params.link(&head.here, |params| {
+                params.filter = None;
+                params.page = 0;
+            }),
+            all,
+            params,
+            head,
+        })
+    }
+}
+
+/// The parts of psad's page.
+pub(super) fn psad_pages(head: &Head, params: &Params, current: &str) -> Vec<Tab> {
+    PAGES
+        .iter()
+        .filter(|page| page.tab == "psad")
+        .map(|page| Tab {
+            href: params.elsewhere(&format!("{}/{}", head.base, page.slug)),
+            title: if page.slug == "psad" { "All of it" } else { page.tab_title },
+            current: page.slug == current,
+        })
+        .collect()
+}
+
+/// What a reader must know to read the table right.
+fn about(view: View) -> &'static str {
+    match view {
+        View::Processes => "Sampled: a process that lives between two snapshots is not among them.",
+        View::Files => "Every open file of every process. “deleted” marks a file that has no name any more.",
+        View::Sockets => {
+            "By network namespace. A socket without an owner is the kernel's, or its owner could not be seen."
+        }
+        View::Sources => "By source and destination, as long as psad keeps them.",
+        View::Packets => "Firewall log lines since the snapshot before this one.",
+        View::Gaps => "What this snapshot missed, and why. Nothing is left out silently.",
+        View::TopSignatures | View::TopAttackers | View::TopPorts | View::PrefixCounters | View::ProtocolCounters => {
+            "Counted by psad since its start."
+        }
+        View::Blocked => "Blocked by psad.",
+    }
+}

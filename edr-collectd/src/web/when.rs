@@ -1,0 +1,101 @@
+//! Times as the page shows and reads them: always UTC, always with the zone.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+
+const SECOND_NS: i64 = 1_000_000_000;
+
+/// The collector's clock, ns since the epoch.
+pub(super) fn now_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+fn timestamp(ns: i64) -> Timestamp {
+    // Every i64 of nanoseconds (years 1677 to 2262) is in jiff's range.
+    Timestamp::from_nanosecond(ns.into()).unwrap_or_default()
+}
+
+/// `2026-11-24T03:12:40.123456789Z`, as short as the moment allows.
+pub(super) fn iso(ns: i64) -> String {
+    timestamp(ns).to_string()
+}
+
+/// `2026-11-24 03:12:40`: for a column whose heading says UTC.
+pub(super) fn date_and_clock(ns: i64) -> String {
+    timestamp(ns).strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// `2026-11-24 03:12:40 UTC`.
+pub(super) fn stamp(ns: i64) -> String {
+    timestamp(ns).strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+/// `03:12:40 UTC` on the day of `now_ns`, with the date on any other.
+pub(super) fn clock(ns: i64, now_ns: i64) -> String {
+    let day = |ns: i64| ns.div_euclid(86_400 * SECOND_NS);
+    if day(ns) == day(now_ns) { timestamp(ns).strftime("%H:%M:%S UTC").to_string() } else { stamp(ns) }
+}
+
+/// How long a span of ns is, in the one or two units that matter.
+pub(super) fn span(ns: i64) -> String {
+    let seconds = ns.unsigned_abs() / SECOND_NS as u64;
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7_199 => format!("{} min", seconds / 60),
+        7_200..=172_799 => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{} days {} h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}
+
+/// Reads a moment: RFC 3339 with any offset, or a date and time, or a date, taken as UTC. ns since the epoch.
+pub(super) fn moment(text: &str) -> Option<i64> {
+    let text = text.strip_suffix("UTC").unwrap_or(text).trim();
+    let timestamp =
+        text.parse::<Timestamp>().or_else(|_| TimeZone::UTC.to_timestamp(text.parse::<DateTime>()?)).ok()?;
+    i64::try_from(timestamp.as_nanosecond()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_utc_unless_it_says_otherwise() {
+        let three_twelve = moment("2026-11-24T03:12:00Z").unwrap();
+        for same in [
+            "2026-11-24T03:12:00",
+            "2026-11-24T03:12",
+            "2026-11-24 03:12:00",
+            "2026-11-24 03:12:00 UTC",
+            "2026-11-24T04:12:00+01:00",
+        ] {
+            assert_eq!(moment(same), Some(three_twelve), "{same}");
+        }
+        assert_eq!(iso(three_twelve), "2026-11-24T03:12:00Z");
+        assert_eq!(moment("2026-11-24").map(stamp).as_deref(), Some("2026-11-24 00:00:00 UTC"));
+        for none in ["", "now", "yesterday", "03:12", "2026-13-01", "9999999-01-01T00:00:00Z", "9000-01-01T00:00:00Z"] {
+            assert_eq!(moment(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn another_day_is_named() {
+        let now = moment("2026-11-24T00:00:02Z").unwrap();
+        assert_eq!(clock(now, now), "00:00:02 UTC");
+        assert_eq!(clock(now - 3 * SECOND_NS, now), "2026-11-23 23:59:59 UTC");
+        assert_eq!(clock(i64::MIN, i64::MAX).len(), "1677-09-21 00:12:43 UTC".len());
+    }
+
+    #[test]
+    fn a_span_has_the_units_that_matter() {
+        for (seconds, text) in
+            [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7_260, "2 h 1 min"), (200_000, "2 days 7 h"), (-4, "4 s")]
+        {
+            assert_eq!(span(seconds * SECOND_NS), text);
+        }
+    }
+}
