@@ -1,9 +1,17 @@
 //! End-to-end tests: real daemons, a real Kafka, a real browser. `cargo test -p edr-tests --test e2e`; they need what
 //! `script/bootstrap` brings.
 
+mod archive;
 mod broker;
+mod bulk;
+mod exec;
+mod faults;
 mod format;
+mod kills;
 mod shared;
+mod shipped;
+mod spooled;
+mod way;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,7 +31,22 @@ const PASSED: Verdict = Ok(Completion::Completed);
 /// The tests by name.
 const TESTS: &[(&str, Test)] = &[
     ("broker::what_was_stored_is_there_after_a_kill", broker::keeps_what_it_stored),
+    ("bulk::a_frame_of_10_mb_passes_a_broker_with_default_limits", bulk::passes_a_broker_with_default_limits),
+    ("exec::no_daemon_executes_anything", exec::no_daemon_executes_anything),
+    ("faults::a_broker_that_comes_later", faults::a_broker_that_comes_later),
+    ("faults::a_broker_that_stays_away", faults::a_broker_that_stays_away),
+    ("faults::a_stop", faults::a_stop),
+    ("faults::a_wrong_configuration", faults::a_wrong_configuration),
+    ("faults::no_rights", faults::no_rights),
+    ("faults::psad_that_comes_later", faults::psad_that_comes_later),
     ("format::a_key_and_a_delta_are_read_without_our_code", format::read_without_our_code),
+    ("kills::lose_and_double_nothing", kills::lose_and_double_nothing),
+    ("kills::a_record_that_is_no_frame_is_kept", kills::a_record_that_is_no_frame_is_kept),
+    ("shipped::config_files_say_what_the_programs_do", shipped::config_files_say_what_the_programs_do),
+    ("shipped::units_are_understood", shipped::units_are_understood),
+    ("spooled::frames_are_read_without_our_code", spooled::frames_are_read_without_our_code),
+    ("way::a_hostile_process_is_text", way::a_hostile_process_is_text),
+    ("way::the_commands_agree", way::the_commands_agree),
 ];
 
 fn main() -> anyhow::Result<ExitCode> {

@@ -1,7 +1,7 @@
 //! What all tests share: one broker, and the machine.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use anyhow::{Context as _, Result, anyhow};
 use edr_tests::kafka::Broker;
@@ -49,5 +49,10 @@ impl Shared {
     /// Held by a test that bears other tests' processes in its snapshots.
     pub(crate) fn beside_others(&self) -> RwLockReadGuard<'_, ()> {
         self.machine.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held by a test that fills the machine, so that every agent's snapshot would be large.
+    pub(crate) fn alone(&self) -> RwLockWriteGuard<'_, ()> {
+        self.machine.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -31,10 +31,14 @@ pub struct AgentPlan {
     pub psad_dir: PathBuf,
     /// `psad.packet-log`.
     pub packet_log: Option<PathBuf>,
-    /// Further top-level keys.
-    pub more: String,
+    /// Further keys of `[kafka]`.
+    pub kafka: String,
     /// A command that runs it (`strace …`, `setpriv …`).
     pub behind: Vec<OsString>,
+    /// The program, where it is not the one just built but a copy of it.
+    pub program: Option<PathBuf>,
+    /// Where it says that it is ready (`NOTIFY_SOCKET`).
+    pub notify: Option<PathBuf>,
 }
 
 impl AgentPlan {
@@ -47,8 +51,10 @@ impl AgentPlan {
             interval: "1s".to_owned(),
             psad_dir: dir.join("no-psad"),
             packet_log: None,
-            more: String::new(),
+            kafka: String::new(),
             behind: Vec::new(),
+            program: None,
+            notify: None,
         }
     }
 
@@ -59,12 +65,12 @@ impl AgentPlan {
     pub fn write_config(&self) -> Result<PathBuf> {
         std::fs::create_dir_all(&self.dir).with_context(|| format!("make {}", self.dir.display()))?;
         let mut text = format!(
-            "interval = {:?}\nstate-dir = {:?}\n{}\n[kafka]\nbrokers = [{:?}]\ntopic = {:?}\n\n[psad]\ndir = {:?}\n",
+            "interval = {:?}\nstate-dir = {:?}\n\n[kafka]\nbrokers = [{:?}]\ntopic = {:?}\n{}\n[psad]\ndir = {:?}\n",
             self.interval,
             self.state_dir(),
-            self.more,
             self.broker,
             self.topic,
+            self.kafka,
             self.psad_dir
         );
         if let Some(packet_log) = &self.packet_log {
@@ -85,9 +91,16 @@ impl AgentPlan {
     /// # Errors
     /// When it cannot be started.
     pub fn start(&self) -> Result<Agent> {
-        let config = self.write_config()?;
-        let program = Program::new("agent", &self.dir, &binaries()?.agent).arg("run").arg("--config").arg(config);
+        let mut program = Program::new("agent", &self.dir, self.program()?).arg("run").arg("--config");
+        program = program.arg(self.write_config()?);
+        if let Some(notify) = &self.notify {
+            program = program.env("NOTIFY_SOCKET", notify);
+        }
         Ok(Agent { process: program.behind(self.behind.iter().cloned()).start()?, plan: self.clone() })
+    }
+
+    fn program(&self) -> Result<PathBuf> {
+        self.program.clone().map_or_else(|| Ok(binaries()?.agent.clone()), Ok)
     }
 
     /// One snapshot, as `edr-agentd snapshot --format json` prints it.
@@ -96,7 +109,7 @@ impl AgentPlan {
     /// When the command fails.
     pub fn snapshot(&self) -> Result<Value> {
         let config = self.write_config()?;
-        let output = Program::new("snapshot", &self.dir, &binaries()?.agent)
+        let output = Program::new("snapshot", &self.dir, self.program()?)
             .args(["snapshot", "--format", "json", "--config"])
             .arg(config)
             .behind(self.behind.iter().cloned())
@@ -282,6 +295,14 @@ impl CollectorPlan {
     }
 }
 
+/// The first link to a host in a page.
+fn host_link(page: &str) -> Option<String> {
+    let at = page.find("\"/hosts/")? + 1;
+    let link: String = page[at..].chars().take_while(|c| !matches!(c, '"' | '?' | '#')).collect();
+    // A link to a view of the host has the host's own address in front.
+    Some(link.split('/').take(3).collect::<Vec<_>>().join("/"))
+}
+
 /// A collector that runs, or ran.
 #[derive(Debug)]
 pub struct Collector {
@@ -323,6 +344,15 @@ impl Collector {
         found.inspect_err(|_| {
             let _ = std::fs::write(self.plan.dir.join("last-page.html"), &last);
         })
+    }
+
+    /// Waits until the list of hosts has one, and returns the address of its page, `/hosts/…`.
+    ///
+    /// # Errors
+    /// When it has none within `limit`, or the collector ends.
+    pub fn host_path(&mut self, limit: Duration) -> Result<String> {
+        let page = self.page("/", "a host", limit, |body| host_link(body).is_some())?;
+        host_link(&page).context("a host was there a moment ago")
     }
 
     /// Waits until the page answers at all.

@@ -46,3 +46,50 @@ pub fn get(url: &str) -> Result<Answer> {
         response.body_mut().with_config().limit(256 << 20).read_to_vec().with_context(|| format!("read {url}"))?;
     Ok(Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
 }
+
+/// What a person reads in HTML: its text, with every element taken out and every character reference put in.
+///
+/// For pages of ours: no comments, no CDATA, no `>` inside an attribute's value that is not written as a reference.
+pub fn text_of(html: &str) -> String {
+    let mut text = String::with_capacity(html.len() / 2);
+    let mut rest = html;
+    while let Some((before, tag)) = rest.split_once('<') {
+        text.push_str(before);
+        rest = tag.split_once('>').map_or("", |(_, after)| after);
+    }
+    text.push_str(rest);
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text.as_str();
+    while let Some((before, reference)) = rest.split_once('&') {
+        plain.push_str(before);
+        let (name, after) = reference.split_once(';').unwrap_or((reference, ""));
+        let number = |digits: &str, radix| u32::from_str_radix(digits, radix).ok().and_then(char::from_u32);
+        plain.push(match name {
+            "lt" => '<',
+            "gt" => '>',
+            "amp" => '&',
+            "quot" => '"',
+            "apos" => '\'',
+            "nbsp" => ' ',
+            _ => match (name.strip_prefix("#x"), name.strip_prefix('#')) {
+                (Some(hex), _) => number(hex, 16),
+                (None, Some(decimal)) => number(decimal, 10),
+                (None, None) => None,
+            }
+            .unwrap_or('\u{fffd}'),
+        });
+        rest = after;
+    }
+    plain + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::text_of;
+
+    #[test]
+    fn text_is_what_a_person_reads() {
+        assert_eq!(text_of("<p class=\"a\">1 &lt; 2 &#38;&#x3c;b&gt;</p> &amp;lt;<br>x"), "1 < 2 &<b> &lt;x");
+        assert_eq!(text_of("&unknown;a & b"), "\u{fffd}a \u{fffd}");
+    }
+}

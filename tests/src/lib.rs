@@ -13,6 +13,7 @@ pub mod daemons;
 pub mod http;
 pub mod kafka;
 pub mod load;
+pub mod notify;
 pub mod psad;
 pub mod reader;
 pub mod running;

@@ -75,10 +75,12 @@ pub struct Hostile {
 
 /// What a browser would run, in the path of the executable and among the arguments.
 pub const SCRIPT: &str = "<script>alert(1)</script>";
+/// An argument that would rename the page it is shown on, inside an attribute and outside.
+pub const TITLE: &str = "\"><img src=x onerror=\"document.title='owned'\">";
 /// Its `comm`: an element, the parenthesis that ends `comm` in `/proc/PID/stat`, a newline, a byte that is no text.
 pub const COMM: &[u8] = b"<b>)\n\xff";
 /// The name of its deleted file.
-pub const DELETED: &str = "<img src=x onerror=alert(2)>";
+pub const DELETED: &str = "<img src=x onerror=document.title='owned'>";
 
 impl Hostile {
     /// Starts it below `dir`.
@@ -93,8 +95,7 @@ impl Hostile {
         }
         std::fs::copy(&binaries()?.hostile, &exe).context("copy the hostile program")?;
         let deleted = dir.join(DELETED);
-        let process =
-            Load::start(Command::new(&exe).arg(&deleted).arg(SCRIPT).arg("--title=\"><svg onload=alert(3)>"))?;
+        let process = Load::start(Command::new(&exe).arg(&deleted).args([SCRIPT, TITLE]))?;
         let port = process.said.parse().with_context(|| format!("read a port from {:?}", process.said))?;
         Ok(Self { process, exe, deleted, port })
     }

@@ -86,3 +86,64 @@ fn mirror(from: &Path, to: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+/// psad at work, again and again: attackers come, are blocked, psad is restarted. One step is about a second's worth.
+#[derive(Debug)]
+pub struct Replay {
+    tree: PsadTree,
+    step: usize,
+    lines: usize,
+}
+
+/// What psad had written when the replay starts, and again after each round.
+const BEFORE: &str = "autoblock/t1";
+/// What it had written when it had been started again and seen more scans. The log goes on from that of [`BEFORE`].
+const DURING: &str = "autoblock/t2-after-restart-import";
+/// What it had written when an operator had blocked an address.
+const AFTER: &str = "autoblock/t3-manual-block";
+/// Packets of one step: the 181 of a round take half a minute.
+const STEP_LINES: usize = 6;
+/// When psad has written [`DURING`], and [`AFTER`], and the log is rotated and everything begins again.
+const DURING_STEP: usize = 15;
+const AFTER_STEP: usize = 32;
+const ROUND_STEPS: usize = 50;
+
+impl Replay {
+    /// Lays out the first moment below `dir`.
+    ///
+    /// # Errors
+    /// When the fixture cannot be read or the folder not be written.
+    pub fn start(dir: &Path) -> Result<Self> {
+        let tree = PsadTree::new(dir);
+        tree.show_psad(BEFORE)?;
+        let lines = tree.append_packets(BEFORE, 0, usize::MAX)?;
+        Ok(Self { tree, step: 0, lines })
+    }
+
+    /// The folder and the log.
+    pub fn tree(&self) -> &PsadTree {
+        &self.tree
+    }
+
+    /// Lets a second's worth of packets come in, and psad write what it then writes.
+    ///
+    /// # Errors
+    /// When the fixture cannot be read or the folder not be written.
+    pub fn step(&mut self) -> Result<()> {
+        self.lines += self.tree.append_packets(DURING, self.lines, STEP_LINES)?;
+        self.step += 1;
+        match self.step {
+            DURING_STEP => self.tree.show_psad(DURING)?,
+            AFTER_STEP => self.tree.show_psad(AFTER)?,
+            ROUND_STEPS => {
+                let rotated = self.tree.packet_log.with_extension("log.1");
+                fs::rename(&self.tree.packet_log, rotated).context("rotate the packet log")?;
+                self.tree.show_psad(BEFORE)?;
+                self.lines = self.tree.append_packets(BEFORE, 0, usize::MAX)?;
+                self.step = 0;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

@@ -1,5 +1,6 @@
 //! Waiting for what happens in another process: asked for again and again, until it is there or its time is up.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,21 @@ use anyhow::{Context as _, Result, bail};
 
 /// Between two questions. Short against everything that is waited for, long against the cost of asking.
 const PAUSE: Duration = Duration::from_millis(50);
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Ends every waiting, now and later, with an error: someone pressed Ctrl-C.
+pub fn interrupt() {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+fn pause() -> Result<()> {
+    if INTERRUPTED.load(Ordering::Relaxed) {
+        bail!("interrupted");
+    }
+    sleep(PAUSE);
+    Ok(())
+}
 
 /// Asks until `question` has an answer, and returns it.
 ///
@@ -21,7 +37,7 @@ pub fn until<T>(what: &str, limit: Duration, mut question: impl FnMut() -> Resul
         if start.elapsed() > limit {
             bail!("waited {} s for {what}", limit.as_secs());
         }
-        sleep(PAUSE);
+        pause()?;
     }
 }
 
@@ -37,7 +53,7 @@ pub fn until_ok<T>(what: &str, limit: Duration, mut question: impl FnMut() -> Re
             Err(error) if start.elapsed() > limit => {
                 return Err(error.context(format!("waited {} s for {what}", limit.as_secs())));
             }
-            Err(_) => sleep(PAUSE),
+            Err(_) => pause()?,
         }
     }
 }

@@ -1,0 +1,74 @@
+//! A frame of more than 10 MB.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use edr_tests::daemons::{AgentPlan, CollectorPlan};
+use edr_tests::load::Load;
+use edr_tests::scene::Scene;
+use edr_tests::topic::records;
+use edr_tests::wait;
+use edr_wire::frame::{Frame, Record};
+
+use crate::shared::Shared;
+use crate::{PASSED, Verdict};
+
+/// A debug build compresses, cuts, sends, archives and decodes 12 MB of noise.
+const LIMIT: Duration = Duration::from_secs(180);
+const PROCESSES: usize = 200;
+const ARGV_BYTES: usize = 60_000;
+
+/// Random arguments do not compress: a body of 10 MB and more passes a broker with default limits, and every byte of it
+/// comes out at the other end.
+pub(crate) fn passes_a_broker_with_default_limits(shared: &Shared) -> Verdict {
+    let _alone = shared.alone();
+    let topic = shared.topic()?;
+    Scene::run("bulk", |scene| {
+        let load = Load::random_argv(PROCESSES, ARGV_BYTES)?;
+        let broker = shared.broker()?;
+        let mut collector = CollectorPlan::new(&scene.folder("collector")?, &broker.address(), &topic)?.start()?;
+        let mut plan = AgentPlan::new(&scene.folder("agent")?, &broker.address(), &topic);
+        plan.interval = "30s".to_owned();
+        let mut agent = plan.start()?;
+
+        let frame = wait::until("a whole frame in the topic", LIMIT, || {
+            ensure!(agent.process.is_running()?, "the agent ended; its log:\n{}", agent.process.log_tail());
+            let first: Result<Vec<Record>> = records(broker, &topic)?
+                .iter()
+                .map(|record| Ok(Record::decode(&record.value)?))
+                .filter(|record| record.as_ref().map_or(true, |record| record.header.seq == 1))
+                .collect();
+            let first = first?;
+            let whole = first.first().is_some_and(|record| first.len() == record.parts as usize);
+            Ok(whole.then_some(first))
+        })?;
+        let parts = frame.len();
+        let frame = Frame::assemble(frame)?;
+        ensure!(frame.body.len() >= 10_000_000 && parts >= 13, "{} bytes in {parts} parts", frame.body.len());
+
+        // Shown whole: on the page as many rows as there are processes, from the archive every byte of every argument.
+        let host = collector.host_path(LIMIT)?;
+        let parent = load.pid();
+        collector.page(&format!("{host}/processes?filter=ppid:{parent}&rows=20"), "all of them", LIMIT, |body| {
+            body.contains(&PROCESSES.to_string())
+        })?;
+        let hosts = collector.plan.view(&["hosts"])?;
+        let name = hosts[0]["host_id"].as_str().context("hosts has no host_id")?.to_owned();
+        let rows = collector.plan.view(&["processes", "--host", &name])?;
+        let rows = rows.as_array().context("processes is no list")?;
+        let mut shown = BTreeMap::new();
+        for row in rows.iter().filter(|row| row["ppid"] == parent) {
+            shown.insert(row["pid"].as_u64().context("a row without pid")?, row.to_string());
+        }
+        ensure!(shown.len() == PROCESSES, "{} processes are shown", shown.len());
+        for (pid, row) in shown {
+            let cmdline = std::fs::read(format!("/proc/{pid}/cmdline")).context("read a command line")?;
+            let argument = cmdline.split(|byte| *byte == 0).nth(4).context("a command line without its noise")?;
+            ensure!(argument.len() == ARGV_BYTES, "the noise has {} bytes", argument.len());
+            let text = serde_json::to_string(&edr_wire::escaped(argument))?;
+            ensure!(row.contains(text.trim_matches('"')), "the argument of pid {pid} is not whole");
+        }
+        PASSED
+    })
+}

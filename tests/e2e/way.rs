@@ -1,0 +1,115 @@
+//! The whole way: a process on this host, and what is said of it at the other end.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use edr_tests::browser::Browser;
+use edr_tests::daemons::{AgentPlan, Collector, CollectorPlan};
+use edr_tests::http::text_of;
+use edr_tests::load::{COMM, Hostile, SCRIPT, TITLE};
+use edr_tests::scene::Scene;
+use libtest_mimic::Completion;
+
+use crate::shared::Shared;
+use crate::{PASSED, Verdict};
+
+/// From a tick to the page, with everything on a machine of two cores that does other things, too.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Markup in `comm`, in the arguments and in paths is text in every view, and no element of the page.
+pub(crate) fn a_hostile_process_is_text(shared: &Shared) -> Verdict {
+    let _beside = shared.beside_others();
+    let topic = shared.topic()?;
+    Scene::run("hostile", |scene| {
+        let (broker, hostile) = (shared.broker()?.address(), Hostile::start(scene.path())?);
+        let mut collector = CollectorPlan::new(&scene.folder("collector")?, &broker, &topic)?.start()?;
+        let _agent = AgentPlan::new(&scene.folder("agent")?, &broker, &topic).start()?;
+        let host = collector.host_path(LIMIT)?;
+
+        let pid = hostile.process.pid();
+        let comm = edr_wire::visible(COMM);
+        let (exe, deleted) = (hostile.exe.display().to_string(), hostile.deleted.display().to_string());
+        let endpoint = format!("127.0.0.1:{}", hostile.port);
+        let all = "columns=all&";
+        let views = [
+            (format!("{host}/processes?{all}filter=pid:{pid}"), vec![comm.as_str(), SCRIPT, TITLE, &exe]),
+            (format!("{host}/files?{all}filter=pid:{pid}"), vec![comm.as_str(), &exe, &deleted]),
+            (format!("{host}/sockets?{all}filter={endpoint}"), vec![comm.as_str(), &endpoint]),
+        ];
+        for (path, texts) in &views {
+            let html = collector.page(path, "the hostile process", LIMIT, |body| {
+                let text = text_of(body);
+                texts.iter().all(|wanted| text.contains(wanted))
+            })?;
+            no_element_of_theirs(&html).with_context(|| format!("in {path}"))?;
+        }
+
+        let answer = collector.get(&views[0].0)?;
+        let policy = answer.header("content-security-policy").context("the page has no Content-Security-Policy")?;
+        ensure!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "its policy is {policy:?}");
+        ensure!(answer.header("x-content-type-options") == Some("nosniff"), "the type of a page may be guessed");
+
+        let Some(browser) = Browser::find() else {
+            return Ok(Completion::ignored_with("no browser here: HTML was checked, not what a browser makes of it"));
+        };
+        for (path, texts) in &views {
+            let document = browser.document(&collector.plan.url(path))?;
+            let text = text_of(&document);
+            for wanted in texts {
+                ensure!(text.contains(wanted), "the browser does not show {wanted:?} in {path}");
+            }
+            no_element_of_theirs(&document).with_context(|| format!("in the browser's {path}"))?;
+            ensure!(!document.contains("<title>owned"), "a script of the host ran in {path}");
+        }
+        PASSED
+    })
+}
+
+/// None of the hostile process's markup became an element, in HTML as sent or as a browser had it.
+fn no_element_of_theirs(html: &str) -> Result<()> {
+    for element in ["<script>", "<b>)", "<img", "<svg onload"] {
+        ensure!(!html.contains(element), "{element} is an element of the page");
+    }
+    Ok(())
+}
+
+/// The commands say the same as the page, byte for byte.
+pub(crate) fn the_commands_agree(shared: &Shared) -> Verdict {
+    let _beside = shared.beside_others();
+    let topic = shared.topic()?;
+    Scene::run("commands", |scene| {
+        let (broker, hostile) = (shared.broker()?.address(), Hostile::start(scene.path())?);
+        let mut collector = CollectorPlan::new(&scene.folder("collector")?, &broker, &topic)?.start()?;
+        let _agent = AgentPlan::new(&scene.folder("agent")?, &broker, &topic).start()?;
+        let host = collector.host_path(LIMIT)?;
+        let pid = hostile.process.pid();
+        collector.page(&format!("{host}/processes?filter=pid:{pid}"), "the process", LIMIT, |body| {
+            text_of(body).contains(&edr_wire::visible(COMM))
+        })?;
+        from_the_archive(&collector, &hostile)?;
+        // The archive answers without the daemon, too.
+        collector.process.terminate(Duration::from_secs(10))?;
+        from_the_archive(&collector, &hostile)?;
+        PASSED
+    })
+}
+
+fn from_the_archive(collector: &Collector, hostile: &Hostile) -> Result<()> {
+    let hosts = collector.plan.view(&["hosts"])?;
+    let name = hosts[0]["hostname"].as_str().context("hosts has no hostname")?.to_owned();
+    let row = |view: &str, fits: &dyn Fn(&serde_json::Value) -> bool| {
+        let rows = collector.plan.view(&[view, "--host", &name])?;
+        let rows = rows.as_array().with_context(|| format!("{view} is no list"))?;
+        rows.iter().find(|row| fits(row)).cloned().with_context(|| format!("{view} has no such row"))
+    };
+    let pid = hostile.process.pid();
+    let process = row("processes", &|row| row["pid"] == pid)?;
+    ensure!(process["comm"] == edr_wire::escaped(COMM), "comm is {}", process["comm"]);
+    ensure!(process.to_string().contains("<script>alert(1)</script>"), "no script among {process}");
+    let deleted = hostile.deleted.display().to_string();
+    let file =
+        row("files", &|row| row["pid"] == pid && row["path"].as_str().is_some_and(|path| path.contains(&deleted)))?;
+    ensure!(file["deleted"] == true, "the deleted file is {file}");
+    row("sockets", &|row| row.to_string().contains(&format!("127.0.0.1:{}", hostile.port)))?;
+    Ok(())
+}
