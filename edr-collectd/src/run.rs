@@ -1,7 +1,7 @@
 //! The daemon: the one place where tasks are spawned, and where signals arrive.
 //!
-//! `consumer` reads Kafka and commits to the archive; `facts` opens the newest snapshot of each host that got one.
-//! SIGTERM: the consumer commits what is in hand and saves the hosts; a
+//! `consumer` reads Kafka and commits to the archive; `facts` opens the newest snapshot of each host that got one;
+//! `page` answers. SIGTERM: the consumer commits what is in hand and saves the hosts, the page lets requests finish; a
 //! commit that does not end in time is read again from Kafka at the next start.
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use edr_daemon::journal;
 use edr_daemon::systemd::ServiceManager;
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -21,9 +22,10 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::archive::{Frames, HostsTable, Reader};
 use crate::config::Config;
-use crate::consume::{Consumer, Progress};
+use crate::consume::{Archive, Consumer, Progress};
 use crate::newest::Newest;
 use crate::query::HostAnswers;
+use crate::web;
 
 /// How often the status line is renewed.
 const STATUS_PERIOD: Duration = Duration::from_secs(10);
@@ -63,18 +65,23 @@ async fn daemon(config: Config) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let _lock = lock(&config.state_dir)?;
     let instance = instance(&config.state_dir)?;
+    let listener = TcpListener::bind(config.web.listen)
+        .await
+        .with_context(|| format!("listen on {} (web.listen)", config.web.listen))?;
     manager.status("opening the archive");
     let begin = Instant::now();
     let archive = &config.archive.dir;
     let frames = Frames::open(archive).await?;
     let mut hosts = HostsTable::open(archive).await?;
     let newest = Arc::new(Newest::default());
-    let answers = Arc::new(HostAnswers::new(Arc::clone(&newest), Arc::new(Reader::new(archive))));
+    let reader = Arc::new(Reader::new(archive));
+    let answers = Arc::new(HostAnswers::new(Arc::clone(&newest), Arc::clone(&reader)));
     answers.catch_up(Some(&mut hosts)).await?;
     log::info!("{} hosts read from {} in {:?}", newest.len(), archive.display(), begin.elapsed());
 
-    let (consumer, progress) = Consumer::new(config.clone(), &instance, frames, hosts, Arc::clone(&newest))
-        .context("make a Kafka consumer")?;
+    let (consumer, progress) =
+        Consumer::new(config.clone(), &instance, Archive { frames, hosts, reader }, Arc::clone(&newest))
+            .context("make a Kafka consumer")?;
     let beats = consumer.beats();
     let (stop, stopped) = watch::channel(false);
     let mut tasks: JoinSet<(&'static str, anyhow::Result<()>)> = JoinSet::new();
@@ -96,6 +103,13 @@ async fn daemon(config: Config) -> anyhow::Result<()> {
         });
     }
     {
+        let (answers, stopped) = (Arc::clone(&answers), stopped.clone());
+        tasks.spawn(async move {
+            let served = web::serve(listener, answers, until(stopped)).await;
+            ("page", served.context("serve the page"))
+        });
+    }
+    {
         let (newest, stopped) = (Arc::clone(&newest), stopped.clone());
         let service = Service { manager: ServiceManager::from_env(), newest, progress, beats };
         tasks.spawn(async move {
@@ -106,6 +120,7 @@ async fn daemon(config: Config) -> anyhow::Result<()> {
             ("status", Ok(()))
         });
     }
+    log::info!("the page is on http://{}/", config.web.listen);
     manager.ready();
 
     let ended = tokio::select! {
