@@ -19,11 +19,18 @@ pub(crate) struct Running {
 impl Running {
     /// Starts a program and waits until it says `ready`.
     pub(crate) fn start(command: &mut Command) -> Self {
+        Self::try_start(command).unwrap_or_else(|line| panic!("{line:?} instead of ready: {command:?}"))
+    }
+
+    /// Like [`Running::start`]; what it said instead of `ready` is the error.
+    pub(crate) fn try_start(command: &mut Command) -> Result<Self, String> {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
         let mut running = Self { child, lines };
-        assert_eq!(running.line(), "ready", "{command:?}");
-        running
+        match running.line() {
+            line if line == "ready" => Ok(running),
+            line => Err(line),
+        }
     }
 
     /// Starts a program of Python's that prints `ready` itself.

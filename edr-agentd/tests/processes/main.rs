@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "a test says why it was skipped")]
 
 mod common;
+mod fuse;
 mod hanging;
 mod limits;
 mod rights;
