@@ -21,7 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::archive::{Frames, HostsTable, Reader};
 use crate::config::Config;
-use crate::consume::{Consumer, Progress};
+use crate::consume::{Archive, Consumer, Progress};
 use crate::newest::Newest;
 use crate::query::HostAnswers;
 
@@ -69,12 +69,14 @@ async fn daemon(config: Config) -> anyhow::Result<()> {
     let frames = Frames::open(archive).await?;
     let mut hosts = HostsTable::open(archive).await?;
     let newest = Arc::new(Newest::default());
-    let answers = Arc::new(HostAnswers::new(Arc::clone(&newest), Arc::new(Reader::new(archive))));
+    let reader = Arc::new(Reader::new(archive));
+    let answers = Arc::new(HostAnswers::new(Arc::clone(&newest), Arc::clone(&reader)));
     answers.catch_up(Some(&mut hosts)).await?;
     log::info!("{} hosts read from {} in {:?}", newest.len(), archive.display(), begin.elapsed());
 
-    let (consumer, progress) = Consumer::new(config.clone(), &instance, frames, hosts, Arc::clone(&newest))
-        .context("make a Kafka consumer")?;
+    let (consumer, progress) =
+        Consumer::new(config.clone(), &instance, Archive { frames, hosts, reader }, Arc::clone(&newest))
+            .context("make a Kafka consumer")?;
     let beats = consumer.beats();
     let (stop, stopped) = watch::channel(false);
     let mut tasks: JoinSet<(&'static str, anyhow::Result<()>)> = JoinSet::new();

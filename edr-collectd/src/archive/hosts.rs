@@ -12,6 +12,7 @@ use deltalake::arrow::datatypes::{Field, Schema};
 use deltalake::arrow::record_batch::RecordBatch;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake::kernel::{Action, DataType, PrimitiveType, StructField, Transaction};
+use deltalake::operations::vacuum::{Clock, VacuumMode};
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use deltalake::writer::{DeltaWriter as _, RecordBatchWriter};
 use deltalake::{DeltaTable, DeltaTableError};
@@ -181,6 +182,27 @@ impl HostsTable {
             table: self.path.clone(),
             cause: error.to_string(),
         })
+    }
+
+    /// Removes the files that earlier saves left behind, an hour after: readers of those versions are done.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn clean(&mut self) -> Result<(), ArchiveError> {
+        self.clean_by(None).await
+    }
+
+    pub(super) async fn clean_by(&mut self, clock: Option<Arc<dyn Clock>>) -> Result<(), ArchiveError> {
+        let clean = async {
+            self.table.update_state().await?;
+            // All files that the log does not name: checkpoints forget what was removed long ago.
+            let mut vacuum = self.table.clone().vacuum().with_mode(VacuumMode::Full);
+            if let Some(clock) = clock {
+                vacuum = vacuum.with_clock(clock);
+            }
+            vacuum.await.map(|_| ())
+        };
+        clean.await.map_err(ArchiveError::store("clean", &self.path))
     }
 
     async fn save_rows(&mut self, hosts: &[SavedHost], coverage: &Coverage) -> Result<u64, DeltaTableError> {

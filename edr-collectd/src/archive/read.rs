@@ -238,6 +238,37 @@ impl Reader {
         Frame::assemble(records).map_err(unreadable)
     }
 
+    /// The bytes that were archived from one offset of a log; `None` when there is no such row or it has none.
+    ///
+    /// # Errors
+    /// When the archive cannot be read.
+    pub async fn record_at(&self, log: &PartitionName, offset: i64) -> Result<Option<Vec<u8>>, ArchiveError> {
+        let table = self.table().await?;
+        self.record_of(&table, log, offset).await.map_err(ArchiveError::store("search", &self.path))
+    }
+
+    async fn record_of(
+        &self,
+        table: &DeltaTable,
+        log: &PartitionName,
+        offset: i64,
+    ) -> Result<Option<Vec<u8>>, DeltaTableError> {
+        let filter = col("offset")
+            .eq(lit(offset))
+            .and(col("partition").eq(lit(log.partition)))
+            .and(col("generation").eq(lit(log.generation)))
+            .and(col("topic").eq(lit(log.topic.clone())))
+            .and(col("cluster").eq(lit(log.cluster.clone())));
+        let mut rows = Engine::new().scan(table, Some(filter), &["record"]).await?;
+        while let Some(batch) = rows.next().await? {
+            let bytes = Columns(&batch).binaries("record")?;
+            if let Some(record) = (0..batch.num_rows()).find_map(|at| binary(&bytes, at)) {
+                return Ok(Some(record.to_vec()));
+            }
+        }
+        Ok(None)
+    }
+
     async fn records(&self, table: &DeltaTable, places: &[Place]) -> Result<Vec<Vec<u8>>, DeltaTableError> {
         let days: Vec<Expr> = places.iter().map(|place| day(day_of(place.received_ns))).collect();
         let times: Vec<Expr> = places.iter().map(|place| lit(place.received_ns)).collect();

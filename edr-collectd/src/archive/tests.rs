@@ -156,7 +156,11 @@ async fn a_new_log_under_an_old_name_has_a_position_of_its_own() {
     frames.position(&second).await.unwrap();
     append(&mut frames, &[Row { partition: second.clone(), ..row(0, 0, 2, &bytes) }]).await.unwrap();
     let mut again = Frames::open(dir.path()).await.unwrap();
-    assert_eq!(again.newest(&partition(0)).await.unwrap(), (second, Some(1)));
+    assert_eq!(again.newest(&partition(0)).await.unwrap(), (second.clone(), Some(1)));
+    let reader = Reader::new(dir.path());
+    assert_eq!(reader.record_at(&second, 0).await.unwrap().as_deref(), Some(bytes.as_slice()));
+    assert_eq!(reader.record_at(&partition(0), 9).await.unwrap().as_deref(), Some(bytes.as_slice()));
+    assert_eq!(reader.record_at(&partition(0), 0).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -275,4 +279,31 @@ async fn hosts_are_overwritten_by_the_partitions_a_collector_owns() {
     assert_eq!(loaded.hosts[0], saved(1, 9));
     // What is complete until 100 in one partition and until 200 in another is complete until 100.
     assert_eq!(loaded.complete_until_ns, Some(100));
+}
+
+#[tokio::test]
+async fn what_saves_leave_behind_goes_after_an_hour_and_not_before() {
+    #[derive(Debug)]
+    struct Ahead(i64);
+    impl deltalake::operations::vacuum::Clock for Ahead {
+        fn current_timestamp_millis(&self) -> i64 {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+            i64::try_from(now.as_millis()).unwrap() + self.0
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut table = HostsTable::open(dir.path()).await.unwrap();
+    let coverage: Coverage = BTreeMap::from([(partition(1), (10, 100))]);
+    for received_ns in 1..=5 {
+        table.save(&[saved(1, received_ns)], &coverage).await.unwrap();
+    }
+    let files = || std::fs::read_dir(dir.path().join("hosts/partition=1")).unwrap().count();
+    assert_eq!(files(), 5);
+    table.clean().await.unwrap();
+    assert_eq!(files(), 5);
+    table.clean_by(Some(std::sync::Arc::new(Ahead(2 * 3_600_000)))).await.unwrap();
+    assert_eq!(files(), 1);
+    assert_eq!(table.load().await.unwrap().hosts, [saved(1, 5)]);
+    table.save(&[saved(1, 6)], &coverage).await.unwrap();
+    assert_eq!(table.load().await.unwrap().hosts, [saved(1, 6)]);
 }

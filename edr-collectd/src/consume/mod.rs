@@ -1,7 +1,8 @@
 //! From Kafka into the archive, starting where the archive ends.
 //!
 //! One loop owns the consumer, the batch that fills, and the commit under way. Promises:
-//! - It starts a partition where the archive says, never where the group says ([`position`]).
+//! - It starts a partition where the archive says, never where the group says, and looks whether the record before that
+//!   place is the one that is archived: a topic that was made anew has the same name ([`position`]).
 //! - Memory is bounded: one batch in the commit, one that fills, and what librdkafka fetches ahead. When the batch is
 //!   full and the commit is not done, partitions are paused and Kafka is still polled, so the group does not take a slow
 //!   disk for a dead collector.
@@ -15,7 +16,7 @@ mod client;
 mod position;
 mod topic;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,13 +34,17 @@ use tokio::time::Instant;
 use self::batch::Batch;
 use self::client::{Client, Event};
 pub use self::topic::{PARTITIONS, Topic, command, create, look, misfits};
-use crate::archive::{ArchiveError, ArchivedHeader, Coverage, Frames, HostsTable, PartitionName, Row, SavedHost};
+use crate::archive::{
+    ArchiveError, ArchivedHeader, Coverage, Frames, HostsTable, PartitionName, Reader, Row, SavedHost,
+};
 use crate::config::Config;
 use crate::decode::decode;
 use crate::newest::Newest;
 
 /// How often the hosts are saved: a start reads so much of `frames`.
 const SAVE_INTERVAL: Duration = Duration::from_secs(60);
+/// How often the files of earlier saves are removed.
+const CLEAN_INTERVAL: Duration = Duration::from_secs(3_600);
 /// First and longest pause after a failure of store or broker.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// How long a broker may take to say what it has.
@@ -70,19 +75,33 @@ pub struct Progress {
     pub commit: Duration,
 }
 
+/// The archive as the consumer uses it.
+#[derive(Debug)]
+pub struct Archive {
+    /// Records are written here.
+    pub frames: Frames,
+    /// Hosts are saved here.
+    pub hosts: HostsTable,
+    /// Records are compared with those that are here.
+    pub reader: Arc<Reader>,
+}
+
 /// The consumer and everything in its hands.
 pub struct Consumer {
     config: Config,
     client: Arc<Client>,
     events: UnboundedReceiver<Event>,
     newest: Arc<Newest>,
+    reader: Arc<Reader>,
     hosts: HostsTable,
     /// `None` while a commit is under way, which has it.
     frames: Option<Frames>,
     commit: Option<Pin<Box<dyn Future<Output = Committed> + Send>>>,
     batch: Batch,
-    /// The logs that are read, by the number of their partition, with the next offset expected.
-    reading: BTreeMap<i32, (PartitionName, i64)>,
+    /// The logs that are read, by the number of their partition.
+    reading: BTreeMap<i32, Reading>,
+    /// Partitions whose log was found to be another one than the archived one.
+    replaced: BTreeSet<i32>,
     /// Partitions that wait to be started, and when that is tried again.
     waiting: Option<(Vec<i32>, Instant)>,
     /// Offsets that are archived.
@@ -90,6 +109,7 @@ pub struct Consumer {
     paused: bool,
     last_received_ns: i64,
     save_at: Instant,
+    clean_at: Instant,
     backoff: Duration,
     progress: watch::Sender<Progress>,
     /// Turns of the loop: what shows a watchdog that it turns.
@@ -100,6 +120,16 @@ impl std::fmt::Debug for Consumer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Consumer").field("reading", &self.reading).finish_non_exhaustive()
     }
+}
+
+/// A log that is read.
+#[derive(Debug)]
+struct Reading {
+    name: PartitionName,
+    /// The next offset to archive.
+    next: i64,
+    /// What the record before it must be.
+    proof: Option<Vec<u8>>,
 }
 
 /// A commit that is over.
@@ -121,8 +151,7 @@ impl Consumer {
     pub fn new(
         config: Config,
         instance: &str,
-        frames: Frames,
-        hosts: HostsTable,
+        archive: Archive,
         newest: Arc<Newest>,
     ) -> Result<(Self, watch::Receiver<Progress>), KafkaError> {
         let (sender, events) = unbounded_channel();
@@ -133,16 +162,19 @@ impl Consumer {
             client,
             events,
             newest,
-            hosts,
-            frames: Some(frames),
+            reader: archive.reader,
+            hosts: archive.hosts,
+            frames: Some(archive.frames),
             commit: None,
             batch: Batch::default(),
             reading: BTreeMap::new(),
+            replaced: BTreeSet::new(),
             waiting: None,
             archived: BTreeMap::new(),
             paused: false,
             last_received_ns: 0,
             save_at: Instant::now() + SAVE_INTERVAL,
+            clean_at: Instant::now() + CLEAN_INTERVAL,
             backoff: BACKOFF.0,
             progress,
             beats: Arc::default(),
@@ -255,20 +287,28 @@ impl Consumer {
         for (partition, low, high) in marks {
             let name = PartitionName { cluster: cluster.clone(), topic: topic.clone(), partition, generation: 0 };
             let archived = frames.newest(&name).await.map_err(|error| error.to_string())?;
-            let start = position::start(archived, low, high);
-            self.archived.insert(start.partition.clone(), start.offset);
+            let is_replaced = self.replaced.contains(&partition);
+            let start = position::start(archived, low, high, is_replaced);
             if let Some(note) = &start.note {
                 log::warn!("{note}");
             }
+            let proof = if start.has_proof {
+                self.reader.record_at(&start.partition, start.offset - 1).await.map_err(|error| error.to_string())?
+            } else {
+                None
+            };
+            let from = start.offset - i64::from(proof.is_some());
             assignment
-                .add_partition_offset(&topic, partition, Offset::Offset(start.offset))
+                .add_partition_offset(&topic, partition, Offset::Offset(from))
                 .map_err(|error| error.to_string())?;
-            reading.insert(partition, (start.partition, start.offset));
+            self.archived.insert(start.partition.clone(), start.offset);
+            reading.insert(partition, Reading { name: start.partition, next: start.offset, proof });
         }
         self.client.assign(&assignment).map_err(|error| format!("start at the archive's positions: {error}"))?;
         self.paused = false;
+        self.replaced.clear();
         let starts: Vec<String> =
-            reading.values().map(|(name, offset)| format!("{}@{offset}", name.partition)).collect();
+            reading.values().map(|reading| format!("{}@{}", reading.name.partition, reading.next)).collect();
         log::info!("reading {topic} of cluster {cluster}: partitions {}", starts.join(" "));
         self.reading = reading;
         self.report();
@@ -309,19 +349,29 @@ impl Consumer {
     fn add(&mut self, message: &BorrowedMessage<'_>) {
         let (number, offset) = (message.partition(), message.offset());
         // What was fetched before a restart or a rebalance has no log any more.
-        let Some((partition, expected)) = self.reading.get_mut(&number) else { return };
-        if self.waiting.is_some() || offset < *expected {
+        let Some(reading) = self.reading.get_mut(&number) else { return };
+        if self.waiting.is_some() {
             return;
         }
-        if offset > *expected {
+        let proof = reading.proof.take();
+        if offset < reading.next {
+            if offset + 1 == reading.next && proof.is_some_and(|proof| message.payload() != Some(&proof)) {
+                self.replaced.insert(number);
+                self.restart();
+            }
+            return;
+        }
+        if offset > reading.next {
             edr_daemon::limited!(
                 log::Level::Warn,
-                "{partition}: Kafka has no records at offsets {expected} to {}",
+                "{}: Kafka has no records at offsets {} to {}",
+                reading.name,
+                reading.next,
                 offset - 1
             );
         }
-        *expected = offset + 1;
-        let partition = partition.clone();
+        reading.next = offset + 1;
+        let partition = reading.name.clone();
         let received_ns = self.now_ns();
         let content = match message.payload() {
             None => Err("no value".to_owned()),
@@ -426,7 +476,7 @@ impl Consumer {
     fn note_committed(&mut self, batch: &Batch, took: Duration) {
         let mut hint = TopicPartitionList::new();
         for (name, &position) in &batch.positions {
-            if self.reading.get(&name.partition).is_some_and(|(reading, _)| reading == name) {
+            if self.reading.get(&name.partition).is_some_and(|reading| reading.name == *name) {
                 self.archived.insert(name.clone(), position);
                 // A hint that cannot be given is not missed.
                 let _ = hint.add_partition_offset(&name.topic, name.partition, Offset::Offset(position));
@@ -455,6 +505,12 @@ impl Consumer {
         }
         if let Err(error) = self.hosts.save(hosts, &coverage).await {
             edr_daemon::limited!(log::Level::Warn, "{error}; a start would read more of the archive");
+        }
+        if Instant::now() >= self.clean_at {
+            self.clean_at = Instant::now() + CLEAN_INTERVAL;
+            if let Err(error) = self.hosts.clean().await {
+                edr_daemon::limited!(log::Level::Warn, "{error}; it is tried again in an hour");
+            }
         }
     }
 

@@ -7,29 +7,34 @@ use crate::archive::PartitionName;
 pub(super) struct Start {
     /// The log the records belong to.
     pub(super) partition: PartitionName,
-    /// The first offset to read.
+    /// The first offset to archive.
     pub(super) offset: i64,
+    /// Whether Kafka still has the record before that one, by which the log shows that it is the one that was archived.
+    pub(super) has_proof: bool,
     /// What is not as it should be, for people.
     pub(super) note: Option<String>,
 }
 
 /// Decides from the archive's newest position of a partition and the offsets that Kafka has: `low` is the first, `high`
-/// the one after the last.
-pub(super) fn start(archived: (PartitionName, Option<i64>), low: i64, high: i64) -> Start {
+/// the one after the last. `is_replaced` when the log was found to be another one.
+pub(super) fn start(archived: (PartitionName, Option<i64>), low: i64, high: i64, is_replaced: bool) -> Start {
     let (partition, position) = archived;
     match position {
-        None => Start { partition, offset: low, note: None },
-        // The log ends before the position: it is another log, or it lost its tail. What was archived stays, and the
-        // new log gets a position of its own.
-        Some(position) if position > high => {
+        None => Start { partition, offset: low, has_proof: false, note: None },
+        // It is another log, or it lost its tail. What was archived stays, and the new log gets a position of its own.
+        Some(position) if position > high || is_replaced => {
             let next = PartitionName { generation: partition.generation + 1, ..partition.clone() };
+            let reason = if is_replaced {
+                format!("the record at offset {} is not the one that was archived from there", position - 1)
+            } else {
+                format!("the archive ends at offset {position}, the log at {high}")
+            };
             let note = format!(
-                "{partition}: the archive ends at offset {position}, the log at {high}: the topic was made anew, or its \
-                 end was lost and with it what was acknowledged there; what is archived stays, and reading starts at \
-                 offset {low} as log {}",
+                "{partition}: {reason}: the topic was made anew, or its end was lost and with it what was acknowledged \
+                 there; what is archived stays, and reading starts at offset {low} as log {}",
                 next.generation + 1
             );
-            Start { partition: next, offset: low, note: Some(note) }
+            Start { partition: next, offset: low, has_proof: false, note: Some(note) }
         }
         Some(position) if position < low => {
             let note = format!(
@@ -38,9 +43,9 @@ pub(super) fn start(archived: (PartitionName, Option<i64>), low: i64, high: i64)
                 low - position,
                 low - 1
             );
-            Start { partition, offset: low, note: Some(note) }
+            Start { partition, offset: low, has_proof: false, note: Some(note) }
         }
-        Some(position) => Start { partition, offset: position, note: None },
+        Some(position) => Start { partition, offset: position, has_proof: position > low, note: None },
     }
 }
 
@@ -49,26 +54,34 @@ mod tests {
     use super::*;
     use crate::archive::testing::partition;
 
+    fn at(position: Option<i64>, is_replaced: bool) -> Start {
+        start((partition(0), position), 10, 20, is_replaced)
+    }
+
     #[test]
     fn reading_goes_on_where_the_archive_ends() {
-        let at = |position| start((partition(0), position), 10, 20);
-        assert_eq!(at(None), Start { partition: partition(0), offset: 10, note: None });
-        for position in [10, 15, 20] {
-            assert_eq!(at(Some(position)), Start { partition: partition(0), offset: position, note: None });
+        for (position, offset, has_proof) in
+            [(None, 10, false), (Some(10), 10, false), (Some(15), 15, true), (Some(20), 20, true)]
+        {
+            assert_eq!(at(position, false), Start { partition: partition(0), offset, has_proof, note: None });
         }
     }
 
     #[test]
     fn what_kafka_deleted_is_named_by_its_offsets() {
-        let start = start((partition(0), Some(4)), 10, 20);
+        let start = at(Some(4), false);
         assert_eq!((start.offset, start.partition.generation), (10, 0));
         assert!(start.note.unwrap().contains("6 records, offsets 4 to 9, were deleted"));
     }
 
     #[test]
-    fn a_log_that_ends_before_the_position_is_another_log() {
-        let start = start((partition(0), Some(21)), 0, 20);
-        assert_eq!((start.offset, start.partition.generation), (0, 1));
-        assert!(start.note.unwrap().contains("the archive ends at offset 21, the log at 20"));
+    fn a_log_that_ends_before_the_position_or_has_another_record_there_is_another_log() {
+        for (start, reason) in [
+            (at(Some(21), false), "the archive ends at offset 21, the log at 20"),
+            (at(Some(15), true), "the record at offset 14 is not the one"),
+        ] {
+            assert_eq!((start.offset, start.partition.generation, start.has_proof), (10, 1, false));
+            assert!(start.note.unwrap().contains(reason));
+        }
     }
 }
