@@ -1,7 +1,7 @@
 //! The daemon: the one place where tasks are spawned, and where signals arrive.
 //!
-//! `consumer` reads Kafka and commits to the archive; `facts` opens the newest snapshot of each host that got one.
-//! SIGTERM: the consumer commits what is in hand and saves the hosts; a
+//! `consumer` reads Kafka and commits to the archive; `facts` opens the newest snapshot of each host that got one;
+//! `page` answers. SIGTERM: the consumer commits what is in hand and saves the hosts, the page lets requests finish; a
 //! commit that does not end in time is read again from Kafka at the next start.
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use edr_daemon::journal;
 use edr_daemon::systemd::ServiceManager;
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -24,6 +25,7 @@ use crate::config::Config;
 use crate::consume::{Archive, Consumer, Progress};
 use crate::newest::Newest;
 use crate::query::HostAnswers;
+use crate::web;
 
 /// How often the status line is renewed.
 const STATUS_PERIOD: Duration = Duration::from_secs(10);
@@ -63,6 +65,9 @@ async fn daemon(config: Config) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let _lock = lock(&config.state_dir)?;
     let instance = instance(&config.state_dir)?;
+    let listener = TcpListener::bind(config.web.listen)
+        .await
+        .with_context(|| format!("listen on {} (web.listen)", config.web.listen))?;
     manager.status("opening the archive");
     let begin = Instant::now();
     let archive = &config.archive.dir;
@@ -98,6 +103,13 @@ async fn daemon(config: Config) -> anyhow::Result<()> {
         });
     }
     {
+        let (answers, stopped) = (Arc::clone(&answers), stopped.clone());
+        tasks.spawn(async move {
+            let served = web::serve(listener, answers, until(stopped)).await;
+            ("page", served.context("serve the page"))
+        });
+    }
+    {
         let (newest, stopped) = (Arc::clone(&newest), stopped.clone());
         let service = Service { manager: ServiceManager::from_env(), newest, progress, beats };
         tasks.spawn(async move {
@@ -108,6 +120,7 @@ async fn daemon(config: Config) -> anyhow::Result<()> {
             ("status", Ok(()))
         });
     }
+    log::info!("the page is on http://{}/", config.web.listen);
     manager.ready();
 
     let ended = tokio::select! {
