@@ -19,7 +19,9 @@ use super::step::{Progress, Step};
 /// Reads descriptors into rows whose memory is used again.
 ///
 /// Four system calls a socket or pipe (statx of the link; open, read, close of fdinfo) and one more for what has a
-/// path (readlink): the access mode is in fdinfo, so the link's own permissions need not be asked for.
+/// path (readlink): the access mode is in fdinfo, so the link's own permissions need not be asked for. For 32,900
+/// descriptors of 490 processes that is 380 ms with all the rest of their rows; the crate `procfs` takes 460 ms for less
+/// (no fdinfo, nothing of the file behind the link), with several allocations for each.
 #[derive(Debug)]
 pub(super) struct FileReader {
     devices: PseudoDevices,
