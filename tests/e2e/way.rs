@@ -29,12 +29,12 @@ pub(crate) fn a_hostile_process_is_text(shared: &Shared) -> Verdict {
         let pid = hostile.process.pid();
         let comm = edr_wire::visible(COMM);
         let (exe, deleted) = (hostile.exe.display().to_string(), hostile.deleted.display().to_string());
-        let endpoint = format!("127.0.0.1:{}", hostile.port);
+        let port = hostile.port.to_string();
         let all = "columns=all&";
         let views = [
             (format!("{host}/processes?{all}filter=pid:{pid}"), vec![comm.as_str(), SCRIPT, TITLE, &exe]),
             (format!("{host}/files?{all}filter=pid:{pid}"), vec![comm.as_str(), &exe, &deleted]),
-            (format!("{host}/sockets?{all}filter={endpoint}"), vec![comm.as_str(), &endpoint]),
+            (format!("{host}/sockets?{all}filter=local_port:{port}"), vec![comm.as_str(), "127.0.0.1", &port]),
         ];
         for (path, texts) in &views {
             let html = collector.page(path, "the hostile process", LIMIT, |body| {
@@ -110,6 +110,6 @@ fn from_the_archive(collector: &Collector, hostile: &Hostile) -> Result<()> {
     let file =
         row("files", &|row| row["pid"] == pid && row["path"].as_str().is_some_and(|path| path.contains(&deleted)))?;
     ensure!(file["deleted"] == true, "the deleted file is {file}");
-    row("sockets", &|row| row.to_string().contains(&format!("127.0.0.1:{}", hostile.port)))?;
+    row("sockets", &|row| row["local"] == "127.0.0.1" && row["local_port"] == hostile.port)?;
     Ok(())
 }

@@ -164,7 +164,7 @@ fn shows_everything(collector: &mut Collector, host: &str) -> Result<()> {
     let checks = [
         ("processes", format!("pid:{pid}"), "edr-demo".to_owned()),
         ("files", name.clone(), name),
-        ("sockets", port.to_string(), format!("127.0.0.1:{port}")),
+        ("sockets", format!("local_port:{port}"), format!(">{port}<")),
         ("psad", String::new(), ATTACKER.to_owned()),
     ];
     for (view, filter, shown) in checks {
