@@ -87,6 +87,9 @@ impl PacketLog {
             wanted: self.wanted,
             format: self.format,
         };
+        // A line of the kernel's has 150 to 300 bytes.
+        let expected = usize::try_from(self.tail.unread_bytes()).unwrap_or(usize::MAX).min(RAW_BYTES_MAX) / 200;
+        sorter.found.packets.reserve(expected.min(packets_max));
         self.tail.read(gaps, |piece| sorter.take(piece));
         for (fault, (count, first)) in sorter.faults {
             let detail = format!("{}: {first}", self.tail.path().display());

@@ -19,6 +19,7 @@ mod signatures;
 mod source_folders;
 mod sources;
 mod tree;
+mod watch;
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
