@@ -4,7 +4,7 @@
 //! `psad_bench [--lines N] [--attackers N] [--folders N] [--psad-lib DIR]` prints one line per figure:
 //! `name value unit`. Packet lines are compared with `wc -l` and, when `--psad-lib` names an unpacked psad package, with
 //! `psad -A`; a state of many sources with `cat` of the same files, and its second reading with the first.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench that cannot run should stop")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a bench that cannot run should stop")]
 
 use std::fs;
 use std::io::Write;

@@ -105,10 +105,6 @@ impl LogTail {
         }
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Bytes that wait, as far as is known before the next reading.
     pub(crate) fn unread_bytes(&self) -> u64 {
         let size = |reading: &Reading| stamp_of_file(&reading.fd).map_or(0, |stamp| stamp.size);
