@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod corpus;
+mod daemon;
 mod fixtures;
 mod hostile;
 mod journal;
