@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use edr_agentd::collect::psad::{PsadReader, PsadReading, PsadSettings};
 use edr_wire::snapshot::{Gap, PsadMode, PsadRunState};
 
+use super::journal::{Journal, REMOTE};
 use super::unpacked::{Running, command, unpacked};
 use super::world::{World, fixtures, read};
 
@@ -130,9 +131,15 @@ impl Installation {
     /// Reads at `ticks` different passes and compares each time psad changed nothing meanwhile. Returns the packets.
     fn compare(&self, reader: &mut PsadReader, ticks: usize) -> Vec<String> {
         let mut packets = Vec::new();
-        let (mut compared, mut seen) = (0, None);
+        let (mut compared, mut tried, mut seen) = (0, 0, None);
         while compared < ticks {
-            self.wait("a pass of psad", || self.heartbeat() != seen);
+            tried += 1;
+            assert!(tried < 20 * ticks, "psad changes its files all the time");
+            // A pass that is over for a while: what was written just now may be half written, and says so.
+            self.wait("a pass of psad", || {
+                let age = self.heartbeat().and_then(|time| time.elapsed().ok());
+                self.heartbeat() != seen && age.is_some_and(|age| age > Duration::from_millis(250))
+            });
             seen = self.heartbeat();
             let before = tree(&self.world.log_dir().join("psad"));
             let (reading, gaps) = read(reader);
@@ -361,6 +368,62 @@ fn kmsgsd_mode_with_fwdata() {
     }
     let parts: usize = text.lines().map(|line| line.matches(" kernel: ").count()).sum();
     assert!(seen.len() <= parts, "{} of {parts}", seen.len());
+    psad.stop();
+}
+
+/// psad's own reader runs journalctl on journal files that systemd's code writes; the agent reads the same files itself.
+#[test]
+fn journal_mode() {
+    let Some(root) = unpacked(PSAD).and_then(|_| unpacked(REMOTE)) else { return };
+    let Some(journalctl) = ["/usr/bin/journalctl", "/bin/journalctl"].iter().find(|path| Path::new(path).exists())
+    else {
+        println!("skipped: there is no journalctl for psad");
+        return;
+    };
+    let mut journal = Journal::start(&root, &[]);
+    let kernel = |case: &str| -> Vec<String> {
+        lines(case).iter().map(|line| line.split_once("] ").unwrap().1.to_owned()).collect()
+    };
+    let (small, blocked) = (kernel("small-scan/t1"), kernel("autoblock/t1"));
+    // journalctl starts with what is there.
+    journal.write(&small[..10]);
+    let arguments = format!("-f -D {} _TRANSPORT=kernel", journal.parent().display());
+    let settings =
+        [("ENABLE_FW_MSG_READ_CMD", "Y"), ("FW_MSG_READ_CMD", *journalctl), ("FW_MSG_READ_CMD_ARGS", &arguments)];
+    let installation = Installation::new(root, &settings);
+    let psad = installation.start();
+    let child = fs::read_to_string(installation.base().join("run/psad_fw_read.pid")).unwrap();
+    let _child = Stopped(nix::unistd::Pid::from_raw(child.trim().parse().unwrap()));
+    let journal_dirs = vec![journal.parent()];
+    let settings = PsadSettings { journal_dirs, ..installation.settings() };
+    let mut reader = PsadReader::open(settings.clone(), &[]);
+    let mut fed = small[..10].to_vec();
+    // psad passes over what its reader says until it is silent for the first time.
+    let (mut seen, mut counted) = (installation.compare(&mut reader, 4), 0);
+    for part in small[10..].chunks(250).chain(blocked.chunks(140)) {
+        journal.write(part);
+        fed.extend_from_slice(part);
+        seen.extend(installation.compare(&mut reader, 3));
+        // psad's reader is told of the entries; of a burst psad takes only some at a time.
+        installation.wait("psad's packets", || {
+            assert!(journal.nudge());
+            let text = fs::read_to_string(installation.file("packet_ctr")).unwrap_or_default();
+            let packets: usize = text.split_whitespace().last().and_then(|packets| packets.parse().ok()).unwrap_or(0);
+            let grew = packets > counted;
+            counted = counted.max(packets);
+            grew
+        });
+        seen.extend(installation.compare(&mut reader, 3));
+        let (reading, _) = read(&mut reader);
+        seen.extend(reading.packets.iter().map(|packet| packet.raw.to_string()));
+        assert_eq!((reading.psad.mode, reading.psad.state), (PsadMode::Journal, PsadRunState::Running));
+        reader = PsadReader::open(settings.clone(), &reading.positions);
+    }
+    assert!(seen == fed, "{} of {}", seen.len(), fed.len());
+    let (reading, _) = read(&mut reader);
+    assert!(reading.psad.sources.iter().any(|source| source.ip == "192.168.10.55"), "psad saw them, too");
+    let conf = reading.psad.conf.unwrap();
+    assert_eq!(conf.packet_log.to_string(), "journal");
     psad.stop();
 }
 

@@ -12,18 +12,18 @@ use proptest::prelude::*;
 use super::unpacked::{Running, command, unpacked};
 use super::world::{World, fixtures, read};
 
-const REMOTE: &str = "lib/systemd/systemd-journal-remote";
+pub(crate) const REMOTE: &str = "lib/systemd/systemd-journal-remote";
 const MACHINE: &str = "0123456789abcdef0123456789abcdee";
 
 /// One writer of journal files, fed with systemd's export format.
-struct Journal {
+pub(crate) struct Journal {
     world: World,
     writer: Running,
     written: u64,
 }
 
 impl Journal {
-    fn start(root: &Path, variant: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(root: &Path, variant: &[(&str, &str)]) -> Self {
         let world = World::empty();
         let folder = world.log_dir().join("journal").join(MACHINE);
         fs::create_dir_all(&folder).unwrap();
@@ -33,12 +33,17 @@ impl Journal {
         Self { world, writer: Running(writer.spawn().unwrap()), written: 0 }
     }
 
+    /// The folder that holds one for the machine id.
+    pub(crate) fn parent(&self) -> PathBuf {
+        self.world.log_dir().join("journal")
+    }
+
     fn folder(&self) -> PathBuf {
         self.world.log_dir().join("journal").join(MACHINE)
     }
 
     /// Entries of the kernel with these messages, each with one of another program before it.
-    fn write(&mut self, messages: &[String]) {
+    pub(crate) fn write(&mut self, messages: &[String]) {
         let mut text = Vec::new();
         for message in messages {
             self.written += 1;
@@ -66,6 +71,13 @@ impl Journal {
         self.writer.0.stdin.as_mut().unwrap().write_all(&text).unwrap();
     }
 
+    /// Tells whoever follows the journal that it grew: journald does so after its entries (by a truncation to the same
+    /// size), the writer here does not. True when the file is there.
+    pub(crate) fn nudge(&self) -> bool {
+        let file = fs::File::open(self.folder().join("system.journal"));
+        file.and_then(|file| file.set_modified(std::time::SystemTime::now())).is_ok()
+    }
+
     /// Ends the writer's input and waits until it has written all of it.
     fn finish(&mut self) {
         self.writer.0.stdin.take();
@@ -75,7 +87,7 @@ impl Journal {
     fn settings(&self) -> PsadSettings {
         PsadSettings {
             packet_log: Some("journal".into()),
-            journal_dirs: vec![self.world.log_dir().join("journal")],
+            journal_dirs: vec![self.parent()],
             packets_max: usize::MAX,
             ..self.world.settings()
         }
