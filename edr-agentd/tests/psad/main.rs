@@ -1,8 +1,11 @@
 //! psad's files as the agent reads them: real trees, the corpus of log lines, rotation, and a hostile folder.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod corpus;
+mod daemon;
 mod fixtures;
 mod hostile;
+mod journal;
 mod rotation;
+mod unpacked;
 mod world;

@@ -4,6 +4,7 @@
 //! counted with the reason why it is none; the cost of a tick is bounded, and what waits for the next is not lost.
 
 mod header;
+mod journal;
 mod record;
 mod tail;
 
@@ -14,7 +15,9 @@ use edr_wire::Bytes;
 use edr_wire::snapshot::{GapReason, Packet, Position, PsadEvent};
 use jiff::tz::TimeZone;
 
-use self::header::{Header, Resolver, Tag, glued_headers, parse_header};
+use self::header::{Resolver, Tag, glued_headers, parse_header};
+pub(crate) use self::journal::JournalTail;
+use self::journal::{Entry, Writer};
 use self::record::{End, Fault, parse_record};
 use self::tail::{Flow, LogTail, Piece};
 use super::Gaps;
@@ -36,6 +39,8 @@ pub(crate) enum Format {
     Fwdata,
     /// ulogd's: packets only, without a tag.
     Ulogd,
+    /// The journal's entries: messages without a head, each with its writer and its time.
+    Journal,
 }
 
 /// What one reading of the logs found.
@@ -54,26 +59,43 @@ pub(crate) enum Wanted {
     Events,
 }
 
-/// A log file of packets, events or both.
+/// The path that stands for the journal.
+pub(crate) const JOURNAL: &str = "journal";
+
+/// A log of packets, events or both.
 #[derive(Debug)]
 pub(crate) struct PacketLog {
-    tail: LogTail,
+    path: PathBuf,
+    tail: Tail,
     format: Format,
     wanted: Wanted,
 }
 
+/// How a log is followed.
+#[derive(Debug)]
+enum Tail {
+    File(LogTail),
+    Journal(JournalTail),
+}
+
 impl PacketLog {
     /// The log at `path`, from where `positions` say.
-    pub(crate) fn new(path: PathBuf, format: Format, wanted: Wanted, positions: &[Position]) -> Self {
-        Self { tail: LogTail::new(path, positions), format, wanted }
+    pub(crate) fn file(path: PathBuf, format: Format, wanted: Wanted, positions: &[Position]) -> Self {
+        Self { tail: Tail::File(LogTail::new(path.clone(), positions)), path, format, wanted }
+    }
+
+    /// The journal in `folders`, from where `positions` say.
+    pub(crate) fn journal(folders: Vec<PathBuf>, positions: &[Position]) -> Self {
+        let tail = Tail::Journal(JournalTail::new(folders, positions));
+        Self { path: PathBuf::from(JOURNAL), tail, format: Format::Journal, wanted: Wanted::Packets }
     }
 
     pub(crate) fn is_of(&self, path: &Path, format: Format) -> bool {
-        self.tail.path() == path && self.format == format
+        self.path == path && self.format == format
     }
 
     pub(crate) fn path(&self) -> &Path {
-        self.tail.path()
+        &self.path
     }
 
     /// Takes the lines that came since the last reading, up to `packets_max` packets.
@@ -87,16 +109,27 @@ impl PacketLog {
             wanted: self.wanted,
             format: self.format,
         };
-        self.tail.read(gaps, |piece| sorter.take(piece));
+        match &mut self.tail {
+            Tail::File(tail) => {
+                // A line of the kernel's has 150 to 300 bytes.
+                let expected = usize::try_from(tail.unread_bytes()).unwrap_or(usize::MAX).min(RAW_BYTES_MAX) / 200;
+                sorter.found.packets.reserve(expected.min(packets_max));
+                tail.read(gaps, |piece| sorter.take(piece));
+            }
+            Tail::Journal(tail) => tail.read(now_ns, gaps, |entry| sorter.take_entry(&entry)),
+        }
         for (fault, (count, first)) in sorter.faults {
-            let detail = format!("{}: {first}", self.tail.path().display());
+            let detail = format!("{}: {first}", self.path.display());
             gaps.add_count("packets", fault.name().as_bytes(), GapReason::Malformed, &detail, count);
         }
     }
 
     /// Where a later reader would go on.
     pub(crate) fn positions(&self) -> Vec<Position> {
-        self.tail.positions()
+        match &self.tail {
+            Tail::File(tail) => tail.positions(),
+            Tail::Journal(tail) => tail.positions(),
+        }
     }
 }
 
@@ -119,6 +152,23 @@ impl Sorter<'_> {
             Piece::Line(line) => self.line(line, if self.format == Format::Fwdata { End::Blank } else { End::Whole }),
             Piece::LastOfFile(line) => self.line(line, End::Blank),
         }
+        self.flow()
+    }
+
+    fn take_entry(&mut self, entry: &Entry<'_>) -> Flow {
+        match (entry.writer, entry.message) {
+            (_, None) => self.fault(Fault::TooLong, b""),
+            (Writer::Psad, Some(message)) => {
+                self.found.events.push(PsadEvent { time: Some(entry.time), ..parse_event(message) });
+            }
+            (Writer::Kernel, Some(message)) => {
+                self.packet(message, message, Some(entry.time), entry.kernel_us, End::Whole);
+            }
+        }
+        self.flow()
+    }
+
+    fn flow(&self) -> Flow {
         let full = self.found.packets.len() >= self.packets_max || self.raw_bytes >= RAW_BYTES_MAX;
         if full || self.found.events.len() >= EVENTS_MAX { Flow::Enough } else { Flow::On }
     }
@@ -151,18 +201,19 @@ impl Sorter<'_> {
                 self.found.events.push(event);
             }
             (Tag::Kernel, Wanted::Packets, _) | (Tag::Other, Wanted::Packets, Format::Ulogd) => {
-                self.packet(line, &header, end);
+                let time = self.resolver.resolve(header.time);
+                self.packet(line, header.rest, time, header.kernel_us, end);
             }
             (_, Wanted::Packets, Format::Fwdata) => self.fault(Fault::NoHeader, line),
             _ => {}
         }
     }
 
-    fn packet(&mut self, line: &[u8], header: &Header<'_>, end: End) {
-        match parse_record(header.rest, end) {
+    fn packet(&mut self, line: &[u8], record: &[u8], time: Option<i64>, kernel_us: Option<u64>, end: End) {
+        match parse_record(record, end) {
             Ok((mut packet, bad)) => {
-                packet.time = self.resolver.resolve(header.time);
-                packet.kernel_us = header.kernel_us;
+                packet.time = time;
+                packet.kernel_us = kernel_us;
                 packet.raw = Bytes::from(line);
                 self.raw_bytes += line.len();
                 self.found.packets.push(packet);
@@ -170,10 +221,10 @@ impl Sorter<'_> {
                     self.fault(Fault::BadValue, line);
                 }
             }
-            // A syslog file holds the kernel's other messages too.
+            // A syslog file and the journal hold the kernel's other messages too.
             Err(fault) => {
                 let looks_like_one = [&b"IN="[..], b"OUT="].iter().all(|key| memchr::memmem::find(line, key).is_some());
-                if self.format != Format::Syslog || looks_like_one {
+                if matches!(self.format, Format::Fwdata | Format::Ulogd) || looks_like_one {
                     self.fault(fault, line);
                 }
             }

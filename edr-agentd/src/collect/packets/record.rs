@@ -3,7 +3,7 @@
 //! `<prefix>IN=<if> OUT=<if> KEY=value FLAG …`, in the fixed order of the kernel's `nf_log`. Pure. A value that is not
 //! one of its field is no value; a field inside the brackets of an ICMP error belongs to the packet quoted there.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use edr_wire::Bytes;
 use edr_wire::snapshot::Packet;
@@ -84,7 +84,8 @@ fn strip_repeat(text: &[u8]) -> (&[u8], u32) {
 /// Where `IN=` starts and its value: the first one that `OUT=` follows, with at most a `PHYSIN=` between (kernels of
 /// the 2.4 and 2.6 series). A prefix may hold `IN=` too.
 fn find_interfaces(text: &[u8]) -> Option<(usize, &[u8])> {
-    for at in memchr::memmem::find_iter(text, b"IN=") {
+    for equals in memchr::memchr_iter(b'=', text) {
+        let Some(at) = equals.checked_sub(2).filter(|&at| text[at..].starts_with(b"IN")) else { continue };
         let value = word_at(text, at + 3);
         let mut rest = &text[at + 3 + value.len()..];
         if let Some(after) = rest.strip_prefix(b" PHYSIN=") {
@@ -114,7 +115,16 @@ fn parse_fields(text: &[u8], whole: bool, packet: &mut Packet) -> bool {
             at += 1;
             continue;
         }
-        let word = word_at(text, at);
+        // Words are short: one look at each byte is less than two searches.
+        let mut equals = None;
+        let mut end = at;
+        while end < text.len() && text[end] != b' ' {
+            if text[end] == b'=' && equals.is_none() {
+                equals = Some(end - at);
+            }
+            end += 1;
+        }
+        let word = &text[at..end];
         let last = at + word.len() == text.len();
         // The last word of a cut record may be half a word.
         if last && !whole {
@@ -127,12 +137,15 @@ fn parse_fields(text: &[u8], whole: bool, packet: &mut Packet) -> bool {
             continue;
         }
         at += word.len();
-        let Some(equals) = memchr::memchr(b'=', word) else {
-            if after_protocol && packet.protocol == "tcp" && is_tcp_flag(word) {
+        let Some(equals) = equals else {
+            if after_protocol
+                && packet.protocol == "tcp"
+                && let Some(flag) = tcp_flag(word)
+            {
                 if !packet.flags.is_empty() {
                     packet.flags.push(' ');
                 }
-                packet.flags.push_str(&String::from_utf8_lossy(word));
+                packet.flags.push_str(flag);
             }
             continue;
         };
@@ -185,18 +198,21 @@ fn bracket_len(text: &[u8]) -> Option<usize> {
     None
 }
 
-fn is_tcp_flag(word: &[u8]) -> bool {
-    matches!(word, b"CWR" | b"ECE" | b"URG" | b"ACK" | b"PSH" | b"RST" | b"SYN" | b"FIN")
+fn tcp_flag(word: &[u8]) -> Option<&'static str> {
+    ["CWR", "ECE", "URG", "ACK", "PSH", "RST", "SYN", "FIN"].into_iter().find(|flag| flag.as_bytes() == word)
 }
 
-fn set<T: std::str::FromStr>(field: &mut Option<T>, value: &[u8]) -> bool {
+fn set<T: TryFrom<u64>>(field: &mut Option<T>, value: &[u8]) -> bool {
     if field.is_some() {
         return true;
     }
-    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+    if value.is_empty() || value.len() > 10 {
         return false;
     }
-    *field = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+    let number = value
+        .iter()
+        .try_fold(0_u64, |number, byte| byte.is_ascii_digit().then(|| number * 10 + u64::from(byte - b'0')));
+    *field = number.and_then(|number| T::try_from(number).ok());
     field.is_some()
 }
 
@@ -205,14 +221,14 @@ fn set_address(field: &mut String, value: &[u8]) -> bool {
         return true;
     }
     let Ok(text) = std::str::from_utf8(value) else { return false };
-    let address = match text.parse::<Ipv4Addr>() {
-        Ok(address) => Some(IpAddr::from(address)),
-        Err(_) => text.parse::<Ipv6Addr>().ok().map(IpAddr::from),
-    };
-    if let Some(address) = address {
-        *field = address.to_string();
+    // Dotted, an address has one form only, the canonical one.
+    if text.parse::<Ipv4Addr>().is_ok() {
+        *field = text.to_owned();
+        return true;
     }
-    address.is_some()
+    let Ok(address) = text.parse::<Ipv6Addr>() else { return false };
+    *field = address.to_string();
+    true
 }
 
 fn set_protocol(field: &mut String, value: &[u8]) -> bool {

@@ -105,8 +105,10 @@ impl LogTail {
         }
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// Bytes that wait, as far as is known before the next reading.
+    pub(crate) fn unread_bytes(&self) -> u64 {
+        let size = |reading: &Reading| stamp_of_file(&reading.fd).map_or(0, |stamp| stamp.size);
+        self.old.iter().chain(&self.current).map(|reading| size(reading).saturating_sub(reading.offset)).sum()
     }
 
     /// Hands out the lines since the last reading, oldest first.

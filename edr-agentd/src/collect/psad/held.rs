@@ -82,6 +82,11 @@ impl<T: Default> Held<T> {
         }
     }
 
+    /// Must the file be looked at though nothing was heard of it?
+    pub(crate) fn is_pending(&self) -> bool {
+        self.unsettled || self.problem.is_some()
+    }
+
     /// `mtime` of the file when it was last looked at, Unix time in ns.
     pub(crate) fn seen_ns(&self) -> Option<i64> {
         self.seen_ns

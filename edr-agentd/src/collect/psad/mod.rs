@@ -12,13 +12,14 @@ mod counters;
 mod daemon;
 pub(crate) mod events;
 pub(crate) mod folder;
-mod held;
+pub(crate) mod held;
 pub(crate) mod lines;
 mod rankings;
 mod signatures;
 mod source_folders;
 mod sources;
 mod tree;
+mod watch;
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -32,7 +33,7 @@ use self::daemon::{PidFile, Running};
 use self::folder::{Stamp, read_config, stamp_of_path};
 use self::tree::{FileTimes, Names, Tree};
 use super::Gaps;
-use super::packets::{Format, Found, PacketLog, Wanted};
+use super::packets::{Format, Found, JOURNAL, JournalTail, PacketLog, Wanted};
 
 /// psad's folder when nothing names another.
 const PSAD_DIR: &str = "/var/log/psad";
@@ -44,12 +45,14 @@ const PSAD_RUN_DIR: &str = "/var/run/psad";
 pub struct PsadSettings {
     /// psad's folder; `None`: as `/etc/psad/psad.conf` says, else `/var/log/psad`.
     pub psad_dir: Option<PathBuf>,
-    /// The log with the packets; `None`: as psad's configuration says.
+    /// The log with the packets, or `journal`; `None`: as psad's configuration says.
     pub packet_log: Option<PathBuf>,
     /// `/proc`.
     pub proc_root: PathBuf,
     /// `/etc`: the folder of `psad/psad.conf` and `default/psad`.
     pub etc_dir: PathBuf,
+    /// Folders of the journal, best first; each holds one folder for a machine id.
+    pub journal_dirs: Vec<PathBuf>,
     /// Sources sent in detail, worst first; the rest are totals.
     pub sources_max: usize,
     /// Packets taken in one tick; more wait for the next.
@@ -63,6 +66,7 @@ impl Default for PsadSettings {
             packet_log: None,
             proc_root: PathBuf::from("/proc"),
             etc_dir: PathBuf::from("/etc"),
+            journal_dirs: vec![PathBuf::from("/var/log/journal"), PathBuf::from("/run/log/journal")],
             sources_max: 2_000,
             packets_max: 10_000,
         }
@@ -221,10 +225,16 @@ impl PsadReader {
             chosen.cloned()
         };
         let (candidates, format) = self.installation.packet_logs(&self.settings, mode);
-        if let Some(path) = choose(candidates) {
+        if format == Format::Journal {
+            wanted.push((PathBuf::from(JOURNAL), format, Wanted::Packets));
+        } else if let Some(path) = choose(candidates) {
             wanted.push((path, format, Wanted::Packets));
+        } else if self.installation.has_journal(&self.settings) {
+            wanted.push((PathBuf::from(JOURNAL), Format::Journal, Wanted::Packets));
         }
-        if let Some(path) = choose(self.installation.event_logs())
+        // The journal has psad's own lines too.
+        if wanted.iter().all(|(_, format, _)| *format != Format::Journal)
+            && let Some(path) = choose(self.installation.event_logs())
             && wanted.iter().all(|(packet_log, ..)| *packet_log != path)
         {
             wanted.push((path, Format::Syslog, Wanted::Events));
@@ -233,13 +243,17 @@ impl PsadReader {
         for (path, format, wanted) in wanted {
             let log = match open.iter().position(|log| log.is_of(&path, format)) {
                 Some(place) => open.swap_remove(place),
-                None => PacketLog::new(path, format, wanted, &self.remembered),
+                None if format == Format::Journal => {
+                    PacketLog::journal(self.settings.journal_dirs.clone(), &self.remembered)
+                }
+                None => PacketLog::file(path, format, wanted, &self.remembered),
             };
             self.logs.push(log);
         }
         for left in open {
-            self.remembered.retain(|position| position.source.0 != left.path().as_os_str().as_bytes());
-            self.remembered.extend(left.positions());
+            let positions = left.positions();
+            self.remembered.retain(|known| positions.iter().all(|position| position.source != known.source));
+            self.remembered.extend(positions);
         }
     }
 }
@@ -292,6 +306,9 @@ impl Installation {
     fn packet_logs(&self, settings: &PsadSettings, mode: PsadMode) -> (Vec<PathBuf>, Format) {
         if let Some(path) = &settings.packet_log {
             let name = path.file_name().unwrap_or_default().as_bytes();
+            if path == Path::new(JOURNAL) {
+                return (Vec::new(), Format::Journal);
+            }
             let format = match () {
                 () if name.starts_with(b"fwdata") => Format::Fwdata,
                 () if name.starts_with(b"ulog") => Format::Ulogd,
@@ -300,6 +317,7 @@ impl Installation {
             return (vec![path.clone()], format);
         }
         match mode {
+            PsadMode::Journal if self.has_journal(settings) => return (Vec::new(), Format::Journal),
             PsadMode::Ulogd => return (vec![self.in_dir("ULOG_DATA_FILE", "ulogd.log")], Format::Ulogd),
             PsadMode::Kmsgsd => return (vec![self.in_dir("FW_DATA_FILE", "fwdata")], Format::Fwdata),
             _ => {}
@@ -307,6 +325,11 @@ impl Installation {
         let own = self.run_dir.is_some().then(|| self.conf.path("IPT_SYSLOG_FILE", || self.beside("messages")));
         let candidates = own.into_iter().chain(["kern.log", "messages", "syslog"].map(|name| self.beside(name)));
         (candidates.collect(), Format::Syslog)
+    }
+
+    /// The journal is this psad's, and is there.
+    fn has_journal(&self, settings: &PsadSettings) -> bool {
+        self.run_dir.is_some() && JournalTail::exists(&settings.journal_dirs)
     }
 
     /// Files that take psad's own lines (facility local7) with the rules a distribution ships.

@@ -19,11 +19,17 @@ use super::signatures::parse_signatures;
 use super::sources::{
     SourceFile, parse_danger_level, parse_number, parse_os_guess, parse_p0f_guesses, parse_target_packets,
 };
+use super::watch::{Marks, Watch};
 
 /// Folders known at all; more are counted.
 const FOLDERS_MAX: usize = 200_000;
 /// Folders read in one tick; the others follow in the next ones.
 const LOOKS_MAX: usize = 10_000;
+/// Folders asked for changes in one tick without having been told of any.
+const POLLS_MAX: usize = 5_000;
+/// Readings in which every watched folder is looked at once although nothing was heard of it: a file system may not
+/// tell of changes.
+const SLOW_POLL_READINGS: usize = 30;
 /// Files looked at in one folder: six of each of some six hundred targets.
 const FILES_MAX: usize = 4_096;
 /// Rows of all sources in detail (sources, targets, packet rows and signature matches): 10 MB of snapshot.
@@ -86,6 +92,8 @@ struct Known {
     detail: Option<Box<Detail>>,
     /// Something was heard of it since it was read.
     marked: bool,
+    /// The kernel tells of changes in it.
+    watched: bool,
 }
 
 /// All of them.
@@ -95,6 +103,8 @@ pub(crate) struct SourceFolders {
     /// psad's folder when it was listed, if it had settled by then.
     listed: Option<Stamp>,
     folders_beyond: usize,
+    /// Readings so far.
+    turn: usize,
 }
 
 /// What one reading found.
@@ -110,36 +120,44 @@ impl SourceFolders {
     pub(crate) fn read(
         &mut self,
         folder: &Folder,
-        first: impl Iterator<Item = IpAddr>,
+        watch: &mut Watch,
+        first: impl Iterator<Item = (IpAddr, u64)>,
         sources_max: usize,
         now_ns: i64,
         gaps: &mut Gaps,
     ) -> SourcesReading {
-        if let Err(refusal) = self.list(folder, now_ns) {
+        self.turn = self.turn.wrapping_add(1);
+        let marks = watch.take();
+        if (marks.listing || self.listed.is_none() || self.turn.is_multiple_of(SLOW_POLL_READINGS))
+            && let Err(refusal) = self.list(folder, watch, now_ns)
+        {
             gaps.add("psad", None, b"sources", refusal.reason(), &refusal.detail());
         }
+        self.mark(&marks, watch);
         let mut looks = LOOKS_MAX;
-        let unread = |known: &Known| known.level.is_none() && known.problem.is_none();
-        for address in first {
-            if let Some(known) = self.known.get_mut(&address).filter(|known| unread(known) && looks > 0) {
+        for (address, packets) in first {
+            let is_news =
+                |known: &&mut Known| known.is_unread() || (known.detail.is_none() && known.packets != packets);
+            if let Some(known) = self.known.get_mut(&address).filter(is_news)
+                && looks > 0
+            {
                 looks -= 1;
                 known.look(folder, address, now_ns);
             }
         }
-        let mut waiting = 0_u64;
-        for (&address, known) in &mut self.known {
-            if !known.is_due(folder, address) {
-                continue;
+        let waiting = self.look(folder, &mut looks, now_ns);
+        self.known.retain(|address, known| {
+            let is_gone = known.problem.as_ref().is_some_and(|(reason, _)| *reason == GapReason::Gone);
+            if is_gone && known.watched {
+                watch.remove(&folder_name(*address), true);
             }
-            if looks == 0 {
-                waiting += 1;
-                continue;
-            }
-            looks -= 1;
-            known.look(folder, address, now_ns);
+            !is_gone
+        });
+        self.choose(folder, watch, sources_max, &mut looks, now_ns);
+        self.watch(watch);
+        if let Some(problem) = watch.problem() {
+            gaps.add("psad", None, b"inotify", GapReason::Budget, &format!("{problem}: folders are polled instead"));
         }
-        self.known.retain(|_, known| known.problem.as_ref().is_none_or(|(reason, _)| *reason != GapReason::Gone));
-        self.choose(folder, sources_max, &mut looks, now_ns);
         let reading = self.collect(gaps);
         if waiting > 0 {
             let detail = format!("{waiting} folders changed and are not read yet: {LOOKS_MAX} are read in a tick");
@@ -148,8 +166,65 @@ impl SourceFolders {
         reading
     }
 
+    /// Marks the sources of which something was heard.
+    fn mark(&mut self, marks: &Marks, watch: &mut Watch) {
+        if marks.everything {
+            self.known.values_mut().for_each(|known| known.marked = true);
+        }
+        for address in &marks.renewed {
+            if let Some(known) = self.known.get_mut(address) {
+                known.marked = true;
+                if std::mem::take(&mut known.watched) {
+                    watch.remove(&folder_name(*address), true);
+                }
+            }
+        }
+        for address in &marks.sources {
+            if let Some(known) = self.known.get_mut(address) {
+                known.marked = true;
+            }
+        }
+    }
+
+    /// Looks at the folders that may have changed; returns how many must wait for the next reading.
+    fn look(&mut self, folder: &Folder, looks: &mut usize, now_ns: i64) -> u64 {
+        let polled = self.known.values().filter(|known| !known.watched).count();
+        let slices = polled.div_ceil(POLLS_MAX).max(1);
+        let (mut waiting, mut place) = (0, 0);
+        for (&address, known) in &mut self.known {
+            let slices = if known.watched { SLOW_POLL_READINGS } else { slices };
+            let poll = place % slices == self.turn % slices;
+            place += 1;
+            if !known.is_due() && !known.may_have_changed(folder, address, poll) {
+                continue;
+            }
+            if *looks == 0 {
+                known.marked = true;
+                waiting += 1;
+                continue;
+            }
+            *looks -= 1;
+            known.look(folder, address, now_ns);
+        }
+        waiting
+    }
+
+    /// Watches the folders in detail, as far as may be.
+    fn watch(&mut self, watch: &mut Watch) {
+        for (address, known) in &mut self.known {
+            if known.detail.is_some() && !known.watched && watch.is_active() {
+                known.watched = watch.add(&folder_name(*address));
+                // It may have changed between the look and the watch.
+                known.marked |= known.watched;
+                if !known.watched {
+                    return;
+                }
+            }
+        }
+    }
+
     /// Lists psad's folder when a name in it came or went.
-    fn list(&mut self, folder: &Folder, now_ns: i64) -> Result<(), Refusal> {
+    fn list(&mut self, folder: &Folder, watch: &mut Watch, now_ns: i64) -> Result<(), Refusal> {
         let stamp = folder.stamp()?;
         if self.listed == Some(stamp) {
             return Ok(());
@@ -169,7 +244,13 @@ impl SourceFolders {
             }
         })?;
         self.folders_beyond = beyond;
-        self.known.retain(|address, _| there.contains(address));
+        self.known.retain(|address, known| {
+            let stays = there.contains(address);
+            if !stays && known.watched {
+                watch.remove(&folder_name(*address), true);
+            }
+            stays
+        });
         for address in there {
             self.known.entry(address).or_default();
         }
@@ -178,7 +259,7 @@ impl SourceFolders {
     }
 
     /// Decides which sources are kept in detail, and reads those of them that are not.
-    fn choose(&mut self, folder: &Folder, sources_max: usize, looks: &mut usize, now_ns: i64) {
+    fn choose(&mut self, folder: &Folder, watch: &mut Watch, sources_max: usize, looks: &mut usize, now_ns: i64) {
         if self.known.len() <= sources_max {
             return;
         }
@@ -192,6 +273,9 @@ impl SourceFolders {
             let Some(known) = self.known.get_mut(&address) else { continue };
             if place >= sources_max {
                 known.detail = None;
+                if std::mem::take(&mut known.watched) {
+                    watch.remove(&folder_name(address), false);
+                }
             } else if known.detail.is_none() && known.level.is_some() && *looks > 0 {
                 *looks -= 1;
                 known.look(folder, address, now_ns);
@@ -240,10 +324,28 @@ impl SourceFolders {
 }
 
 impl Known {
-    /// Must the folder be read?
-    fn is_due(&self, folder: &Folder, address: IpAddr) -> bool {
-        if self.marked || self.level.is_none() || self.problem.is_some() || self.detail.is_some() {
+    /// Never read, and not in vain.
+    fn is_unread(&self) -> bool {
+        self.level.is_none() && self.problem.is_none()
+    }
+
+    /// Must the folder be looked at?
+    fn is_due(&self) -> bool {
+        self.marked
+            || self.level.is_none()
+            || self.problem.is_some()
+            || self.detail.as_ref().is_some_and(|d| d.is_pending())
+    }
+
+    /// Must it be looked at though nothing was heard of it? Of a folder in detail the file is always asked that psad
+    /// writes whenever the source sent packets, since word of the last change may still be on its way; of one that is
+    /// not, that file when it is its turn.
+    fn may_have_changed(&self, folder: &Folder, address: IpAddr, is_turn: bool) -> bool {
+        if self.detail.is_some() && is_turn {
             return true;
+        }
+        if self.detail.is_none() && !is_turn {
+            return false;
         }
         let name = [folder_name(address).as_bytes(), b"/danger_level"].concat();
         folder.stamp_of(&name).ok() != self.level
@@ -268,6 +370,11 @@ impl Known {
 }
 
 impl Detail {
+    /// Something in it had not settled when it was read.
+    fn is_pending(&self) -> bool {
+        self.folder.is_none() || self.files.values().any(|file| file.held.is_pending())
+    }
+
     fn look(&mut self, parent: &Folder, address: IpAddr, now_ns: i64) -> Result<(), Refusal> {
         let folder = parent.sub(folder_name(address).as_bytes())?;
         let stamp = folder.stamp()?;

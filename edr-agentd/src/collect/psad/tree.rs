@@ -16,6 +16,7 @@ use super::held::{Held, WhenEmpty};
 use super::lines::BadLines;
 use super::rankings::{parse_top_attackers, parse_top_ports, parse_top_signatures};
 use super::source_folders::SourceFolders;
+use super::watch::Watch;
 
 /// Rows of one ranking or counter file in a snapshot; psad writes 500 unless its limits are lifted.
 const LIST_ROWS_MAX: usize = 20_000;
@@ -73,6 +74,7 @@ pub(crate) struct Tree {
     blocked_tcpwr: Held<Vec<Blocked>>,
     status: Held<Bytes>,
     sources: SourceFolders,
+    watch: Watch,
 }
 
 /// What the times of psad's files say.
@@ -102,6 +104,7 @@ impl Tree {
             blocked_tcpwr: Held::default(),
             status: Held::default(),
             sources: SourceFolders::default(),
+            watch: Watch::default(),
         }
     }
 
@@ -111,7 +114,9 @@ impl Tree {
 
     /// psad started anew: a value kept from before must not stand in for one that is not written yet.
     pub(crate) fn forget(&mut self) {
+        let rescans = self.watch.rescans;
         *self = Self::new(std::mem::take(&mut self.path), self.names.clone());
+        self.watch.rescans = rescans;
     }
 
     /// Reads what changed into `psad`; `None` when there is no such folder.
@@ -171,8 +176,9 @@ impl Tree {
         times.dshield_ns = self.dshield.good_ns();
         times.status_ns = self.status.good_ns();
 
-        let first = self.attackers.value.iter().filter_map(|attacker| attacker.ip.parse().ok());
-        let reading = self.sources.read(folder, first, sources_max, now_ns, gaps);
+        let first = self.attackers.value.iter().filter_map(|row| Some((row.ip.parse().ok()?, row.packets)));
+        let reading = self.sources.read(folder, &mut self.watch, first, sources_max, now_ns, gaps);
+        psad.rescans = self.watch.rescans;
         psad.sources = reading.sources;
         psad.sources_left_out = reading.left_out;
         bad.merge(&reading.bad);
@@ -194,6 +200,7 @@ impl Tree {
         if self.folder.as_ref().is_none_or(|(_, identity)| *identity != (dev, inode)) {
             self.forget();
             self.folder = Some((folder, (dev, inode)));
+            self.watch.start(&self.path);
         }
         Ok(true)
     }

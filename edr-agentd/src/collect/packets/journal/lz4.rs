@@ -1,0 +1,80 @@
+//! Journald's LZ4 fields: eight bytes of length, then one LZ4 block
+//! (<https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md>). zstd is what journald uses since version 246.
+
+/// The unpacked bytes; `None` when they are damaged or more than `bytes_max`.
+pub(super) fn unpack(packed: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
+    let (length, mut rest) = packed.split_at_checked(8)?;
+    let length = length.iter().rev().fold(0_u64, |number, &byte| number << 8 | u64::from(byte));
+    let length = usize::try_from(length).ok().filter(|&length| length <= bytes_max)?;
+    let mut out = Vec::with_capacity(length);
+    loop {
+        let token = take(&mut rest, 1)?[0];
+        let literals = long(usize::from(token >> 4), &mut rest)?;
+        out.extend_from_slice(take(&mut rest, literals)?);
+        if rest.is_empty() {
+            return (out.len() == length).then_some(out);
+        }
+        let offset = take(&mut rest, 2)?;
+        let offset = usize::from(offset[0]) | usize::from(offset[1]) << 8;
+        let copied = long(usize::from(token & 0x0f), &mut rest)?.checked_add(4)?;
+        let start = out.len().checked_sub(offset).filter(|_| offset > 0)?;
+        if out.len() + copied > length {
+            return None;
+        }
+        // It may run into what it makes itself.
+        for at in start..start + copied {
+            out.push(out[at]);
+        }
+    }
+}
+
+/// A length of which `first` is the first part: 15 says that more follows.
+fn long(first: usize, rest: &mut &[u8]) -> Option<usize> {
+    let mut length = first;
+    if first == 15 {
+        loop {
+            let more = take(rest, 1)?[0];
+            length = length.checked_add(usize::from(more))?;
+            if more != 255 {
+                break;
+            }
+        }
+    }
+    Some(length)
+}
+
+fn take<'a>(rest: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
+    let (taken, after) = rest.split_at_checked(len)?;
+    *rest = after;
+    Some(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(length: u64, bytes: &[u8]) -> Vec<u8> {
+        [&length.to_le_bytes(), bytes].concat()
+    }
+
+    #[test]
+    fn literals_and_copies_that_overlap() {
+        // "ab", then 9 bytes from 2 back, then "xyz".
+        let packed = block(14, &[0x25, b'a', b'b', 2, 0, 0x30, b'x', b'y', b'z']);
+        assert_eq!(unpack(&packed, 64).unwrap(), b"abababababaxyz");
+        let long = block(300, &[&[0xf0, 255, 30][..], &[b'q'; 300]].concat());
+        assert_eq!(unpack(&long, 300).unwrap(), [b'q'; 300]);
+        assert_eq!(unpack(&long, 299), None);
+    }
+
+    #[test]
+    fn damage_is_no_text() {
+        let packed = block(14, &[0x25, b'a', b'b', 2, 0, 0x30, b'x', b'y', b'z']);
+        for end in 0..packed.len() {
+            assert_eq!(unpack(&packed[..end], 64), None, "cut at {end}");
+        }
+        assert_eq!(unpack(&block(14, &[0x25, b'a', b'b', 3, 0, 0x30, b'x', b'y', b'z']), 64), None, "before the start");
+        assert_eq!(unpack(&block(14, &[0x25, b'a', b'b', 0, 0, 0x30, b'x', b'y', b'z']), 64), None, "from nowhere");
+        assert_eq!(unpack(&block(u64::MAX, &[0]), 64), None);
+    }
+}

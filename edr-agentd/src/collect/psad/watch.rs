@@ -1,0 +1,248 @@
+//! What the kernel tells of changes in psad's folder (inotify(7)). Events only mark; the tick reads.
+//!
+//! The number of watched folders is bounded, and a mark costs at most an address: what is not watched is polled. When
+//! the kernel's queue overflowed, everything is marked. A folder on a file system without events is found by the slow
+//! poll that goes on beside this.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use notify::event::{AccessKind, AccessMode};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+
+use super::lines::address;
+
+/// Folders watched at once: half of the smallest default of `fs.inotify.max_user_watches` (8,192), which the host's
+/// other programs share.
+pub(crate) const WATCHES_MAX: usize = 4_096;
+/// Readings after which a watch that could not be set is tried again.
+const RETRY_READINGS: u32 = 60;
+
+/// What was heard since the last reading.
+#[derive(Debug, Default)]
+pub(crate) struct Marks {
+    /// Nothing is certain any more.
+    pub(crate) everything: bool,
+    /// A name came or went in psad's folder.
+    pub(crate) listing: bool,
+    /// Something changed in the folders of these sources.
+    pub(crate) sources: HashSet<IpAddr>,
+    /// These folders themselves came or went, and with them the watch on them.
+    pub(crate) renewed: HashSet<IpAddr>,
+    /// How often the queue overflowed.
+    overflows: u64,
+}
+
+/// A watch on psad's folder and on those of sources in it.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    watcher: Option<RecommendedWatcher>,
+    marks: Arc<Mutex<Marks>>,
+    root: PathBuf,
+    watched: usize,
+    problem: Option<String>,
+    retry_in: u32,
+    /// How often everything had to be looked at anew for an overflow.
+    pub(crate) rescans: u64,
+}
+
+impl Watch {
+    /// Watches `root`, and nothing that was watched before. When it cannot be watched, [`Watch::problem`] says why.
+    pub(crate) fn start(&mut self, root: &Path) {
+        self.watcher = None;
+        self.watched = 0;
+        self.root = root.to_owned();
+        self.retry_in = RETRY_READINGS;
+        self.marks = Arc::default();
+        let marks = Arc::clone(&self.marks);
+        let of = root.to_owned();
+        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            let mut marks = marks.lock().unwrap_or_else(PoisonError::into_inner);
+            match event {
+                Ok(event) => marks.hear(&of, &event),
+                Err(_) => marks.everything = true,
+            }
+        });
+        let watcher = watcher.and_then(|mut watcher| {
+            watcher.watch(root, RecursiveMode::NonRecursive)?;
+            Ok(watcher)
+        });
+        match watcher {
+            Ok(watcher) => {
+                self.watcher = Some(watcher);
+                self.watched = 1;
+                self.problem = None;
+            }
+            Err(error) => self.problem = Some(error.to_string()),
+        }
+    }
+
+    /// True when changes in psad's folder itself are told.
+    pub(crate) fn is_active(&self) -> bool {
+        self.watcher.is_some()
+    }
+
+    /// Why folders are polled that would be watched.
+    pub(crate) fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+
+    /// What was heard since the last call. Without a watch everything is marked.
+    pub(crate) fn take(&mut self) -> Marks {
+        if !self.is_active() {
+            self.retry_in = self.retry_in.saturating_sub(1);
+            if self.retry_in == 0 {
+                let root = std::mem::take(&mut self.root);
+                self.start(&root);
+            }
+            return Marks { everything: true, listing: true, ..Marks::default() };
+        }
+        let mut marks = std::mem::take(&mut *self.marks.lock().unwrap_or_else(PoisonError::into_inner));
+        self.rescans += marks.overflows;
+        marks.listing |= marks.everything;
+        marks
+    }
+
+    /// Watches the folder `name` of a source; false when it must be polled.
+    pub(crate) fn add(&mut self, name: &str) -> bool {
+        if self.watched >= WATCHES_MAX {
+            return false;
+        }
+        let Some(watcher) = &mut self.watcher else { return false };
+        match watcher.watch(&self.root.join(name), RecursiveMode::NonRecursive) {
+            Ok(()) => {
+                self.watched += 1;
+                self.problem = None;
+                true
+            }
+            Err(error) => {
+                if !matches!(error.kind, notify::ErrorKind::PathNotFound) {
+                    self.problem = Some(error.to_string());
+                }
+                false
+            }
+        }
+    }
+
+    /// Stops watching the folder `name`. `is_gone`: with the folder the kernel has dropped the watch already.
+    pub(crate) fn remove(&mut self, name: &str, is_gone: bool) {
+        self.watched = self.watched.saturating_sub(1);
+        if let Some(watcher) = &mut self.watcher
+            && !is_gone
+        {
+            // It may have gone meanwhile; then there is no watch either.
+            watcher.unwatch(&self.root.join(name)).unwrap_or_default();
+        }
+    }
+}
+
+impl Marks {
+    fn hear(&mut self, root: &Path, event: &Event) {
+        if event.need_rescan() {
+            self.everything = true;
+            self.overflows += 1;
+            return;
+        }
+        let renames = match event.kind {
+            // Our own reading opens files too.
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) => false,
+            EventKind::Access(_) => return,
+            EventKind::Modify(notify::event::ModifyKind::Name(_)) | EventKind::Create(_) | EventKind::Remove(_) => true,
+            _ => false,
+        };
+        for path in &event.paths {
+            let Ok(inside) = path.strip_prefix(root) else { continue };
+            let mut names = inside.iter().map(|name| address(name.as_bytes()));
+            match (names.next(), names.next()) {
+                // psad's folder itself.
+                (None, _) => self.everything |= renames,
+                // A file of psad's folder: those are few and looked at each time.
+                (Some(None), _) => {}
+                (Some(Some(source)), None) => {
+                    self.listing |= renames;
+                    if renames {
+                        self.renewed.insert(source);
+                    }
+                }
+                (Some(Some(source)), Some(_)) => {
+                    self.sources.insert(source);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    fn wait_for(watch: &mut Watch, mut enough: impl FnMut(&Marks) -> bool) -> Marks {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut all = Marks::default();
+        while !enough(&all) {
+            assert!(Instant::now() < deadline, "{all:?}");
+            let marks = watch.take();
+            all.everything |= marks.everything;
+            all.listing |= marks.listing;
+            all.sources.extend(marks.sources);
+            all.renewed.extend(marks.renewed);
+            std::thread::yield_now();
+        }
+        all
+    }
+
+    #[test]
+    fn a_change_marks_its_source_and_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        let address: IpAddr = "192.0.2.1".parse().unwrap();
+        let mut watch = Watch::default();
+        watch.start(root.path());
+        fs::create_dir(root.path().join("192.0.2.1")).unwrap();
+        let marks = wait_for(&mut watch, |marks| marks.listing);
+        assert!(marks.renewed.contains(&address) && !marks.everything);
+        assert!(watch.add("192.0.2.1"));
+        fs::write(root.path().join("192.0.2.1/danger_level"), "1\n").unwrap();
+        fs::write(root.path().join("top_ports"), "").unwrap();
+        let marks = wait_for(&mut watch, |marks| marks.sources.contains(&address));
+        assert!(!marks.everything && !marks.listing);
+        fs::read(root.path().join("192.0.2.1/danger_level")).unwrap();
+        fs::remove_dir_all(root.path().join("192.0.2.1")).unwrap();
+        wait_for(&mut watch, |marks| marks.renewed.contains(&address));
+    }
+
+    #[test]
+    fn an_overflow_of_the_kernels_queue_marks_everything_and_is_counted() {
+        let root = tempfile::tempdir().unwrap();
+        let mut watch = Watch::default();
+        watch.start(root.path());
+        let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+        let limit: usize = limit.trim().parse().unwrap();
+        if limit > 100_000 {
+            println!("skipped: max_queued_events is {limit}, which takes too many files to overflow");
+            return;
+        }
+        // While the marks are held nobody takes events from the queue. Each file makes three at least.
+        let marks = Arc::clone(&watch.marks);
+        let held = marks.lock().unwrap();
+        for n in 0..=limit / 2 {
+            fs::write(root.path().join(n.to_string()), "x").unwrap();
+        }
+        drop(held);
+        wait_for(&mut watch, |marks| marks.everything);
+        assert!(watch.rescans > 0);
+    }
+
+    #[test]
+    fn what_cannot_be_watched_is_said_and_polled() {
+        let mut watch = Watch::default();
+        watch.start(Path::new("/nonexistent/psad"));
+        assert!(watch.problem().is_some() && !watch.is_active());
+        assert!(watch.take().everything && !watch.add("192.0.2.1"));
+    }
+}

@@ -1,0 +1,437 @@
+//! The real psad, Debian's, in folders of its own: the agent's state is what psad's files say, and each packet line is
+//! taken once, through feeding, rotation and a restart of psad.
+//!
+//! psad reads its packets as it does in each of its modes; mail, whois and the firewall are off.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant, SystemTime};
+
+use edr_agentd::collect::psad::{PsadReader, PsadReading, PsadSettings};
+use edr_wire::snapshot::{Gap, PsadMode, PsadRunState};
+
+use super::journal::{Journal, REMOTE};
+use super::unpacked::{Running, command, unpacked};
+use super::world::{World, fixtures, read};
+
+const PSAD: &str = "usr/share/perl5/IPTables/ChainMgr.pm";
+
+/// psad's folders and configuration.
+struct Installation {
+    root: PathBuf,
+    world: World,
+}
+
+impl Installation {
+    fn new(root: PathBuf, changes: &[(&str, &str)]) -> Self {
+        let world = World::empty();
+        let installation = Self { root, world };
+        let base = installation.base();
+        for folder in ["run", "lib", "var/log/psad", "etc/psad"] {
+            fs::create_dir_all(base.join(folder)).unwrap();
+        }
+        let shipped = installation.root.join("etc/psad");
+        for entry in fs::read_dir(&shipped).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_file() {
+                fs::copy(entry.path(), base.join("etc/psad").join(entry.file_name())).unwrap();
+            }
+        }
+        fs::create_dir_all(base.join("etc/psad/snort_rules")).unwrap();
+        fs::write(base.join("etc/syslog.conf"), format!("kern.info |{}\n", base.join("lib/psadfifo").display()))
+            .unwrap();
+        let at = |path: &str| base.join(path).display().to_string();
+        let program = |name: &str| installation.root.join("usr/sbin").join(name).display().to_string();
+        let mut settings = BTreeMap::from([
+            ("HOSTNAME", "fw01".to_owned()),
+            ("PSAD_DIR", at("var/log/psad")),
+            ("PSAD_RUN_DIR", at("run")),
+            ("PSAD_FIFO_DIR", at("lib")),
+            ("PSAD_CONF_DIR", at("etc/psad")),
+            ("IPT_SYSLOG_FILE", at("var/log/kern.log")),
+            ("ETC_SYSLOG_CONF", at("etc/syslog.conf")),
+            ("ALERTING_METHODS", "noemail".to_owned()),
+            ("AUTO_DETECT_JOURNALCTL", "N".to_owned()),
+            ("ENABLE_WHOIS_LOOKUPS", "N".to_owned()),
+            ("ENABLE_DNS_LOOKUPS", "N".to_owned()),
+            ("ENABLE_FW_LOGGING_CHECK", "N".to_owned()),
+            ("IFCFGTYPE", "iproute2".to_owned()),
+            ("kmsgsdCmd", program("kmsgsd")),
+            ("psadCmd", program("psad")),
+            ("psadwatchdCmd", program("psadwatchd")),
+            ("fwcheck_psadCmd", program("fwcheck_psad")),
+        ]);
+        // Whatever reaches out of the folders does nothing.
+        for outside in ["mailCmd", "sendmailCmd", "whoisCmd", "wgetCmd", "killallCmd", "iptablesCmd", "ip6tablesCmd"] {
+            settings.insert(outside, "/bin/true".to_owned());
+        }
+        settings.extend(changes.iter().map(|(key, value)| (*key, value.replace("$BASE", &base.display().to_string()))));
+        let shipped = fs::read_to_string(shipped.join("psad.conf")).unwrap();
+        let mut conf = String::new();
+        for line in shipped.lines() {
+            let key = line.split_whitespace().next().unwrap_or_default();
+            match settings.get(key) {
+                Some(value) => conf.push_str(&format!("{key} {value};\n")),
+                None => conf.push_str(&format!("{line}\n")),
+            }
+        }
+        fs::write(installation.conf(), conf).unwrap();
+        installation
+    }
+
+    fn base(&self) -> PathBuf {
+        self.world.log_dir().join("../..").canonicalize().unwrap()
+    }
+
+    fn conf(&self) -> PathBuf {
+        self.base().join("etc/psad/psad.conf")
+    }
+
+    /// Starts psad and waits for its first pass.
+    fn start(&self) -> Running {
+        let before = self.heartbeat();
+        let mut psad = command(&self.root, "perl");
+        psad.arg(self.root.join("usr/sbin/psad")).arg("-c").arg(self.conf());
+        psad.args(["--no-daemon", "--no-whois", "--no-rdns", "--no-snort-sids", "--log-server", "-I", "1"]);
+        let output = File::create(self.base().join("output")).unwrap();
+        let running =
+            Running(psad.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output).spawn().unwrap());
+        self.wait("psad's first pass", || {
+            self.heartbeat() > before && fs::metadata(self.file("top_sigs")).unwrap().len() > 0
+        });
+        running
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.world.psad(name)
+    }
+
+    /// When psad finished its last pass.
+    fn heartbeat(&self) -> Option<SystemTime> {
+        fs::metadata(self.file("top_attackers")).ok()?.modified().ok()
+    }
+
+    fn wait(&self, what: &str, mut until: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while !until() {
+            let output = fs::read_to_string(self.base().join("output")).unwrap_or_default();
+            assert!(Instant::now() < deadline, "{what} did not come: {output}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn settings(&self) -> PsadSettings {
+        PsadSettings { psad_dir: None, ..self.world.settings() }
+    }
+
+    /// Reads at `ticks` different passes and compares each time psad changed nothing meanwhile. Returns the packets.
+    fn compare(&self, reader: &mut PsadReader, ticks: usize) -> Vec<String> {
+        let mut packets = Vec::new();
+        let (mut compared, mut tried, mut seen) = (0, 0, None);
+        while compared < ticks {
+            tried += 1;
+            assert!(tried < 20 * ticks, "psad changes its files all the time");
+            // A pass that is over for a while: what was written just now may be half written, and says so.
+            self.wait("a pass of psad", || {
+                let age = self.heartbeat().and_then(|time| time.elapsed().ok());
+                self.heartbeat() != seen && age.is_some_and(|age| age > Duration::from_millis(250))
+            });
+            seen = self.heartbeat();
+            let before = tree(&self.world.log_dir().join("psad"));
+            let (reading, gaps) = read(reader);
+            packets.extend(reading.packets.iter().map(|packet| packet.raw.to_string()));
+            if before == tree(&self.world.log_dir().join("psad")) && compare(&before, &reading, &gaps) {
+                compared += 1;
+            }
+        }
+        packets
+    }
+}
+
+/// Every file's text and time of change, by path.
+type Tree = BTreeMap<PathBuf, (Vec<u8>, Option<SystemTime>)>;
+
+fn tree(folder: &Path) -> Tree {
+    let mut files = Tree::new();
+    let Ok(entries) = fs::read_dir(folder) else { return files };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            files.extend(tree(&path));
+        } else {
+            let time = fs::metadata(&path).and_then(|metadata| metadata.modified()).ok();
+            files.insert(path.clone(), (fs::read(&path).unwrap_or_default(), time));
+        }
+    }
+    files
+}
+
+/// The agent's state against psad's files, read in another way. False when one of them was half written.
+fn compare(tree: &Tree, reading: &PsadReading, gaps: &[Gap]) -> bool {
+    if gaps.iter().any(|gap| gap.detail.starts_with("half written")) {
+        return false;
+    }
+    assert!(gaps.is_empty(), "{gaps:?}");
+    let text = |name: &str| {
+        let found = tree.iter().find(|(path, _)| path.ends_with(Path::new("psad").join(name)));
+        found.map_or(String::new(), |(_, (text, _))| String::from_utf8(text.clone()).unwrap())
+    };
+    let rows = |name: &str| -> BTreeSet<Vec<String>> {
+        let text = text(name);
+        let lines = text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
+        lines.map(|line| line.split_whitespace().map(plain).collect()).collect()
+    };
+    let psad = &reading.psad;
+    let row = |fields: &[&dyn ToString]| fields.iter().map(|field| field.to_string()).collect::<Vec<_>>();
+    let attackers = psad.top_attackers.iter().map(|a| {
+        row(&[&a.ip, &a.danger_level, &a.packets, &a.unique_signatures, &a.signature_matches, &u8::from(a.is_local)])
+    });
+    assert_eq!(attackers.collect::<BTreeSet<_>>(), rows("top_attackers"));
+    let ports = psad.top_ports.iter().map(|p| row(&[&p.protocol, &p.port, &p.packets]));
+    assert_eq!(ports.collect::<BTreeSet<_>>(), rows("top_ports"));
+    let protocols = psad.protocol_counters.iter().map(|c| row(&[&format!("{}:", c.protocol), &c.packets]));
+    assert_eq!(protocols.collect::<BTreeSet<_>>(), rows("packet_ctr"));
+    let signatures = psad
+        .top_signatures
+        .iter()
+        .map(|s| format!("{} \"{}\" {} {} {}", s.sid, s.msg, s.matches, s.sources, s.protocol));
+    let theirs =
+        text("top_sigs").lines().filter(|line| !line.starts_with('#') && !line.is_empty()).map(str::to_owned).collect();
+    assert_eq!(signatures.collect::<BTreeSet<_>>(), theirs);
+    let prefixes = psad.prefix_counters.iter().map(|c| format!("{}: {}", c.prefix, c.packets));
+    assert_eq!(prefixes.collect::<BTreeSet<_>>(), text("ipt_prefix_ctr").lines().map(str::to_owned).collect());
+
+    let mut folders: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    for (path, (text, _)) in tree {
+        let folder = path.parent().unwrap().file_name().unwrap().to_string_lossy().into_owned();
+        if let Ok(ip) = folder.parse::<IpAddr>() {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            folders.entry(ip.to_string()).or_default().insert(name, String::from_utf8_lossy(text).into_owned());
+        }
+    }
+    let sources: BTreeSet<String> = psad.sources.iter().map(|source| source.ip.clone()).collect();
+    assert_eq!(sources, folders.keys().cloned().collect());
+    for source in &psad.sources {
+        let files = &folders[&source.ip];
+        assert_eq!(format!("{}\n", source.danger_level), files["danger_level"]);
+        let (mut packets, mut signatures, mut starts) = (0, 0, 0);
+        for (name, text) in files {
+            let Some((target, what)) = name.split_once('_') else { continue };
+            let Ok(target) = target.parse::<IpAddr>() else { continue };
+            let Some(ours) = source.targets.iter().find(|other| other.ip == target.to_string()) else { continue };
+            match what {
+                "start_time" => {
+                    starts += 1;
+                    assert_eq!(format!("{}\n", ours.start_time), *text);
+                }
+                "packet_ctr" => {
+                    packets += 1;
+                    let rows = ours.packets.iter().map(|p| {
+                        let ports = match (p.port_low, p.port_high) {
+                            (Some(low), Some(high)) if low != high => format!(" [{low}-{high}]"),
+                            (Some(low), _) => format!(" [{low}]"),
+                            _ => String::new(),
+                        };
+                        format!("{}_{}_{}:  {}{ports}", p.chain, p.interface, p.protocol, p.packets)
+                    });
+                    assert_eq!(rows.collect::<BTreeSet<_>>(), text.lines().map(str::to_owned).collect());
+                }
+                "signatures" => {
+                    signatures += 1;
+                    let rows = ours.signatures.iter().map(|s| {
+                        format!(
+                            "{} {} {} \"{}\" {} {} {} \"{}\" {} {}",
+                            s.time,
+                            s.sid,
+                            s.matches,
+                            s.msg,
+                            s.chain,
+                            s.protocol,
+                            s.port,
+                            s.flags,
+                            u8::from(s.is_fwsnort),
+                            u8::from(s.is_psad)
+                        )
+                    });
+                    let theirs = text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect();
+                    assert_eq!(rows.collect::<BTreeSet<_>>(), theirs);
+                }
+                _ => {}
+            }
+        }
+        let with = |has: fn(&edr_wire::snapshot::ScanTarget) -> bool| source.targets.iter().filter(|t| has(t)).count();
+        assert_eq!(with(|target| !target.packets.is_empty()), packets);
+        assert_eq!(with(|target| !target.signatures.is_empty()), signatures);
+        assert_eq!(with(|target| target.start_time > 0), starts);
+    }
+    true
+}
+
+/// A word, as an address where it is one.
+fn plain(word: &str) -> String {
+    word.parse::<IpAddr>().map_or_else(|_| word.to_owned(), |address| address.to_string())
+}
+
+/// Packet lines of psad's test suite and of a real kernel, without a year in most of them.
+fn lines(case: &str) -> Vec<String> {
+    let text = fs::read_to_string(fixtures().join(case).join("var/log/kern.log")).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+fn append(path: &Path, lines: &[String]) {
+    let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
+    file.write_all((lines.join("\n") + "\n").as_bytes()).unwrap();
+}
+
+#[test]
+fn file_mode_through_rotation_and_restart() {
+    let Some(root) = unpacked(PSAD) else { return };
+    let installation = Installation::new(root, &[]);
+    let log = installation.world.log_dir().join("kern.log");
+    fs::write(&log, "").unwrap();
+    let mut psad = installation.start();
+    let mut reader = PsadReader::open(installation.settings(), &[]);
+    let (mut fed, mut seen) = (Vec::new(), Vec::new());
+    let mut feed = |log: &Path, lines: &[String], seen: &mut Vec<String>, reader: &mut PsadReader, ticks| {
+        append(log, lines);
+        fed.extend_from_slice(lines);
+        seen.extend(installation.compare(reader, ticks));
+    };
+    for part in lines("small-scan/t2").chunks(330) {
+        feed(&log, part, &mut seen, &mut reader, 2);
+    }
+    for part in lines("ipv6")[..1_200].chunks(600) {
+        feed(&log, part, &mut seen, &mut reader, 2);
+    }
+    let (reading, _) = read(&mut reader);
+    assert_eq!((reading.psad.mode, reading.psad.state), (PsadMode::File, PsadRunState::Running));
+    assert_eq!(reading.psad.pid, Some(psad.0.id()));
+    assert!(reading.psad.sources.iter().any(|source| source.ip == "192.168.10.55" && !source.targets.is_empty()));
+    assert!(reading.psad.sources.iter().any(|source| source.ip.contains(':')));
+    let since = reading.psad.counters_since.unwrap();
+
+    // Rotated as logrotate does it; psad itself loses lines at this, the agent does not.
+    fs::rename(&log, log.with_extension("log.1")).unwrap();
+    fs::write(&log, "").unwrap();
+    for part in lines("icmp-udp-proto").chunks(450) {
+        feed(&log, part, &mut seen, &mut reader, 2);
+    }
+
+    psad.stop();
+    let (reading, _) = read(&mut reader);
+    assert_eq!((reading.psad.state, reading.psad.pid), (PsadRunState::Dead, None));
+    assert!(!reading.psad.sources.is_empty(), "what a dead psad left behind is still there");
+    psad = installation.start();
+    feed(&log, &lines("autoblock/t1"), &mut seen, &mut reader, 5);
+    let (reading, _) = read(&mut reader);
+    assert_eq!((reading.psad.state, reading.psad.pid), (PsadRunState::Running, Some(psad.0.id())));
+    assert!(reading.psad.counters_since.unwrap() > since);
+    assert!(reading.psad.sources.iter().all(|source| source.ip != "192.168.10.55"), "psad forgot it at its start");
+    assert!(seen == fed, "{} of {} lines", seen.len(), fed.len());
+    psad.stop();
+}
+
+#[test]
+fn kmsgsd_mode_with_fwdata() {
+    let Some(root) = unpacked(PSAD) else { return };
+    let installation = Installation::new(root, &[("ENABLE_SYSLOG_FILE", "N"), ("SYSLOG_DAEMON", "syslogd")]);
+    let psad = installation.start();
+    let kmsgsd = installation.base().join("run/kmsgsd.pid");
+    installation.wait("kmsgsd", || fs::read_to_string(&kmsgsd).is_ok_and(|pid| !pid.trim().is_empty()));
+    let pid = fs::read_to_string(&kmsgsd).unwrap().trim().parse().unwrap();
+    let _kmsgsd = Stopped(nix::unistd::Pid::from_raw(pid));
+    let mut pipe = OpenOptions::new().write(true).open(installation.base().join("lib/psadfifo")).unwrap();
+    let mut reader = PsadReader::open(installation.settings(), &[]);
+    let (mut fed, mut seen) = (Vec::new(), Vec::new());
+    // As a syslog daemon writes: a line at a time. What kmsgsd makes of it is its own.
+    for part in lines("kmsgsd-fwdata/t1").chunks(120).chain(lines("small-scan/t1").chunks(300)) {
+        for line in part {
+            pipe.write_all(format!("{line}\n").as_bytes()).unwrap();
+        }
+        fed.extend_from_slice(part);
+        seen.extend(installation.compare(&mut reader, 2));
+    }
+    let (reading, gaps) = read(&mut reader);
+    assert!(gaps.is_empty(), "{gaps:?}");
+    assert_eq!((reading.psad.mode, reading.psad.state), (PsadMode::Kmsgsd, PsadRunState::Running));
+    // Every line that fwdata holds was read, and kmsgsd holds back no more than its last block.
+    let text = fs::read_to_string(installation.file("fwdata")).unwrap();
+    let whole = text.lines().filter(|line| line.matches(" kernel: ").count() == 1 && line.ends_with(' ')).count();
+    assert!(whole > fed.len() / 2, "{whole} of {}", fed.len());
+    let once: BTreeSet<&String> = seen.iter().collect();
+    for line in text.lines().filter(|line| line.matches(" kernel: ").count() == 1) {
+        assert!(once.contains(&line.to_owned()), "{line}");
+    }
+    let parts: usize = text.lines().map(|line| line.matches(" kernel: ").count()).sum();
+    assert!(seen.len() <= parts, "{} of {parts}", seen.len());
+    psad.stop();
+}
+
+/// psad's own reader runs journalctl on journal files that systemd's code writes; the agent reads the same files itself.
+#[test]
+fn journal_mode() {
+    let Some(root) = unpacked(PSAD).and_then(|_| unpacked(REMOTE)) else { return };
+    let Some(journalctl) = ["/usr/bin/journalctl", "/bin/journalctl"].iter().find(|path| Path::new(path).exists())
+    else {
+        println!("skipped: there is no journalctl for psad");
+        return;
+    };
+    let mut journal = Journal::start(&root, &[]);
+    let kernel = |case: &str| -> Vec<String> {
+        lines(case).iter().map(|line| line.split_once("] ").unwrap().1.to_owned()).collect()
+    };
+    let (small, blocked) = (kernel("small-scan/t1"), kernel("autoblock/t1"));
+    // journalctl starts with what is there.
+    journal.write(&small[..10]);
+    let arguments = format!("-f -D {} _TRANSPORT=kernel", journal.parent().display());
+    let settings =
+        [("ENABLE_FW_MSG_READ_CMD", "Y"), ("FW_MSG_READ_CMD", *journalctl), ("FW_MSG_READ_CMD_ARGS", &arguments)];
+    let installation = Installation::new(root, &settings);
+    let psad = installation.start();
+    let child = fs::read_to_string(installation.base().join("run/psad_fw_read.pid")).unwrap();
+    let _child = Stopped(nix::unistd::Pid::from_raw(child.trim().parse().unwrap()));
+    let journal_dirs = vec![journal.parent()];
+    let settings = PsadSettings { journal_dirs, ..installation.settings() };
+    let mut reader = PsadReader::open(settings.clone(), &[]);
+    let mut fed = small[..10].to_vec();
+    // psad passes over what its reader says until it is silent for the first time.
+    let (mut seen, mut counted) = (installation.compare(&mut reader, 4), 0);
+    for part in small[10..].chunks(250).chain(blocked.chunks(140)) {
+        journal.write(part);
+        fed.extend_from_slice(part);
+        seen.extend(installation.compare(&mut reader, 3));
+        // psad's reader is told of the entries; of a burst psad takes only some at a time.
+        installation.wait("psad's packets", || {
+            assert!(journal.nudge());
+            let text = fs::read_to_string(installation.file("packet_ctr")).unwrap_or_default();
+            let packets: usize = text.split_whitespace().last().and_then(|packets| packets.parse().ok()).unwrap_or(0);
+            let grew = packets > counted;
+            counted = counted.max(packets);
+            grew
+        });
+        seen.extend(installation.compare(&mut reader, 3));
+        let (reading, _) = read(&mut reader);
+        seen.extend(reading.packets.iter().map(|packet| packet.raw.to_string()));
+        assert_eq!((reading.psad.mode, reading.psad.state), (PsadMode::Journal, PsadRunState::Running));
+        reader = PsadReader::open(settings.clone(), &reading.positions);
+    }
+    assert!(seen == fed, "{} of {}", seen.len(), fed.len());
+    let (reading, _) = read(&mut reader);
+    assert!(reading.psad.sources.iter().any(|source| source.ip == "192.168.10.55"), "psad saw them, too");
+    let conf = reading.psad.conf.unwrap();
+    assert_eq!(conf.packet_log.to_string(), "journal");
+    psad.stop();
+}
+
+/// A daemon that left its parent; it ends with the test.
+struct Stopped(nix::unistd::Pid);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        nix::sys::signal::kill(self.0, nix::sys::signal::Signal::SIGTERM).ok();
+    }
+}
