@@ -181,8 +181,9 @@ pub(crate) fn psad_that_comes_later(shared: &Shared) -> Verdict {
         let mut collector = CollectorPlan::new(&scene.folder("collector")?, &broker, &topic)?.start()?;
         let mut agent = plan.start()?;
         let host = collector.host_path(LIMIT)?;
-        collector
-            .page(&format!("{host}/psad"), "that psad is absent", LIMIT, |body| text_of(body).contains("absent"))?;
+        collector.page(&format!("{host}/psad"), "that psad is absent", LIMIT, |body| {
+            text_of(body).contains("There is no psad")
+        })?;
         tree.show("autoblock/t1")?;
         for (view, shown) in [("attackers", "198.51.100.66"), ("prefixes", "EGRESS"), ("packets", "203.0.113.7")] {
             collector.page(&format!("{host}/{view}"), shown, LIMIT, |body| text_of(body).contains(shown))?;

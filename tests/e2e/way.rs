@@ -8,6 +8,7 @@ use edr_tests::daemons::{AgentPlan, Collector, CollectorPlan};
 use edr_tests::http::text_of;
 use edr_tests::load::{COMM, Hostile, SCRIPT, TITLE};
 use edr_tests::scene::Scene;
+use edr_tests::wait;
 use libtest_mimic::Completion;
 
 use crate::shared::Shared;
@@ -31,8 +32,10 @@ pub(crate) fn a_hostile_process_is_text(shared: &Shared) -> Verdict {
         let (exe, deleted) = (hostile.exe.display().to_string(), hostile.deleted.display().to_string());
         let port = hostile.port.to_string();
         let all = "columns=all&";
+        // The page quotes an argument as a shell would, so what stands behind a quotation mark looks otherwise there.
+        let title = TITLE.split('\'').next().unwrap_or(TITLE);
         let views = [
-            (format!("{host}/processes?{all}filter=pid:{pid}"), vec![comm.as_str(), SCRIPT, TITLE, &exe]),
+            (format!("{host}/processes?{all}filter=pid:{pid}"), vec![comm.as_str(), SCRIPT, title, &exe]),
             (format!("{host}/files?{all}filter=pid:{pid}"), vec![comm.as_str(), &exe, &deleted]),
             (format!("{host}/sockets?{all}filter=local_port:{port}"), vec![comm.as_str(), "127.0.0.1", &port]),
         ];
@@ -85,6 +88,11 @@ pub(crate) fn the_commands_agree(shared: &Shared) -> Verdict {
         let pid = hostile.process.pid();
         collector.page(&format!("{host}/processes?filter=pid:{pid}"), "the process", LIMIT, |body| {
             text_of(body).contains(&edr_wire::visible(COMM))
+        })?;
+        // The page shows a snapshot from memory; the archive has it with the next commit.
+        wait::until("the host in the archive", LIMIT, || {
+            let hosts = collector.plan.view(&["hosts"])?;
+            Ok(hosts.as_array().is_some_and(|hosts| !hosts.is_empty()).then_some(()))
         })?;
         from_the_archive(&collector, &hostile)?;
         // The archive answers without the daemon, too.
