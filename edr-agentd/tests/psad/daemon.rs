@@ -314,6 +314,16 @@ fn file_mode_through_rotation_and_restart() {
     assert!(reading.psad.sources.iter().any(|source| source.ip.contains(':')));
     let since = reading.psad.counters_since.unwrap();
 
+    // Three passes and a second without its heartbeat: psad's process is there and does nothing.
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(psad.0.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    installation.wait("psad to be stuck", || {
+        let (reading, _) = read(&mut reader);
+        assert!(reading.packets.is_empty());
+        reading.psad.state == PsadRunState::Stuck && reading.psad.pid == Some(psad.0.id())
+    });
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
+
     // Rotated as logrotate does it; psad itself loses lines at this, the agent does not.
     fs::rename(&log, log.with_extension("log.1")).unwrap();
     fs::write(&log, "").unwrap();

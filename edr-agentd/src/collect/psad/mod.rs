@@ -202,7 +202,7 @@ impl PsadReader {
         let dshield = conf.yes("ENABLE_DSHIELD_ALERTS", false);
         let started_ns = match pid_file.running() {
             Some(running) => daemon::started_ns(running, &self.settings.proc_root),
-            None => times.dshield_ns.filter(|_| !dshield),
+            None => times.dshield_ns.filter(|_| !dshield).max(times.fell_ns),
         };
         psad.status_stale = started_ns.zip(times.status_ns).is_some_and(|(started, status)| status < started);
         psad.counters_since = started_ns.filter(|_| !conf.yes("IMPORT_OLD_SCANS", false));
