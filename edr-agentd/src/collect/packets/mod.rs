@@ -5,6 +5,8 @@
 
 mod header;
 mod journal;
+#[cfg(test)]
+mod properties;
 mod record;
 mod tail;
 

@@ -14,6 +14,8 @@ pub(crate) mod events;
 pub(crate) mod folder;
 pub(crate) mod held;
 pub(crate) mod lines;
+#[cfg(test)]
+mod properties;
 mod rankings;
 mod signatures;
 mod source_folders;
