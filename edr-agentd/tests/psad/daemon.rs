@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime};
 
-use edr_agentd::collect::psad::{PsadReader, PsadReading, PsadSettings};
+use edr_agentd::collect::psad::{PsadReader, PsadSettings};
 use edr_wire::snapshot::{Gap, PsadMode, PsadRunState};
 
 use super::journal::{Journal, REMOTE};
 use super::unpacked::{Running, command, unpacked};
-use super::world::{World, fixtures, read};
+use super::world::{Reading, World, fixtures, read};
 
 const PSAD: &str = "usr/share/perl5/IPTables/ChainMgr.pm";
 
@@ -171,7 +171,7 @@ fn tree(folder: &Path) -> Tree {
 }
 
 /// The agent's state against psad's files, read in another way. False when one of them was half written.
-fn compare(tree: &Tree, reading: &PsadReading, gaps: &[Gap]) -> bool {
+fn compare(tree: &Tree, reading: &Reading, gaps: &[Gap]) -> bool {
     if gaps.iter().any(|gap| gap.detail.starts_with("half written")) {
         return false;
     }

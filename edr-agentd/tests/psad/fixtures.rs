@@ -222,7 +222,7 @@ fn a_file_cut_at_any_byte_makes_no_false_row() {
     }
 }
 
-fn rows_of(torn: &edr_agentd::collect::psad::PsadReading, whole: &edr_agentd::collect::psad::PsadReading, what: &str) {
+fn rows_of(torn: &crate::world::Reading, whole: &crate::world::Reading, what: &str) {
     fn subset<T: PartialEq + std::fmt::Debug>(part: &[T], whole: &[T], what: &str) {
         for row in part {
             assert!(whole.contains(row), "{what}: {row:?}");

@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use edr_wire::Bytes;
-use edr_wire::snapshot::{Packet, Position, Psad, PsadConf, PsadMode, PsadRunState};
+use edr_wire::snapshot::{Position, Psad, PsadConf, PsadMode, PsadRunState, Rows};
 
 use self::config::{Arguments, Conf, parse_daemon_args};
 use self::daemon::{PidFile, Running};
@@ -80,8 +80,8 @@ impl Default for PsadSettings {
 pub struct PsadReading {
     /// psad's state.
     pub psad: Psad,
-    /// Firewall log lines since the last reading.
-    pub packets: Vec<Packet>,
+    /// Firewall log lines since the last reading: rows of [`edr_wire::snapshot::Packet`].
+    pub packets: Rows,
     /// How far the logs are read, including these lines.
     pub positions: Vec<Position>,
 }
