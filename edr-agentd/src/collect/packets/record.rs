@@ -3,8 +3,6 @@
 //! `<prefix>IN=<if> OUT=<if> KEY=value FLAG …`, in the fixed order of the kernel's `nf_log`. Pure. A value that is not
 //! one of its field is no value; a field inside the brackets of an ICMP error belongs to the packet quoted there.
 
-use std::net::Ipv4Addr;
-
 use edr_wire::snapshot::{Address, BytesRef, PacketRow};
 
 /// What is wrong with a line that is no packet, or not all of one.
@@ -113,16 +111,8 @@ fn parse_fields<'a>(text: &'a [u8], whole: bool, packet: &mut PacketRow<'a>) -> 
             at += 1;
             continue;
         }
-        // Words are short: one look at each byte is less than two searches.
-        let mut equals = None;
-        let mut end = at;
-        while end < text.len() && text[end] != b' ' {
-            if text[end] == b'=' && equals.is_none() {
-                equals = Some(end - at);
-            }
-            end += 1;
-        }
-        let word = &text[at..end];
+        let (len, equals) = measure_word(&text[at..]);
+        let word = &text[at..at + len];
         let last = at + word.len() == text.len();
         // The last word of a cut record may be half a word.
         if last && !whole {
@@ -172,6 +162,38 @@ fn parse_fields<'a>(text: &'a [u8], whole: bool, packet: &mut PacketRow<'a>) -> 
     bad
 }
 
+/// How long the word is that `text` starts with, and where its first `=` is. Words are too short for a search each:
+/// eight bytes are looked at in one go.
+fn measure_word(text: &[u8]) -> (usize, Option<usize>) {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    // The lowest marked byte is the first one equal to `byte`; marks above it may be false.
+    let find = |eight: u64, byte: u8| {
+        let differs = eight ^ (ONES * u64::from(byte));
+        let marks = differs.wrapping_sub(ONES) & !differs & (ONES << 7);
+        (marks != 0).then_some(marks.trailing_zeros() as usize / 8)
+    };
+    let mut equals = None;
+    let mut at = 0;
+    while let Some((eight, _)) = text[at..].split_first_chunk::<8>() {
+        let eight = u64::from_le_bytes(*eight);
+        let blank = find(eight, b' ');
+        if equals.is_none() {
+            equals = find(eight, b'=').filter(|place| blank.is_none_or(|blank| *place < blank)).map(|place| at + place);
+        }
+        match blank {
+            Some(blank) => return (at + blank, equals),
+            None => at += 8,
+        }
+    }
+    while at < text.len() && text[at] != b' ' {
+        if text[at] == b'=' && equals.is_none() {
+            equals = Some(at);
+        }
+        at += 1;
+    }
+    (at, equals)
+}
+
 /// Bytes from an opening bracket to its closing one; `None` when it is cut before it.
 fn bracket_len(text: &[u8]) -> Option<usize> {
     let mut open = 0_usize;
@@ -210,7 +232,7 @@ fn set_address<'a>(field: &mut Address<'a>, value: &'a [u8]) -> bool {
     }
     let Ok(text) = std::str::from_utf8(value) else { return false };
     // Dotted, an address has one form only, the canonical one.
-    *field = if text.parse::<Ipv4Addr>().is_ok() {
+    *field = if is_ipv4(value) {
         Address::Canonical(text)
     } else {
         match text.parse() {
@@ -219,6 +241,27 @@ fn set_address<'a>(field: &mut Address<'a>, value: &'a [u8]) -> bool {
         }
     };
     true
+}
+
+/// Four numbers up to 255 without leading zeros: what `Ipv4Addr` parses, in a quarter of the time.
+fn is_ipv4(text: &[u8]) -> bool {
+    let (mut octets, mut number, mut digits) = (0, 0_u32, 0);
+    for &byte in text {
+        if byte == b'.' {
+            if digits == 0 || octets == 3 {
+                return false;
+            }
+            (octets, number, digits) = (octets + 1, 0, 0);
+        } else if byte.is_ascii_digit() && !(digits > 0 && number == 0) {
+            (number, digits) = (number * 10 + u32::from(byte - b'0'), digits + 1);
+            if number > 255 {
+                return false;
+            }
+        } else {
+            return false;
+        }
+    }
+    octets == 3 && digits > 0
 }
 
 fn set_protocol<'a>(field: &mut &'a str, value: &'a [u8]) -> bool {
@@ -236,4 +279,26 @@ fn set_protocol<'a>(field: &mut &'a str, value: &'a [u8]) -> bool {
         },
     };
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn an_ipv4_address_is_what_the_standard_library_takes(text in "([0-9]{1,4}|[.x]){0,9}|([0-9]{1,3}\\.){3}[0-9]{1,3}") {
+            prop_assert_eq!(is_ipv4(text.as_bytes()), text.parse::<std::net::Ipv4Addr>().is_ok(), "{}", text);
+        }
+
+        #[test]
+        fn a_word_ends_at_the_first_blank(text in "[ =a-c\u{80}-\u{ff}]{0,40}") {
+            let bytes = text.as_bytes();
+            let end = bytes.iter().position(|&byte| byte == b' ').unwrap_or(bytes.len());
+            let equals = bytes[..end].iter().position(|&byte| byte == b'=');
+            prop_assert_eq!(measure_word(bytes), (end, equals));
+        }
+    }
 }
