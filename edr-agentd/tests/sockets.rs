@@ -241,7 +241,7 @@ fn read(reader: &mut SocketReader) -> (Vec<Socket>, Vec<Gap>) {
         processes: &Rows::default(),
         sockets: &rows,
         psad: &psad,
-        packets: &[],
+        packets: &Rows::default(),
         reread: Default::default(),
         gaps: &[],
     }

@@ -139,7 +139,7 @@ pub(crate) fn tick(reader: &mut ProcessReader) -> Seen {
         processes: &rows,
         sockets: &Rows::default(),
         psad: &psad,
-        packets: &[],
+        packets: &Rows::default(),
         reread: reread.clone(),
         gaps: &[],
     }

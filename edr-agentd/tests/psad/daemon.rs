@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime};
 
-use edr_agentd::collect::psad::{PsadReader, PsadReading, PsadSettings};
+use edr_agentd::collect::psad::{PsadReader, PsadSettings};
 use edr_wire::snapshot::{Gap, PsadMode, PsadRunState};
 
 use super::journal::{Journal, REMOTE};
 use super::unpacked::{Running, command, unpacked};
-use super::world::{World, fixtures, read};
+use super::world::{Reading, World, fixtures, read};
 
 const PSAD: &str = "usr/share/perl5/IPTables/ChainMgr.pm";
 
@@ -171,7 +171,7 @@ fn tree(folder: &Path) -> Tree {
 }
 
 /// The agent's state against psad's files, read in another way. False when one of them was half written.
-fn compare(tree: &Tree, reading: &PsadReading, gaps: &[Gap]) -> bool {
+fn compare(tree: &Tree, reading: &Reading, gaps: &[Gap]) -> bool {
     if gaps.iter().any(|gap| gap.detail.starts_with("half written")) {
         return false;
     }
@@ -313,6 +313,16 @@ fn file_mode_through_rotation_and_restart() {
     assert!(reading.psad.sources.iter().any(|source| source.ip == "192.168.10.55" && !source.targets.is_empty()));
     assert!(reading.psad.sources.iter().any(|source| source.ip.contains(':')));
     let since = reading.psad.counters_since.unwrap();
+
+    // Three passes and a second without its heartbeat: psad's process is there and does nothing.
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(psad.0.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    installation.wait("psad to be stuck", || {
+        let (reading, _) = read(&mut reader);
+        assert!(reading.packets.is_empty());
+        reading.psad.state == PsadRunState::Stuck && reading.psad.pid == Some(psad.0.id())
+    });
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
 
     // Rotated as logrotate does it; psad itself loses lines at this, the agent does not.
     fs::rename(&log, log.with_extension("log.1")).unwrap();

@@ -154,6 +154,28 @@ fn ipv6_attackers_that_psads_own_status_hides_are_there() {
     assert!(String::from_utf8_lossy(&reading.psad.status_text.0).contains("[NONE]"));
 }
 
+#[test]
+fn counters_that_fall_are_a_new_start_and_an_older_status_is_stale() {
+    let world = World::of("small-scan/t2");
+    let mut reader = world.reader(&[]);
+    let (before, _) = read(&mut reader);
+    assert!(!before.psad.status_stale);
+    // psad starts anew: its folders are gone, its counters are 0, status.out is what it was.
+    fs::remove_dir_all(world.psad("192.168.10.55")).unwrap();
+    let later = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_704_067_260);
+    let after = fixtures().join("small-scan/t3-after-restart/var/log/psad");
+    for name in ["top_attackers", "top_ports", "top_sigs", "packet_ctr", "ipt_prefix_ctr", "dshield_ctr"] {
+        fs::copy(after.join(name), world.psad(name)).unwrap();
+        fs::File::open(world.psad(name)).unwrap().set_modified(later).unwrap();
+    }
+    let (reading, gaps) = read(&mut reader);
+    assert!(gaps.is_empty(), "{gaps:?}");
+    let psad = reading.psad;
+    assert!(psad.top_attackers.is_empty() && psad.sources.is_empty() && psad.protocol_counters.is_empty());
+    assert_eq!((psad.counters_since, psad.status_stale), (Some(1_704_067_260_000_000_000), true));
+    assert!(!psad.status_text.is_empty());
+}
+
 /// Each file of a tree, cut at each of its bytes by a writer that is at work: the last good value stays, and without
 /// one no row appears that the whole file does not have.
 #[test]
@@ -200,7 +222,7 @@ fn a_file_cut_at_any_byte_makes_no_false_row() {
     }
 }
 
-fn rows_of(torn: &edr_agentd::collect::psad::PsadReading, whole: &edr_agentd::collect::psad::PsadReading, what: &str) {
+fn rows_of(torn: &crate::world::Reading, whole: &crate::world::Reading, what: &str) {
     fn subset<T: PartialEq + std::fmt::Debug>(part: &[T], whole: &[T], what: &str) {
         for row in part {
             assert!(whole.contains(row), "{what}: {row:?}");

@@ -116,3 +116,47 @@ fn a_flood_of_sources_is_the_worst_in_detail_and_totals() {
     assert_eq!(reading.psad.sources[0].ip, "10.9.0.0");
     assert_eq!(reading.psad.sources.len(), 20);
 }
+
+#[test]
+fn fifty_thousand_sources_cost_bounded_memory_and_their_totals_are_exact() {
+    const SOURCES: u64 = 50_000;
+    let world = World::empty();
+    world.write(&world.psad("packet_ctr"), "tcp: 1\n");
+    let mut all = 0;
+    for n in 0..SOURCES {
+        let folder = world.psad(&format!("10.{}.{}.{}", n / 65_536, n / 256 % 256, n % 256));
+        fs::create_dir(&folder).unwrap();
+        // One in a hundred is worse than the others.
+        fs::write(folder.join("danger_level"), if n % 100 == 0 { "4\n" } else { "1\n" }).unwrap();
+        fs::write(folder.join("192.0.2.1_packet_ctr"), format!("INPUT_eth0_tcp:  {n} [1-9]\n")).unwrap();
+        all += n;
+    }
+    let rss = resident_bytes();
+    let mut reader = world.reader(&[]);
+    let mut ticks = 0;
+    let (reading, looked) = loop {
+        ticks += 1;
+        let (reading, gaps) = read(&mut reader);
+        let left_out = reading.psad.sources_left_out.unwrap();
+        assert_eq!(reading.psad.sources.len() as u64 + left_out.sources, SOURCES);
+        if gaps.is_empty() {
+            break (reading, left_out);
+        }
+        assert!(gaps[0].reason == GapReason::Budget && gaps[0].detail.contains("not read yet"), "{gaps:?}");
+        assert!(ticks < 10);
+    };
+    assert!(ticks > 2, "the work of a tick is bounded: {ticks}");
+    let grown = resident_bytes().saturating_sub(rss);
+    assert!(grown < 100 << 20, "{grown} bytes");
+    let sources = &reading.psad.sources;
+    assert_eq!((sources.len(), looked.by_danger_level), (2_000, [48_000, 0, 0, 0, 0]));
+    assert_eq!(sources.iter().filter(|source| source.danger_level == 4).count(), 500);
+    let shown: u64 = sources.iter().map(|source| source.targets[0].packets[0].packets).sum();
+    assert_eq!(shown + looked.packets, all);
+    assert!(edr_wire::snapshot::encode_row(&reading.psad).len() < 2 << 20);
+}
+
+fn resident_bytes() -> u64 {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4_096
+}

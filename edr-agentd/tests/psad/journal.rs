@@ -98,7 +98,7 @@ impl Journal {
     }
 }
 
-fn raw(reading: &edr_agentd::collect::psad::PsadReading) -> Vec<String> {
+fn raw(reading: &crate::world::Reading) -> Vec<String> {
     reading.packets.iter().map(|packet| packet.raw.to_string()).collect()
 }
 

@@ -7,5 +7,6 @@ mod fixtures;
 mod hostile;
 mod journal;
 mod rotation;
+mod settings;
 mod unpacked;
 mod world;

@@ -22,7 +22,7 @@ fn append(path: &Path, text: &str) {
 }
 
 /// Numbers of the packets read.
-fn numbers(reading: &edr_agentd::collect::psad::PsadReading) -> Vec<u64> {
+fn numbers(reading: &crate::world::Reading) -> Vec<u64> {
     reading.packets.iter().map(|packet| packet.kernel_us.unwrap() - 2_331_000_000).collect()
 }
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use edr_agentd::collect::Gaps;
-use edr_agentd::collect::psad::{PsadReader, PsadReading, PsadSettings};
-use edr_wire::snapshot::{Gap, Position};
+use edr_agentd::collect::psad::{PsadReader, PsadSettings};
+use edr_wire::snapshot::{Gap, Packet, Position, Psad};
 
 /// The repository's real psad trees.
 pub(crate) fn fixtures() -> PathBuf {
@@ -53,7 +53,7 @@ impl World {
     }
 
     /// What a new reader sees.
-    pub(crate) fn read_once(&self) -> (PsadReading, Vec<Gap>) {
+    pub(crate) fn read_once(&self) -> (Reading, Vec<Gap>) {
         read(&mut self.reader(&[]))
     }
 
@@ -65,10 +65,20 @@ impl World {
     }
 }
 
-pub(crate) fn read(reader: &mut PsadReader) -> (PsadReading, Vec<Gap>) {
+/// What one tick read, packets decoded.
+pub(crate) struct Reading {
+    pub(crate) psad: Psad,
+    pub(crate) packets: Vec<Packet>,
+    pub(crate) positions: Vec<Position>,
+}
+
+pub(crate) fn read(reader: &mut PsadReader) -> (Reading, Vec<Gap>) {
     let mut gaps = Gaps::default();
     let reading = reader.read(&mut gaps);
-    (reading, gaps.take())
+    let mut bytes = reading.packets.bytes();
+    let packets = (0..reading.packets.len()).map(|_| rmp_serde::from_read(&mut bytes).unwrap()).collect();
+    assert!(bytes.is_empty());
+    (Reading { psad: reading.psad, packets, positions: reading.positions }, gaps.take())
 }
 
 /// Sets the time of the last change to the first moment of 2024.

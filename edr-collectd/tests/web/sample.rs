@@ -363,7 +363,7 @@ impl Sample {
             processes: &self.processes.iter().collect(),
             sockets: &self.sockets.iter().collect(),
             psad: &self.psad,
-            packets: &self.packets,
+            packets: &self.packets.iter().collect(),
             reread: self.reread.clone(),
             gaps: &self.gaps,
         }

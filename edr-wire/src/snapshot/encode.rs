@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::scan::value_len;
 
-use super::{Agent, Gap, Host, Packet, Position, Psad, Reread, SCHEMA, Time};
+use super::{Agent, Gap, Host, Position, Psad, Reread, SCHEMA, Time};
 
 /// Rows of one list, each encoded on its own: a row taken over from the snapshot before is its bytes, copied.
 #[derive(Debug, Clone, Default)]
@@ -95,7 +95,7 @@ pub fn encode_row_into<T: Serialize>(row: &T, bytes: &mut Vec<u8>) {
     write_named(bytes, row);
 }
 
-/// A snapshot about to be encoded: the two long lists as [`Rows`], the rest as values.
+/// A snapshot about to be encoded: the three long lists as [`Rows`], the rest as values.
 #[derive(Debug)]
 pub struct SnapshotParts<'a> {
     /// The host.
@@ -112,8 +112,8 @@ pub struct SnapshotParts<'a> {
     pub sockets: &'a Rows,
     /// psad.
     pub psad: &'a Psad,
-    /// Packets.
-    pub packets: &'a [Packet],
+    /// Packets, in the order of their logs.
+    pub packets: &'a Rows,
     /// Age of carried-over rows.
     pub reread: Reread,
     /// What was missed.
@@ -133,7 +133,7 @@ impl SnapshotParts<'_> {
         rows(&mut out, "processes", self.processes);
         rows(&mut out, "sockets", self.sockets);
         field(&mut out, "psad", self.psad);
-        field(&mut out, "packets", &self.packets);
+        rows(&mut out, "packets", self.packets);
         field(&mut out, "reread", &self.reread);
         field(&mut out, "gaps", &self.gaps);
         out
@@ -200,7 +200,7 @@ mod tests {
                 processes: &snapshot.processes.iter().collect(),
                 sockets: &snapshot.sockets.iter().collect(),
                 psad: &snapshot.psad,
-                packets: &snapshot.packets,
+                packets: &snapshot.packets.iter().collect(),
                 reread: snapshot.reread.clone(),
                 gaps: &snapshot.gaps,
             };

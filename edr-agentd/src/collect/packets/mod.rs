@@ -5,6 +5,8 @@
 
 mod header;
 mod journal;
+#[cfg(test)]
+mod properties;
 mod record;
 mod tail;
 
@@ -12,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use edr_wire::Bytes;
-use edr_wire::snapshot::{GapReason, Packet, Position, PsadEvent};
+use edr_wire::snapshot::{BytesRef, GapReason, Position, PsadEvent, Rows};
 use jiff::tz::TimeZone;
 
 use self::header::{Resolver, Tag, glued_headers, parse_header};
@@ -46,7 +48,7 @@ pub(crate) enum Format {
 /// What one reading of the logs found.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
-    pub(crate) packets: Vec<Packet>,
+    pub(crate) packets: Rows,
     pub(crate) events: Vec<PsadEvent>,
 }
 
@@ -111,9 +113,6 @@ impl PacketLog {
         };
         match &mut self.tail {
             Tail::File(tail) => {
-                // A line of the kernel's has 150 to 300 bytes.
-                let expected = usize::try_from(tail.unread_bytes()).unwrap_or(usize::MAX).min(RAW_BYTES_MAX) / 200;
-                sorter.found.packets.reserve(expected.min(packets_max));
                 tail.read(gaps, |piece| sorter.take(piece));
             }
             Tail::Journal(tail) => tail.read(now_ns, gaps, |entry| sorter.take_entry(&entry)),
@@ -214,9 +213,9 @@ impl Sorter<'_> {
             Ok((mut packet, bad)) => {
                 packet.time = time;
                 packet.kernel_us = kernel_us;
-                packet.raw = Bytes::from(line);
+                packet.raw = BytesRef(line);
                 self.raw_bytes += line.len();
-                self.found.packets.push(packet);
+                self.found.packets.push(&packet);
                 if bad {
                     self.fault(Fault::BadValue, line);
                 }

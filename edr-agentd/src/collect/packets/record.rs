@@ -3,10 +3,7 @@
 //! `<prefix>IN=<if> OUT=<if> KEY=value FLAG …`, in the fixed order of the kernel's `nf_log`. Pure. A value that is not
 //! one of its field is no value; a field inside the brackets of an ICMP error belongs to the packet quoted there.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
-use edr_wire::Bytes;
-use edr_wire::snapshot::Packet;
+use edr_wire::snapshot::{Address, BytesRef, PacketRow};
 
 /// What is wrong with a line that is no packet, or not all of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,11 +40,11 @@ pub(crate) enum End {
     Cut,
 }
 
-/// Parses the prefix and the packet. Sets all fields but `time`, `kernel_us`, `raw`.
+/// Parses the prefix and the packet. Sets all fields but `time`, `kernel_us` and `raw`.
 ///
 /// # Errors
 /// [`Fault::NoInterfaces`]. A record with a bad value is returned without it, and the flag beside it is set.
-pub(crate) fn parse_record(text: &[u8], end: End) -> Result<(Packet, bool), Fault> {
+pub(crate) fn parse_record(text: &[u8], end: End) -> Result<(PacketRow<'_>, bool), Fault> {
     let (text, repeated) = strip_repeat(text);
     let (at, interface_in) = find_interfaces(text).ok_or(Fault::NoInterfaces)?;
     let whole = match end {
@@ -55,17 +52,16 @@ pub(crate) fn parse_record(text: &[u8], end: End) -> Result<(Packet, bool), Faul
         End::Blank => text.ends_with(b" "),
         End::Cut => false,
     };
-    let mut packet = Packet { repeated, cut: !whole, ..Packet::default() };
-    packet.prefix = Bytes::from(text[..at].trim_ascii_end());
-    packet.interface_in = Bytes::from(interface_in);
+    let mut packet = PacketRow { repeated, cut: !whole, ..PacketRow::default() };
+    packet.prefix = BytesRef(text[..at].trim_ascii_end());
+    packet.interface_in = BytesRef(interface_in);
     let bad = parse_fields(&text[at + 3 + interface_in.len()..], whole, &mut packet);
     packet.chain = match (packet.interface_in.is_empty(), packet.interface_out.is_empty()) {
         (false, true) => "INPUT",
         (false, false) => "FORWARD",
         (true, false) => "OUTPUT",
         (true, true) => "",
-    }
-    .to_owned();
+    };
     Ok((packet, bad))
 }
 
@@ -105,7 +101,7 @@ fn word_at(text: &[u8], at: usize) -> &[u8] {
 }
 
 /// Reads the fields after `IN=`; true when one had a value that cannot be.
-fn parse_fields(text: &[u8], whole: bool, packet: &mut Packet) -> bool {
+fn parse_fields<'a>(text: &'a [u8], whole: bool, packet: &mut PacketRow<'a>) -> bool {
     let mut bad = false;
     let mut after_protocol = false;
     let mut after_type = false;
@@ -115,16 +111,8 @@ fn parse_fields(text: &[u8], whole: bool, packet: &mut Packet) -> bool {
             at += 1;
             continue;
         }
-        // Words are short: one look at each byte is less than two searches.
-        let mut equals = None;
-        let mut end = at;
-        while end < text.len() && text[end] != b' ' {
-            if text[end] == b'=' && equals.is_none() {
-                equals = Some(end - at);
-            }
-            end += 1;
-        }
-        let word = &text[at..end];
+        let (len, equals) = measure_word(&text[at..]);
+        let word = &text[at..at + len];
         let last = at + word.len() == text.len();
         // The last word of a cut record may be half a word.
         if last && !whole {
@@ -138,21 +126,15 @@ fn parse_fields(text: &[u8], whole: bool, packet: &mut Packet) -> bool {
         }
         at += word.len();
         let Some(equals) = equals else {
-            if after_protocol
-                && packet.protocol == "tcp"
-                && let Some(flag) = tcp_flag(word)
-            {
-                if !packet.flags.is_empty() {
-                    packet.flags.push(' ');
-                }
-                packet.flags.push_str(flag);
+            if after_protocol && packet.protocol == "tcp" {
+                packet.flags.set(word);
             }
             continue;
         };
         let value = &word[equals + 1..];
-        let bytes = |field: &mut Bytes| {
+        let bytes = |field: &mut BytesRef<'a>| {
             if field.is_empty() {
-                *field = Bytes::from(value);
+                *field = BytesRef(value);
             }
         };
         match &word[..equals] {
@@ -180,6 +162,38 @@ fn parse_fields(text: &[u8], whole: bool, packet: &mut Packet) -> bool {
     bad
 }
 
+/// How long the word is that `text` starts with, and where its first `=` is. Words are too short for a search each:
+/// eight bytes are looked at in one go.
+fn measure_word(text: &[u8]) -> (usize, Option<usize>) {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    // The lowest marked byte is the first one equal to `byte`; marks above it may be false.
+    let find = |eight: u64, byte: u8| {
+        let differs = eight ^ (ONES * u64::from(byte));
+        let marks = differs.wrapping_sub(ONES) & !differs & (ONES << 7);
+        (marks != 0).then_some(marks.trailing_zeros() as usize / 8)
+    };
+    let mut equals = None;
+    let mut at = 0;
+    while let Some((eight, _)) = text[at..].split_first_chunk::<8>() {
+        let eight = u64::from_le_bytes(*eight);
+        let blank = find(eight, b' ');
+        if equals.is_none() {
+            equals = find(eight, b'=').filter(|place| blank.is_none_or(|blank| *place < blank)).map(|place| at + place);
+        }
+        match blank {
+            Some(blank) => return (at + blank, equals),
+            None => at += 8,
+        }
+    }
+    while at < text.len() && text[at] != b' ' {
+        if text[at] == b'=' && equals.is_none() {
+            equals = Some(at);
+        }
+        at += 1;
+    }
+    (at, equals)
+}
+
 /// Bytes from an opening bracket to its closing one; `None` when it is cut before it.
 fn bracket_len(text: &[u8]) -> Option<usize> {
     let mut open = 0_usize;
@@ -198,10 +212,6 @@ fn bracket_len(text: &[u8]) -> Option<usize> {
     None
 }
 
-fn tcp_flag(word: &[u8]) -> Option<&'static str> {
-    ["CWR", "ECE", "URG", "ACK", "PSH", "RST", "SYN", "FIN"].into_iter().find(|flag| flag.as_bytes() == word)
-}
-
 fn set<T: TryFrom<u64>>(field: &mut Option<T>, value: &[u8]) -> bool {
     if field.is_some() {
         return true;
@@ -216,23 +226,46 @@ fn set<T: TryFrom<u64>>(field: &mut Option<T>, value: &[u8]) -> bool {
     field.is_some()
 }
 
-fn set_address(field: &mut String, value: &[u8]) -> bool {
-    if !field.is_empty() {
+fn set_address<'a>(field: &mut Address<'a>, value: &'a [u8]) -> bool {
+    if !field.is_none() {
         return true;
     }
     let Ok(text) = std::str::from_utf8(value) else { return false };
     // Dotted, an address has one form only, the canonical one.
-    if text.parse::<Ipv4Addr>().is_ok() {
-        *field = text.to_owned();
-        return true;
-    }
-    let Ok(address) = text.parse::<Ipv6Addr>() else { return false };
-    *field = address.to_string();
+    *field = if is_ipv4(value) {
+        Address::Canonical(text)
+    } else {
+        match text.parse() {
+            Ok(address) => Address::V6(address),
+            Err(_) => return false,
+        }
+    };
     true
 }
 
-fn set_protocol(field: &mut String, value: &[u8]) -> bool {
-    let name = match value {
+/// Four numbers up to 255 without leading zeros: what `Ipv4Addr` parses, in a quarter of the time.
+fn is_ipv4(text: &[u8]) -> bool {
+    let (mut octets, mut number, mut digits) = (0, 0_u32, 0);
+    for &byte in text {
+        if byte == b'.' {
+            if digits == 0 || octets == 3 {
+                return false;
+            }
+            (octets, number, digits) = (octets + 1, 0, 0);
+        } else if byte.is_ascii_digit() && !(digits > 0 && number == 0) {
+            (number, digits) = (number * 10 + u32::from(byte - b'0'), digits + 1);
+            if number > 255 {
+                return false;
+            }
+        } else {
+            return false;
+        }
+    }
+    octets == 3 && digits > 0
+}
+
+fn set_protocol<'a>(field: &mut &'a str, value: &'a [u8]) -> bool {
+    *field = match value {
         b"TCP" => "tcp",
         b"UDP" => "udp",
         b"UDPLITE" => "udplite",
@@ -240,15 +273,32 @@ fn set_protocol(field: &mut String, value: &[u8]) -> bool {
         b"ICMPv6" => "icmpv6",
         b"ESP" => "esp",
         b"AH" => "ah",
-        number => {
-            let valid = !number.is_empty() && number.len() <= 3 && number.iter().all(u8::is_ascii_digit);
-            let text = std::str::from_utf8(number).unwrap_or_default();
-            if !valid || text.parse::<u8>().is_err() {
-                return false;
-            }
-            text
-        }
+        number => match std::str::from_utf8(number) {
+            Ok(text) if number.iter().all(u8::is_ascii_digit) && text.parse::<u8>().is_ok() => text,
+            _ => return false,
+        },
     };
-    *field = name.to_owned();
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn an_ipv4_address_is_what_the_standard_library_takes(text in "([0-9]{1,4}|[.x]){0,9}|([0-9]{1,3}\\.){3}[0-9]{1,3}") {
+            prop_assert_eq!(is_ipv4(text.as_bytes()), text.parse::<std::net::Ipv4Addr>().is_ok(), "{}", text);
+        }
+
+        #[test]
+        fn a_word_ends_at_the_first_blank(text in "[ =a-c\u{80}-\u{ff}]{0,40}") {
+            let bytes = text.as_bytes();
+            let end = bytes.iter().position(|&byte| byte == b' ').unwrap_or(bytes.len());
+            let equals = bytes[..end].iter().position(|&byte| byte == b'=');
+            prop_assert_eq!(measure_word(bytes), (end, equals));
+        }
+    }
 }

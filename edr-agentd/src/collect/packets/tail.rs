@@ -105,12 +105,6 @@ impl LogTail {
         }
     }
 
-    /// Bytes that wait, as far as is known before the next reading.
-    pub(crate) fn unread_bytes(&self) -> u64 {
-        let size = |reading: &Reading| stamp_of_file(&reading.fd).map_or(0, |stamp| stamp.size);
-        self.old.iter().chain(&self.current).map(|reading| size(reading).saturating_sub(reading.offset)).sum()
-    }
-
     /// Hands out the lines since the last reading, oldest first.
     pub(crate) fn read(&mut self, gaps: &mut Gaps, mut take: impl FnMut(Piece<'_>) -> Flow) {
         self.find(gaps);

@@ -14,6 +14,8 @@ pub(crate) mod events;
 pub(crate) mod folder;
 pub(crate) mod held;
 pub(crate) mod lines;
+#[cfg(test)]
+mod properties;
 mod rankings;
 mod signatures;
 mod source_folders;
@@ -26,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use edr_wire::Bytes;
-use edr_wire::snapshot::{Packet, Position, Psad, PsadConf, PsadMode, PsadRunState};
+use edr_wire::snapshot::{Position, Psad, PsadConf, PsadMode, PsadRunState, Rows};
 
 use self::config::{Arguments, Conf, parse_daemon_args};
 use self::daemon::{PidFile, Running};
@@ -78,8 +80,8 @@ impl Default for PsadSettings {
 pub struct PsadReading {
     /// psad's state.
     pub psad: Psad,
-    /// Firewall log lines since the last reading.
-    pub packets: Vec<Packet>,
+    /// Firewall log lines since the last reading: rows of [`edr_wire::snapshot::Packet`].
+    pub packets: Rows,
     /// How far the logs are read, including these lines.
     pub positions: Vec<Position>,
 }
@@ -202,7 +204,7 @@ impl PsadReader {
         let dshield = conf.yes("ENABLE_DSHIELD_ALERTS", false);
         let started_ns = match pid_file.running() {
             Some(running) => daemon::started_ns(running, &self.settings.proc_root),
-            None => times.dshield_ns.filter(|_| !dshield),
+            None => times.dshield_ns.filter(|_| !dshield).max(times.fell_ns),
         };
         psad.status_stale = started_ns.zip(times.status_ns).is_some_and(|(started, status)| status < started);
         psad.counters_since = started_ns.filter(|_| !conf.yes("IMPORT_OLD_SCANS", false));

@@ -75,6 +75,7 @@ pub(crate) struct Tree {
     status: Held<Bytes>,
     sources: SourceFolders,
     watch: Watch,
+    fell_ns: Option<i64>,
 }
 
 /// What the times of psad's files say.
@@ -84,6 +85,8 @@ pub(crate) struct FileTimes {
     pub(crate) heartbeat_ns: Option<i64>,
     /// `dshield_ctr`: written at psad's start, and after a mail to DShield.
     pub(crate) dshield_ns: Option<i64>,
+    /// `packet_ctr`, when its counters were found lower than before: psad starts them at 0.
+    pub(crate) fell_ns: Option<i64>,
     /// `status.out`.
     pub(crate) status_ns: Option<i64>,
 }
@@ -105,6 +108,7 @@ impl Tree {
             status: Held::default(),
             sources: SourceFolders::default(),
             watch: Watch::default(),
+            fell_ns: None,
         }
     }
 
@@ -154,6 +158,7 @@ impl Tree {
             self.attackers.forget_kept();
             self.signatures.forget_kept();
             self.ports.forget_kept();
+            self.fell_ns = self.protocols.seen_ns();
         }
 
         let mut bad = BadLines::default();
@@ -175,6 +180,7 @@ impl Tree {
         psad.status_text = held(&self.status, &names.status, &mut bad, gaps).clone();
         times.dshield_ns = self.dshield.good_ns();
         times.status_ns = self.status.good_ns();
+        times.fell_ns = self.fell_ns;
 
         let first = self.attackers.value.iter().filter_map(|row| Some((row.ip.parse().ok()?, row.packets)));
         let reading = self.sources.read(folder, &mut self.watch, first, sources_max, now_ns, gaps);

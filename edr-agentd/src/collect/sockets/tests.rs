@@ -241,7 +241,7 @@ fn decode(rows: &Rows) -> Vec<Socket> {
         processes: &Rows::default(),
         sockets: rows,
         psad: &psad,
-        packets: &[],
+        packets: &Rows::default(),
         reread: Reread::default(),
         gaps: &[],
     }
