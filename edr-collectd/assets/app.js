@@ -129,16 +129,26 @@
   document.addEventListener("selectionchange", () => { if (again && !held()) refresh(); });
   document.addEventListener("visibilitychange", () => { if (again && !document.hidden) refresh(); });
 
+  // A browser opens six connections to a server at most: a page nobody sees gives its own back.
   if (source) {
+    let events = null;
+    let retry = 0;
     let opened = false;
+    const alive = () => { lastEvent = performance.now(); };
+    const disconnect = () => {
+      clearTimeout(retry);
+      if (events) events.close();
+      events = null;
+    };
     const connect = () => {
-      const events = new EventSource(source);
-      const alive = () => { lastEvent = performance.now(); };
+      if (events || document.hidden) return;
+      events = new EventSource(main.dataset.events || source);
       events.onopen = () => {
         alive();
+        tick();
+        // What changed while nobody listened is not told again.
         if (opened) refresh();
         opened = true;
-        tick();
       };
       events.addEventListener("alive", alive);
       events.addEventListener("snapshot", () => {
@@ -148,10 +158,23 @@
       events.onerror = () => {
         lastEvent = -Infinity;
         tick();
-        // A refused stream (the server is full, or restarts) is not tried again by the browser.
-        if (events.readyState === EventSource.CLOSED) setTimeout(connect, 5000);
+        // A refused stream (the server is full, or starts again) is not tried again by the browser.
+        if (events && events.readyState === EventSource.CLOSED) {
+          disconnect();
+          retry = setTimeout(connect, 5000);
+        }
       };
     };
+    document.addEventListener("visibilitychange", () => {
+      if (document.hidden) {
+        disconnect();
+      } else {
+        alive();
+        connect();
+      }
+    });
+    addEventListener("pagehide", disconnect);
+    addEventListener("pageshow", connect);
     connect();
   }
 

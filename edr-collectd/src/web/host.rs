@@ -123,6 +123,8 @@ pub(super) struct Tab {
 #[derive(Debug)]
 pub(super) struct Past {
     pub(super) asked: String,
+    /// By the collector's clock.
+    pub(super) to_come: bool,
     pub(super) before: String,
     pub(super) now_href: String,
     pub(super) steps: Vec<(String, &'static str)>,
@@ -171,6 +173,7 @@ impl Head {
             };
             Past {
                 asked: when::stamp(at.ns),
+                to_come: at.ns > *now_ns,
                 before: when::span(at.ns.saturating_sub(snapshot.captured_ns)),
                 now_href: params.link(&here, |params| params.at = None),
                 steps: vec![
