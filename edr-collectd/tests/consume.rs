@@ -348,3 +348,66 @@ async fn what_is_no_frame_is_archived_and_the_partition_goes_on() {
     };
     assert_eq!(reader.record_at(&log, 0).await.unwrap().as_deref(), Some(b"no frame".as_slice()));
 }
+
+/// A small file system of its own, which goes with the value.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None` where this process may not mount.
+    fn mount(path: PathBuf) -> Option<Self> {
+        std::fs::create_dir(&path).unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1m", "edr-test"])
+            .arg(&path)
+            .stderr(std::process::Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success());
+        if !mounted {
+            println!("skipped: mounting a small file system needs root");
+        }
+        mounted.then_some(Self(path))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_stops_the_archive_and_loses_nothing() {
+    let Some(scene) = Scene::new() else { return };
+    let Some(disk) = SmallDisk::mount(scene.dir.path().join("disk")) else { return };
+    let archive = disk.0.join("archive");
+    scene.create_topic().await;
+    let mut sent = frames(1, 1..=2);
+    scene.produce(0, &sent);
+    let mut collector = scene.collector("one", &archive).await;
+    collector.archived(sent.len() as u64).await;
+
+    let filler = disk.0.join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    let full = std::io::copy(&mut std::io::repeat(7), &mut file).unwrap_err();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    drop(file);
+    for seq in 3..=6 {
+        let more = frames(1, seq..=seq);
+        scene.produce(0, &more);
+        sent.extend(more);
+    }
+    let troubled = collector.progress.wait_for(|progress| progress.trouble.is_some());
+    let trouble = tokio::time::timeout(LIMIT, troubled).await.unwrap().unwrap().trouble.clone().unwrap();
+    assert!(trouble.contains("space"), "{trouble}");
+    // The page goes on showing what is newest.
+    eventually("the newest frame", || {
+        collector.newest.current(HostId([1; 16])).is_some_and(|current| current.newest.saved.seq == 6)
+    })
+    .await;
+
+    std::fs::remove_file(&filler).unwrap();
+    collector.archived(sent.len() as u64).await;
+    assert_eq!(collector.progress.borrow().trouble, None);
+    collector.stop().await;
+    assert_eq!(offsets(&archive).await, BTreeMap::from([((0, 0), span(sent.len()))]));
+}

@@ -1,43 +1,49 @@
 //! Writing `frames`: rows and positions in one commit, or neither.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use deltalake::arrow::datatypes::Schema;
-use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
-use deltalake::kernel::{Action, Transaction};
+use deltalake::checkpoints::create_checkpoint_from_table_url_and_cleanup;
+use deltalake::kernel::transaction::CommitData;
+use deltalake::kernel::{Action, Add, Transaction};
 use deltalake::logstore::LogStoreRef;
 use deltalake::parquet::basic::{Compression, ZstdLevel};
 use deltalake::parquet::file::properties::{EnabledStatistics, WriterProperties};
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use deltalake::table::state::DeltaTableState;
 use deltalake::writer::{DeltaWriter as _, RecordBatchWriter};
-use deltalake::{DeltaTable, DeltaTableError};
+use deltalake::{BlindDeltaTable, DeltaTableError};
 
+use super::log::{self as table_log, Entry};
 use super::{ArchiveError, FRAMES, PartitionName, Row, durable, rows};
 
 /// Log entries between two checkpoints: a reader applies at most so many.
 const CHECKPOINT_COMMITS: u32 = 100;
-/// Commits of other writers that may come in between before one of ours gives up and is tried again.
-const COMMIT_RETRIES: usize = 15;
 
-/// The writer of `frames`. Holds the one table handle from which positions are read and through which they are
-/// committed.
+/// The writer of `frames`. It is the one handle through which positions are read and committed.
 pub struct Frames {
     path: PathBuf,
     log_store: LogStoreRef,
-    /// State of the table as this handle knows it: of the last reload, or of its own last commit.
-    state: DeltaTableState,
-    /// Where the schema and the properties of the table come from when files are written.
-    template: DeltaTable,
-    /// Positions this writer read or left. One that the table contradicts belongs to another writer.
+    /// Version of the table that this handle has come to: of the last reload, or of its own last commit. Everything in
+    /// the log up to it was looked at for positions that others moved.
+    version: u64,
+    /// The table in that version, from a reload until the first commit: for reading positions.
+    state: Option<DeltaTableState>,
+    /// Schema and properties of the table, for writing files.
+    template: BlindDeltaTable,
+    /// Positions this writer read or left, and that nobody else has moved since.
     positions: BTreeMap<PartitionName, Option<i64>>,
 }
 
 impl std::fmt::Debug for Frames {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Frames").field("path", &self.path).field("positions", &self.positions).finish_non_exhaustive()
+        f.debug_struct("Frames")
+            .field("path", &self.path)
+            .field("version", &self.version)
+            .field("positions", &self.positions)
+            .finish_non_exhaustive()
     }
 }
 
@@ -58,8 +64,12 @@ impl Frames {
         let table =
             super::open_or_create(&path, rows::columns(), "receive_day", rows::STATS_COLUMNS, CHECKPOINT_COMMITS)
                 .await?;
+        let log_store = table.log_store();
+        let template = BlindDeltaTable::try_new_with_log_store(Arc::clone(&log_store))
+            .await
+            .map_err(ArchiveError::store("open", &path))?;
         let state = table.snapshot().map_err(ArchiveError::store("open", &path))?.clone();
-        Ok(Self { log_store: table.log_store(), state, template: table, positions: BTreeMap::new(), path })
+        Ok(Self { log_store, version: state.version(), state: Some(state), template, positions: BTreeMap::new(), path })
     }
 
     /// Forgets all positions and reads the table anew: after a commit was refused or its fate is not known.
@@ -68,8 +78,11 @@ impl Frames {
     /// When the table cannot be read.
     pub async fn reload(&mut self) -> Result<(), ArchiveError> {
         self.positions.clear();
-        self.state =
-            DeltaTableState::try_new(&self.log_store, None).await.map_err(ArchiveError::store("read", &self.path))?;
+        let failed = |error| ArchiveError::store("read", &self.path)(error);
+        let state = DeltaTableState::try_new(&self.log_store, None).await.map_err(failed)?;
+        self.template = BlindDeltaTable::try_new_with_log_store(Arc::clone(&self.log_store)).await.map_err(failed)?;
+        self.version = state.version();
+        self.state = Some(state);
         Ok(())
     }
 
@@ -78,7 +91,18 @@ impl Frames {
     /// # Errors
     /// When the table's log cannot be read.
     pub async fn position(&mut self, partition: &PartitionName) -> Result<Option<i64>, ArchiveError> {
-        let found = self.found(partition).await?;
+        let failed = ArchiveError::store("read positions of", &self.path);
+        let read = async {
+            // The version this handle has come to, not a newer one: what came after that was not looked at yet.
+            if self.state.is_none() {
+                self.state = Some(DeltaTableState::try_new(&self.log_store, Some(self.version)).await?);
+            }
+            match &self.state {
+                Some(state) => state.transaction_version(&self.log_store, partition.app_id()).await,
+                None => Ok(None),
+            }
+        };
+        let found = read.await.map_err(failed)?;
         self.positions.insert(partition.clone(), found);
         Ok(found)
     }
@@ -115,9 +139,7 @@ impl Frames {
         rows: &[Row],
         positions: &BTreeMap<PartitionName, i64>,
     ) -> Result<Appended, ArchiveError> {
-        for (partition, &next) in positions {
-            self.check(partition, next).await?;
-        }
+        positions.iter().try_for_each(|(partition, &next)| self.check(partition, next))?;
         let mut actions = Vec::new();
         if !rows.is_empty() {
             let adds = self.write(rows).await.map_err(ArchiveError::store("write records to", &self.path))?;
@@ -131,71 +153,66 @@ impl Frames {
             partition_by: Some(vec!["receive_day".to_owned()]),
             predicate: None,
         };
-        let properties =
-            CommitProperties::default().with_application_transactions(transactions).with_max_retries(COMMIT_RETRIES);
-        let commit = CommitBuilder::from(properties).with_actions(actions).build(
-            Some(&self.state),
-            Arc::clone(&self.log_store),
-            operation,
-        );
-        let finalized = match commit.await {
-            Ok(finalized) => finalized,
-            Err(error) if is_fenced(&error) => return Err(self.fenced(positions, &error)),
-            Err(error) => return Err(ArchiveError::store("commit to", &self.path)(error)),
-        };
-        durable::sync_version(&self.path, finalized.version())
+        let commit = CommitData::new(actions, operation, Default::default(), transactions);
+        let own: BTreeSet<String> = positions.keys().map(PartitionName::app_id).collect();
+        let entry = table_log::append(&self.log_store, self.version, &commit, &own)
             .await
-            .map_err(|error| self.io("flush the log of", &error))?;
-        self.state = finalized.snapshot();
+            .map_err(ArchiveError::store("commit to", &self.path))?;
+        let (version, moved) = match entry {
+            Entry::Written { version, moved } => (version, moved),
+            Entry::Refused { app_id } => return Err(refused(positions, &app_id)),
+            Entry::Changed => {
+                return Err(ArchiveError::Store {
+                    operation: "commit to",
+                    table: self.path.clone(),
+                    cause: "its schema or protocol was changed meanwhile".to_owned(),
+                });
+            }
+        };
+        self.version = version;
+        self.state = None;
         for (partition, &next) in positions {
             self.positions.insert(partition.clone(), Some(next));
         }
-        Ok(Appended { version: finalized.version() })
+        // This handle is past those commits: they would conflict with nothing of ours any more.
+        self.positions.retain(|partition, _| !moved.contains(&partition.app_id()));
+        durable::sync_version(&self.path, version).await.map_err(|error| self.io("flush the log of", &error))?;
+        self.checkpoint(version).await;
+        Ok(Appended { version })
     }
 
-    /// The position of a partition must be the one this writer read or left, and must move forward.
-    async fn check(&self, partition: &PartitionName, next: i64) -> Result<(), ArchiveError> {
-        let found = self.found(partition).await?;
-        let show = |position: Option<i64>| position.map_or_else(|| "none".to_owned(), |offset| offset.to_string());
+    /// The position of a partition must be one that this writer read or left, and must move forward.
+    fn check(&self, partition: &PartitionName, next: i64) -> Result<(), ArchiveError> {
         match self.positions.get(partition) {
-            Some(expected) if *expected == found => {}
-            expected => {
-                return Err(ArchiveError::Fenced {
-                    partition: partition.to_string(),
-                    expected: expected.map_or_else(|| "not its own".to_owned(), |expected| show(*expected)),
-                    found: show(found),
-                });
+            Some(Some(from)) if next <= *from => {
+                Err(ArchiveError::Backwards { partition: partition.to_string(), from: *from, to: next })
             }
-        }
-        match found {
-            Some(from) if next <= from => {
-                Err(ArchiveError::Backwards { partition: partition.to_string(), from, to: next })
-            }
-            _ => Ok(()),
+            Some(_) => Ok(()),
+            None => Err(ArchiveError::Fenced {
+                partition: partition.to_string(),
+                expected: "not its own".to_owned(),
+                found: "of another collector, or was never read".to_owned(),
+            }),
         }
     }
 
-    async fn found(&self, partition: &PartitionName) -> Result<Option<i64>, ArchiveError> {
-        self.state
-            .transaction_version(&self.log_store, partition.app_id())
-            .await
-            .map_err(ArchiveError::store("read positions of", &self.path))
+    /// Now and then sums up the log and removes entries older than an hour, so that readers need not apply all of them.
+    async fn checkpoint(&self, version: u64) {
+        if !version.is_multiple_of(CHECKPOINT_COMMITS.into()) {
+            return;
+        }
+        let table = self.log_store.root_url().clone();
+        if let Err(error) = create_checkpoint_from_table_url_and_cleanup(table, version, Some(true), None).await {
+            edr_daemon::limited!(log::Level::Warn, "sum up the log of {}: {error}", self.path.display());
+        }
     }
 
-    async fn write(&self, rows: &[Row]) -> Result<Vec<deltalake::kernel::Add>, DeltaTableError> {
-        let mut writer = RecordBatchWriter::for_table(&self.template)?.with_writer_properties(writer_properties()?);
+    async fn write(&self, rows: &[Row]) -> Result<Vec<Add>, DeltaTableError> {
+        let mut writer =
+            RecordBatchWriter::for_blind_appends(&self.template)?.with_writer_properties(writer_properties()?);
         let schema: Arc<Schema> = writer.arrow_schema();
         writer.write(rows::batch(rows, schema)?).await?;
         writer.flush().await
-    }
-
-    fn fenced(&self, positions: &BTreeMap<PartitionName, i64>, error: &DeltaTableError) -> ArchiveError {
-        let names: Vec<String> = positions.keys().map(ToString::to_string).collect();
-        ArchiveError::Fenced {
-            partition: names.join(", "),
-            expected: "what it read".to_owned(),
-            found: error.to_string(),
-        }
     }
 
     fn io(&self, operation: &'static str, error: &std::io::Error) -> ArchiveError {
@@ -203,9 +220,13 @@ impl Frames {
     }
 }
 
-/// Whether a commit was refused since another writer's came first.
-fn is_fenced(error: &DeltaTableError) -> bool {
-    matches!(error, DeltaTableError::Transaction { source: TransactionError::CommitConflict(_) })
+fn refused(positions: &BTreeMap<PartitionName, i64>, app_id: &str) -> ArchiveError {
+    let partition = positions.keys().find(|partition| partition.app_id() == app_id);
+    ArchiveError::Fenced {
+        partition: partition.map_or_else(|| app_id.to_owned(), ToString::to_string),
+        expected: "where this one begins".to_owned(),
+        found: "moved by a commit that came first".to_owned(),
+    }
 }
 
 /// zstd throughout. Bodies are compressed already and dictionaries or statistics of them would only cost.

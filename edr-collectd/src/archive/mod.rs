@@ -6,9 +6,9 @@
 //!   evidence vanish by sending something first.
 //! - **The position moves in the commit of the data** (Delta `txn` action, one for each Kafka partition). A crash at any
 //!   moment leaves both or neither.
-//! - **Two writers of one partition: one commit wins.** A position is committed through the very table handle it was
-//!   read from, never refreshed in between, and must be the one this writer left there: a fresh handle would accept a
-//!   version that goes backwards.
+//! - **Two writers of one partition: one commit wins.** A position is committed through the very handle it was read from.
+//!   That handle knows up to which version it has seen the table's log; whatever others wrote after it is looked at before
+//!   its own entry gets its place, and a position they moved is lost to it ([`log`]).
 //! - **`hosts` is small** (one row a host) and derived: a start reads it and the rows of `frames` that came after it,
 //!   never all of them.
 //!
@@ -18,6 +18,7 @@ mod columns;
 mod durable;
 mod frames;
 mod hosts;
+mod log;
 mod read;
 mod rows;
 #[cfg(test)]
@@ -145,7 +146,7 @@ async fn open_or_create(
     };
     std::fs::create_dir_all(path).map_err(|error| io("make the folder", &error))?;
     if let Some(version) = durable::put_aside_torn_version(path).map_err(|error| io("look into", &error))? {
-        log::warn!(
+        ::log::warn!(
             "{}: log entry {version} was empty and is put aside; its records come again from Kafka",
             path.display()
         );
@@ -177,15 +178,21 @@ async fn open_or_create(
 
 /// The table in this folder, if there is one.
 async fn existing(path: &Path) -> Result<Option<DeltaTable>, ArchiveError> {
-    if !path.join("_delta_log").is_dir() {
+    if !exists(path).await? {
         return Ok(None);
     }
     let mut table = table_at(path)?;
-    if !table.verify_deltatable_existence().await.map_err(ArchiveError::store("look for", path))? {
-        return Ok(None);
-    }
     table.load().await.map_err(ArchiveError::store("open", path))?;
     Ok(Some(table))
+}
+
+/// Whether there is a table in this folder.
+async fn exists(path: &Path) -> Result<bool, ArchiveError> {
+    // Asking the store for a folder that is not there would make it.
+    if !path.join("_delta_log").is_dir() {
+        return Ok(false);
+    }
+    table_at(path)?.verify_deltatable_existence().await.map_err(ArchiveError::store("look for", path))
 }
 
 fn table_at(path: &Path) -> Result<DeltaTable, ArchiveError> {

@@ -16,6 +16,7 @@ use deltalake::datafusion::execution::memory_pool::GreedyMemoryPool;
 use deltalake::datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use deltalake::datafusion::logical_expr::{Expr, col, lit};
 use deltalake::datafusion::prelude::SessionConfig;
+use deltalake::kernel::Snapshot;
 use deltalake::{DeltaTable, DeltaTableError};
 use edr_wire::frame::{Frame, FrameKind, Record};
 use edr_wire::{Epoch, HostId};
@@ -116,15 +117,16 @@ impl Reader {
         Self { path: archive.join(FRAMES), table: Mutex::new(None) }
     }
 
-    /// The table in its newest version.
+    /// The table, not loaded: each scan reads its newest version, and of the list of its files only what the filter needs.
     async fn table(&self) -> Result<DeltaTable, ArchiveError> {
         let mut known = self.table.lock().await;
-        if let Some(table) = known.as_mut() {
-            table.update_state().await.map_err(ArchiveError::store("read", &self.path))?;
+        if let Some(table) = known.as_ref() {
             return Ok(table.clone());
         }
-        let table = super::existing(&self.path).await?.ok_or_else(|| ArchiveError::Missing(self.path.clone()))?;
-        Ok(known.insert(table).clone())
+        if !super::exists(&self.path).await? {
+            return Err(ArchiveError::Missing(self.path.clone()));
+        }
+        Ok(known.insert(super::table_at(&self.path)?).clone())
     }
 
     /// Gives the header of every record received in this span (ns since the epoch) to `take`, in no particular order;
@@ -147,10 +149,12 @@ impl Reader {
     /// # Errors
     /// When the archive cannot be read.
     pub async fn received(&self) -> Result<Option<(i64, i64)>, ArchiveError> {
-        let table = self.table().await?;
-        let files = table.snapshot().map_err(ArchiveError::store("read", &self.path))?.log_data();
+        let store = self.table().await?.log_store();
+        let failed = |error| ArchiveError::store("read", &self.path)(error);
+        let snapshot = Snapshot::try_new(&store, None).await.map_err(failed)?;
+        let mut files = snapshot.file_views(&store, None);
         let mut received: Option<(i64, i64)> = None;
-        for file in files.iter() {
+        while let Some(file) = files.try_next().await.map_err(failed)? {
             let statistics = file.stats().and_then(|text| serde_json::from_str::<Statistics>(&text).ok());
             let span = statistics.map(|stats| (stats.least.received_ns, stats.most.received_ns));
             // A file whose statistics somebody dropped still has its day.
