@@ -23,7 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::archive::{Frames, HostsTable, Reader};
 use crate::config::Config;
 use crate::consume::{Archive, Consumer, Progress};
-use crate::newest::Newest;
+use crate::newest::{Newest, catch_up};
 use crate::query::HostAnswers;
 use crate::web;
 
@@ -76,7 +76,7 @@ async fn daemon(config: Config) -> anyhow::Result<()> {
     let newest = Arc::new(Newest::default());
     let reader = Arc::new(Reader::new(archive));
     let answers = Arc::new(HostAnswers::new(Arc::clone(&newest), Arc::clone(&reader)));
-    answers.catch_up(Some(&mut hosts)).await?;
+    catch_up(&newest, &reader, Some(&mut hosts)).await?;
     log::info!("{} hosts read from {} in {:?}", newest.len(), archive.display(), begin.elapsed());
 
     let (consumer, progress) =

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use edr_collectd::archive::{Frames, HostsTable, Reader};
 use edr_collectd::config::Config;
 use edr_collectd::consume::{Archive, Consumer, Progress, create, look, misfits};
-use edr_collectd::newest::Newest;
+use edr_collectd::newest::{Newest, catch_up};
 use edr_collectd::query::{Answers as _, HostAnswers};
 use edr_tests::cache::cached;
 use edr_tests::kafka::{Broker, free_port};
@@ -81,7 +81,7 @@ impl Scene {
         let mut hosts = HostsTable::open(archive).await.unwrap();
         let reader = Arc::new(Reader::new(archive));
         let newest = Arc::new(Newest::default());
-        HostAnswers::new(Arc::clone(&newest), Arc::clone(&reader)).catch_up(Some(&mut hosts)).await.unwrap();
+        catch_up(&newest, &reader, Some(&mut hosts)).await.unwrap();
         let archive = Archive { frames, hosts, reader };
         let (consumer, progress) = Consumer::new(config, group, archive, Arc::clone(&newest)).unwrap();
         let (stop, stopped) = watch::channel(false);

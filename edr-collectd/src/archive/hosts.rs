@@ -27,6 +27,8 @@ use super::{ArchiveError, HOSTS, PartitionName, Place, durable};
 /// Log entries between two checkpoints: one a minute is written.
 const CHECKPOINT_COMMITS: u32 = 20;
 
+const DAY_NS: i64 = 86_400_000_000_000;
+
 /// One host as a start needs it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SavedHost {
@@ -151,15 +153,13 @@ impl HostsTable {
     async fn load_rows(&mut self) -> Result<SavedHosts, DeltaTableError> {
         self.table.update_state().await?;
         let mut newest: BTreeMap<HostId, SavedHost> = BTreeMap::new();
-        let mut complete_until_ns: Option<i64> = None;
+        let mut untils: Vec<i64> = Vec::new();
         let mut rows = Engine::new().scan(&self.table, None, &["state", "complete_until_ns"]).await?;
         while let Some(batch) = rows.next().await? {
             let columns = Columns(&batch);
             let (states, until) = (columns.texts("state")?, columns.longs("complete_until_ns")?);
             for at in 0..batch.num_rows() {
-                if let Some(ns) = long(&until, at) {
-                    complete_until_ns = Some(complete_until_ns.map_or(ns, |least| least.min(ns)));
-                }
+                untils.extend(long(&until, at));
                 let saved = text(&states, at).and_then(|state| serde_json::from_str::<SavedHost>(state).ok());
                 let Some(saved) = saved else { continue };
                 let known = newest.get(&saved.host_id).map_or(i64::MIN, |known| known.newest.received_ns);
@@ -168,10 +168,14 @@ impl HostsTable {
                 }
             }
         }
+        // Rows that are a day behind are of partitions that nobody reads any more: nothing comes after them.
+        let latest = untils.iter().copied().max().unwrap_or(i64::MIN);
+        let complete_until_ns = untils.into_iter().filter(|until| *until >= latest.saturating_sub(DAY_NS)).min();
         Ok(SavedHosts { hosts: newest.into_values().collect(), complete_until_ns })
     }
 
-    /// Overwrites the rows of the covered partitions, with their positions, in one commit.
+    /// Overwrites the rows of the covered partitions, with their positions, in one commit; except those of which another
+    /// collector has saved a later position.
     ///
     /// # Errors
     /// When the store fails, or another collector saved one of the partitions meanwhile.
@@ -207,6 +211,10 @@ impl HostsTable {
 
     async fn save_rows(&mut self, hosts: &[SavedHost], coverage: &Coverage) -> Result<u64, DeltaTableError> {
         self.table.update_state().await?;
+        let coverage = &self.not_behind(coverage).await?;
+        if coverage.is_empty() {
+            return Ok(self.table.version().unwrap_or_default());
+        }
         let numbers: Vec<String> = coverage.keys().map(|name| name.partition.to_string()).collect();
         let files = self.table.snapshot()?.log_data();
         let replaced = files.iter().filter(|file| {
@@ -214,9 +222,12 @@ impl HostsTable {
             values.get("partition").is_some_and(|value| value.as_ref().is_some_and(|value| numbers.contains(value)))
         });
         let mut actions: Vec<Action> = replaced.map(|file| Action::Remove(file.remove_action(true))).collect();
+        // By number: a host whose last frame came from an earlier log of that name stays listed.
+        let by_number: BTreeMap<i32, (i64, i64)> =
+            coverage.iter().map(|(name, covered)| (name.partition, *covered)).collect();
         let rows: Vec<SavedRow<'_>> = hosts
             .iter()
-            .filter_map(|host| Some(SavedRow { host, coverage: *coverage.get(&host.partition)? }))
+            .filter_map(|host| Some(SavedRow { host, coverage: *by_number.get(&host.partition.partition)? }))
             .collect();
         if !rows.is_empty() {
             let mut writer = RecordBatchWriter::for_table(&self.table)?;
@@ -238,6 +249,20 @@ impl HostsTable {
             .build(Some(self.table.snapshot()?), self.table.log_store(), operation)
             .await?;
         Ok(finalized.version())
+    }
+}
+
+impl HostsTable {
+    /// The partitions of which nobody has saved a later position.
+    async fn not_behind(&self, coverage: &Coverage) -> Result<Coverage, DeltaTableError> {
+        let mut kept = Coverage::new();
+        for (name, covered) in coverage {
+            let saved = self.table.snapshot()?.transaction_version(&self.table.log_store(), name.app_id()).await?;
+            if saved.is_none_or(|saved| saved <= covered.0) {
+                kept.insert(name.clone(), *covered);
+            }
+        }
+        Ok(kept)
     }
 }
 

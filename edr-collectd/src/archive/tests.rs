@@ -265,13 +265,17 @@ async fn hosts_are_overwritten_by_the_partitions_a_collector_owns() {
     let dir = tempfile::tempdir().unwrap();
     let mut table = HostsTable::open(dir.path()).await.unwrap();
     assert_eq!(table.load().await.unwrap(), SavedHosts::default());
-    let covers = |numbers: &[i32], until| -> Coverage {
-        numbers.iter().map(|&number| (partition(number), (10, until))).collect()
+    let covers = |numbers: &[i32], position, until| -> Coverage {
+        numbers.iter().map(|&number| (partition(number), (position, until))).collect()
     };
-    table.save(&[saved(1, 5), saved(2, 5), saved(3, 5)], &covers(&[0, 1], 100)).await.unwrap();
+    let mut earlier_log = saved(2, 5);
+    earlier_log.partition.generation = 7;
+    table.save(&[saved(1, 5), earlier_log, saved(3, 5)], &covers(&[0, 1], 10, 100)).await.unwrap();
     // Another collector owns partition 1 and has seen one of its hosts again, and a new one.
     let mut other = HostsTable::open(dir.path()).await.unwrap();
-    other.save(&[saved(1, 9), saved(3, 5), saved(5, 9)], &covers(&[1], 200)).await.unwrap();
+    other.save(&[saved(1, 9), saved(3, 5), saved(5, 9)], &covers(&[1], 11, 200)).await.unwrap();
+    // And one that was overtaken does not bring back what it knew.
+    table.save(&[saved(1, 5)], &covers(&[1], 10, 300)).await.unwrap();
     let loaded = table.load().await.unwrap();
     let rows: Vec<(HostId, i64)> = loaded.hosts.iter().map(|host| (host.host_id, host.newest.received_ns)).collect();
     let host = |n| HostId([n; 16]);

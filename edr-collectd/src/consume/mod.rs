@@ -39,7 +39,7 @@ use crate::archive::{
 };
 use crate::config::Config;
 use crate::decode::decode;
-use crate::newest::Newest;
+use crate::newest::{Newest, catch_up};
 
 /// How often the hosts are saved: a start reads so much of `frames`.
 const SAVE_INTERVAL: Duration = Duration::from_secs(60);
@@ -284,6 +284,8 @@ impl Consumer {
         // What fills the batch is read again from where the archive ends.
         self.batch = Batch::default();
         frames.reload().await.map_err(|error| error.to_string())?;
+        // What another collector archived meanwhile is not read again from Kafka.
+        catch_up(&self.newest, &self.reader, Some(&mut self.hosts)).await.map_err(|error| error.to_string())?;
         for (partition, low, high) in marks {
             let name = PartitionName { cluster: cluster.clone(), topic: topic.clone(), partition, generation: 0 };
             let archived = frames.newest(&name).await.map_err(|error| error.to_string())?;
@@ -529,10 +531,15 @@ impl Consumer {
                 }
             }
             let (hosts, until_ns) = self.hosts_to_save();
-            let Some(frames) = self.frames.as_mut() else { return };
             let batch = std::mem::take(&mut self.batch);
-            if !batch.is_empty() {
+            if batch.is_empty() {
+                // Whether another collector has archived what this one knows nothing of.
+                if !self.is_current().await {
+                    return;
+                }
+            } else {
                 let begin = Instant::now();
+                let Some(frames) = self.frames.as_mut() else { return };
                 match frames.append(&batch.rows, &batch.positions).await {
                     Ok(_) => self.note_committed(&batch, begin.elapsed()),
                     Err(error) => {
@@ -546,6 +553,22 @@ impl Consumer {
         if tokio::time::timeout(STOP_MAX, last).await.is_err() {
             log::warn!("the last commit did not end in time; it is read again at the next start");
         }
+    }
+
+    /// Whether the archive ends where this collector left it.
+    async fn is_current(&mut self) -> bool {
+        let Some(frames) = self.frames.as_mut() else { return false };
+        if frames.reload().await.is_err() {
+            return false;
+        }
+        for (name, position) in &self.archived {
+            // A partition that nothing was archived of yet is read from where its log begins.
+            match frames.position(name).await {
+                Ok(found) if found.is_none_or(|found| found == *position) => {}
+                _ => return false,
+            }
+        }
+        true
     }
 
     fn pause(&mut self, pause: bool) {

@@ -4,13 +4,15 @@
 //! start reads back what was archived since the last save. So nothing here waits for a disk, a start need not read
 //! bodies, and a body that is not in memory is fetched from its [`Place`] when somebody asks.
 //!
-//! It knows neither Kafka nor the archive's tables. Everything a host can make large is bounded: parts that wait for
+//! It knows nothing of Kafka, and of the archive only how to read it ([`replay`]). Everything a host can make large is
+//! bounded: parts that wait for
 //! others ([`assembly`]), bodies ([`BODY_BYTES_MAX`]), hosts ([`HOSTS_MAX`]), and what is remembered to tell a duplicate
 //! from a conflict ([`order`]).
 
 mod assembly;
 mod facts;
 mod order;
+mod replay;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +26,7 @@ use tokio::sync::{Notify, broadcast};
 use self::assembly::{Assembly, Whole};
 pub use self::facts::facts;
 use self::order::{Judgement, Lineage};
+pub use self::replay::catch_up;
 use crate::archive::{ArchivedHeader, Header, PartitionName, Place, SavedFacts, SavedFrame, SavedHost};
 use crate::query::{HostRow, QueryError};
 
@@ -292,10 +295,14 @@ impl State {
     }
 
     fn restore(&mut self, saved: SavedHost) {
-        // What came since is newer than what was saved.
-        if self.hosts.contains_key(&saved.host_id) || self.hosts.len() >= HOSTS_MAX {
+        let known = self.hosts.get(&saved.host_id);
+        // What is in memory stays, unless another collector got something later.
+        if known.is_some_and(|known| known.newest.saved.received_ns >= saved.newest.received_ns)
+            || (known.is_none() && self.hosts.len() >= HOSTS_MAX)
+        {
             return;
         }
+        self.body_bytes = self.body_bytes.saturating_sub(known.map_or(0, Host::body_len));
         let lineage = Lineage::restore(&saved.newest, saved.epochs);
         let key = if saved.newest.kind == FrameKind::Key { Some(saved.newest.clone()) } else { saved.key };
         let host = Host {

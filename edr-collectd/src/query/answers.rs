@@ -14,10 +14,8 @@ use super::cache::{Cache, Identity};
 use super::table::time_text;
 use super::{Answers, HostRow, HostSnapshot, QueryError};
 use crate::archive::{ArchiveError, Found, HostsTable, Place, Reader, SavedFrame};
-use crate::newest::{Current, Known, Newest, facts};
+use crate::newest::{Current, Known, Newest, catch_up, facts};
 
-/// How much of `frames` is read at once when memory is filled, by time of receipt: an hour of 1,000 hosts is 360,000 rows.
-const REPLAY_NS: i64 = 3_600_000_000_000;
 /// Frames tried, newest first, when the last one before a moment cannot be read.
 const TRIES_MAX: usize = 8;
 
@@ -42,32 +40,8 @@ impl HostAnswers {
     pub async fn from_archive(archive: &Path) -> Result<Self, ArchiveError> {
         let answers = Self::new(Arc::default(), Arc::new(Reader::new(archive)));
         let mut hosts = HostsTable::existing(archive).await?;
-        answers.catch_up(hosts.as_mut()).await?;
+        catch_up(&answers.newest, &answers.reader, hosts.as_mut()).await?;
         Ok(answers)
-    }
-
-    /// Fills memory: hosts as they were saved, then what was received since, without its bytes.
-    ///
-    /// # Errors
-    /// When the archive cannot be read.
-    pub async fn catch_up(&self, hosts: Option<&mut HostsTable>) -> Result<(), ArchiveError> {
-        let saved = match hosts {
-            Some(hosts) => hosts.load().await?,
-            None => Default::default(),
-        };
-        self.newest.restore(saved.hosts);
-        let Some((first, last)) = self.reader.received().await? else { return Ok(()) };
-        let end = last.saturating_add(1);
-        let mut from = saved.complete_until_ns.unwrap_or(i64::MIN).max(first);
-        while from < end {
-            let until = from.saturating_add(REPLAY_NS).min(end);
-            let mut headers = Vec::new();
-            self.reader.headers(from..until, |header| headers.push(header)).await?;
-            headers.sort_unstable_by_key(|header| header.place);
-            headers.into_iter().for_each(|header| self.newest.note(header));
-            from = until;
-        }
-        Ok(())
     }
 
     /// Computes facts for hosts whose newest frame has none yet, until there is no such host.
