@@ -53,7 +53,7 @@ pub(crate) fn passes_a_broker_with_default_limits(shared: &Shared) -> Verdict {
         collector.page(&format!("{host}/processes?filter=ppid:{parent}&rows=20"), "all of them", LIMIT, |body| {
             body.contains(&PROCESSES.to_string())
         })?;
-        let hosts = collector.plan.view(&["hosts"])?;
+        let hosts = collector.plan.archived_hosts(LIMIT)?;
         let name = hosts[0]["host_id"].as_str().context("hosts has no host_id")?.to_owned();
         let rows = collector.plan.view(&["processes", "--host", &name])?;
         let rows = rows.as_array().context("processes is no list")?;

@@ -8,7 +8,6 @@ use edr_tests::daemons::{AgentPlan, Collector, CollectorPlan};
 use edr_tests::http::text_of;
 use edr_tests::load::{COMM, Hostile, SCRIPT, TITLE};
 use edr_tests::scene::Scene;
-use edr_tests::wait;
 use libtest_mimic::Completion;
 
 use crate::shared::Shared;
@@ -89,11 +88,7 @@ pub(crate) fn the_commands_agree(shared: &Shared) -> Verdict {
         collector.page(&format!("{host}/processes?filter=pid:{pid}"), "the process", LIMIT, |body| {
             text_of(body).contains(&edr_wire::visible(COMM))
         })?;
-        // The page shows a snapshot from memory; the archive has it with the next commit.
-        wait::until("the host in the archive", LIMIT, || {
-            let hosts = collector.plan.view(&["hosts"])?;
-            Ok(hosts.as_array().is_some_and(|hosts| !hosts.is_empty()).then_some(()))
-        })?;
+        collector.plan.archived_hosts(LIMIT)?;
         from_the_archive(&collector, &hostile)?;
         // The archive answers without the daemon, too.
         collector.process.terminate(Duration::from_secs(10))?;

@@ -31,7 +31,8 @@ impl Browser {
     /// # Errors
     /// When the browser fails.
     pub fn document(&self, url: &str) -> Result<String> {
-        let output = self.run(&["--dump-dom", "--virtual-time-budget=3000", url])?;
+        // Real time: virtual time stands still while the page's live-update connection is open.
+        let output = self.run(&["--dump-dom", "--timeout=4000", url])?;
         Ok(String::from_utf8_lossy(&output).into_owned())
     }
 

@@ -219,11 +219,13 @@ impl CollectorPlan {
     pub fn write_config(&self) -> Result<PathBuf> {
         std::fs::create_dir_all(&self.dir).with_context(|| format!("make {}", self.dir.display()))?;
         let text = format!(
-            "state-dir = {:?}\n\n[kafka]\nbrokers = [{:?}]\ntopic = {:?}\ngroup = \"edr-collectd\"\n\n[archive]\n\
+            "state-dir = {:?}\n\n[kafka]\nbrokers = [{:?}]\ntopic = {:?}\ngroup = {:?}\n\n[archive]\n\
              dir = {:?}\ncommit-interval = {:?}\n\n[web]\nlisten = \"127.0.0.1:{}\"\n",
             self.dir.join("state"),
             self.broker,
             self.topic,
+            // A group of its own: members of one group wait for each other, and for those that were killed.
+            format!("edr-collectd-{}", self.topic),
             self.archive_dir(),
             self.commit_interval,
             self.port
@@ -231,6 +233,18 @@ impl CollectorPlan {
         let path = self.dir.join("collector.toml");
         std::fs::write(&path, text).context("write collector.toml")?;
         Ok(path)
+    }
+
+    /// Waits until the archive has a host, and gives the list of hosts. The page shows a snapshot from memory, so what it
+    /// shows may be a commit ahead of the archive.
+    ///
+    /// # Errors
+    /// When there is none within `limit`.
+    pub fn archived_hosts(&self, limit: Duration) -> Result<Value> {
+        wait::until("a host in the archive", limit, || {
+            let hosts = self.view(&["hosts"])?;
+            Ok(hosts.as_array().is_some_and(|hosts| !hosts.is_empty()).then_some(hosts))
+        })
     }
 
     /// Where the tables are.

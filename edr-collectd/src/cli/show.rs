@@ -81,8 +81,13 @@ fn snapshot(config: &Path, args: &ViewArgs) -> anyhow::Result<Arc<HostSnapshot>>
             Some(host) => host.clone(),
             None => only_host(&answers).await?,
         };
-        let snapshot = answers.snapshot(&host, at_ns).await?;
-        anyhow::Ok((snapshot, host))
+        let mut snapshot = answers.snapshot(&host, at_ns).await;
+        if matches!(snapshot, Err(QueryError::UnknownHost(_))) {
+            // Names are in the snapshots, and those archived since the last save of the hosts are not opened yet.
+            answers.refresh_facts().await;
+            snapshot = answers.snapshot(&host, at_ns).await;
+        }
+        anyhow::Ok((snapshot?, host))
     })?;
     let hostname = snapshot.view.host().map(|host| host.hostname).unwrap_or_default();
     let agent = snapshot.view.agent().unwrap_or_default();
