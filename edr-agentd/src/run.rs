@@ -28,6 +28,8 @@ use crate::stop::Stop;
 const STATUS_PERIOD: Duration = Duration::from_secs(10);
 /// How long the sampler may take to finish its last frame.
 const FINISH_MAX: Duration = Duration::from_secs(3);
+/// How long the Kafka client may take to close. All limits of a stop together are below 5 s.
+const CLOSE_MAX: Duration = Duration::from_millis(750);
 /// How long a stopping agent waits for Kafka to take the last frame.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
@@ -266,14 +268,19 @@ fn ship(shared: &Shared) {
 /// Ends the threads, within 5 s whatever they do.
 fn stop(shared: &Shared, sampler: JoinHandle<()>, shipper: JoinHandle<()>) -> anyhow::Result<()> {
     shared.stop.request();
-    join(sampler, FINISH_MAX)?;
+    if !join(sampler, FINISH_MAX)? {
+        bail!("thread sampler does not end; the frames it made are in the spool");
+    }
     // A last frame is delivered when Kafka takes it at once; what cannot be delivered stays in the spool.
     if !shared.health.is_in_trouble() {
         shared.spool.wait_until_sent(GOODBYE_MAX);
     }
     shared.stop_shipping.request();
     shared.spool.wake();
-    join(shipper, FINISH_MAX)?;
+    if !join(shipper, CLOSE_MAX)? {
+        // librdkafka's client closes when its brokers let it. What it did not deliver is in the spool.
+        log::warn!("the Kafka client does not close; leaving it behind");
+    }
     let state = shared.spool.state();
     if state.memory_only && state.unsent_frames > 0 {
         log::error!("{} frames in memory were not sent and end here", state.unsent_frames);
@@ -283,19 +290,19 @@ fn stop(shared: &Shared, sampler: JoinHandle<()>, shipper: JoinHandle<()>) -> an
     Ok(())
 }
 
-/// Joins a thread that was asked to end.
-fn join(thread: JoinHandle<()>, timeout: Duration) -> anyhow::Result<()> {
+/// Joins a thread that was asked to end; false when it does not within `timeout`.
+fn join(thread: JoinHandle<()>, timeout: Duration) -> anyhow::Result<bool> {
     let name = thread.thread().name().unwrap_or("?").to_owned();
     let deadline = Instant::now() + timeout;
     // A handle cannot be waited for with a time limit; this runs once in a process's life.
     while !thread.is_finished() {
         if Instant::now() > deadline {
-            bail!("thread {name} does not end; the frames it made are in the spool");
+            return Ok(false);
         }
         std::thread::sleep(Duration::from_millis(5));
     }
     if thread.join().is_err() {
         bail!("thread {name} panicked");
     }
-    Ok(())
+    Ok(true)
 }
