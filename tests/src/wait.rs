@@ -11,9 +11,14 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Ends every waiting, now and later, with an error: someone pressed Ctrl-C.
+/// Ends every waiting, until [`resume`], with an error: someone pressed Ctrl-C.
 pub fn interrupt() {
     INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+/// Waiting is possible again: what was interrupted is over, and stopping in good order takes some waiting, too.
+pub fn resume() {
+    INTERRUPTED.store(false, Ordering::Relaxed);
 }
 
 fn pause() -> Result<()> {

@@ -135,6 +135,7 @@ fn demo(once: bool, signals: &Receiver<Signal>) -> Result<()> {
             replay.step()
         })
     };
+    wait::resume();
     // In the order of the data: what the agent still sends, the collector still gets.
     for (name, process) in [("agent", &mut agent.process), ("collector", &mut collector.process)] {
         if let Err(error) = process.terminate(STOP_LIMIT) {
