@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use edr_daemon::journal;
 use edr_daemon::systemd::ServiceManager;
+use nix::sys::signal::{SigSet, Signal};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -52,6 +53,10 @@ pub fn runtime() -> anyhow::Result<Runtime> {
 pub fn run(path: &Path) -> anyhow::Result<()> {
     let config = Config::load(path)?;
     journal::install("edr-collectd", config.log_level).context("open the log")?;
+    // Whoever started this program may have blocked them, and a blocked signal is never seen. Before there are threads:
+    // they inherit it.
+    let ends: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+    ends.thread_unblock().context("unblock SIGTERM and SIGINT")?;
     let runtime = runtime()?;
     let result = runtime.block_on(daemon(config));
     // A thread of a library that waits for a broker must not hold up the exit.
