@@ -471,7 +471,8 @@ impl Drop for SmallDisk {
 fn a_start_without_anything_is_a_start() {
     let dir = tempfile::tempdir().unwrap();
     let (_, resume) = Spool::open(&dir.path().join("a/b"), SETTINGS).unwrap();
-    let Resume { last, newest } = resume;
+    let Resume { last, newest, declared } = resume;
+    assert!(declared.is_none());
     assert!(last.is_none() && newest.is_none());
     assert_eq!(mode(&dir.path().join("a/b")), 0o700);
 }

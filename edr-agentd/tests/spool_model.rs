@@ -371,3 +371,33 @@ proptest! {
         world.settle();
     }
 }
+
+/// The newest frame's key is gone, and it was the first to declare the loss of others: the newest frame's snapshot cannot
+/// be read, but its header is all that still speaks of them. And it is never sent, since room runs out again.
+#[test]
+fn declarations_survive_the_loss_of_a_key() {
+    // Which frame becomes a key depends on their sizes: one of these comes out as it is needed.
+    let scene = |bytes: usize| {
+        let mut world = World::new();
+        world.quota = 15_000;
+        world.agent.as_ref().unwrap().0.set_limits(world.settings());
+        while world.agent.as_ref().unwrap().0.declarations().0.is_empty() {
+            world.tick(bytes);
+        }
+        world.act(Action::Quota(1 << 20));
+        let key = world.tick(3_000);
+        let newest = world.tick(10);
+        (key.kind == FrameKind::Key && newest.kind == FrameKind::Delta).then_some((world, (key.id.epoch, key.id.seq)))
+    };
+    let (mut world, key) = (500..3_000).step_by(50).find_map(scene).unwrap();
+    let (path, id) = world.files().into_iter().find(|(_, id)| *id == key).unwrap();
+    fs::remove_file(path).unwrap();
+    world.harmed.insert(id);
+    world.removed.insert(id);
+    world.act(Action::Boot);
+    world.act(Action::Quota(9_000));
+    for _ in 0..8 {
+        world.tick(2_000);
+    }
+    world.settle();
+}

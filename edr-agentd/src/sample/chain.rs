@@ -140,7 +140,7 @@ mod tests {
             missed: Vec::new(),
             bye: false,
         };
-        let mut resume = Resume { last: Some(PreviousEpoch { id: OLD, last_seq: 41 }), newest: None };
+        let mut resume = Resume { last: Some(PreviousEpoch { id: OLD, last_seq: 41 }), declared: None, newest: None };
         change(&mut header, &mut resume);
         let snapshot = SnapshotView::parse(encode_row(&edr_wire::snapshot::Snapshot::default())).unwrap();
         resume.newest = Some(Box::new(Newest { header, snapshot, written_when_captured: true }));

@@ -80,12 +80,14 @@ impl Framer {
     ) -> (Self, Vec<Position>) {
         let (chain, start) = Chain::start(resume, host_id, boot_id, new_epoch());
         let (mut positions, mut last, mut reason) = (Vec::new(), None, ticks::NOT_RUNNING);
+        if let Some(header) = resume.declared.as_ref().filter(|header| header.host_id == host_id) {
+            let missed = if header.boot_id == boot_id { header.missed.as_slice() } else { &[] };
+            spool.take_over(&header.lost, missed);
+        }
         if let Some(newest) = resume.newest.as_ref().filter(|newest| newest.header.host_id == host_id) {
             // The view was checked when the frame was read; a field of another shape is as good as none.
             positions = newest.snapshot.positions().unwrap_or_default();
-            spool.take_over(&newest.header.lost, &[]);
             if newest.header.boot_id == boot_id {
-                spool.take_over(&[], &newest.header.missed);
                 last = newest.snapshot.time().ok().map(|time| Duration::from_nanos(time.boottime_ns));
                 reason = if newest.header.bye { ticks::STOPPED } else { reason };
             }

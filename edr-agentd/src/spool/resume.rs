@@ -7,6 +7,7 @@ use edr_wire::snapshot::SnapshotView;
 use super::FrameId;
 use super::disk::{Disk, Names};
 use super::index::{Doom, Index};
+use super::stored::Stored;
 
 /// Frames that a start tries to read before it gives up finding a readable one.
 const TRIES_MAX: usize = 500;
@@ -31,7 +32,10 @@ pub struct Newest {
 pub struct Resume {
     /// The newest epoch and the highest sequence number in it, from the names; `None` for an empty spool.
     pub last: Option<PreviousEpoch>,
-    /// The newest frame that can be read. Continuity is only provable when it is the one `last` names.
+    /// Header of the newest whole frame, also when its key is gone: what it declares is all that Kafka had not
+    /// confirmed, and must be said again.
+    pub declared: Option<Box<FrameHeader>>,
+    /// The newest frame whose snapshot can be read. Continuity is only provable when it is the one `last` names.
     pub newest: Option<Box<Newest>>,
 }
 
@@ -69,41 +73,40 @@ pub(super) fn read(disk: &Disk, index: &mut Index) -> Resume {
     let mut resume = Resume::default();
     for id in frames.by_ref().take(TRIES_MAX) {
         resume.last.get_or_insert(PreviousEpoch { id: id.epoch, last_seq: id.seq });
-        match open(disk, id) {
+        let stored = match disk.read(id) {
+            Ok(stored) => stored,
+            Err(fault) => {
+                log::error!("spool frame {id}: {fault}; it is declared lost");
+                index.condemn(id, fault.reason(), Doom::SetAside);
+                continue;
+            }
+        };
+        resume.declared.get_or_insert_with(|| Box::new(stored.header.clone()));
+        match open(disk, id, stored) {
             Ok(newest) => {
                 index.keep_found(id, newest.header.base_seq);
                 resume.newest = Some(Box::new(newest));
                 break;
             }
-            Err(Fault::Frame(reason, text)) => {
-                log::error!("spool frame {id}: {text}; it is declared lost");
-                index.condemn(id, reason, Doom::SetAside);
-            }
-            Err(Fault::Key(text)) => log::warn!("spool frame {id} cannot be opened: {text}"),
+            // It may be whole at the collector, so it is sent all the same.
+            Err(text) => log::warn!("spool frame {id} cannot be opened: {text}"),
         }
     }
     resume
 }
 
-enum Fault {
-    /// The frame itself is damaged: a reason for `lost`, and words.
-    Frame(&'static str, String),
-    /// Its key is missing or damaged; it may be whole at the collector, so it is sent all the same.
-    Key(String),
-}
-
-fn open(disk: &Disk, id: FrameId) -> Result<Newest, Fault> {
-    let stored = disk.read(id).map_err(|fault| Fault::Frame(fault.reason(), fault.to_string()))?;
+/// The snapshot of a whole frame, or in words why its key does not give it.
+fn open(disk: &Disk, id: FrameId, stored: Stored) -> Result<Newest, String> {
     let key_raw = match stored.header.kind {
         FrameKind::Key => None,
         FrameKind::Delta => {
             let key_id = FrameId { seq: stored.header.base_seq, ..id };
-            let key = disk.read(key_id).map_err(|fault| Fault::Key(format!("key frame {key_id}: {fault}")))?;
-            Some(key.open(None).map_err(|error| Fault::Key(format!("key frame {key_id}: {error}")))?)
+            let key = disk.read(key_id).map_err(|fault| format!("key frame {key_id}: {fault}"))?;
+            Some(key.open(None).map_err(|error| format!("key frame {key_id}: {error}"))?)
         }
     };
-    let raw = stored.open(key_raw.as_deref()).map_err(|error| Fault::Key(error.to_string()))?;
-    let snapshot = SnapshotView::parse(raw).map_err(|error| Fault::Key(error.to_string()))?;
+    let raw = stored.open(key_raw.as_deref()).map_err(|error| error.to_string())?;
+    let snapshot = SnapshotView::parse(raw).map_err(|error| error.to_string())?;
     let written_ns = disk.changed_ns(id).unwrap_or(i64::MAX);
     let written_when_captured = written_ns.abs_diff(stored.header.captured_ns) <= AGE_DIFFERENCE_NS_MAX;
     Ok(Newest { header: stored.header, snapshot, written_when_captured })
