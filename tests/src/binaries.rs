@@ -25,8 +25,8 @@ pub struct Binaries {
 /// All programs of the workspace, with the profile of the caller.
 ///
 /// Cargo gives a package's tests the path of that package's programs only, so it is asked: it builds what is not
-/// up to date (nothing, within a run of `cargo test --workspace`) and says where everything lies. A path put together
-/// by hand could name a program of yesterday.
+/// up to date and says where everything lies. A path put together by hand could name a program of yesterday.
+/// `script/test` has asked already: the file `EDR_BUILT` names is what cargo said then.
 ///
 /// # Errors
 /// When they do not build.
@@ -35,8 +35,11 @@ pub fn binaries() -> Result<&'static Binaries> {
     let profile: &[&str] = if cfg!(debug_assertions) { &[] } else { &["--release"] };
     let built = BUILT.get_or_init(|| {
         let build = || {
-            // The workspace as a whole, always: a package alone would be built with other features of what it uses.
-            let paths = build(&[&["--workspace"], profile].concat())?;
+            let paths = match std::env::var_os("EDR_BUILT") {
+                Some(said) => programs(&std::fs::read(&said).with_context(|| format!("read {}", said.display()))?)?,
+                // The workspace as a whole, always: a package alone would be built with other features of what it uses.
+                None => build(&[&["--workspace"], profile].concat())?,
+            };
             let path = |name: &str| {
                 let found = paths.iter().find(|(known, _)| known == name);
                 found.map(|(_, path)| path.clone()).with_context(|| format!("cargo built no {name}"))
@@ -77,9 +80,17 @@ fn build(args: &[&str]) -> Result<Vec<(String, PathBuf)>> {
     }
     let output = command.current_dir(checkout()).stderr(Stdio::inherit()).output().context("run cargo build")?;
     ensure!(output.status.success(), "cargo build ended with {}", output.status);
+    programs(&output.stdout)
+}
+
+/// Name and path of every program (no test of one) in the messages of cargo, one JSON object a line.
+fn programs(messages: &[u8]) -> Result<Vec<(String, PathBuf)>> {
     let mut paths = Vec::new();
-    for line in output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+    for line in messages.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let message: Value = serde_json::from_slice(line).context("read what cargo says")?;
+        if message["profile"]["test"] == true {
+            continue;
+        }
         if let (Some(path), Some(name)) = (message["executable"].as_str(), message["target"]["name"].as_str()) {
             paths.push((name.to_owned(), PathBuf::from(path)));
         }

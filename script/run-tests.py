@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+"""Runs the test programs that `cargo test --no-run --message-format=json` built, several at a time.
+
+    script/run-tests.py BUILT TOTALS
+
+cargo runs one test program after the other, and most of ours spend their time waiting: for a broker, for psad, for the
+next tick. The output of a program is printed whole when it ended. TOTALS is written: `PASSED FAILED SKIPPED`. A test of
+libtest that prints `skipped: why` was counted as passed by libtest and is counted as skipped here; libtest-mimic marks
+its own as ignored.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+LANES = 3
+# A program that takes longer hangs.
+SECONDS_MAX = 40 * 60
+# The longest first, so that none is alone at the end; the others follow in cargo's order.
+LONGEST = ["systemd", "packages", "e2e", "psad", "ship", "consume", "daemon"]
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def programs(built):
+    """(name, executable, folder of its package) of every test program."""
+    found = []
+    for line in Path(built).read_text().splitlines():
+        message = json.loads(line)
+        if message.get("reason") == "compiler-artifact" and message["executable"] and message["profile"]["test"]:
+            folder = Path(message["manifest_path"]).parent
+            found.append((message["target"]["name"], message["executable"], folder))
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    return sorted(found, key=lambda program: rank.get(program[0], len(LONGEST)))
+
+
+def run(program):
+    """Its output, exit code (None: it had to be killed) and seconds."""
+    name, executable, folder = program
+    start = time.monotonic()
+    try:
+        # --show-output: a passed test's `skipped: why` is wanted.
+        done = subprocess.run([executable, "--format=pretty", "--show-output"], cwd=folder, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=SECONDS_MAX,
+                              env=dict(os.environ, CARGO_MANIFEST_DIR=str(folder)), check=False)
+        output, code = done.stdout, done.returncode
+    except subprocess.TimeoutExpired as expired:
+        output, code = expired.stdout or b"", None
+    return output.decode(errors="replace"), code, time.monotonic() - start
+
+
+def count(name, output, code):
+    """passed, failed, and (test, reason) of each skipped one, of one program's output."""
+    passed = failed = 0
+    skipped, shown, ended = [], None, False
+    for line in (COLOUR.sub("", line) for line in output.splitlines()):
+        if line.startswith("test result: "):
+            ended = True
+            number = dict((word, int(n)) for n, word in re.findall(r"(\d+) (passed|failed|ignored)", line))
+            passed, failed = number["passed"], number["failed"]
+        elif ignored := re.match(r"test (.*?) +\.\.\. ignored(?:, (.*))?$", line):
+            skipped.append((ignored[1], ignored[2] or ""))
+        elif header := re.match(r"---- (\S+) stdout ----$", line):
+            shown = header[1]
+        elif re.match(r"(failures|successes|test result):", line):
+            shown = None
+        elif line.startswith("skipped: ") and shown:
+            skipped.append((shown, line.removeprefix("skipped: ")))
+            passed, shown = passed - 1, None
+    if code != 0 and failed == 0:
+        # It crashed, or was killed, before it could count.
+        failed = 1
+        print(f"{name}: {'killed: it hung' if code is None else f'ended with {code}'}")
+    if not ended and code == 0:
+        failed += 1
+        print(f"{name}: no result line")
+    return passed, failed, skipped
+
+
+def main():
+    all_programs = programs(sys.argv[1])
+    passed = failed = 0
+    skipped, failures = [], []
+    with ThreadPoolExecutor(LANES) as lanes:
+        running = {lanes.submit(run, program): program for program in all_programs}
+        for future in as_completed(running):
+            name = running[future][0]
+            output, code, seconds = future.result()
+            print(f"\n== {name}: {seconds:.0f} s\n{output}", flush=True)
+            ours = count(name, output, code)
+            passed, failed, skipped = passed + ours[0], failed + ours[1], skipped + ours[2]
+            if ours[1]:
+                failures.append(name)
+    if skipped:
+        print("\nskipped:")
+        for test, reason in skipped:
+            print(f"  {test}: {reason}")
+    if failures:
+        print(f"\nfailed in: {', '.join(failures)}")
+    Path(sys.argv[2]).write_text(f"{passed} {failed} {len(skipped)}\n")
+
+
+if __name__ == "__main__":
+    main()
