@@ -1,11 +1,13 @@
 //! Commands.
 
+mod cost;
 mod show;
 mod table;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use edr_daemon::config::Report;
@@ -49,6 +51,24 @@ enum Command {
         /// How to print it
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
+        #[command(flatten)]
+        config: ConfigFile,
+        #[command(flatten)]
+        places: Places,
+    },
+    /// Measure what each source costs on this host: time, CPU, system calls and bytes, when everything is read and when
+    /// only what changed is
+    #[command(after_help = COST_HELP)]
+    Cost {
+        /// Readings of each kind
+        #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        rounds: u32,
+        /// Seconds between two readings
+        #[arg(long, value_name = "S", default_value_t = 2.0, value_parser = seconds)]
+        every: f64,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t = CostFormat::Table)]
+        format: CostFormat,
         #[command(flatten)]
         config: ConfigFile,
         #[command(flatten)]
@@ -106,6 +126,30 @@ enum Format {
     Msgpack,
 }
 
+/// How costs are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CostFormat {
+    /// The names of `agent.cost` in docs/schema.md
+    Json,
+    /// Columns for people
+    Table,
+}
+
+const COST_HELP: &str = "\
+Three kinds of reading are measured: full (every row is read), steady (what ran since the last reading, and the share \
+of the rest that reread-interval asks for: the daemon's usual tick) and between (what ran, alone). Before that, \
+executables are read until each has its hash. The daemon puts the same figures of its last tick into each snapshot \
+(agent.cost).
+
+System calls are counted by the agent where it makes them, so there is no count for what libraries do (host, psad). \
+Bytes are counted with them, or else by the kernel (rchar of /proc/thread-self/io).";
+
+/// A time of up to an hour.
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.0..=3_600.0).contains(seconds));
+    seconds.ok_or_else(|| "is no number of seconds from 0 to 3600".to_owned())
+}
+
 impl From<Places> for Overrides {
     fn from(places: Places) -> Self {
         Self { proc_root: places.proc_root, psad_dir: places.psad_dir, packet_log: places.packet_log }
@@ -119,6 +163,10 @@ pub fn main() -> ExitCode {
         Command::Run { config, places } => run(&config.config, &places.into()).map(|()| ExitCode::SUCCESS),
         Command::Check { online, config, places } => check(&config.config, &places.into(), online),
         Command::Snapshot { format, config, places } => show::snapshot(format, &config.config, &places.into()),
+        Command::Cost { rounds, every, format, config, places } => {
+            let rounds = cost::Rounds { count: rounds, every: Duration::from_secs_f64(every), format };
+            cost::cost(&config.config, &places.into(), rounds)
+        }
         Command::Spool { command: SpoolCommand::List { config } } => show::spool_list(&config.config),
         Command::Spool { command: SpoolCommand::Verify { config } } => show::spool_verify(&config.config),
     };

@@ -17,8 +17,7 @@ use crate::spool::verify;
 /// `snapshot`: works without a configuration file, so that one can look at what the agent would see before setting it
 /// up.
 pub(super) fn snapshot(format: Format, path: &Path, overrides: &Overrides) -> anyhow::Result<ExitCode> {
-    let unconfigured = path == Path::new(DEFAULT_PATH) && !path.exists();
-    let config = overrides.over(if unconfigured { Config::default() } else { Config::load(path)? });
+    let config = config_or_default(path, overrides)?;
     let mut sources = Sources::open(&config, overrides.proc_root(), &[])?;
     let mut reading = Reading::default();
     sources.read(&config, overrides.proc_root(), &mut reading);
@@ -43,6 +42,12 @@ pub(super) fn snapshot(format: Format, path: &Path, overrides: &Overrides) -> an
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Without a configuration file in the usual place its defaults serve.
+pub(super) fn config_or_default(path: &Path, overrides: &Overrides) -> anyhow::Result<Config> {
+    let unconfigured = path == Path::new(DEFAULT_PATH) && !path.exists();
+    Ok(overrides.over(if unconfigured { Config::default() } else { Config::load(path)? }))
 }
 
 fn whole(view: &SnapshotView) -> anyhow::Result<Snapshot> {

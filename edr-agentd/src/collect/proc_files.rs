@@ -1,6 +1,5 @@
 //! Reading below a proc tree, whole and bounded, without waiting.
 
-use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -8,12 +7,15 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::calls;
+
 /// Bytes read of one file; 16 MiB are some 100,000 sockets of one protocol.
 const FILE_BYTES_MAX: usize = 16 << 20;
 
 /// Opens a directory to read relative to it.
 pub(super) fn open_dir(parent: impl AsFd, path: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
-    rustix::fs::openat(parent, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    calls::opened(rustix::fs::openat(parent, path, flags, Mode::empty()))
 }
 
 /// Reads a file over `text`; true when it is longer than what was read, which then ends with a whole line.
@@ -21,7 +23,7 @@ pub(super) fn read(dir: impl AsFd, path: &str, text: &mut Vec<u8>) -> io::Result
     text.clear();
     // In a tree that is not the kernel's a file may be anything: a pipe must not be waited for.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(dir, path, flags, Mode::empty())?;
+    let file = calls::opened(rustix::fs::openat(dir, path, flags, Mode::empty()))?;
     loop {
         if text.len() >= FILE_BYTES_MAX {
             let end = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
@@ -29,7 +31,7 @@ pub(super) fn read(dir: impl AsFd, path: &str, text: &mut Vec<u8>) -> io::Result
             return Ok(true);
         }
         text.reserve(64 << 10);
-        match rustix::io::read(&file, rustix::buffer::spare_capacity(text)) {
+        match calls::read(rustix::io::read(&file, rustix::buffer::spare_capacity(text))) {
             Ok(0) => return Ok(false),
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -37,14 +39,20 @@ pub(super) fn read(dir: impl AsFd, path: &str, text: &mut Vec<u8>) -> io::Result
     }
 }
 
-/// The inode of a namespace from a link like `net:[4026531840]` in `/proc/PID/ns`.
-pub(super) fn namespace(dir: impl AsFd, path: &str) -> rustix::io::Result<u64> {
-    let target = rustix::fs::readlinkat(dir, path, Vec::new())?;
-    namespace_inode(&target).ok_or(Errno::INVAL)
+/// Calls `visit` with each name in an open directory.
+pub(super) fn each_name(dir: impl AsFd, visit: impl FnMut(&std::ffi::CStr)) -> rustix::io::Result<()> {
+    calls::each_name(dir, &mut vec![std::mem::MaybeUninit::uninit(); 32 << 10], visit)
 }
 
-fn namespace_inode(target: &CStr) -> Option<u64> {
-    let (_, digits) = target.to_str().ok()?.strip_suffix(']')?.split_once(":[")?;
+/// The inode of a namespace from a link like `net:[4026531840]` in `/proc/PID/ns`.
+pub(super) fn namespace(dir: impl AsFd, path: &str) -> rustix::io::Result<u64> {
+    let mut target = [0; 64];
+    let length = calls::read(rustix::fs::readlinkat_raw(dir, path, &mut target))?;
+    target.get(..length).and_then(namespace_inode).ok_or(Errno::INVAL)
+}
+
+fn namespace_inode(target: &[u8]) -> Option<u64> {
+    let (_, digits) = std::str::from_utf8(target).ok()?.strip_suffix(']')?.split_once(":[")?;
     if digits.bytes().all(|digit| digit.is_ascii_digit()) { digits.parse().ok() } else { None }
 }
 
@@ -59,9 +67,9 @@ mod tests {
 
     #[test]
     fn a_namespace_link() {
-        assert_eq!(namespace_inode(c"net:[4026531840]"), Some(4_026_531_840));
-        for text in [c"", c"net:[]", c"net:[-1]", c"net:[+1]", c"net:[1", c"net:[99999999999999999999]"] {
-            assert_eq!(namespace_inode(text), None, "{text:?}");
+        assert_eq!(namespace_inode(b"net:[4026531840]"), Some(4_026_531_840));
+        for text in ["", "net:[]", "net:[-1]", "net:[+1]", "net:[1", "net:[99999999999999999999]"] {
+            assert_eq!(namespace_inode(text.as_bytes()), None, "{text:?}");
         }
     }
 

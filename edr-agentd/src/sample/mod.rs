@@ -13,6 +13,7 @@ use edr_wire::frame::{FrameError, MissedTicks};
 use edr_wire::snapshot::{Agent, SourceCost};
 
 pub use self::framer::{Framer, Made, Moment, Shape};
+pub(crate) use self::sources::measured;
 pub use self::sources::{Reading, Sources};
 use crate::clock::{boottime, nanos};
 use crate::config::Config;

@@ -3,17 +3,17 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use edr_wire::limits::RAW_BYTES_SOFT;
 use edr_wire::snapshot::{Agent, Gap, GapReason, Host, Position, Reread, Rows, SnapshotParts, SourceCost, Time};
 
 use crate::clock::{nanos, thread_cpu};
-use crate::collect::Gaps;
 use crate::collect::host::HostReader;
 use crate::collect::processes::{HashSettings, ProcessReader, ProcessSettings, degraded};
 use crate::collect::psad::{PsadReader, PsadReading, PsadSettings};
 use crate::collect::sockets::SocketReader;
+use crate::collect::{Gaps, calls};
 use crate::config::Config;
 use crate::redact::Redactor;
 
@@ -100,6 +100,13 @@ impl Sources {
         self.psad = open_psad(config, proc_root, positions);
     }
 
+    /// From the next reading on no row of a process is older; see [`ProcessSettings::reread_interval`].
+    pub fn set_reread_interval(&mut self, reread_interval: Duration) {
+        if let Some(processes) = &mut self.processes.reader {
+            processes.set_reread_interval(reread_interval);
+        }
+    }
+
     /// Reads everything once.
     pub fn read(&mut self, config: &Config, proc_root: &Path, reading: &mut Reading) {
         reading.time = self.host.time();
@@ -107,8 +114,8 @@ impl Sources {
         reading.sockets.clear();
         let mut cost = Vec::with_capacity(8);
         let gaps = &mut self.gaps;
-        reading.host = measured(&mut cost, "host", || (self.host.read(gaps), 1));
-        reading.reread = measured(&mut cost, "processes", || {
+        reading.host = measured_by_kernel(&mut cost, "host", || (self.host.read(gaps), 1));
+        reading.reread = measured_by_calls(&mut cost, "processes", || {
             let open = || ProcessReader::open(proc_root, process_settings(config, self.redactor.clone()));
             let processes = self.processes.get(gaps, open);
             let reread = processes.map(|reader| reader.read(&mut reading.processes, gaps));
@@ -117,14 +124,15 @@ impl Sources {
         // Processes are read by a thread of their own.
         if let (Some(reader), Some(cost)) = (&self.processes.reader, cost.last_mut()) {
             cost.cpu_ns += reader.cost().cpu_ns;
+            cost.carried = reader.cost().carried;
         }
-        measured(&mut cost, "sockets", || {
+        measured_by_calls(&mut cost, "sockets", || {
             if let Some(reader) = self.sockets.get(gaps, || SocketReader::open(proc_root)) {
                 reader.read(&mut reading.sockets, gaps);
             }
             ((), reading.sockets.len())
         });
-        reading.psad = measured(&mut cost, "psad", || {
+        reading.psad = measured_by_kernel(&mut cost, "psad", || {
             let psad = self.psad.read(gaps);
             let packets = psad.packets.len();
             (psad, packets)
@@ -201,7 +209,7 @@ fn keep_within(bytes_max: usize, reading: &mut Reading, gaps: &mut Gaps) {
 }
 
 /// Runs one stage and notes its CPU time, wall time and product.
-pub(super) fn measured<T>(cost: &mut Vec<SourceCost>, source: &str, stage: impl FnOnce() -> (T, usize)) -> T {
+pub(crate) fn measured<T>(cost: &mut Vec<SourceCost>, source: &str, stage: impl FnOnce() -> (T, usize)) -> T {
     let (cpu, wall) = (thread_cpu(), Instant::now());
     let (value, produced) = stage();
     cost.push(SourceCost {
@@ -209,8 +217,43 @@ pub(super) fn measured<T>(cost: &mut Vec<SourceCost>, source: &str, stage: impl 
         cpu_ns: nanos(thread_cpu().saturating_sub(cpu)),
         wall_ns: nanos(wall.elapsed()),
         produced: produced as u64,
+        ..SourceCost::default()
     });
     value
+}
+
+/// [`measured`], for a source that counts its system calls.
+fn measured_by_calls<T>(cost: &mut Vec<SourceCost>, source: &str, stage: impl FnOnce() -> (T, usize)) -> T {
+    let before = calls::so_far();
+    let value = measured(cost, source, stage);
+    let calls = calls::so_far() - before;
+    if let Some(cost) = cost.last_mut() {
+        (cost.syscalls, cost.read_bytes) = (Some(calls.made), Some(calls.bytes));
+    }
+    value
+}
+
+/// [`measured`], for a source whose system calls only the kernel sees.
+fn measured_by_kernel<T>(cost: &mut Vec<SourceCost>, source: &str, stage: impl FnOnce() -> (T, usize)) -> T {
+    let before = thread_read_bytes();
+    let value = measured(cost, source, stage);
+    if let (Some(before), Some(after), Some(cost)) = (before, thread_read_bytes(), cost.last_mut()) {
+        // The first look at the counter came after its own number was made, and is in the second.
+        cost.read_bytes = Some(after.bytes.saturating_sub(before.bytes + before.text_bytes));
+    }
+    value
+}
+
+/// A look at `rchar` of `/proc/thread-self/io`.
+struct ReadBytes {
+    bytes: u64,
+    text_bytes: u64,
+}
+
+fn thread_read_bytes() -> Option<ReadBytes> {
+    let text = std::fs::read("/proc/thread-self/io").ok()?;
+    let line = text.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"rchar: "))?;
+    Some(ReadBytes { bytes: std::str::from_utf8(line).ok()?.parse().ok()?, text_bytes: text.len() as u64 })
 }
 
 impl Reading {

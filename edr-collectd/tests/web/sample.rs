@@ -107,6 +107,7 @@ impl Sample {
                 cpu_ns: ms * 1_013_000,
                 wall_ns: ms * 1_220_000,
                 produced,
+                ..SourceCost::default()
             })
             .to_vec(),
             ..Agent::default()

@@ -78,12 +78,28 @@ pub struct Agent {
 pub struct SourceCost {
     /// `processes`, `sockets`, `host`, `psad`, `packets`, `encode`, `frame`, `spool`.
     pub source: String,
-    /// CPU time of the sampling thread (`CLOCK_THREAD_CPUTIME_ID`).
+    /// CPU time of the threads that did it (`CLOCK_THREAD_CPUTIME_ID`).
     pub cpu_ns: u64,
     /// Wall-clock time.
     pub wall_ns: u64,
     /// Rows or lines produced; for a later stage the bytes it wrote.
     pub produced: u64,
+    /// Of these, rows taken over from the snapshot before because nothing of them changed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub carried: u64,
+    /// System calls, counted by the agent one by one where it makes them. `None` for a source that reads through
+    /// libraries, whose calls it does not see (`host`, `psad`), and for later stages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub syscalls: Option<u64>,
+    /// Bytes that the kernel gave. Of `processes` and `sockets` counted with the calls: files, links, listings, netlink
+    /// messages. Of other sources `rchar` of `/proc/thread-self/io` (proc_pid_io(5)): what read(2) and its like gave.
+    /// `None` where the kernel does not count, and for later stages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_bytes: Option<u64>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Frames that wait on the host.

@@ -4,10 +4,11 @@ use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, OFlags, RawDir, Statx, StatxFlags, makedev, openat, readlinkat_raw, statx};
+use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags, makedev, openat, readlinkat_raw, statx};
 use rustix::io::{Errno, read, retry_on_intr};
 
 use super::number::decimal;
+use crate::collect::calls;
 
 /// What is known of a file through its magic link, without opening it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -27,12 +28,12 @@ pub(super) struct Inode {
 
 /// Opens the folder `name` as a place only, which is enough for everything relative to it.
 pub(super) fn open_place(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
-    openat(dir, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    calls::opened(openat(dir, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()))
 }
 
 /// Opens the folder `name` for listing.
 pub(super) fn open_folder(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
-    openat(dir, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    calls::opened(openat(dir, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()))
 }
 
 /// Reads the file `name` into `buf` and returns what it got.
@@ -41,30 +42,37 @@ pub(super) fn open_folder(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, E
 /// would only cost time. A filled buffer means that there may be more.
 pub(super) fn read_file<'b>(dir: BorrowedFd<'_>, name: &CStr, buf: &'b mut [u8]) -> Result<&'b [u8], Errno> {
     let file = open_file(dir, name)?;
-    let len = retry_on_intr(|| read(&file, &mut *buf))?;
+    let len = read_more(&file, &mut *buf)?;
     Ok(&buf[..len])
 }
 
 /// Opens the file `name` for reading.
 pub(super) fn open_file(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
-    retry_on_intr(|| openat(dir, name, OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()))
+    calls::opened(retry_on_intr(|| openat(dir, name, OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())))
+}
+
+/// One read(2).
+pub(super) fn read_more(file: &OwnedFd, buf: &mut [u8]) -> Result<usize, Errno> {
+    calls::read(retry_on_intr(|| read(file, &mut *buf)))
 }
 
 /// Reads the text of the link `name` into `buf`. The kernel refuses a path beyond one page with `ENAMETOOLONG`.
 pub(super) fn read_link<'b>(dir: BorrowedFd<'_>, name: &CStr, buf: &'b mut [u8]) -> Result<&'b [u8], Errno> {
-    let len = readlinkat_raw(dir, name, &mut *buf)?;
+    let len = calls::read(readlinkat_raw(dir, name, &mut *buf))?;
     Ok(&buf[..len])
 }
 
 /// Facts of the file behind `name`, links followed, from what the kernel has at hand: a stat(2) of a file on a dead
 /// network or FUSE file system does not return, `AT_STATX_DONT_SYNC` does.
 pub(super) fn inode(dir: BorrowedFd<'_>, name: &CStr) -> Result<Inode, Errno> {
+    calls::one();
     Ok(from_statx(&statx(dir, name, AtFlags::STATX_DONT_SYNC, StatxFlags::BASIC_STATS)?))
 }
 
 /// Facts of an open file.
 pub(super) fn inode_of(file: BorrowedFd<'_>) -> Result<Inode, Errno> {
     let flags = AtFlags::STATX_DONT_SYNC | AtFlags::EMPTY_PATH;
+    calls::one();
     Ok(from_statx(&statx(file, c"", flags, StatxFlags::BASIC_STATS)?))
 }
 
@@ -90,14 +98,11 @@ pub(super) fn each_number(
     buf: &mut [MaybeUninit<u8>],
     mut visit: impl FnMut(u32),
 ) -> Result<(), Errno> {
-    let mut entries = RawDir::new(dir, buf);
-    while let Some(entry) = entries.next() {
-        let name = entry?;
-        if let Some(number) = decimal(name.file_name().to_bytes()).and_then(|number| u32::try_from(number).ok()) {
+    calls::each_name(dir, buf, |name| {
+        if let Some(number) = decimal(name.to_bytes()).and_then(|number| u32::try_from(number).ok()) {
             visit(number);
         }
-    }
-    Ok(())
+    })
 }
 
 /// The devices of the kernel's own file systems, found out once by making one file of each. A descriptor there has no

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FileType, Mode, OFlags, openat};
-use rustix::io::{Errno, read, retry_on_intr};
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
-use super::file::{Inode, inode_of};
+use super::file::{Inode, inode_of, read_more};
 use super::step::{Progress, Step};
+use crate::collect::calls;
 
 /// Executables remembered. A host runs a few hundred; 100 bytes each.
 const ENTRIES_MAX: usize = 4_096;
@@ -172,7 +173,7 @@ pub(super) fn hash(
     let mut hasher = Sha256::new();
     let mut left = exe.size;
     loop {
-        let len = retry_on_intr(|| read(&file, &mut *buf)).map_err(refused)?;
+        let len = read_more(&file, buf).map_err(refused)?;
         progress.beat();
         if len == 0 {
             break;
@@ -186,8 +187,8 @@ pub(super) fn hash(
 /// Without moving the access time where the kernel lets us (open(2): to the owner or with CAP_FOWNER).
 fn open_exe(place: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    openat(place, c"exe", flags | OFlags::NOATIME, Mode::empty())
-        .or_else(|_| openat(place, c"exe", flags, Mode::empty()))
+    calls::opened(openat(place, c"exe", flags | OFlags::NOATIME, Mode::empty()))
+        .or_else(|_| calls::opened(openat(place, c"exe", flags, Mode::empty())))
 }
 
 #[cfg(test)]

@@ -90,7 +90,8 @@ impl Default for ProcessSettings {
 /// What the last reading cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReadCost {
-    /// CPU time of the reading thread, ns. It is a thread of its own, so the caller's CPU clock does not show it.
+    /// CPU time of the reading thread, ns. It is a thread of its own, so the caller's CPU clock does not show it. Its
+    /// system calls are among the caller's.
     pub cpu_ns: u64,
     /// Wall-clock time, ns.
     pub wall_ns: u64,
@@ -118,6 +119,11 @@ impl ProcessReader {
     /// Pushes one row per process, sorted by pid.
     pub fn read(&mut self, rows: &mut Rows, gaps: &mut Gaps) -> Reread {
         self.pass.run(rows, gaps)
+    }
+
+    /// From the next reading on no row is older; see [`ProcessSettings::reread_interval`].
+    pub fn set_reread_interval(&mut self, reread_interval: Duration) {
+        self.pass.set_reread_interval(reread_interval);
     }
 
     /// What the last [`ProcessReader::read`] cost.

@@ -4,16 +4,19 @@
 //! name that only a directory service knows is not lost.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustix::fs::{CWD, Mode, OFlags, openat};
+
+use super::file::read_more;
 use super::number::decimal;
+use crate::collect::calls;
 
 /// Bytes read of one such file. A million accounts have 60 MB; a host with that many uses a directory service.
-const FILE_BYTES_MAX: u64 = 8 << 20;
+const FILE_BYTES_MAX: usize = 8 << 20;
 
 /// Names by id. A clone shares them.
 #[derive(Debug, Clone)]
@@ -35,6 +38,7 @@ impl Names {
 
     /// Reads the file again when it is another one or was written since; says whether it was.
     pub(super) fn refresh(&mut self) -> io::Result<bool> {
+        calls::one();
         let found = std::fs::metadata(&self.path)?;
         let ns = |seconds: i64, nanoseconds: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
         let version =
@@ -45,11 +49,26 @@ impl Names {
         if !found.is_file() {
             return Err(io::Error::from(io::ErrorKind::InvalidData));
         }
-        let mut text = Vec::new();
-        File::open(&self.path)?.take(FILE_BYTES_MAX).read_to_end(&mut text)?;
+        let text = self.read()?;
         self.names = Arc::new(parse_names(&text));
         self.version = Some(version);
         Ok(true)
+    }
+
+    fn read(&self) -> io::Result<Vec<u8>> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = calls::opened(openat(CWD, &self.path, flags, Mode::empty()))?;
+        let mut text = Vec::new();
+        while text.len() < FILE_BYTES_MAX {
+            let kept = text.len();
+            text.resize(FILE_BYTES_MAX.min(kept + (64 << 10)), 0);
+            let len = read_more(&file, &mut text[kept..])?;
+            text.truncate(kept + len);
+            if len == 0 {
+                break;
+            }
+        }
+        Ok(text)
     }
 }
 

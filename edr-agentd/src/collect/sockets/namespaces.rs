@@ -4,8 +4,10 @@
 //! says so. Rows of a namespace that has no process any more go.
 
 use std::collections::BTreeMap;
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 
 use edr_wire::snapshot::GapReason;
 use rustix::io::Errno;
@@ -14,7 +16,7 @@ use super::counts::Counts;
 use super::found::Found;
 use super::tables::{File, TABLES};
 use super::{FoundRows, SOURCE, gap, take_file};
-use crate::collect::{Gaps, proc_files};
+use crate::collect::{Gaps, calls, proc_files};
 use crate::errno::reason;
 
 /// What one tick may spend here, in microseconds of CPU time as estimated by [`Price`]: 1 % of a core at one tick in
@@ -158,17 +160,26 @@ impl Namespaces {
 /// Namespaces that ip-netns(8) or a container engine keeps under a name although no process is in them: they may have
 /// sockets, held by descriptors of processes elsewhere, and there is no file to read them from.
 fn report_empty(inhabited: &BTreeMap<u64, Vec<u32>>, own: Option<u64>, gaps: &mut Gaps) {
-    let Ok(nsfs) = rustix::fs::stat("/proc/self/ns/net").map(|stat| stat.st_dev) else { return };
-    for folder in NAMED_IN {
-        let Ok(names) = std::fs::read_dir(folder) else { continue };
-        for name in names.flatten() {
-            let Ok(stat) = rustix::fs::stat(name.path()) else { continue };
-            if stat.st_dev == nsfs && Some(stat.st_ino) != own && !inhabited.contains_key(&stat.st_ino) {
-                let detail = format!("no process is in {:?}, so its sockets cannot be read", name.path());
+    let mut nsfs = None;
+    for path in NAMED_IN {
+        let Ok(folder) = proc_files::open_dir(rustix::fs::CWD, path) else { continue };
+        // A folder that changes while it is listed is listed again at the next tick.
+        let _ = proc_files::each_name(&folder, |name| {
+            let Ok(stat) = stat_of(&folder, name) else { return };
+            let nsfs =
+                *nsfs.get_or_insert_with(|| stat_of(rustix::fs::CWD, c"/proc/self/ns/net").map(|stat| stat.st_dev));
+            if nsfs == Ok(stat.st_dev) && Some(stat.st_ino) != own && !inhabited.contains_key(&stat.st_ino) {
+                let path = std::path::Path::new(path).join(std::ffi::OsStr::from_bytes(name.to_bytes()));
+                let detail = format!("no process is in {path:?}, so its sockets cannot be read");
                 gap(gaps, &format!("netns {}", stat.st_ino), GapReason::Unsupported, &detail);
             }
-        }
+        });
     }
+}
+
+fn stat_of(dir: impl std::os::fd::AsFd, name: &CStr) -> rustix::io::Result<rustix::fs::Stat> {
+    calls::one();
+    rustix::fs::statat(dir, name, rustix::fs::AtFlags::empty())
 }
 
 /// Who lives in which network namespace.
@@ -184,11 +195,8 @@ impl Members {
     /// Asks every process below `proc_root`.
     fn read(proc_root: &OwnedFd) -> io::Result<Self> {
         let mut members = Self::default();
-        for entry in rustix::fs::Dir::read_from(proc_root)? {
-            let Ok(entry) = entry else { break };
-            let Some(pid) = entry.file_name().to_str().ok().and_then(|name| name.parse::<u32>().ok()) else {
-                continue;
-            };
+        proc_files::each_name(&proc_files::open_dir(proc_root, ".")?, |name| {
+            let Some(pid) = name.to_str().ok().and_then(|name| name.parse::<u32>().ok()) else { return };
             match proc_files::namespace(proc_root, &format!("{pid}/ns/net")) {
                 Ok(netns) => {
                     let pids = members.by_netns.entry(netns).or_default();
@@ -200,7 +208,7 @@ impl Members {
                 // Gone, or a zombie, which has none.
                 Err(_) => {}
             }
-        }
+        })?;
         Ok(members)
     }
 }

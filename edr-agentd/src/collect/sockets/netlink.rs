@@ -12,6 +12,8 @@ use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
+use crate::collect::calls;
+
 use super::message::{message, messages, u32_at};
 
 /// `SOCK_DIAG_BY_FAMILY`.
@@ -60,6 +62,7 @@ impl Diag {
 
     /// The port id the kernel gave this socket with its first request.
     pub(super) fn port_id(&self) -> Option<u32> {
+        calls::one();
         let address = rustix::net::getsockname(&self.socket).ok()?;
         SocketAddrNetlink::try_from(address).ok().map(|address| address.pid())
     }
@@ -72,12 +75,14 @@ impl Diag {
     pub(super) fn dump(&mut self, request: &[u8], mut take: impl FnMut(&[u8])) -> io::Result<Dump> {
         self.seq = self.seq.wrapping_add(1);
         let request = message(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, self.seq, request);
+        calls::one();
         rustix::net::sendto(&self.socket, &request, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
         let mut dump = Dump::default();
         loop {
             let (_, len, sender) = rustix::io::retry_on_intr(|| {
                 rustix::net::recvfrom(&self.socket, self.datagram.as_mut_slice(), RecvFlags::TRUNC)
             })?;
+            calls::got(len);
             // Whoever has CAP_NET_ADMIN can write to this socket too; only the kernel has port 0.
             if sender.and_then(|sender| SocketAddrNetlink::try_from(sender).ok()).is_none_or(|from| from.pid() != 0) {
                 continue;

@@ -13,13 +13,13 @@ mod worker;
 use std::hash::RandomState;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{io, mem};
 
 use edr_wire::limits::PROCESSES_MAX;
 use edr_wire::snapshot::{GapReason, Reread, Rows};
+use procfs::{FromBufReadSI as _, KernelStats};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -32,7 +32,7 @@ use super::row::{Context, Counting, Tools};
 use super::schedstat::{Schedstat, parse_schedstat};
 use super::users::Names;
 use super::{ProcessSettings, ReadCost};
-use crate::collect::Gaps;
+use crate::collect::{Calls, Gaps, calls, proc_files};
 use crate::errno::reason;
 
 /// Threads left behind at most.
@@ -80,10 +80,8 @@ impl Passes {
             },
             state: Mutex::default(),
             changed: Condvar::new(),
-            cpu_ns: AtomicU64::new(0),
         });
-        let interval_ns = settings.interval.as_nanos().max(1);
-        let slices = u32::try_from(settings.reread_interval.as_nanos() / interval_ns).unwrap_or(u32::MAX).max(1);
+        let slices = slices(&settings);
         Ok(Self {
             shared,
             settings,
@@ -102,6 +100,11 @@ impl Passes {
 
     pub(super) fn cost(&self) -> ReadCost {
         self.cost
+    }
+
+    pub(super) fn set_reread_interval(&mut self, reread_interval: Duration) {
+        self.settings.reread_interval = reread_interval;
+        self.slices = slices(&self.settings);
     }
 
     pub(super) fn run(&mut self, rows: &mut Rows, gaps: &mut Gaps) -> Reread {
@@ -127,13 +130,16 @@ impl Passes {
             out_of_turn: Vec::new(),
             read: 0,
             carried: 0,
+            cpu_ns: 0,
+            calls: Calls::default(),
             short: 0,
             unlisted: 0,
         });
         self.finish(&mut pass);
         (*rows, *gaps) = (pass.rows, pass.gaps);
+        calls::add(pass.calls);
         self.cost = ReadCost {
-            cpu_ns: self.shared.cpu_ns.swap(0, Ordering::Relaxed),
+            cpu_ns: pass.cpu_ns,
             wall_ns: u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX),
             read: pass.read,
             carried: pass.carried,
@@ -247,13 +253,19 @@ impl Passes {
     /// `btime` of `/proc/stat`. Read once: it moves by a second when the clock is adjusted, and with it the start time
     /// of every process would.
     fn read_boot_time(&self) -> io::Result<i64> {
-        let stat = openat(&*self.shared.tools.proc, c"stat", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        let reader = io::BufReader::new(std::fs::File::from(stat));
-        let stat = <procfs::KernelStats as procfs::FromBufReadSI>::from_buf_read(reader, procfs::current_system_info())
+        let mut text = Vec::new();
+        proc_files::read(&self.shared.tools.proc, "stat", &mut text)?;
+        let stat = KernelStats::from_buf_read(text.as_slice(), procfs::current_system_info())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         i64::try_from(stat.btime.saturating_mul(1_000_000_000))
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
+}
+
+/// Ticks within which every row is read.
+fn slices(settings: &ProcessSettings) -> u32 {
+    let interval_ns = settings.interval.as_nanos().max(1);
+    u32::try_from(settings.reread_interval.as_nanos() / interval_ns).unwrap_or(u32::MAX).max(1)
 }
 
 fn boottime_ns() -> u64 {

@@ -1,6 +1,5 @@
 //! The thread that reads, and the one that watches it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -12,7 +11,7 @@ use super::super::remembered::{Process, Remembered, Turn};
 use super::super::row::{Context, Counting, Outcome, RowReader, Task, Tools};
 use super::super::step::{Progress, Step};
 use super::{Passes, ROWS_BYTES_BEYOND, STUCK_MAX};
-use crate::collect::Gaps;
+use crate::collect::{Calls, Gaps, calls};
 use crate::errno::reason;
 
 #[derive(Debug)]
@@ -26,7 +25,6 @@ pub(super) struct Shared {
     pub(super) tools: Tools,
     pub(super) state: Mutex<State>,
     pub(super) changed: Condvar,
-    pub(super) cpu_ns: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -64,6 +62,9 @@ pub(super) struct Pass {
     pub(super) out_of_turn: Vec<u32>,
     pub(super) read: u64,
     pub(super) carried: u64,
+    /// What the thread that finished it took for it.
+    pub(super) cpu_ns: u64,
+    pub(super) calls: Calls,
     /// Rows without their files, and processes without a row, for want of room.
     pub(super) short: u64,
     pub(super) unlisted: u64,
@@ -188,7 +189,7 @@ impl Shared {
     /// What the helper thread does: one process after the other, until it is given up or the reader is closed; or
     /// `only_this_pass`.
     fn work(&self, id: u64, mut reader: RowReader, only_this_pass: bool) {
-        let mut cpu_before = thread_cpu_ns();
+        let mut before = (thread_cpu_ns(), calls::so_far());
         let mut state = self.lock();
         loop {
             if state.closing || state.active != id {
@@ -197,10 +198,13 @@ impl Shared {
             }
             let Some((task, context)) = state.next_process() else {
                 if !state.is_done() {
-                    let cpu_now = thread_cpu_ns();
-                    self.cpu_ns.fetch_add(cpu_now.saturating_sub(cpu_before), Ordering::Relaxed);
                     if let Some(pass) = &mut state.pass {
                         pass.done = true;
+                        // The caller's own thread has counted its calls already.
+                        if !only_this_pass {
+                            pass.cpu_ns = thread_cpu_ns().saturating_sub(before.0);
+                            pass.calls = calls::so_far() - before.1;
+                        }
                     }
                     self.changed.notify_all();
                 }
@@ -208,7 +212,7 @@ impl Shared {
                     return;
                 }
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-                cpu_before = thread_cpu_ns();
+                before = (thread_cpu_ns(), calls::so_far());
                 continue;
             };
             drop(state);

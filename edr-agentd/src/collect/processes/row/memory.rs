@@ -4,10 +4,10 @@ use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
 
 use edr_wire::snapshot::GapReason;
-use rustix::io::{Errno, read, retry_on_intr};
+use rustix::io::Errno;
 
 use super::super::cmdline::split_cmdline;
-use super::super::file::open_file;
+use super::super::file::{open_file, read_more};
 use super::super::step::Step;
 use super::{RowReader, Task};
 
@@ -53,7 +53,7 @@ impl RowReader {
             let file = open_file(place, c"maps")?;
             let mut kept = 0; // the beginning of a line whose end is still to come
             loop {
-                let len = kept + retry_on_intr(|| read(&file, &mut self.buf[kept..]))?;
+                let len = kept + read_more(&file, &mut self.buf[kept..])?;
                 self.progress.beat();
                 let ended = len == kept;
                 let mut line_start = 0;
@@ -82,12 +82,12 @@ impl RowReader {
 /// Reads `name` into `buf` and counts its bytes to the end: what is in `buf`, and how many there are.
 fn read_counted(dir: BorrowedFd<'_>, name: &CStr, buf: &mut [u8]) -> Result<(usize, u64), Errno> {
     let file = open_file(dir, name)?;
-    let kept = retry_on_intr(|| read(&file, &mut *buf))?;
+    let kept = read_more(&file, buf)?;
     let mut total = kept as u64;
     if kept == buf.len() {
         let mut rest = vec![0; 64 << 10];
         while total < CMDLINE_COUNT_MAX {
-            match retry_on_intr(|| read(&file, &mut *rest))? {
+            match read_more(&file, &mut rest)? {
                 0 => break,
                 more => total += more as u64,
             }

@@ -1,0 +1,260 @@
+//! `cost`: what each source costs on this host, measured by doing it.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use edr_wire::Epoch;
+use edr_wire::frame::{EncodedFrame, FrameHeader, FrameKind};
+use edr_wire::snapshot::{Agent, SnapshotView, SourceCost};
+use serde::Serialize;
+
+use super::{CostFormat, show};
+use crate::config::Config;
+use crate::run::Overrides;
+use crate::sample::{Reading, Sources, measured};
+
+/// Readings that go before, at most, until every executable has its hash: a tick has a budget for that.
+const WARM_UP_MAX: u32 = 200;
+/// Readings before the steady ones: the agent passes over nothing before it has seen its own counters move.
+const SETTLE: u32 = 3;
+
+/// What is measured, and how.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rounds {
+    pub(super) count: u32,
+    pub(super) every: Duration,
+    pub(super) format: CostFormat,
+}
+
+/// Everything that was measured.
+#[derive(Debug, Serialize)]
+struct Measured {
+    rounds: u32,
+    every_ms: u64,
+    processes: usize,
+    open_files: u64,
+    sockets: usize,
+    snapshot_bytes: usize,
+    phases: Vec<Phase>,
+}
+
+/// How much is read again.
+#[derive(Debug, Serialize)]
+struct Phase {
+    name: &'static str,
+    #[serde(skip)]
+    meaning: String,
+    /// The middle of all rounds, each figure on its own.
+    cost: Vec<SourceCost>,
+}
+
+/// Reads the host again and again, first everything, then as the daemon does, and prints what that took.
+pub(super) fn cost(path: &Path, overrides: &Overrides, rounds: Rounds) -> anyhow::Result<ExitCode> {
+    let config = show::config_or_default(path, overrides)?;
+    let mut host = Looked::at(&config, overrides)?;
+    let configured = config.processes.reread_interval;
+    let interval_ns = config.interval.as_nanos().max(1);
+    let phases = vec![
+        host.phase(rounds, Duration::ZERO, "full", "every row is read".to_owned()),
+        host.phase(
+            rounds,
+            configured,
+            "steady",
+            format!(
+                "what ran, and 1 of {} of the rest (reread-interval)",
+                (configured.as_nanos() / interval_ns).max(1)
+            ),
+        ),
+        host.phase(
+            rounds,
+            Duration::MAX,
+            "between",
+            "what ran, alone: a tick whose turn is no other process's".to_owned(),
+        ),
+    ];
+    let view = SnapshotView::parse(host.reading.encode(&Agent::default()))?;
+    let mut open_files = 0;
+    for process in view.processes() {
+        open_files += process?.files_total.unwrap_or(0);
+    }
+    let measured = Measured {
+        rounds: rounds.count,
+        every_ms: u64::try_from(rounds.every.as_millis()).unwrap_or(u64::MAX),
+        processes: view.process_count(),
+        open_files,
+        sockets: view.socket_count(),
+        snapshot_bytes: view.raw().len(),
+        phases,
+    };
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    match rounds.format {
+        CostFormat::Json => {
+            serde_json::to_writer(&mut out, &measured)?;
+            writeln!(out)?;
+        }
+        CostFormat::Table => print(&measured, &mut out)?,
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The sources, open, and what is needed to make a frame of a reading.
+struct Looked<'a> {
+    config: &'a Config,
+    overrides: &'a Overrides,
+    sources: Sources,
+    reading: Reading,
+    key: Option<Vec<u8>>,
+}
+
+impl<'a> Looked<'a> {
+    /// Reads until every executable has its hash: that is done once in its life, and is no part of a round.
+    fn at(config: &'a Config, overrides: &'a Overrides) -> anyhow::Result<Self> {
+        let sources = Sources::open(config, overrides.proc_root(), &[])?;
+        let mut looked = Self { config, overrides, sources, reading: Reading::default(), key: None };
+        for _ in 0..WARM_UP_MAX {
+            looked.read();
+            let view = SnapshotView::parse(looked.reading.encode(&Agent::default()))?;
+            let waits =
+                view.processes().flatten().filter_map(|process| process.exe?.not_hashed).any(|why| why == "budget");
+            if !waits {
+                break;
+            }
+        }
+        Ok(looked)
+    }
+
+    fn read(&mut self) {
+        self.sources.read(self.config, self.overrides.proc_root(), &mut self.reading);
+    }
+
+    fn phase(&mut self, rounds: Rounds, reread: Duration, name: &'static str, meaning: String) -> Phase {
+        self.sources.set_reread_interval(reread);
+        if reread > Duration::ZERO {
+            for _ in 0..SETTLE {
+                self.read();
+                std::thread::sleep(rounds.every);
+            }
+        }
+        let mut all = Vec::new();
+        for _ in 0..rounds.count {
+            std::thread::sleep(rounds.every);
+            all.push(self.round());
+        }
+        Phase { name, meaning, cost: middle(&all) }
+    }
+
+    /// One tick, but for the spool.
+    fn round(&mut self) -> Vec<SourceCost> {
+        self.read();
+        let mut cost = self.reading.cost.clone();
+        let raw = measured(&mut cost, "encode", || {
+            let raw = self.reading.encode(&Agent::default());
+            let bytes = raw.len();
+            (raw, bytes)
+        });
+        // The first one is a key, and each later one a delta against it.
+        let header = FrameHeader {
+            host_id: self.reading.host.host_id,
+            epoch: Epoch([0; 8]),
+            seq: if self.key.is_some() { 2 } else { 1 },
+            kind: if self.key.is_some() { FrameKind::Delta } else { FrameKind::Key },
+            base_seq: 1,
+            boot_id: self.reading.host.boot_id.clone(),
+            previous_epoch: None,
+            captured_ns: self.reading.time.wall_ns,
+            lost: Vec::new(),
+            missed: Vec::new(),
+            bye: false,
+        };
+        measured(&mut cost, "frame", || {
+            let part_bytes_max = self.config.kafka.part_bytes_max;
+            let frame = EncodedFrame::encode(&header, &raw, self.key.as_deref(), part_bytes_max);
+            // A snapshot that fits no frame has no bytes here.
+            ((), frame.as_ref().map_or(0, EncodedFrame::byte_len))
+        });
+        self.key.get_or_insert(raw);
+        cost
+    }
+}
+
+/// The middle of each figure of each source.
+fn middle(rounds: &[Vec<SourceCost>]) -> Vec<SourceCost> {
+    let Some(first) = rounds.first() else { return Vec::new() };
+    let of = |source: &str, figure: &dyn Fn(&SourceCost) -> u64| {
+        let mut figures: Vec<u64> = rounds.iter().flatten().filter(|cost| cost.source == source).map(figure).collect();
+        figures.sort_unstable();
+        figures.get(figures.len() / 2).copied().unwrap_or(0)
+    };
+    let middle = |cost: &SourceCost| SourceCost {
+        source: cost.source.clone(),
+        cpu_ns: of(&cost.source, &|cost| cost.cpu_ns),
+        wall_ns: of(&cost.source, &|cost| cost.wall_ns),
+        produced: of(&cost.source, &|cost| cost.produced),
+        carried: of(&cost.source, &|cost| cost.carried),
+        syscalls: cost.syscalls.map(|_| of(&cost.source, &|cost| cost.syscalls.unwrap_or(0))),
+        read_bytes: cost.read_bytes.map(|_| of(&cost.source, &|cost| cost.read_bytes.unwrap_or(0))),
+    };
+    first.iter().map(middle).collect()
+}
+
+fn print(measured: &Measured, out: &mut impl Write) -> io::Result<()> {
+    let Measured { rounds, every_ms, processes, open_files, sockets, snapshot_bytes, phases } = measured;
+    writeln!(
+        out,
+        "{processes} processes, {open_files} open files, {sockets} sockets; a snapshot of {snapshot_bytes} bytes. The middle of \
+        {rounds} rounds, {} s apart.",
+        *every_ms as f64 / 1e3,
+    )?;
+    for Phase { name, meaning, cost } in phases {
+        writeln!(out, "\n{name}: {meaning}")?;
+        writeln!(
+            out,
+            "  {:<10} {:>10} {:>10} {:>10} {:>12} {:>10} {:>10}",
+            "SOURCE", "WALL ms", "CPU ms", "CALLS", "READ bytes", "PRODUCED", "CARRIED"
+        )?;
+        for cost in cost {
+            let ms = |ns: u64| format!("{:.3}", ns as f64 / 1e6);
+            let known = |figure: Option<u64>| figure.map_or_else(|| "-".to_owned(), |figure| figure.to_string());
+            writeln!(
+                out,
+                "  {:<10} {:>10} {:>10} {:>10} {:>12} {:>10} {:>10}",
+                cost.source,
+                ms(cost.wall_ns),
+                ms(cost.cpu_ns),
+                known(cost.syscalls),
+                known(cost.read_bytes),
+                cost.produced,
+                cost.carried,
+            )?;
+        }
+    }
+    writeln!(
+        out,
+        "\nCALLS are counted by the agent where it makes them; a library's are not seen. READ is counted with them, or else \
+        by the\nkernel (rchar). PRODUCED is rows, and bytes of encode and frame; CARRIED rows were taken over unread."
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_middle_is_taken_of_each_figure_and_what_is_not_counted_stays_so() {
+        let cost = |cpu_ns, wall_ns, syscalls| SourceCost {
+            source: "processes".to_owned(),
+            cpu_ns,
+            wall_ns,
+            syscalls,
+            ..SourceCost::default()
+        };
+        let host = SourceCost { source: "host".to_owned(), cpu_ns: 7, ..SourceCost::default() };
+        let rounds = [(1, 30, Some(5)), (9, 20, Some(7)), (2, 10, Some(6))]
+            .map(|(cpu, wall, calls)| vec![host.clone(), cost(cpu, wall, calls)]);
+        assert_eq!(middle(&rounds), [host.clone(), cost(2, 20, Some(6))]);
+        assert_eq!(middle(&[]), []);
+    }
+}

@@ -1,0 +1,122 @@
+//! The system calls of the sources, counted where they are made.
+//!
+//! A kernel tells nobody how many calls a thread made, short of tracing it. So every place that makes one says so here:
+//! an addition to two numbers of the thread, less than a nanosecond beside the microsecond of the call. What libraries
+//! do inside is not seen; a source that leaves its reading to them has no count.
+
+use std::cell::Cell;
+use std::ffi::CStr;
+use std::mem::MaybeUninit;
+use std::ops::Sub;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::RawDir;
+use rustix::io::Errno;
+
+/// What a thread has asked of the kernel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Calls {
+    /// System calls.
+    pub made: u64,
+    /// Bytes they gave: contents of files and links, listings, messages.
+    pub bytes: u64,
+}
+
+impl Sub for Calls {
+    type Output = Self;
+
+    fn sub(self, before: Self) -> Self {
+        Self { made: self.made.saturating_sub(before.made), bytes: self.bytes.saturating_sub(before.bytes) }
+    }
+}
+
+thread_local! {
+    static CALLS: Cell<Calls> = const { Cell::new(Calls { made: 0, bytes: 0 }) };
+}
+
+/// Of the calling thread, since it began.
+pub(crate) fn so_far() -> Calls {
+    CALLS.get()
+}
+
+/// Adds what another thread did for this one.
+pub(super) fn add(calls: Calls) {
+    let before = CALLS.get();
+    CALLS.set(Calls { made: before.made + calls.made, bytes: before.bytes + calls.bytes });
+}
+
+/// One call that gives no bytes, or failed.
+pub(super) fn one() {
+    add(Calls { made: 1, bytes: 0 });
+}
+
+/// One call that gave so many bytes.
+pub(super) fn got(bytes: usize) {
+    add(Calls { made: 1, bytes: bytes as u64 });
+}
+
+/// One open(2), and the close(2) that follows when it gave a file.
+pub(super) fn opened<E>(file: Result<OwnedFd, E>) -> Result<OwnedFd, E> {
+    add(Calls { made: 1 + u64::from(file.is_ok()), bytes: 0 });
+    file
+}
+
+/// One read(2) or its like.
+pub(super) fn read<E>(length: Result<usize, E>) -> Result<usize, E> {
+    got(*length.as_ref().unwrap_or(&0));
+    length
+}
+
+/// Calls `visit` with each name in an open folder, from the position of `dir` on.
+pub(super) fn each_name(
+    dir: impl AsFd,
+    buf: &mut [MaybeUninit<u8>],
+    mut visit: impl FnMut(&CStr),
+) -> Result<(), Errno> {
+    let mut entries = RawDir::new(dir, buf);
+    loop {
+        let asks = entries.is_buffer_empty();
+        let Some(entry) = entries.next().transpose()? else {
+            one();
+            return Ok(());
+        };
+        let name = entry.file_name();
+        // The kernel's record: 19 bytes of numbers, the name with its NUL, up to the next multiple of 8.
+        let bytes = (19 + name.count_bytes() + 1).next_multiple_of(8) as u64;
+        add(Calls { made: u64::from(asks), bytes });
+        visit(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_is_as_many_calls_as_it_takes_and_one_that_says_it_is_over() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in 0..100 {
+            std::fs::write(folder.path().join(format!("{name:012}")), "").unwrap();
+        }
+        for (buffer, calls) in [(32 << 10, 2), (400, 10)] {
+            let dir = OwnedFd::from(std::fs::File::open(folder.path()).unwrap());
+            let before = so_far();
+            let mut names = 0;
+            each_name(&dir, &mut vec![MaybeUninit::uninit(); buffer], |_| names += 1).unwrap();
+            let made = so_far() - before;
+            assert_eq!(names, 102);
+            assert!(made.made >= calls && made.made <= calls + 2, "{made:?}");
+            assert_eq!(made.bytes, 100 * 32 + 2 * 24);
+        }
+    }
+
+    #[test]
+    fn an_open_counts_its_close_and_a_failed_one_has_none() {
+        let before = so_far();
+        assert!(opened::<Errno>(Ok(std::fs::File::open("/dev/null").unwrap().into())).is_ok());
+        assert!(opened(Err(Errno::NOENT)).is_err());
+        assert_eq!(read::<Errno>(Ok(7)), Ok(7));
+        one();
+        assert_eq!(so_far() - before, Calls { made: 5, bytes: 7 });
+    }
+}

@@ -1,0 +1,135 @@
+//! `edr-agentd cost`, and whether the system calls it tells are those that `strace` sees.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "a test says why it was skipped")]
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+const AGENT: &str = env!("CARGO_BIN_EXE_edr-agentd");
+/// Calls that allocating memory, handing work to a thread, measuring, and the assertions of a debug build make; none of
+/// them reads anything.
+const BESIDE: [&str; 8] = ["mmap(", "munmap(", "brk(", "mremap(", "madvise(", "futex(", "clock_gettime(", "fcntl("];
+
+fn cost(arguments: &[&str]) -> Value {
+    let output = Command::new(AGENT).args(["cost", "--format", "json"]).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn phase<'v>(cost: &'v Value, name: &str) -> &'v Value {
+    cost["phases"].as_array().unwrap().iter().find(|phase| phase["name"] == name).unwrap()
+}
+
+fn source<'v>(costs: &'v Value, name: &str) -> &'v Value {
+    costs.as_array().unwrap().iter().find(|cost| cost["source"] == name).unwrap_or_else(|| panic!("{name}: {costs}"))
+}
+
+/// The agent below strace: what it printed, and the calls of each of its threads.
+fn traced(arguments: &[&str]) -> Option<(Value, Vec<Vec<String>>)> {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("trace");
+    let output = Command::new("strace")
+        .args(["-ff", "-qqq", "--signal=none", "-o"])
+        .arg(&trace)
+        .arg(AGENT)
+        .args(arguments)
+        .stderr(Stdio::inherit())
+        .output();
+    match output {
+        Ok(output) if output.status.success() => {
+            let threads = std::fs::read_dir(folder.path()).unwrap().map(|file| calls(&file.unwrap().path())).collect();
+            Some((serde_json::from_slice(&output.stdout).unwrap(), threads))
+        }
+        Ok(output) => {
+            println!("skipped: the agent below strace ended with {}", output.status);
+            None
+        }
+        Err(error) => {
+            println!("skipped: run strace: {error}");
+            None
+        }
+    }
+}
+
+fn calls(trace: &Path) -> Vec<String> {
+    let trace = std::fs::read(trace).unwrap();
+    let lines = trace.split(|&b| b == b'\n').map(|line| String::from_utf8_lossy(line).into_owned());
+    lines.filter(|line| line.contains('(') && !BESIDE.iter().any(|call| line.starts_with(call))).collect()
+}
+
+#[test]
+fn every_system_call_that_reads_processes_is_counted() {
+    let Some((snapshot, threads)) = traced(&["snapshot", "--format", "json"]) else { return };
+    let told = source(&snapshot["agent"]["cost"], "processes")["syscalls"].as_u64().unwrap();
+    let reads = |calls: &&String| {
+        ["openat(", "close(", "read(", "readlinkat(", "statx(", "getdents64("]
+            .iter()
+            .any(|call| calls.starts_with(call))
+    };
+    let helper = threads.iter().find(|calls| calls.iter().any(|call| call.contains("edr-processes"))).unwrap();
+    let by_helper = helper.iter().filter(reads).count() as u64;
+    // The caller lists the processes and looks at passwd, group, its own counters and the boot time.
+    assert!((by_helper..=by_helper + 40).contains(&told), "told {told}, seen {by_helper}");
+    assert!(by_helper > 20 * snapshot["processes"].as_array().unwrap().len() as u64 / 2);
+    // Nothing that reads but what was looked for above.
+    let others: Vec<&String> = helper.iter().filter(|call| call.contains("stat") && !reads(call)).collect();
+    assert!(others.is_empty(), "{others:?}");
+}
+
+#[test]
+fn every_system_call_that_reads_sockets_is_counted() {
+    let Some((cost, threads)) = traced(&["cost", "--format", "json", "--rounds", "1", "--every", "0"]) else { return };
+    let told = source(&phase(&cost, "between")["cost"], "sockets");
+    // They are read between processes and psad, around which the agent looks at its own counters.
+    let main =
+        threads.iter().find(|calls| calls.iter().any(|call| call.contains("thread-self/net/protocols"))).unwrap();
+    let first = main.iter().rposition(|call| call.contains("thread-self/net/protocols")).unwrap();
+    let after = main[first..].iter().position(|call| call.contains("/proc/thread-self/io")).unwrap();
+    assert_eq!(told["syscalls"], after, "{:#?}", &main[first..first + after]);
+}
+
+#[test]
+fn each_kind_of_reading_costs_less_than_the_one_before() {
+    let cost = cost(&["--rounds", "3", "--every", "0.2"]);
+    let calls = |phase_name: &str| source(&phase(&cost, phase_name)["cost"], "processes")["syscalls"].as_u64().unwrap();
+    assert!(calls("full") >= calls("steady"), "{cost}");
+    let rows = |phase_name: &str, figure: &str| {
+        source(&phase(&cost, phase_name)["cost"], "processes")[figure].as_u64().unwrap_or(0)
+    };
+    assert_eq!(rows("full", "carried"), 0);
+    if std::fs::read_to_string("/proc/self/schedstat").is_ok_and(|text| !text.starts_with("0 0 0")) {
+        assert!(rows("steady", "carried") > 0 && rows("between", "carried") >= rows("steady", "carried"), "{cost}");
+        assert!(rows("between", "carried") < rows("between", "produced"), "this test itself ran");
+    }
+    for name in ["host", "processes", "sockets"] {
+        let cost = source(&phase(&cost, "full")["cost"], name);
+        assert!(
+            cost["read_bytes"].as_u64().is_some_and(|bytes| bytes > 500) && cost["cpu_ns"].as_u64() > Some(0),
+            "{cost}"
+        );
+    }
+    let host = source(&phase(&cost, "full")["cost"], "host");
+    assert_eq!(host.get("syscalls"), None, "its libraries make calls that nobody counts");
+    for stage in ["encode", "frame"] {
+        assert!(source(&phase(&cost, "full")["cost"], stage)["produced"].as_u64() > Some(1_000), "{cost}");
+    }
+    assert!(cost["processes"].as_u64() > Some(0) && cost["open_files"].as_u64() > Some(2) && cost["rounds"] == 3);
+}
+
+#[test]
+fn it_prints_columns_and_refuses_what_makes_no_sense() {
+    let output = Command::new(AGENT).args(["cost", "--rounds", "1", "--every", "0"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    for word in
+        ["full: every row", "steady: what ran", "between: what ran", "SOURCE", "CALLS", "processes ", "sockets "]
+    {
+        assert!(text.contains(word), "{word:?} is not in {text}");
+    }
+    for wrong in [["--rounds", "0"], ["--every", "-1"], ["--every", "x"], ["--every", "nan"]] {
+        let output = Command::new(AGENT).arg("cost").args(wrong).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+    }
+}
