@@ -12,7 +12,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime};
 
 use edr_agentd::collect::psad::{PsadReader, PsadSettings};
-use edr_wire::snapshot::{Gap, PsadMode, PsadRunState};
+use edr_wire::snapshot::{Gap, GapReason, PsadMode, PsadRunState};
 
 use super::journal::{Journal, REMOTE};
 use super::unpacked::{Running, command, unpacked};
@@ -128,27 +128,58 @@ impl Installation {
         PsadSettings { psad_dir: None, ..self.world.settings() }
     }
 
-    /// Reads at `ticks` different passes and compares each time psad changed nothing meanwhile. Returns the packets.
-    fn compare(&self, reader: &mut PsadReader, ticks: usize) -> Vec<String> {
-        let mut packets = Vec::new();
-        let (mut compared, mut tried, mut seen) = (0, 0, None);
+    /// Reads at `ticks` different passes and compares each time psad changed nothing meanwhile.
+    fn compare(&self, reader: &mut PsadReader, seen: &mut Seen, ticks: usize) {
+        let (mut compared, mut tried, mut last) = (0, 0, None);
         while compared < ticks {
             tried += 1;
             assert!(tried < 20 * ticks, "psad changes its files all the time");
             // A pass that is over for a while: what was written just now may be half written, and says so.
             self.wait("a pass of psad", || {
                 let age = self.heartbeat().and_then(|time| time.elapsed().ok());
-                self.heartbeat() != seen && age.is_some_and(|age| age > Duration::from_millis(250))
+                self.heartbeat() != last && age.is_some_and(|age| age > Duration::from_millis(250))
             });
-            seen = self.heartbeat();
+            last = self.heartbeat();
             let before = tree(&self.world.log_dir().join("psad"));
-            let (reading, gaps) = read(reader);
-            packets.extend(reading.packets.iter().map(|packet| packet.raw.to_string()));
+            let (reading, gaps) = seen.read(reader);
             if before == tree(&self.world.log_dir().join("psad")) && compare(&before, &reading, &gaps) {
                 compared += 1;
             }
         }
-        packets
+    }
+
+    /// What the agent reads once psad's heartbeat is fresh: on a busy machine a pass may be late.
+    fn running(&self, reader: &mut PsadReader, seen: &mut Seen) -> Reading {
+        let mut found = None;
+        self.wait("a psad that runs", || {
+            let (reading, _) = seen.read(reader);
+            let runs = reading.psad.state == PsadRunState::Running;
+            found = runs.then_some(reading);
+            runs
+        });
+        found.unwrap()
+    }
+}
+
+/// What the agent's ticks made of the packet lines.
+#[derive(Default)]
+struct Seen {
+    packets: Vec<String>,
+    /// Lines and parts of lines that are counted, with their reason, since they are no packet.
+    unparsed: u64,
+}
+
+impl Seen {
+    /// One tick. The gaps are those beside the packet lines.
+    fn read(&mut self, reader: &mut PsadReader) -> (Reading, Vec<Gap>) {
+        let (reading, gaps) = read(reader);
+        self.packets.extend(reading.packets.iter().map(|packet| packet.raw.to_string()));
+        let (packets, others): (Vec<_>, Vec<_>) =
+            gaps.into_iter().partition(|gap| gap.source == "packets" && gap.reason == GapReason::Malformed);
+        // A packet with a value that cannot be is a packet.
+        let unparsed = packets.iter().filter(|gap| gap.field.to_string() != "a field with a value that cannot be");
+        self.unparsed += unparsed.map(|gap| gap.count).sum::<u64>();
+        (reading, others)
     }
 }
 
@@ -295,11 +326,11 @@ fn file_mode_through_rotation_and_restart() {
     fs::write(&log, "").unwrap();
     let mut psad = installation.start();
     let mut reader = PsadReader::open(installation.settings(), &[]);
-    let (mut fed, mut seen) = (Vec::new(), Vec::new());
-    let mut feed = |log: &Path, lines: &[String], seen: &mut Vec<String>, reader: &mut PsadReader, ticks| {
+    let (mut fed, mut seen) = (Vec::new(), Seen::default());
+    let mut feed = |log: &Path, lines: &[String], seen: &mut Seen, reader: &mut PsadReader, ticks| {
         append(log, lines);
         fed.extend_from_slice(lines);
-        seen.extend(installation.compare(reader, ticks));
+        installation.compare(reader, seen, ticks);
     };
     for part in lines("small-scan/t2").chunks(330) {
         feed(&log, part, &mut seen, &mut reader, 2);
@@ -307,9 +338,8 @@ fn file_mode_through_rotation_and_restart() {
     for part in lines("ipv6")[..1_200].chunks(600) {
         feed(&log, part, &mut seen, &mut reader, 2);
     }
-    let (reading, _) = read(&mut reader);
-    assert_eq!((reading.psad.mode, reading.psad.state), (PsadMode::File, PsadRunState::Running));
-    assert_eq!(reading.psad.pid, Some(psad.0.id()));
+    let reading = installation.running(&mut reader, &mut seen);
+    assert_eq!((reading.psad.mode, reading.psad.pid), (PsadMode::File, Some(psad.0.id())));
     assert!(reading.psad.sources.iter().any(|source| source.ip == "192.168.10.55" && !source.targets.is_empty()));
     assert!(reading.psad.sources.iter().any(|source| source.ip.contains(':')));
     let since = reading.psad.counters_since.unwrap();
@@ -318,8 +348,7 @@ fn file_mode_through_rotation_and_restart() {
     let pid = nix::unistd::Pid::from_raw(i32::try_from(psad.0.id()).unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
     installation.wait("psad to be stuck", || {
-        let (reading, _) = read(&mut reader);
-        assert!(reading.packets.is_empty());
+        let (reading, _) = seen.read(&mut reader);
         reading.psad.state == PsadRunState::Stuck && reading.psad.pid == Some(psad.0.id())
     });
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
@@ -332,16 +361,17 @@ fn file_mode_through_rotation_and_restart() {
     }
 
     psad.stop();
-    let (reading, _) = read(&mut reader);
+    let (reading, _) = seen.read(&mut reader);
     assert_eq!((reading.psad.state, reading.psad.pid), (PsadRunState::Dead, None));
     assert!(!reading.psad.sources.is_empty(), "what a dead psad left behind is still there");
     psad = installation.start();
     feed(&log, &lines("autoblock/t1"), &mut seen, &mut reader, 5);
-    let (reading, _) = read(&mut reader);
-    assert_eq!((reading.psad.state, reading.psad.pid), (PsadRunState::Running, Some(psad.0.id())));
+    let reading = installation.running(&mut reader, &mut seen);
+    assert_eq!(reading.psad.pid, Some(psad.0.id()));
     assert!(reading.psad.counters_since.unwrap() > since);
     assert!(reading.psad.sources.iter().all(|source| source.ip != "192.168.10.55"), "psad forgot it at its start");
-    assert!(seen == fed, "{} of {} lines", seen.len(), fed.len());
+    assert_eq!(seen.unparsed, 0);
+    assert!(seen.packets == fed, "{} of {} lines", seen.packets.len(), fed.len());
     psad.stop();
 }
 
@@ -352,33 +382,85 @@ fn kmsgsd_mode_with_fwdata() {
     let psad = installation.start();
     let kmsgsd = installation.base().join("run/kmsgsd.pid");
     installation.wait("kmsgsd", || fs::read_to_string(&kmsgsd).is_ok_and(|pid| !pid.trim().is_empty()));
-    let pid = fs::read_to_string(&kmsgsd).unwrap().trim().parse().unwrap();
-    let _kmsgsd = Stopped(nix::unistd::Pid::from_raw(pid));
+    let pid: i32 = fs::read_to_string(&kmsgsd).unwrap().trim().parse().unwrap();
+    let kmsgsd = Stopped(nix::unistd::Pid::from_raw(pid));
+    let signal = |signal| nix::sys::signal::kill(kmsgsd.0, signal).unwrap();
     let mut pipe = OpenOptions::new().write(true).open(installation.base().join("lib/psadfifo")).unwrap();
     let mut reader = PsadReader::open(installation.settings(), &[]);
-    let (mut fed, mut seen) = (Vec::new(), Vec::new());
+    let (mut fed, mut seen) = (Vec::new(), Seen::default());
     // As a syslog daemon writes: a line at a time. What kmsgsd makes of it is its own.
-    for part in lines("kmsgsd-fwdata/t1").chunks(120).chain(lines("small-scan/t1").chunks(300)) {
+    let pipe_is_empty = |pipe: &File| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        rustix::io::ioctl_fionread(pipe).unwrap() == 0 && stat.rsplit(") ").next().unwrap().starts_with('S')
+    };
+    let (all_at_once, slow) = (lines("kmsgsd-fwdata/t1"), lines("small-scan/t1"));
+    let bursts = bursts(&all_at_once);
+    let parts = bursts.iter().map(|part| (*part, true)).chain(slow.chunks(300).map(|part| (part, false)));
+    for (part, at_once) in parts {
+        if at_once {
+            installation.wait("an empty pipe", || pipe_is_empty(&pipe));
+            signal(nix::sys::signal::Signal::SIGSTOP);
+        }
         for line in part {
             pipe.write_all(format!("{line}\n").as_bytes()).unwrap();
         }
+        if at_once {
+            signal(nix::sys::signal::Signal::SIGCONT);
+        }
         fed.extend_from_slice(part);
-        seen.extend(installation.compare(&mut reader, 2));
+        installation.compare(&mut reader, &mut seen, 2);
     }
-    let (reading, gaps) = read(&mut reader);
-    assert!(gaps.is_empty(), "{gaps:?}");
-    assert_eq!((reading.psad.mode, reading.psad.state), (PsadMode::Kmsgsd, PsadRunState::Running));
-    // Every line that fwdata holds was read, and kmsgsd holds back no more than its last block.
-    let text = fs::read_to_string(installation.file("fwdata")).unwrap();
-    let whole = text.lines().filter(|line| line.matches(" kernel: ").count() == 1 && line.ends_with(' ')).count();
-    assert!(whole > fed.len() / 2, "{whole} of {}", fed.len());
-    let once: BTreeSet<&String> = seen.iter().collect();
-    for line in text.lines().filter(|line| line.matches(" kernel: ").count() == 1) {
-        assert!(once.contains(&line.to_owned()), "{line}");
-    }
-    let parts: usize = text.lines().map(|line| line.matches(" kernel: ").count()).sum();
-    assert!(seen.len() <= parts, "{} of {parts}", seen.len());
+    // kmsgsd has taken all of it and waits for more.
+    installation.wait("kmsgsd to take the rest", || pipe_is_empty(&pipe));
+    let fwdata = installation.file("fwdata");
+    let mut text = String::new();
+    let mut mode = None;
+    installation.wait("a tick that sees all of fwdata", || {
+        text = fs::read_to_string(&fwdata).unwrap();
+        let reading = installation.running(&mut reader, &mut seen);
+        mode = Some(reading.psad.mode);
+        fs::read_to_string(&fwdata).unwrap() == text
+    });
+    assert_eq!(mode, Some(PsadMode::Kmsgsd));
+    // kmsgsd's last block may end inside a line. What has no end yet is not read yet.
+    let ended = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
+    let pieces = pieces(ended, &fed);
+    let whole: Vec<&str> = pieces.iter().copied().filter(|piece| fed.iter().any(|line| line == piece)).collect();
+    println!("{} whole lines and {} cut ones of {}", whole.len(), pieces.len() - whole.len(), fed.len());
+    assert!(pieces.len() > whole.len(), "bursts make kmsgsd cut lines");
+    assert!(whole.len() > fed.len() / 2, "kmsgsd kept {} of {} lines", whole.len(), fed.len());
+    let read_whole: Vec<&String> = seen.packets.iter().filter(|line| fed.contains(line)).collect();
+    assert!(read_whole == whole, "{} of {} whole lines, in their order", read_whole.len(), whole.len());
+    assert_eq!(seen.packets.len() as u64 + seen.unparsed, pieces.len() as u64, "each piece is a packet or counted");
     psad.stop();
+}
+
+/// Parts of `lines` after which kmsgsd's last block is nothing but the end of a line: it drops that block, so it cuts
+/// the line. It reads 1,023 bytes at a time, and the pipe holds 64 KiB.
+fn bursts(lines: &[String]) -> Vec<&[String]> {
+    let (mut bursts, mut start, mut bytes) = (Vec::new(), 0, 0);
+    for (at, line) in lines.iter().enumerate() {
+        bytes += line.len() + 1;
+        if at - start >= 80 && (1..60).contains(&(bytes % 1_023)) {
+            bursts.push(&lines[start..=at]);
+            (start, bytes) = (at + 1, 0);
+        }
+    }
+    bursts
+}
+
+/// The lines of `fwdata`, split where kmsgsd glued the head of one of the `fed` lines to what it had cut.
+fn pieces<'a>(text: &'a str, fed: &[String]) -> Vec<&'a str> {
+    const TAG: &str = " kernel: ";
+    let heads: BTreeSet<&str> = fed.iter().map(|line| &line[..line.find(TAG).unwrap() + TAG.len()]).collect();
+    let mut pieces = Vec::new();
+    for line in text.lines() {
+        let found = heads.iter().flat_map(|head| line.match_indices(head).map(|(at, _)| at));
+        let starts: BTreeSet<usize> = found.chain([0, line.len()]).collect();
+        let starts: Vec<usize> = starts.into_iter().collect();
+        pieces.extend(starts.windows(2).map(|ends| &line[ends[0]..ends[1]]));
+    }
+    pieces
 }
 
 /// psad's own reader runs journalctl on journal files that systemd's code writes; the agent reads the same files itself.
@@ -408,12 +490,13 @@ fn journal_mode() {
     let settings = PsadSettings { journal_dirs, ..installation.settings() };
     let mut reader = PsadReader::open(settings.clone(), &[]);
     let mut fed = small[..10].to_vec();
+    let (mut seen, mut counted) = (Seen::default(), 0);
     // psad passes over what its reader says until it is silent for the first time.
-    let (mut seen, mut counted) = (installation.compare(&mut reader, 4), 0);
+    installation.compare(&mut reader, &mut seen, 4);
     for part in small[10..].chunks(250).chain(blocked.chunks(140)) {
         journal.write(part);
         fed.extend_from_slice(part);
-        seen.extend(installation.compare(&mut reader, 3));
+        installation.compare(&mut reader, &mut seen, 3);
         // psad's reader is told of the entries; of a burst psad takes only some at a time.
         installation.wait("psad's packets", || {
             assert!(journal.nudge());
@@ -423,13 +506,13 @@ fn journal_mode() {
             counted = counted.max(packets);
             grew
         });
-        seen.extend(installation.compare(&mut reader, 3));
-        let (reading, _) = read(&mut reader);
-        seen.extend(reading.packets.iter().map(|packet| packet.raw.to_string()));
-        assert_eq!((reading.psad.mode, reading.psad.state), (PsadMode::Journal, PsadRunState::Running));
+        installation.compare(&mut reader, &mut seen, 3);
+        let reading = installation.running(&mut reader, &mut seen);
+        assert_eq!(reading.psad.mode, PsadMode::Journal);
         reader = PsadReader::open(settings.clone(), &reading.positions);
     }
-    assert!(seen == fed, "{} of {}", seen.len(), fed.len());
+    assert_eq!(seen.unparsed, 0);
+    assert!(seen.packets == fed, "{} of {}", seen.packets.len(), fed.len());
     let (reading, _) = read(&mut reader);
     assert!(reading.psad.sources.iter().any(|source| source.ip == "192.168.10.55"), "psad saw them, too");
     let conf = reading.psad.conf.unwrap();
