@@ -177,6 +177,19 @@ impl Config {
     /// # Errors
     /// Every problem of every file, in one report.
     pub fn load(path: &Path) -> Result<Self, Report> {
+        Self::read(path, true)
+    }
+
+    /// As [`Config::load`], for commands that do not need Kafka: `kafka.brokers` may be absent, as in the file that is
+    /// installed.
+    ///
+    /// # Errors
+    /// Every other problem of every file, in one report.
+    pub fn load_without_kafka(path: &Path) -> Result<Self, Report> {
+        Self::read(path, false)
+    }
+
+    fn read(path: &Path, with_kafka: bool) -> Result<Self, Report> {
         let default = Self::default();
         let mut keys = Keys::load(path, KEYS);
         let part_bytes = 64 << 10..=(RECORD_BYTES_MAX - RECORD_HEADER_BYTES_MAX) as u64;
@@ -188,7 +201,11 @@ impl Config {
             log_level: keys.log_level("log-level").unwrap_or(default.log_level),
             labels: keys.labels(),
             kafka: Kafka {
-                brokers: keys.brokers("kafka.brokers"),
+                brokers: if with_kafka || keys.is_set("kafka.brokers") {
+                    keys.brokers("kafka.brokers")
+                } else {
+                    Vec::new()
+                },
                 topic: keys.topic("kafka.topic").unwrap_or(default.kafka.topic),
                 part_bytes_max: keys.bytes("kafka.part-bytes-max", PART_BYTES as u64, part_bytes) as usize,
                 message_timeout: keys.duration("kafka.message-timeout", default.kafka.message_timeout, timeouts),
@@ -336,6 +353,21 @@ mod tests {
         assert_eq!(redact.key().unwrap().unwrap(), b"0123456789abcdef");
         let short = load("interval = \"30s\"\nkey-interval = \"20s\"\n[kafka]\nbrokers = [\"b:1\"]\n").unwrap_err();
         assert!(short.to_string().contains("must not be shorter than interval, which is 30s"), "{short}");
+    }
+
+    #[test]
+    fn only_what_needs_kafka_needs_a_broker() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        std::fs::write(&path, "interval = \"5s\"\n[kafka]\n# Where Kafka is.\n# brokers = [\"HOST:PORT\"]\n").unwrap();
+        let refused = Config::load(&path).unwrap_err().to_string();
+        assert!(refused.contains("agent.toml:4: kafka.brokers: is not set"), "{refused}");
+        let config = Config::load_without_kafka(&path).unwrap();
+        assert_eq!((config.interval, config.kafka.brokers.len()), (Duration::from_secs(5), 0));
+        // The placeholder is no address.
+        std::fs::write(&path, "[kafka]\nbrokers = [\"HOST:PORT\"]\n").unwrap();
+        let refused = Config::load_without_kafka(&path).unwrap_err().to_string();
+        assert!(refused.contains("agent.toml:2: kafka.brokers = [\"HOST:PORT\"]: must be"), "{refused}");
     }
 
     #[test]

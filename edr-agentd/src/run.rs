@@ -97,7 +97,10 @@ impl Shared {
 /// # Errors When the agent cannot start ([`edr_daemon::config::Report`], [`crate::spool::SpoolError`]), or one of its
 /// threads ended.
 pub fn run(config_path: &Path, overrides: &Overrides) -> anyhow::Result<()> {
-    let config = Arc::new(overrides.over(Config::load(config_path)?));
+    // A daemon that does not start because of a file says so where people look first: `systemctl status`.
+    let config =
+        Config::load(config_path).inspect_err(|report| ServiceManager::from_env().status(&report.in_one_line()))?;
+    let config = Arc::new(overrides.over(config));
     edr_daemon::journal::install("edr-agentd", config.log_level)?;
     // Before the first thread, so that every thread inherits it and signals come to `main` alone.
     let signals = block_signals().context("block signals")?;

@@ -76,12 +76,28 @@ impl Config {
     /// # Errors
     /// Every problem of every file, in one report.
     pub fn load(path: &Path) -> Result<Self, Report> {
+        Self::read(path, true)
+    }
+
+    /// As [`Config::load`], for commands that ask the archive alone: `kafka.brokers` may be absent.
+    ///
+    /// # Errors
+    /// Every other problem of every file, in one report.
+    pub fn load_without_kafka(path: &Path) -> Result<Self, Report> {
+        Self::read(path, false)
+    }
+
+    fn read(path: &Path, with_kafka: bool) -> Result<Self, Report> {
         let mut keys = Keys::load(path, KNOWN);
         let state_dir = keys.path("state-dir").unwrap_or_else(|| PathBuf::from("/var/lib/edr-collectd"));
         let config = Self {
             log_level: keys.log_level("log-level").unwrap_or(LevelFilter::Info),
             kafka: Kafka {
-                brokers: keys.brokers("kafka.brokers"),
+                brokers: if with_kafka || keys.is_set("kafka.brokers") {
+                    keys.brokers("kafka.brokers")
+                } else {
+                    Vec::new()
+                },
                 topic: keys.topic("kafka.topic").unwrap_or_else(|| "edr.snapshots".to_owned()),
                 group: keys.take("kafka.group", group).unwrap_or_else(|| "edr-collectd".to_owned()),
             },

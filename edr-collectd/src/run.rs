@@ -51,7 +51,8 @@ pub fn runtime() -> anyhow::Result<Runtime> {
 /// # Errors
 /// When it cannot start, or a task ended by itself.
 pub fn run(path: &Path) -> anyhow::Result<()> {
-    let config = Config::load(path)?;
+    // A daemon that does not start because of a file says so where people look first: `systemctl status`.
+    let config = Config::load(path).inspect_err(|report| ServiceManager::from_env().status(&report.in_one_line()))?;
     journal::install("edr-collectd", config.log_level).context("open the log")?;
     // Whoever started this program may have blocked them, and a blocked signal is never seen. Before there are threads:
     // they inherit it.

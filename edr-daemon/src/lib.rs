@@ -1,12 +1,15 @@
 //! What `edr-agentd` and `edr-collectd` do the same way as daemons, and would otherwise both write: read their
-//! configuration files and report every problem at once ([`config`]), log ([`journal`]), and talk to the service
-//! manager ([`systemd`]).
+//! configuration files and report every problem at once ([`config`]), log ([`journal`]), talk to the service
+//! manager ([`systemd`]), and let a shell complete their commands ([`completions()`]).
 //!
 //! Nothing of what the daemons are for is here: no snapshot, no Kafka, no archive.
 
+mod completions;
 pub mod config;
 pub mod journal;
 pub mod systemd;
+
+pub use completions::completions;
 
 /// Exit codes, the same for every command.
 pub mod exit {

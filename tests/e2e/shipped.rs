@@ -17,6 +17,7 @@ pub(crate) fn config_files_say_what_the_programs_do(_: &Shared) -> Verdict {
     for (program, name) in [(&binaries()?.agent, "agent.toml"), (&binaries()?.collector, "collector.toml")] {
         Scene::run("config", |scene| {
             let text = std::fs::read_to_string(checkout().join("packaging/config").join(name))?;
+            let text = with_a_broker(program, scene.path(), name, &text)?;
             let as_shipped = check(program, scene.path(), name, &text)?;
             // `#key = value` is a default, `# …` is prose.
             let spelled_out: String = text
@@ -38,6 +39,20 @@ pub(crate) fn config_files_say_what_the_programs_do(_: &Shared) -> Verdict {
         })?;
     }
     PASSED
+}
+
+/// As shipped, no file names a broker, and the program says in which line to write it.
+fn with_a_broker(program: &Path, dir: &Path, name: &str, text: &str) -> Result<String> {
+    const PLACEHOLDER: &str = "# brokers = [\"HOST:PORT\"]";
+    let path = dir.join(name);
+    std::fs::write(&path, text)?;
+    let line = 1 + text.lines().position(|line| line == PLACEHOLDER).context("there is no line for the brokers")?;
+    let output = Command::new(program).arg("check").arg("--config").arg(&path).output().context("run check")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(78), "{name} as shipped: {}\n{said}", output.status);
+    let wanted = format!("{}:{line}: kafka.brokers: is not set", path.display());
+    ensure!(said.contains(&wanted), "{name} as shipped: {wanted}\nis not in\n{said}");
+    Ok(text.replace(PLACEHOLDER, "brokers = [\"localhost:9092\"]"))
 }
 
 fn check(program: &Path, dir: &Path, name: &str, text: &str) -> Result<String> {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use edr_daemon::config::Report;
 use edr_daemon::exit;
 
@@ -79,6 +79,9 @@ enum Command {
         #[command(subcommand)]
         command: SpoolCommand,
     },
+    /// Print what a shell needs to complete these commands; the package has it installed
+    #[command(hide = true)]
+    Completions { shell: clap_complete::Shell },
 }
 
 #[derive(Debug, Subcommand)]
@@ -169,6 +172,7 @@ pub fn main() -> ExitCode {
         }
         Command::Spool { command: SpoolCommand::List { config } } => show::spool_list(&config.config),
         Command::Spool { command: SpoolCommand::Verify { config } } => show::spool_verify(&config.config),
+        Command::Completions { shell } => completions(shell),
     };
     result.unwrap_or_else(|error| failed(&error))
 }
@@ -199,6 +203,11 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io = error.downcast_ref::<io::Error>().map(io::Error::kind);
     let json = error.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
     io.or(json) == Some(io::ErrorKind::BrokenPipe)
+}
+
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
+    io::stdout().lock().write_all(&edr_daemon::completions(shell, Cli::command(), "edr-agentd"))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn check(path: &Path, overrides: &Overrides, online: bool) -> anyhow::Result<ExitCode> {

@@ -47,7 +47,7 @@ pub(super) fn snapshot(format: Format, path: &Path, overrides: &Overrides) -> an
 /// Without a configuration file in the usual place its defaults serve.
 pub(super) fn config_or_default(path: &Path, overrides: &Overrides) -> anyhow::Result<Config> {
     let unconfigured = path == Path::new(DEFAULT_PATH) && !path.exists();
-    Ok(overrides.over(if unconfigured { Config::default() } else { Config::load(path)? }))
+    Ok(overrides.over(if unconfigured { Config::default() } else { Config::load_without_kafka(path)? }))
 }
 
 fn whole(view: &SnapshotView) -> anyhow::Result<Snapshot> {
@@ -68,7 +68,7 @@ fn whole(view: &SnapshotView) -> anyhow::Result<Snapshot> {
 
 /// `spool list`.
 pub(super) fn spool_list(path: &Path) -> anyhow::Result<ExitCode> {
-    let config = Config::load(path)?;
+    let config = Config::load_without_kafka(path)?;
     let (frames, _) = verify(&config.state_dir)?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     writeln!(out, "{:<16} {:>12} {:>6} {:>10}  {:<30} SAYS", "EPOCH", "SEQ", "KIND", "BYTES", "CAPTURED")?;
@@ -102,7 +102,7 @@ pub(super) fn spool_list(path: &Path) -> anyhow::Result<ExitCode> {
 
 /// `spool verify`.
 pub(super) fn spool_verify(path: &Path) -> anyhow::Result<ExitCode> {
-    let config = Config::load(path)?;
+    let config = Config::load_without_kafka(path)?;
     let (frames, findings) = verify(&config.state_dir)?;
     let mut out = io::stdout().lock();
     for finding in &findings {

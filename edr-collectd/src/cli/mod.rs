@@ -9,7 +9,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use edr_daemon::config::Report;
 use edr_daemon::exit;
 
@@ -56,6 +56,9 @@ enum Command {
     },
     /// Firewall log lines of one snapshot of a host
     Packets(ViewArgs),
+    /// Print what a shell needs to complete these commands; the package has it installed
+    #[command(hide = true)]
+    Completions { shell: clap_complete::Shell },
 }
 
 #[derive(Debug, Args)]
@@ -186,6 +189,7 @@ pub fn main() -> ExitCode {
         Command::Sockets(args) => show::view(&config, View::Sockets, &args),
         Command::Packets(args) => show::view(&config, View::Packets, &args),
         Command::Psad { section, view } => show::psad(&config, section, &view),
+        Command::Completions { shell } => completions(shell),
     };
     result.unwrap_or_else(|error| failed(&error))
 }
@@ -214,6 +218,11 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     }
 }
 
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
+    io::stdout().lock().write_all(&edr_daemon::completions(shell, Cli::command(), "edr-collectd"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
 fn load(path: &Path) -> anyhow::Result<Config> {
     Ok(Config::load(path)?)
 }
@@ -224,7 +233,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory as _;
         Cli::command().debug_assert();
     }
 }

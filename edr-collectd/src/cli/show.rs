@@ -9,14 +9,15 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 
 use super::output::{Format, Rows};
-use super::{Print, Section, Usage, ViewArgs, at, load};
+use super::{Print, Section, Usage, ViewArgs, at};
+use crate::config::Config;
 use crate::query::table::{Cell, Column, Select, View, ages, host_columns, host_row, place_of, select_rows, time_text};
 use crate::query::{Answers as _, HostAnswers, HostSnapshot, QueryError};
 use crate::run::runtime;
 
 /// See [`super::Command::Hosts`].
 pub(super) fn hosts(config: &Path, print: &Print) -> anyhow::Result<ExitCode> {
-    let config = load(config)?;
+    let config = Config::load_without_kafka(config)?;
     let rows = runtime()?.block_on(async {
         let answers = HostAnswers::from_archive(&config.archive.dir).await?;
         answers.refresh_facts().await;
@@ -72,7 +73,7 @@ pub(super) fn psad(config: &Path, section: Option<Section>, args: &ViewArgs) -> 
 
 /// Finds the snapshot and says on standard error which one it is.
 fn snapshot(config: &Path, args: &ViewArgs) -> anyhow::Result<Arc<HostSnapshot>> {
-    let config = load(config)?;
+    let config = Config::load_without_kafka(config)?;
     let now = Timestamp::now();
     let at_ns = args.at.as_deref().map(|text| at::parse(text, now)).transpose().map_err(Usage)?;
     let (snapshot, name) = runtime()?.block_on(async {

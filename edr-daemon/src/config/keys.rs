@@ -176,19 +176,29 @@ impl Keys {
         })
     }
 
-    /// Addresses of Kafka brokers, at least one; there is no default.
+    /// Whether a file has a value for `key` that was not taken yet.
+    pub fn is_set(&self, key: &str) -> bool {
+        self.leaves.contains_key(key)
+    }
+
+    /// Addresses of Kafka brokers, at least one; there is no default, and a problem when the key is absent. It names
+    /// the line where the file has the key as a comment, so that whoever installed a package is told where to write.
     pub fn brokers(&mut self, key: &str) -> Vec<String> {
         let refusal = || Refusal {
             rule: "must be a list of one or more \"host:port\"".to_owned(),
-            remedy: "write [\"broker.example.org:9092\"]".to_owned(),
+            remedy: "write [\"HOST:PORT\"], for example with port 9092".to_owned(),
         };
-        if !self.leaves.contains_key(key) {
-            self.refuse_together(
-                key,
-                String::new(),
-                "is not set, and there is no default for where Kafka is".to_owned(),
-                "write brokers = [\"broker.example.org:9092\"] under [kafka]",
-            );
+        if !self.is_set(key) {
+            let line = leaves::commented_line(&self.path, key);
+            let place = if line.is_some() { "there" } else { "under [kafka]" };
+            self.report.add(Problem {
+                file: self.path.clone(),
+                line,
+                key: key.to_owned(),
+                value: String::new(),
+                rule: "is not set, and there is no default for where Kafka is".to_owned(),
+                remedy: format!("write brokers = [\"HOST:PORT\"] {place}"),
+            });
         }
         let parse = |value: &Value| {
             let Value::List(values) = value else { return Err(refusal()) };

@@ -56,6 +56,23 @@ pub(super) fn load(path: &Path, report: &mut Report) -> Leaves {
     leaves
 }
 
+/// The line, from 1, where a file has `key` commented out: `#name = …` or `# name = …` under its table.
+pub(super) fn commented_line(file: &Path, key: &str) -> Option<usize> {
+    let text = read(file).ok()?;
+    let (table, name) = key.rsplit_once('.').unwrap_or(("", key));
+    let mut current = "";
+    for (index, line) in text.lines().enumerate() {
+        if let Some(header) = line.trim().strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            current = header.trim();
+        }
+        let value = line.strip_prefix('#').and_then(|comment| comment.trim_start().strip_prefix(name));
+        if current == table && value.is_some_and(|value| value.trim_start().starts_with('=')) {
+            return Some(index + 1);
+        }
+    }
+    None
+}
+
 fn fragments(path: &Path, report: &mut Report) -> Vec<PathBuf> {
     let dir = path.parent().unwrap_or(Path::new("")).join("conf.d");
     let entries = match fs::read_dir(&dir) {

@@ -51,6 +51,15 @@ impl Report {
         self.problems.is_empty()
     }
 
+    /// The first problem and the number of the others, for a place that holds one line.
+    pub fn in_one_line(&self) -> String {
+        match self.problems.as_slice() {
+            [] => "configuration: no problem".to_owned(),
+            [one] => one.to_string(),
+            [first, others @ ..] => format!("{first}; and {} more", others.len()),
+        }
+    }
+
     pub(super) fn add(&mut self, problem: Problem) {
         self.problems.push(problem);
         self.problems.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
