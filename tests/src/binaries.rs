@@ -1,6 +1,6 @@
 //! The programs under test, built now from the sources as they are.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
@@ -56,6 +56,20 @@ pub fn binaries() -> Result<&'static Binaries> {
     built.as_ref().map_err(|error| anyhow!(error.clone()))
 }
 
+/// A file with what cargo said when it built the workspace: what `script/package --built` takes. In `folder`, unless
+/// there is one.
+///
+/// # Errors
+/// When it does not build, or the file cannot be written.
+pub fn built(folder: &Path) -> Result<PathBuf> {
+    if let Some(said) = std::env::var_os("EDR_BUILT") {
+        return Ok(PathBuf::from(said));
+    }
+    let path = folder.join("built.json");
+    std::fs::write(&path, ask(&["--workspace"])?).with_context(|| format!("write {}", path.display()))?;
+    Ok(path)
+}
+
 /// `edr-agentd` as it is shipped, for measuring.
 ///
 /// # Errors
@@ -67,6 +81,11 @@ pub fn release_agent() -> Result<PathBuf> {
 }
 
 fn build(args: &[&str]) -> Result<Vec<(String, PathBuf)>> {
+    programs(&ask(args)?)
+}
+
+/// Builds, and returns what cargo says.
+fn ask(args: &[&str]) -> Result<Vec<u8>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(["build", "--bins", "--message-format=json-render-diagnostics"]).args(args);
@@ -80,7 +99,7 @@ fn build(args: &[&str]) -> Result<Vec<(String, PathBuf)>> {
     }
     let output = command.current_dir(checkout()).stderr(Stdio::inherit()).output().context("run cargo build")?;
     ensure!(output.status.success(), "cargo build ended with {}", output.status);
-    programs(&output.stdout)
+    Ok(output.stdout)
 }
 
 /// Name and path of every program (no test of one) in the messages of cargo, one JSON object a line.

@@ -1,0 +1,166 @@
+//! The packages under test, each built once.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use edr_tests::binaries::built;
+use edr_tests::cache::checkout;
+use tempfile::TempDir;
+
+/// A package, unpacked.
+#[derive(Debug)]
+pub(crate) struct Package {
+    /// `edr-agentd`.
+    pub(crate) name: &'static str,
+    /// The configuration file.
+    pub(crate) config: &'static str,
+    /// The `.deb`.
+    pub(crate) deb: PathBuf,
+    folder: PathBuf,
+}
+
+impl Package {
+    fn unpack(name: &'static str, config: &'static str, deb: PathBuf) -> Self {
+        let folder = kept().join(format!("{name}.root"));
+        said(Command::new("dpkg-deb").arg("--raw-extract").arg(&deb).arg(&folder));
+        Self { name, config, deb, folder }
+    }
+
+    /// A file in it, by its path without the first slash.
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
+        self.folder.join(path)
+    }
+
+    /// What a text file in it says; one whose name ends in `.gz` is unpacked.
+    pub(crate) fn text(&self, path: &str) -> String {
+        let file = self.path(path);
+        if path.ends_with(".gz") { said(Command::new("zcat").arg(file)) } else { fs::read_to_string(file).unwrap() }
+    }
+
+    /// The program as the package installs it.
+    pub(crate) fn program(&self) -> PathBuf {
+        self.path(&format!("usr/sbin/{}", self.name))
+    }
+}
+
+/// Both packages: the agent as released, the collector around the program that the other tests run.
+pub(crate) fn packages() -> &'static [Package; 2] {
+    static PACKAGES: OnceLock<[Package; 2]> = OnceLock::new();
+    PACKAGES.get_or_init(|| {
+        let collector = if std::env::var_os("EDR_TEST_LONG").is_some() {
+            released("edr-collectd")[0].clone()
+        } else {
+            let (out, built) = (kept().join("collector"), built(kept()).unwrap());
+            let mut command = Command::new(checkout().join("script/package"));
+            said(command.arg("--collector").arg("--built").arg(built).arg("--out").arg(&out));
+            the_only_package(&out)
+        };
+        let agent = released("edr-agentd")[0].clone();
+        [
+            Package::unpack("edr-agentd", "agent.toml", agent),
+            Package::unpack("edr-collectd", "collector.toml", collector),
+        ]
+    })
+}
+
+/// The package of a daemon, built for release from nothing in two folders that have nothing in common.
+pub(crate) fn released(name: &'static str) -> &'static [PathBuf; 2] {
+    static AGENT: OnceLock<[PathBuf; 2]> = OnceLock::new();
+    static COLLECTOR: OnceLock<[PathBuf; 2]> = OnceLock::new();
+    let (cell, option) = if name == "edr-agentd" { (&AGENT, "--agent") } else { (&COLLECTOR, "--collector") };
+    cell.get_or_init(|| {
+        ["a", "another/folder/of/a/longer-name"].map(|place| {
+            let source = TempDir::with_prefix("edr-source.").unwrap();
+            let folder = source.path().join(place);
+            copy_sources(&folder);
+            let out = kept().join(name).join(place);
+            let mut command = Command::new(folder.join("script/package"));
+            command.arg(option).arg("--out").arg(&out).env("SOURCE_DATE_EPOCH", commit_time());
+            // What cargo told this test, and where it builds the rest.
+            for (variable, _) in std::env::vars_os() {
+                if variable.to_str().is_some_and(|name| name.starts_with("CARGO") && name != "CARGO_HOME") {
+                    command.env_remove(variable);
+                }
+            }
+            said(&mut command);
+            the_only_package(&out)
+        })
+    })
+}
+
+/// What git knows of, as it is now, without git.
+fn copy_sources(folder: &Path) {
+    fs::create_dir_all(folder).unwrap();
+    let script = "git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t \"$0\"";
+    said(Command::new("sh").args(["-c", script]).arg(folder).current_dir(checkout()));
+}
+
+fn commit_time() -> String {
+    said(Command::new("git").args(["log", "-1", "--format=%ct"]).current_dir(checkout())).trim().to_owned()
+}
+
+fn the_only_package(folder: &Path) -> PathBuf {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut found: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|end| end == "deb")).collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+    found.remove(0)
+}
+
+/// Where packages lie: in the target folder, empty at the start of each run.
+fn kept() -> &'static Path {
+    static KEPT: OnceLock<PathBuf> = OnceLock::new();
+    KEPT.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("packages");
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).unwrap();
+        folder
+    })
+}
+
+/// Runs a command that must succeed, and returns what it printed.
+pub(crate) fn said(command: &mut Command) -> String {
+    let output = run(command);
+    let all = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {}\n{all}", output.status);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs a command to its end.
+pub(crate) fn run(command: &mut Command) -> Output {
+    command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+/// The options and subcommands that `--help` of a program lists, for each of its commands: `["spool", "list"]` and so on.
+pub(crate) fn help(program: &Path) -> Vec<(Vec<String>, Vec<String>, Vec<String>)> {
+    let mut found = Vec::new();
+    let mut open = vec![Vec::<String>::new()];
+    while let Some(command) = open.pop() {
+        let text = said(Command::new(program).args(&command).arg("--help"));
+        let (mut options, mut commands, mut section) = (Vec::new(), Vec::new(), "");
+        for line in text.lines() {
+            let word = line.trim_start();
+            let indent = line.len() - word.len();
+            match line {
+                "Commands:" | "Options:" | "Arguments:" => section = line,
+                _ if section == "Commands:" && indent == 2 => commands.push(first_word(word)),
+                _ if section == "Options:" && word.starts_with('-') && indent <= 6 => {
+                    options.extend(word.split([',', ' ']).find(|part| part.starts_with("--")).map(str::to_owned));
+                }
+                _ => {}
+            }
+        }
+        assert!(!options.is_empty(), "no options in\n{text}");
+        for sub in commands.iter().filter(|sub| *sub != "help") {
+            open.push([command.clone(), vec![sub.clone()]].concat());
+        }
+        found.push((command, commands, options));
+    }
+    assert!(found.len() > 3, "{} has few commands: {found:?}", program.display());
+    found
+}
+
+fn first_word(text: &str) -> String {
+    text.split_whitespace().next().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,113 @@
+//! The manual pages say what the programs do: every command, option and key, and none that does not exist.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use crate::built::{Package, help, packages, run, said};
+
+fn page(package: &Package, section: u8) -> String {
+    let name = if section == 8 { package.name } else { package.config };
+    package.text(&format!("usr/share/man/man{section}/{name}.{section}.gz"))
+}
+
+/// `.Fl \-config` in mdoc is `--config`; `.Cm spool list` a command.
+fn after(page: &str, macro_: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for line in page.lines().filter(|line| line.starts_with('.')) {
+        let words: Vec<&str> = line.trim_start_matches('.').split_whitespace().collect();
+        for (place, _) in words.iter().enumerate().filter(|(_, word)| **word == macro_) {
+            if let Some(word) = words.get(place + 1) {
+                found.insert(word.replace("\\-", "-"));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_command_and_option_is_described_and_none_is_invented() {
+    for package in packages() {
+        let page = page(package, 8);
+        let (mut commands, mut options) = (BTreeSet::new(), BTreeSet::new());
+        for (command, subcommands, its_options) in help(&package.program()) {
+            let within = |sub: String| [command.clone(), vec![sub]].concat().join(" ");
+            commands.extend(subcommands.into_iter().filter(|sub| command.is_empty() || sub != "help").map(within));
+            options.extend(its_options);
+        }
+        // `-h` and `-V` stand beside their long names.
+        let described: BTreeSet<String> = after(&page, "Fl")
+            .into_iter()
+            .map(|word| format!("-{word}"))
+            .filter(|word| word.starts_with("--"))
+            .collect();
+        let described: BTreeSet<String> = described.into_iter().collect();
+        assert_eq!(described, options, "{}", package.name);
+        let items: BTreeSet<String> =
+            page.lines().filter_map(|line| line.strip_prefix(".It Cm ")).map(str::to_owned).collect();
+        // A command that only holds others is described by them.
+        let held: BTreeSet<String> =
+            commands.iter().filter_map(|command| command.split_once(' ')).map(|(outer, _)| outer.to_owned()).collect();
+        assert_eq!(items, commands.difference(&held).cloned().collect(), "{}", package.name);
+    }
+}
+
+/// The keys that `check` prints are all there are.
+#[test]
+fn every_key_is_described_with_its_default_and_none_is_invented() {
+    for package in packages() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join(package.config);
+        // What has no default is set, so that it is printed too.
+        let shipped = package.text(&format!("etc/{}/{}", package.name, package.config));
+        let mut text = String::new();
+        for line in shipped.lines() {
+            match line.strip_prefix("# ") {
+                Some(example) if example.split_once(" = \"").is_some_and(|(key, _)| !key.contains(' ')) => {
+                    let file = folder.path().join("secret");
+                    std::fs::write(&file, "0123456789abcdef0123456789abcdef").unwrap();
+                    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+                    let (key, _) = example.split_once(" = ").unwrap();
+                    let value = if key.ends_with("file") {
+                        format!("\"{}\"", file.display())
+                    } else {
+                        example[key.len() + 3..].to_owned()
+                    };
+                    text.push_str(&format!("{key} = {value}\n"));
+                }
+                Some("brokers = [\"HOST:PORT\"]") => text.push_str("brokers = [\"localhost:9092\"]\n"),
+                _ => text.push_str(&format!("{line}\n")),
+            }
+        }
+        std::fs::write(&config, &text).unwrap();
+        let printed = said(Command::new(package.program()).arg("check").arg("--config").arg(&config));
+        let mut wanted = BTreeSet::new();
+        for line in printed.lines().filter(|line| !line.starts_with('#')) {
+            if let Some((key, _)) = line.split_once(" = ") {
+                wanted.insert(key.rsplit('.').next().unwrap().trim_matches('"').to_owned());
+            }
+        }
+        let page = page(package, 5);
+        let described: BTreeSet<String> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix(".It Cm "))
+            .map(|line| line.split(' ').next().unwrap().replace("\\-", "-"))
+            .collect();
+        assert_eq!(described, wanted, "{}", package.config);
+    }
+}
+
+#[test]
+fn the_pages_are_well_formed_and_of_this_package() {
+    for package in packages() {
+        for section in [5, 8] {
+            let name = if section == 8 { package.name } else { package.config };
+            let path = package.path(&format!("usr/share/man/man{section}/{name}.{section}.gz"));
+            let lint = run(Command::new("mandoc").args(["-T", "lint", "-W", "warning"]).arg(&path));
+            let lint = String::from_utf8_lossy(&lint.stdout).into_owned();
+            let serious: Vec<&str> = lint.lines().filter(|line| !line.contains(": STYLE: ")).collect();
+            assert!(serious.is_empty(), "{serious:?}");
+            let shown = said(Command::new("mandoc").args(["-T", "ascii"]).arg(&path));
+            assert!(shown.starts_with(&format!("{}({section})", name.to_uppercase())), "{shown}");
+        }
+    }
+}

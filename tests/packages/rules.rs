@@ -1,0 +1,87 @@
+//! Debian's rules, the crates' licences, and that a package can be built again.
+
+use std::process::Command;
+
+use edr_tests::cache::checkout;
+
+use crate::built::{packages, released, run, said};
+
+#[test]
+fn lintian_has_nothing_to_say() {
+    for package in packages() {
+        let output = run(Command::new("lintian")
+            .args(["--tag-display-limit", "0", "--fail-on", "error,warning,info"])
+            .arg(&package.deb));
+        let tags = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && tags.is_empty(), "{}:\n{tags}", package.deb.display());
+    }
+}
+
+#[test]
+fn the_same_sources_give_the_same_bytes() {
+    let long = std::env::var_os("EDR_TEST_LONG").is_some();
+    for name in ["edr-agentd", "edr-collectd"].into_iter().filter(|name| *name == "edr-agentd" || long) {
+        let [one, other] = released(name);
+        let difference = run(Command::new("cmp").arg(one).arg(other));
+        assert!(difference.status.success(), "{}", String::from_utf8_lossy(&difference.stdout));
+    }
+}
+
+/// Nothing of the machine it was built on is in a package that is released.
+#[test]
+fn no_path_of_the_builder_is_inside() {
+    let agent = &packages()[0];
+    let program = std::fs::read(agent.program()).unwrap();
+    for path in ["edr-source.", ".cargo/registry", checkout().to_str().unwrap()] {
+        let found = program.windows(path.len()).position(|window| window == path.as_bytes());
+        let around = found.map(|at| String::from_utf8_lossy(&program[at.saturating_sub(60)..at + 60]).into_owned());
+        assert!(found.is_none(), "{path} is in the program: {around:?}");
+    }
+}
+
+fn deny(args: &[&str]) -> (Option<i32>, String) {
+    let output = run(Command::new(checkout().join("script/deny")).args(args));
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn licences_bans_and_sources_are_allowed() {
+    let (code, text) = deny(&["licenses", "bans", "sources"]);
+    if code == Some(3) {
+        println!("{text}");
+        return;
+    }
+    assert_eq!(code, Some(0), "{text}");
+    // With less allowed, the same is refused: what is looked at is ours.
+    let folder = tempfile::tempdir().unwrap();
+    let stricter = folder.path().join("deny.toml");
+    let config = std::fs::read_to_string(checkout().join("deny.toml")).unwrap();
+    let config = config.replace("    \"ISC\",\n", "").replace("openssl-src", "rdkafka-sys");
+    std::fs::write(&stricter, config).unwrap();
+    let (code, text) = deny(&["--config", stricter.to_str().unwrap(), "licenses", "bans", "sources"]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("bans FAILED, licenses FAILED, sources ok"), "{text}");
+}
+
+#[test]
+fn no_crate_has_a_known_hole() {
+    let (code, text) = deny(&["advisories"]);
+    if code == Some(3) {
+        println!("{text}");
+        return;
+    }
+    assert_eq!(code, Some(0), "{text}");
+}
+
+/// What the maintainer scripts hold apart from systemd: they are shell, and stop at the first error.
+#[test]
+fn maintainer_scripts_are_plain_shell() {
+    for package in packages() {
+        for script in ["postinst", "prerm", "postrm"] {
+            let path = package.path(&format!("DEBIAN/{script}"));
+            said(Command::new("sh").arg("-n").arg(&path));
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(text.starts_with("#!/bin/sh\nset -e\n") && !text.contains('@'), "{text}");
+        }
+    }
+}
