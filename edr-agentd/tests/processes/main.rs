@@ -7,6 +7,7 @@ mod common;
 mod fuse;
 mod hanging;
 mod limits;
+mod reuse;
 mod rights;
 mod steady;
 mod tools;

@@ -12,7 +12,7 @@ use super::common::look;
 const INSIDE: &str = "EDR_TEST_WITHOUT_RIGHTS";
 
 /// Runs the test `name` again below `wrapper`; true when this *is* that run.
-fn again(name: &str, wrapper: &[&str]) -> bool {
+pub(crate) fn again(name: &str, wrapper: &[&str]) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
     }
@@ -35,6 +35,7 @@ fn again(name: &str, wrapper: &[&str]) -> bool {
         return false;
     }
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    said.lines().filter(|line| line.starts_with("skipped: ")).for_each(|line| println!("{line}"));
     false
 }
 
