@@ -8,6 +8,7 @@ mod exec;
 mod faults;
 mod format;
 mod kills;
+mod secrets;
 mod shared;
 mod shipped;
 mod spooled;
@@ -42,6 +43,7 @@ const TESTS: &[(&str, Test)] = &[
     ("format::a_key_and_a_delta_are_read_without_our_code", format::read_without_our_code),
     ("kills::lose_and_double_nothing", kills::lose_and_double_nothing),
     ("kills::a_record_that_is_no_frame_is_kept", kills::a_record_that_is_no_frame_is_kept),
+    ("secrets::leave_the_host_nowhere", secrets::leave_the_host_nowhere),
     ("shipped::config_files_say_what_the_programs_do", shipped::config_files_say_what_the_programs_do),
     ("shipped::units_are_understood", shipped::units_are_understood),
     ("spooled::frames_are_read_without_our_code", spooled::frames_are_read_without_our_code),

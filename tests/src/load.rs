@@ -1,6 +1,7 @@
 //! Processes for the agent to look at.
 
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -31,6 +32,15 @@ impl Load {
     /// When they cannot be started.
     pub fn random_argv(processes: usize, bytes: usize) -> Result<Self> {
         Self::start(Command::new(&binaries()?.load).args(["argv", &processes.to_string(), &bytes.to_string()]))
+    }
+
+    /// One process with this command line, its name first, which does nothing.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn named(argv: &[String]) -> Result<Self> {
+        let (name, args) = argv.split_first().context("a command line without a name")?;
+        Self::start(Command::new(&binaries()?.load).arg0(name).args(args).env("EDR_LOAD_WAIT", "1"))
     }
 
     fn start(command: &mut Command) -> Result<Self> {

@@ -37,6 +37,11 @@ struct Measured {
     open_files: u64,
     sockets: usize,
     snapshot_bytes: usize,
+    /// Resident memory (`VmRSS`), KiB, after the first round and after the last; absent where the kernel does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_rss_kib: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_rss_kib: Option<u64>,
     phases: Vec<Phase>,
 }
 
@@ -74,6 +79,7 @@ pub(super) fn cost(path: &Path, overrides: &Overrides, rounds: Rounds) -> anyhow
             "what ran, alone: a tick whose turn is no other process's".to_owned(),
         ),
     ];
+    let last_rss_kib = rss_kib();
     let view = SnapshotView::parse(host.reading.encode(&Agent::default()))?;
     let mut open_files = 0;
     for process in view.processes() {
@@ -86,6 +92,8 @@ pub(super) fn cost(path: &Path, overrides: &Overrides, rounds: Rounds) -> anyhow
         open_files,
         sockets: view.socket_count(),
         snapshot_bytes: view.raw().len(),
+        first_rss_kib: host.first_rss_kib,
+        last_rss_kib,
         phases,
     };
     let mut out = io::BufWriter::new(io::stdout().lock());
@@ -107,13 +115,15 @@ struct Looked<'a> {
     sources: Sources,
     reading: Reading,
     key: Option<Vec<u8>>,
+    first_rss_kib: Option<u64>,
 }
 
 impl<'a> Looked<'a> {
     /// Reads until every executable has its hash: that is done once in its life, and is no part of a round.
     fn at(config: &'a Config, overrides: &'a Overrides) -> anyhow::Result<Self> {
         let sources = Sources::open(config, overrides.proc_root(), &[])?;
-        let mut looked = Self { config, overrides, sources, reading: Reading::default(), key: None };
+        let mut looked =
+            Self { config, overrides, sources, reading: Reading::default(), key: None, first_rss_kib: None };
         for _ in 0..WARM_UP_MAX {
             looked.read();
             let view = SnapshotView::parse(looked.reading.encode(&Agent::default()))?;
@@ -138,12 +148,15 @@ impl<'a> Looked<'a> {
                 std::thread::sleep(rounds.every);
             }
         }
-        let mut all = Vec::new();
+        let mut all = Figures::default();
         for _ in 0..rounds.count {
             std::thread::sleep(rounds.every);
-            all.push(self.round());
+            all.add(&self.round());
+            if self.first_rss_kib.is_none() {
+                self.first_rss_kib = rss_kib();
+            }
         }
-        Phase { name, meaning, cost: middle(&all) }
+        Phase { name, meaning, cost: all.middle() }
     }
 
     /// One tick, but for the spool.
@@ -180,28 +193,47 @@ impl<'a> Looked<'a> {
     }
 }
 
-/// The middle of each figure of each source.
-fn middle(rounds: &[Vec<SourceCost>]) -> Vec<SourceCost> {
-    let Some(first) = rounds.first() else { return Vec::new() };
-    let of = |source: &str, figure: &dyn Fn(&SourceCost) -> u64| {
-        let mut figures: Vec<u64> = rounds.iter().flatten().filter(|cost| cost.source == source).map(figure).collect();
-        figures.sort_unstable();
-        figures.get(figures.len() / 2).copied().unwrap_or(0)
-    };
-    let middle = |cost: &SourceCost| SourceCost {
-        source: cost.source.clone(),
-        cpu_ns: of(&cost.source, &|cost| cost.cpu_ns),
-        wall_ns: of(&cost.source, &|cost| cost.wall_ns),
-        produced: of(&cost.source, &|cost| cost.produced),
-        carried: of(&cost.source, &|cost| cost.carried),
-        syscalls: cost.syscalls.map(|_| of(&cost.source, &|cost| cost.syscalls.unwrap_or(0))),
-        read_bytes: cost.read_bytes.map(|_| of(&cost.source, &|cost| cost.read_bytes.unwrap_or(0))),
-    };
-    first.iter().map(middle).collect()
+/// What all rounds of a phase cost, by source. Numbers alone: a thousand rounds must not show as memory of the agent.
+#[derive(Debug, Default)]
+struct Figures(Vec<(SourceCost, [Vec<u64>; 6])>);
+
+impl Figures {
+    fn add(&mut self, round: &[SourceCost]) {
+        for cost in round {
+            let place = self.0.iter().position(|(known, _)| known.source == cost.source).unwrap_or_else(|| {
+                self.0.push((cost.clone(), Default::default()));
+                self.0.len() - 1
+            });
+            let calls = (cost.syscalls.unwrap_or(0), cost.read_bytes.unwrap_or(0));
+            let figures = [cost.cpu_ns, cost.wall_ns, cost.produced, cost.carried, calls.0, calls.1];
+            for (all, figure) in self.0[place].1.iter_mut().zip(figures) {
+                all.push(figure);
+            }
+        }
+    }
+
+    /// The middle of each figure of each source.
+    fn middle(self) -> Vec<SourceCost> {
+        let of = |(cost, figures): (SourceCost, [Vec<u64>; 6])| {
+            let [cpu_ns, wall_ns, produced, carried, syscalls, read_bytes] = figures.map(|mut all| {
+                all.sort_unstable();
+                all.get(all.len() / 2).copied().unwrap_or(0)
+            });
+            let (syscalls, read_bytes) = (cost.syscalls.map(|_| syscalls), cost.read_bytes.map(|_| read_bytes));
+            SourceCost { source: cost.source, cpu_ns, wall_ns, produced, carried, syscalls, read_bytes }
+        };
+        self.0.into_iter().map(of).collect()
+    }
+}
+
+/// Of this process (proc_pid_status(5)).
+fn rss_kib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?.trim().parse().ok()
 }
 
 fn print(measured: &Measured, out: &mut impl Write) -> io::Result<()> {
-    let Measured { rounds, every_ms, processes, open_files, sockets, snapshot_bytes, phases } = measured;
+    let Measured { rounds, every_ms, processes, open_files, sockets, snapshot_bytes, phases, .. } = measured;
     writeln!(
         out,
         "{processes} processes, {open_files} open files, {sockets} sockets; a snapshot of {snapshot_bytes} bytes. The middle of \
@@ -231,6 +263,9 @@ fn print(measured: &Measured, out: &mut impl Write) -> io::Result<()> {
             )?;
         }
     }
+    if let (Some(first), Some(last)) = (measured.first_rss_kib, measured.last_rss_kib) {
+        writeln!(out, "\nResident memory: {first} KiB after the first round, {last} KiB after the last.")?;
+    }
     writeln!(
         out,
         "\nCALLS are counted by the agent where it makes them; a library's are not seen. READ is counted with them, or else \
@@ -254,7 +289,10 @@ mod tests {
         let host = SourceCost { source: "host".to_owned(), cpu_ns: 7, ..SourceCost::default() };
         let rounds = [(1, 30, Some(5)), (9, 20, Some(7)), (2, 10, Some(6))]
             .map(|(cpu, wall, calls)| vec![host.clone(), cost(cpu, wall, calls)]);
-        assert_eq!(middle(&rounds), [host.clone(), cost(2, 20, Some(6))]);
-        assert_eq!(middle(&[]), []);
+        let mut all = Figures::default();
+        rounds.iter().for_each(|round| all.add(round));
+        assert_eq!(all.middle(), [host.clone(), cost(2, 20, Some(6))]);
+        assert_eq!(Figures::default().middle(), []);
+        assert!(rss_kib() > Some(1_000));
     }
 }

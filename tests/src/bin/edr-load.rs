@@ -1,6 +1,7 @@
 //! A load for the agent: many processes that hold descriptors, or long command lines, and do nothing.
 //!
-//! `edr-load idle PROCESSES FILES` · `edr-load argv PROCESSES BYTES`
+//! `edr-load idle PROCESSES FILES` · `edr-load argv PROCESSES BYTES` · with `EDR_LOAD_WAIT` set: any name and arguments,
+//! which mean nothing to it
 //!
 //! It says `ready` when all of them are as they will be, and ends with its standard input; they end with it.
 
@@ -17,6 +18,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 fn main() -> Result<()> {
+    if std::env::var_os("EDR_LOAD_WAIT").is_some() {
+        return wait();
+    }
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     let number = |at: usize| -> Result<usize> {
         let text = args.get(at).and_then(|arg| arg.to_str()).unwrap_or_default();
@@ -36,6 +40,13 @@ fn main() -> Result<()> {
         Some("child") => child(number(1)?, number(2)?),
         _ => bail!("usage: edr-load idle PROCESSES FILES | edr-load argv PROCESSES BYTES"),
     }
+}
+
+/// Says that it is there, and is.
+fn wait() -> Result<()> {
+    writeln!(stdout(), "ready").context("say so")?;
+    let _ = stdin().read_to_end(&mut Vec::new());
+    Ok(())
 }
 
 /// Starts the children and keeps them until the standard input ends.

@@ -1,12 +1,16 @@
 //! `script/bench`: what a snapshot costs, how large a frame is and how soon it is seen, beside what they replace, in one
 //! run on one machine: the ratios are worth more than the figures.
 
-mod agent;
+mod collect;
 mod commands;
-mod page;
+mod frames;
+mod memory;
+mod run;
 mod table;
+mod way;
 
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use edr_tests::binaries::{binaries, release_agent};
@@ -16,15 +20,16 @@ use edr_tests::load::Load;
 use edr_tests::scene::Scene;
 use table::Table;
 
-/// The load generator's: processes, and things opened in each (three of eight are pairs, so 1.25 times as many
-/// descriptors).
+/// The load: processes, and things opened in each (three of eight are pairs, so 75 descriptors).
 const LOAD: (usize, usize) = (400, 60);
+/// A host as most are: processes and descriptors.
+const USUAL: (usize, usize) = (300, 5_000);
 
 /// What is measured with.
 struct Bench {
     scene: Scene,
-    agent: std::path::PathBuf,
-    floor: std::path::PathBuf,
+    agent: PathBuf,
+    floor: PathBuf,
 }
 
 impl Bench {
@@ -34,12 +39,20 @@ impl Bench {
         plan.program = Some(self.agent.clone());
         Ok(plan)
     }
+
+    /// A configuration as it is shipped, with an interval of ten seconds.
+    fn config(&self, name: &str) -> Result<String> {
+        let mut plan = self.plan(name, "127.0.0.1:1")?;
+        plan.interval = "10s".to_owned();
+        Ok(plan.write_config()?.to_string_lossy().into_owned())
+    }
 }
 
 fn main() -> Result<()> {
     table::say("building edr-agentd as it is shipped (minutes at first)");
     let agent = release_agent()?;
     binaries()?;
+    let start = Instant::now();
     let scene = Scene::new("bench")?;
     let floor = scene.path().join("proc_floor");
     let cc = std::process::Command::new("cc")
@@ -51,20 +64,52 @@ fn main() -> Result<()> {
     ensure!(cc.success(), "bench/proc_floor.c does not compile");
     let bench = Bench { scene, agent, floor };
 
-    let mut table = Table::new(&["own load", &format!("{} processes more", LOAD.0)]);
+    let mut table = Table::new(&["own load", "a usual host", "400 processes more"]);
     table::say("the machine's own load");
-    measure(&bench, &mut table, "own")?;
-    table::say(&format!("{} processes with {} descriptors each", LOAD.0, LOAD.1 * 5 / 4));
-    let load = Load::idle(LOAD.0, LOAD.1)?;
-    // What they did to start is not what is measured.
-    std::thread::sleep(Duration::from_secs(2));
-    measure(&bench, &mut table, "load")?;
+    collect::measure(&bench, &mut table, "own", 2)?;
+    commands::measure(&bench, &mut table, "own")?;
+    frames::measure(&bench, &mut table, "own", None)?;
+    way::measure(&bench, &mut table, "own")?;
+
+    table.at(1);
+    let load = usual_host()?;
+    collect::measure(&bench, &mut table, "usual", 2)?;
+    commands::measure(&bench, &mut table, "usual")?;
+    frames::measure(&bench, &mut table, "usual", Some(24.0))?;
+    memory::measure(&bench, &mut table, "usual")?;
     drop(load);
+
+    table.at(2);
+    table::say(&format!("{} processes with {} descriptors each", LOAD.0, LOAD.1 * 5 / 4));
+    let load = idle(LOAD)?;
+    collect::measure(&bench, &mut table, "load", 2)?;
+    commands::measure(&bench, &mut table, "load")?;
+    frames::measure(&bench, &mut table, "load", Some(64.0))?;
+    way::measure(&bench, &mut table, "load")?;
+    drop(load);
+    table::say(&format!("measured for {:.1} minutes", start.elapsed().as_secs_f64() / 60.0));
     table.print()
 }
 
-fn measure(bench: &Bench, table: &mut Table, name: &str) -> Result<()> {
-    commands::measure(bench, table, name)?;
-    agent::measure(bench, table, name)?;
-    page::measure(bench, table, name)
+/// As many processes more as make this a usual host.
+fn usual_host() -> Result<Load> {
+    let (mut processes, mut descriptors) = (0, 0);
+    for entry in std::fs::read_dir("/proc").context("list processes")?.flatten() {
+        if entry.file_name().to_string_lossy().parse::<u32>().is_ok() {
+            processes += 1;
+            descriptors += std::fs::read_dir(entry.path().join("fd")).map_or(0, Iterator::count);
+        }
+    }
+    let more = USUAL.0.saturating_sub(processes + 1).max(1);
+    // Each has three descriptors of its own, and the one that started it holds two for it.
+    let each = (USUAL.1.saturating_sub(descriptors) / more).saturating_sub(5);
+    table::say(&format!("{more} processes more, to make it {} with {} descriptors", USUAL.0, USUAL.1));
+    idle((more, each * 4 / 5))
+}
+
+fn idle((processes, files): (usize, usize)) -> Result<Load> {
+    let load = Load::idle(processes, files)?;
+    // What they did to start is not what is measured.
+    std::thread::sleep(Duration::from_secs(2));
+    Ok(load)
 }

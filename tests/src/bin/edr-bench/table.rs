@@ -1,39 +1,106 @@
-//! Figures in columns, with the machine and the day they are of.
+//! Figures in columns, with the machine and the day they are of, as Markdown.
 
 use std::io::Write as _;
 
 use anyhow::{Context as _, Result};
 
+/// What is asked of a figure.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Asked {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Asked {
+    fn is_met(self, figure: f64) -> bool {
+        match self {
+            Self::AtMost(most) => figure <= most,
+            Self::AtLeast(least) => figure >= least,
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Self::AtMost(most) => format!("≤ {most}"),
+            Self::AtLeast(least) => format!("≥ {least}"),
+        }
+    }
+}
+
 /// Rows in the order in which they were first set.
 pub(crate) struct Table {
     columns: Vec<String>,
-    rows: Vec<(String, Vec<String>)>,
+    column: usize,
+    rows: Vec<Row>,
+    missed: Vec<String>,
+}
+
+struct Row {
+    label: String,
+    asked: String,
+    figures: Vec<String>,
 }
 
 impl Table {
     pub(crate) fn new(columns: &[&str]) -> Self {
-        Self { columns: columns.iter().map(|&column| column.to_owned()).collect(), rows: Vec::new() }
+        let columns = columns.iter().map(|&column| column.to_owned()).collect();
+        Self { columns, column: 0, rows: Vec::new(), missed: Vec::new() }
     }
 
-    /// Adds the next column's figure to a row.
+    /// Figures are those of this column from now on.
+    pub(crate) fn at(&mut self, column: usize) {
+        self.column = column;
+    }
+
+    /// A figure of this column.
     pub(crate) fn set(&mut self, label: &str, figure: impl Into<String>) {
-        match self.rows.iter_mut().find(|(known, _)| known == label) {
-            Some((_, figures)) => figures.push(figure.into()),
-            None => self.rows.push((label.to_owned(), vec![figure.into()])),
+        let place = self.rows.iter().position(|row| row.label == label).unwrap_or_else(|| {
+            let figures = vec![String::new(); self.columns.len()];
+            self.rows.push(Row { label: label.to_owned(), asked: String::new(), figures });
+            self.rows.len() - 1
+        });
+        self.rows[place].figures[self.column] = figure.into();
+    }
+
+    /// A figure of which something is asked, in the columns from `from` on. `text` is how it is shown.
+    pub(crate) fn asked(&mut self, label: &str, figure: f64, text: String, asked: Asked, from: usize) {
+        self.set(label, text);
+        if let Some(row) = self.rows.iter_mut().find(|row| row.label == label) {
+            row.asked = asked.text();
+            if self.column >= from && !asked.is_met(figure) {
+                row.figures[self.column].push_str(" (missed)");
+                self.missed.push(format!("{label}, {}", self.columns[self.column]));
+            }
         }
     }
 
     pub(crate) fn print(&self) -> Result<()> {
+        let head = ["", "asked"].into_iter().chain(self.columns.iter().map(String::as_str)).map(str::to_owned);
+        let rows =
+            self.rows.iter().map(|row| [row.label.clone(), row.asked.clone()].into_iter().chain(row.figures.clone()));
+        let lines: Vec<Vec<String>> = std::iter::once(head.collect()).chain(rows.map(Iterator::collect)).collect();
+        let widths: Vec<usize> = (0..lines[0].len())
+            .map(|at| lines.iter().map(|line| line[at].chars().count()).max().unwrap_or(0).max(3))
+            .collect();
         let mut out = std::io::stdout().lock();
         let mut line = |text: String| writeln!(out, "{text}").context("print");
-        line(format!("\n{}", machine()))?;
-        let widest = self.rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
-        line(format!("{:widest$}{}", "", self.columns.iter().map(|c| format!("  {c:>22}")).collect::<String>()))?;
-        for (label, figures) in &self.rows {
-            let figures: String = figures.iter().map(|figure| format!("  {figure:>22}")).collect();
-            line(format!("{label:widest$}{figures}"))?;
+        line(format!("{}\n", machine()))?;
+        for (number, cells) in lines.iter().enumerate() {
+            let cells = cells.iter().zip(&widths).enumerate().map(|(at, (cell, &width))| {
+                let blank = " ".repeat(width.saturating_sub(cell.chars().count()));
+                if at < 2 { format!(" {cell}{blank} |") } else { format!(" {blank}{cell} |") }
+            });
+            line(format!("|{}", cells.collect::<String>()))?;
+            if number == 0 {
+                let rules = widths.iter().enumerate().map(|(at, &width)| {
+                    let rule = "-".repeat(width + 1);
+                    if at < 2 { format!("{rule}-|") } else { format!("{rule}:|") }
+                });
+                line(format!("|{}", rules.collect::<String>()))?;
+            }
         }
-        Ok(())
+        let missed = if self.missed.is_empty() { "none".to_owned() } else { self.missed.join("; ") };
+        line(format!("\nasked and missed: {missed}"))
     }
 }
 
@@ -51,13 +118,14 @@ fn machine() -> String {
     };
     let (cpuinfo, meminfo) = (read("/proc/cpuinfo"), read("/proc/meminfo"));
     let cores = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
+    let memory_kib: u64 = after(&meminfo, "MemTotal").trim_end_matches(" kB").parse().unwrap_or(0);
     let day = std::process::Command::new("date").args(["-u", "+%Y-%m-%d %H:%M UTC"]).output();
     let day = day.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
     let load = read("/proc/loadavg").split(' ').take(1).collect::<String>();
     format!(
-        "{day}; {cores} x {}; {}; Linux {}; load average {load}",
+        "{day}; {cores} x {}; {:.1} GiB; Linux {}; load average {load}",
         after(&cpuinfo, "model name"),
-        after(&meminfo, "MemTotal"),
+        memory_kib as f64 / (1 << 20) as f64,
         read("/proc/sys/kernel/osrelease").trim()
     )
 }
@@ -90,4 +158,9 @@ pub(crate) fn ms(seconds: f64) -> String {
 /// `3.4 x`.
 pub(crate) fn times(a: f64, b: f64) -> String {
     if b > 0.0 { format!("{:.1} x", a / b) } else { "-".to_owned() }
+}
+
+/// `12.3 MiB`.
+pub(crate) fn mib(kib: u64) -> String {
+    format!("{:.1} MiB", kib as f64 / 1024.0)
 }

@@ -51,10 +51,8 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table, name: &str) -> Result<()
         }
     }
     let slowest = delays.iter().copied().fold(0.0, f64::max);
-    table.set(
-        "from tick to page (median; the page is asked every 50 ms)",
-        ms(median(&delays).context("nothing shown")?),
-    );
-    table.set("  slowest", ms(slowest));
+    table
+        .set("from tick to page (asked every 50 ms, commits every 5 s)", ms(median(&delays).context("nothing shown")?));
+    table.set("… slowest", ms(slowest));
     Ok(())
 }

@@ -1,0 +1,153 @@
+//! Collection alone: everything, what changed, the least that can be done, and what others take for it.
+//!
+//! Ratios are of CPU time, which other work on the machine disturbs less than wall time; wall time stands beside it.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use edr_tests::cache::checkout;
+use serde_json::Value;
+
+use crate::Bench;
+use crate::run::{Took, runs};
+use crate::table::{Asked, Table, grouped, median, ms, times};
+
+/// The agent and the least are measured in turn, so that both have the same neighbours.
+const TURNS: usize = 3;
+/// What collects, as opposed to what is done with it then.
+const SOURCES: [&str; 4] = ["host", "processes", "sockets", "psad"];
+
+/// `targets_from`: the first column in which the ratios are what they are asked to be.
+pub(crate) fn measure(bench: &Bench, table: &mut Table, name: &str, targets_from: usize) -> Result<()> {
+    let config = bench.config(&format!("{name}-cost"))?;
+    let (mut floors, mut agents) = (Vec::new(), Vec::new());
+    for _ in 0..TURNS {
+        floors.push(floor(bench, "full")?);
+        agents.push(cost(bench, &config, &["--rounds", "3", "--every", "0.5"])?);
+    }
+    floors.push(floor(bench, "full")?);
+    let last = agents.last().context("no turn")?;
+    let number = |name: &str| last[name].as_u64().unwrap_or(0);
+    table.set("processes", grouped(number("processes")));
+    table.set("open files", grouped(number("open_files")));
+    table.set("sockets", grouped(number("sockets")));
+    table.set("snapshot, bytes", grouped(number("snapshot_bytes")));
+
+    let of = |phase: &str, sources: &[&str]| middle(agents.iter().map(|agent| took(agent, phase, sources)));
+    let both = |took: Took| format!("{} / {}", ms(took.cpu), ms(took.wall));
+    let [full, steady, between] = ["full", "steady", "between"].map(|phase| of(phase, &["processes"]));
+    let floor = middle(floors.into_iter().map(Ok))?;
+    let (full, steady, between) = (full?, steady?, between?);
+    let ratio = |table: &mut Table, label: &str, a: Took, b: Took, most: f64| {
+        table.asked(label, a.cpu / b.cpu, format!("{:.3}", a.cpu / b.cpu), Asked::AtMost(most), targets_from);
+    };
+    table.set("processes and open files, all read: CPU / wall", both(full));
+    table.set("the least system calls for it, in C (`proc_floor full`)", both(floor));
+    ratio(table, "… all read against the least", full, floor, 1.2);
+    table.set("a usual tick, a sixth of the rest read again", both(steady));
+    ratio(table, "… against all read", steady, full, 0.30);
+    table.set("a tick without a share of the rest", both(between));
+    ratio(table, "… against all read, without a share", between, full, 0.10);
+    for (label, source) in [("host facts", "host"), ("sockets, all read in every tick", "sockets")] {
+        table.set(&format!("beside it, {label}"), both(of("steady", &[source])?));
+    }
+    table.set("beside it, encoding", both(of("steady", &["encode"])?));
+    table.set("beside it, compressing (delta)", both(of("steady", &["frame"])?));
+
+    let calls = |phase: &str| cost_of(last, phase, "processes").and_then(|cost| cost["syscalls"].as_u64());
+    let per = |calls: Option<u64>| Some(format!("{:.2}", calls? as f64 / number("open_files").max(1) as f64));
+    let told = ["full", "steady", "between"].map(|phase| per(calls(phase)).unwrap_or_else(|| "?".to_owned()));
+    table.set("system calls per open file: all / usual / no share", told.join(" / "));
+    let traced =
+        traced_calls(bench, &config)?.map(|calls| format!("{:.2}", calls as f64 / number("open_files").max(1) as f64));
+    table.set("`strace -c` of one snapshot command, per open file", traced.unwrap_or_else(|| "no strace".to_owned()));
+
+    let usual = of("steady", &SOURCES)?;
+    table.set("a usual tick with sockets, host and psad", both(usual));
+    let prototype = checkout().join("bench/prototype_cycle.py");
+    let prototype = prototype.to_string_lossy();
+    for (label, program, args, count, least) in [
+        ("`lsof -nP -Ki`", "lsof", &["-nP", "-Ki"][..], 5, 10.0),
+        ("`lsof -nP`", "lsof", &["-nP"], 3, 50.0),
+        ("`ps aux`, one `lsof -p` for each, JSON", "python3", &[&*prototype], 1, 300.0),
+    ] {
+        let theirs = runs(Path::new(program), args, count)?;
+        table.set(label, both(theirs));
+        let by = theirs.cpu / steady.cpu;
+        let text = format!("{by:.0} x, {:.0} x", theirs.wall / steady.wall);
+        let label = format!("… takes longer than the usual read, by CPU, by wall: {label}");
+        table.asked(&label, by, text, Asked::AtLeast(least), targets_from);
+        table.set(&format!("… than the whole usual tick, by CPU: {label}"), times(theirs.cpu, usual.cpu));
+    }
+    Ok(())
+}
+
+/// What `edr-agentd cost` measured.
+pub(crate) fn cost(bench: &Bench, config: &str, args: &[&str]) -> Result<Value> {
+    let output = Command::new(&bench.agent)
+        .args(["cost", "--format", "json", "--config", config])
+        .args(args)
+        .stderr(Stdio::inherit())
+        .output()
+        .context("run edr-agentd cost")?;
+    ensure!(output.status.success(), "edr-agentd cost ended with {}", output.status);
+    serde_json::from_slice(&output.stdout).context("read what edr-agentd cost says")
+}
+
+fn cost_of<'v>(measured: &'v Value, phase: &str, source: &str) -> Option<&'v Value> {
+    let phase = measured["phases"].as_array()?.iter().find(|found| found["name"] == phase)?;
+    phase["cost"].as_array()?.iter().find(|found| found["source"] == source)
+}
+
+/// Seconds of some sources together.
+fn took(measured: &Value, phase: &str, sources: &[&str]) -> Result<Took> {
+    let mut sum = Took { wall: 0.0, cpu: 0.0 };
+    for source in sources {
+        let cost = cost_of(measured, phase, source).with_context(|| format!("no cost of {source}, {phase}"))?;
+        let seconds = |figure: &str| cost[figure].as_f64().map(|ns| ns / 1e9).context("a cost is no number");
+        sum.wall += seconds("wall_ns")?;
+        sum.cpu += seconds("cpu_ns")?;
+    }
+    Ok(sum)
+}
+
+fn middle(all: impl Iterator<Item = Result<Took>>) -> Result<Took> {
+    let all = all.collect::<Result<Vec<Took>>>()?;
+    let of = |figure: fn(&Took) -> f64| median(&all.iter().map(figure).collect::<Vec<_>>()).context("no figure");
+    Ok(Took { wall: of(|took| took.wall)?, cpu: of(|took| took.cpu)? })
+}
+
+/// What the C program took; its first round is left out, as the agent's are.
+fn floor(bench: &Bench, mode: &str) -> Result<Took> {
+    let output = Command::new(&bench.floor).args([mode, "4"]).output().context("run proc_floor")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let round = |line: &str| {
+        let mut words = line.split(' ');
+        let wall: f64 = words.next()?.parse().ok()?;
+        let cpu: f64 = words.nth(1)?.parse().ok()?;
+        Some(Took { wall: wall / 1e3, cpu: cpu / 1e3 })
+    };
+    let rounds: Vec<Took> = text.lines().skip(1).filter_map(round).collect();
+    ensure!(!rounds.is_empty(), "proc_floor printed {text:?}");
+    middle(rounds.into_iter().map(Ok))
+}
+
+/// All system calls of one `edr-agentd snapshot`, start and end and hashing included; `None` without strace.
+fn traced_calls(bench: &Bench, config: &str) -> Result<Option<u64>> {
+    let summary = bench.scene.path().join("strace");
+    let traced = Command::new("strace")
+        .args(["-f", "-c", "-o"])
+        .arg(&summary)
+        .arg(&bench.agent)
+        .args(["snapshot", "--format", "msgpack", "--config", config])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    if !traced.is_ok_and(|status| status.success()) {
+        return Ok(None);
+    }
+    let summary = std::fs::read_to_string(&summary).context("read what strace counted")?;
+    let total = summary.lines().find(|line| line.trim_end().ends_with(" total")).context("strace has no total")?;
+    Ok(total.split_ascii_whitespace().nth(3).and_then(|calls| calls.parse().ok()))
+}

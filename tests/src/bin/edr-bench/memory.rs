@@ -1,0 +1,24 @@
+//! Memory over many snapshots.
+
+use anyhow::{Context as _, Result};
+
+use crate::Bench;
+use crate::collect::cost;
+use crate::table::{Asked, Table, mib};
+
+/// A third of the snapshots: `edr-agentd cost` takes as many of each of its three kinds.
+const ROUNDS: &str = "334";
+/// What may be between the first and the last: the allocator's rounding.
+const GROWTH_MIB_MAX: f64 = 1.0;
+
+/// A thousand snapshots of this host, read, encoded and compressed, one after the other.
+pub(crate) fn measure(bench: &Bench, table: &mut Table, name: &str) -> Result<()> {
+    let config = bench.config(&format!("{name}-memory"))?;
+    let measured = cost(bench, &config, &["--rounds", ROUNDS, "--every", "0"])?;
+    let kib = |figure: &str| measured[figure].as_u64().with_context(|| format!("no {figure}"));
+    let (first, last) = (kib("first_rss_kib")?, kib("last_rss_kib")?);
+    let growth = (last as f64 - first as f64) / 1024.0;
+    table.set("1,002 snapshots: resident memory after the first / the last", format!("{} / {}", mib(first), mib(last)));
+    table.asked("… growth, MiB", growth, format!("{growth:.1}"), Asked::AtMost(GROWTH_MIB_MAX), 0);
+    Ok(())
+}
