@@ -27,6 +27,9 @@ pub(super) struct Stat<'a> {
     pub(super) rss: u64,
     /// Bottom of the stack: another one after every execve(2). 0 without the right to trace the process.
     pub(super) startstack: u64,
+    /// End of the environment. 0 while execve(2) has not put the arguments in their place yet, and without the right to
+    /// trace the process.
+    pub(super) env_end: u64,
 }
 
 impl Stat<'_> {
@@ -51,10 +54,10 @@ pub(super) fn parse_stat(stat: &[u8]) -> Result<Stat<'_>, Malformed> {
     let close = stat.iter().rposition(|&b| b == b')').filter(|&close| close > open).ok_or(malformed(FILE, ")"))?;
     let pid = decimal(stat[..open].trim_ascii_end()).ok_or(malformed(FILE, "pid"))?;
 
-    let mut fields = [&[][..]; 26]; // field 3 (state) to field 28 (startstack)
+    let mut fields = [&[][..]; 49]; // field 3 (state) to field 51 (env_end), which Linux 3.5 added
     let mut rest = stat[close + 1..].trim_ascii().split(|&b| b == b' ');
     for field in &mut fields {
-        *field = rest.next().ok_or(malformed(FILE, "28 fields"))?;
+        *field = rest.next().ok_or(malformed(FILE, "51 fields"))?;
     }
     let field = |number: usize| fields[number - 3];
     let unsigned = |number: usize, name: &'static str| decimal(field(number)).ok_or(malformed(FILE, name));
@@ -87,6 +90,7 @@ pub(super) fn parse_stat(stat: &[u8]) -> Result<Stat<'_>, Malformed> {
         vsize: unsigned(23, "vsize")?,
         rss: signed(field(24)).ok_or(malformed(FILE, "rss"))?.max(0).cast_unsigned(),
         startstack: unsigned(28, "startstack")?,
+        env_end: unsigned(51, "env_end")?,
     })
 }
 
@@ -97,7 +101,7 @@ mod tests {
 
     const TAIL: &[u8] =
         b" S 1 42 43 34817 42 4194560 90 1 2 3 17 5 1 1 20 0 4 0 77777 8192000 345 18446744073709551615 \
-        1 2 140723000000000 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0 1 2 3 4 5 6 0\n";
+        1 2 140723000000000 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0 1 2 3 4 5 6 7 0\n";
 
     fn with_comm(comm: &[u8]) -> Vec<u8> {
         [b"42 (", comm, b")", TAIL].concat()
@@ -112,6 +116,7 @@ mod tests {
         assert_eq!((stat.flags, stat.utime, stat.stime), (4_194_560, 17, 5));
         assert_eq!((stat.priority, stat.nice, stat.num_threads, stat.starttime), (20, 0, 4, 77_777));
         assert_eq!((stat.vsize, stat.rss, stat.startstack), (8_192_000, 345, 140_723_000_000_000));
+        assert_eq!(stat.env_end, 7);
         assert!(!stat.is_kernel_thread() && !stat.is_dead());
     }
 
@@ -142,6 +147,7 @@ mod tests {
         assert_eq!((ours.starttime, ours.utime, ours.vsize), (theirs.starttime, theirs.utime, theirs.vsize));
         assert_eq!((ours.rss, i64::from(ours.num_threads)), (theirs.rss, theirs.num_threads));
         assert_eq!((ours.startstack, ours.flags), (theirs.startstack, theirs.flags));
+        assert_eq!(Some(ours.env_end), theirs.env_end);
     }
 
     proptest! {

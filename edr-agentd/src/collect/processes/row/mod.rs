@@ -228,7 +228,7 @@ impl RowReader {
             let identity = stat.starttime;
             let program = (stat.startstack, stat.is_dead(), stat.comm.to_vec());
             // execve(2) has put the program in its place, and not its arguments yet.
-            let is_starting = stat.startstack == 0 && self.row.argv.is_empty() && self.row.exe.is_some();
+            let is_starting = stat.env_end == 0 && self.row.argv.is_empty() && self.row.exe.is_some();
             self.progress.at(Step::Stat);
             length = match read_file(dir, c"stat", stat_buf) {
                 Ok(text) => text.len(),
