@@ -184,6 +184,13 @@ pub(crate) fn value_len(bytes: &[u8]) -> Result<usize, ScanError> {
     Ok(cursor.at)
 }
 
+/// How many msgpack elements the one value has that `bytes` start with.
+pub(crate) fn value_elements(bytes: &[u8]) -> Result<usize, ScanError> {
+    let mut cursor = Cursor::new(bytes);
+    cursor.skip(0)?;
+    Ok(cursor.elements)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

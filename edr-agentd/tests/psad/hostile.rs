@@ -120,7 +120,7 @@ fn a_flood_of_sources_is_the_worst_in_detail_and_totals() {
 #[test]
 fn fifty_thousand_sources_cost_bounded_memory_and_their_totals_are_exact() {
     const SOURCES: u64 = 50_000;
-    let world = World::empty();
+    let world = World::empty_in_memory();
     world.write(&world.psad("packet_ctr"), "tcp: 1\n");
     let mut all = 0;
     for n in 0..SOURCES {
@@ -154,6 +154,39 @@ fn fifty_thousand_sources_cost_bounded_memory_and_their_totals_are_exact() {
     let shown: u64 = sources.iter().map(|source| source.targets[0].packets[0].packets).sum();
     assert_eq!(shown + looked.packets, all);
     assert!(edr_wire::snapshot::encode_row(&reading.psad).len() < 2 << 20);
+}
+
+/// A reader refuses a whole snapshot, processes and all, when one of its fields has more elements than the wire allows.
+#[test]
+fn the_most_that_psad_can_tell_still_fits_a_snapshot() {
+    let world = World::empty_in_memory();
+    let lines = |count: u32, line: fn(u32) -> String| (0..count).map(line).collect::<String>();
+    let address = |n: u32| format!("10.{}.{}.{}", n >> 16 & 255, n >> 8 & 255, n & 255);
+    let many = 30_000;
+    world.write(&world.psad("top_attackers"), lines(many, |n| format!("10.{}.{}.9 5 9 9 9 1\n", n >> 8, n & 255)));
+    world.write(&world.psad("top_sigs"), lines(many, |n| format!("{n} \"MISC scan\" 9 9 tcp\n")));
+    world.write(&world.psad("top_ports"), lines(many, |n| format!("tcp {n} 9\n")));
+    world.write(&world.psad("packet_ctr"), lines(many, |n| format!("     p{n}: 9\n")));
+    world.write(&world.psad("ipt_prefix_ctr"), lines(many, |n| format!("[LOG {n}]: 9\n")));
+    world.write(&world.psad("auto_blocked_iptables"), lines(many, |n| format!("10.{}.{}.9 9\n", n >> 8, n & 255)));
+    let signatures = lines(20, |n| format!("1795492660 {n} 1 \"MISC attempt\" INPUT tcp 3389 \"SYN\" 0 1\n"));
+    for n in 0..1_500 {
+        let folder = world.psad(&address(n));
+        // The worst one has the highest address.
+        world.write(&folder.join("danger_level"), if n == 1_499 { "5\n" } else { "3\n" });
+        world.write(&folder.join("192.0.2.1_packet_ctr"), "INPUT_eth0_tcp:  9 [1-9]\n");
+        world.write(&folder.join("192.0.2.1_signatures"), &signatures);
+    }
+    let (reading, gaps) = world.read_once();
+    assert_eq!(gaps.iter().filter(|gap| gap.detail.contains("30000 rows")).count(), 6, "{gaps:?}");
+    let (shown, left_out) = (reading.psad.sources.len(), reading.psad.sources_left_out.unwrap());
+    assert!(shown > 500 && left_out.sources == 1_500 - shown as u64, "{shown} {left_out:?}");
+    assert!(reading.psad.sources.iter().any(|source| source.danger_level == 5));
+    let events = vec![edr_wire::snapshot::PsadEvent { time: Some(1), ..Default::default() }; 2_000];
+    let psad = edr_wire::snapshot::Psad { events, ..reading.psad };
+    let snapshot = edr_wire::snapshot::Snapshot { psad: psad.clone(), ..Default::default() };
+    let view = edr_wire::snapshot::SnapshotView::parse(edr_wire::snapshot::encode_row(&snapshot)).unwrap();
+    assert!(view.psad().unwrap() == psad);
 }
 
 fn resident_bytes() -> u64 {

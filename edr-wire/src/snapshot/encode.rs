@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::scan::value_len;
+use crate::scan::{value_elements, value_len};
 
 use super::{Agent, Gap, Host, Position, Psad, Reread, SCHEMA, Time};
 
@@ -93,6 +93,11 @@ pub fn encode_row<T: Serialize>(row: &T) -> Vec<u8> {
 pub fn encode_row_into<T: Serialize>(row: &T, bytes: &mut Vec<u8>) {
     bytes.clear();
     write_named(bytes, row);
+}
+
+/// How many msgpack elements a value has: what [`crate::limits::ROW_ELEMENTS_MAX`] counts. `usize::MAX` beyond it.
+pub fn elements<T: Serialize>(value: &T) -> usize {
+    value_elements(&encode_row(value)).unwrap_or(usize::MAX)
 }
 
 /// A snapshot about to be encoded: the three long lists as [`Rows`], the rest as values.

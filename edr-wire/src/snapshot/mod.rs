@@ -13,7 +13,7 @@ mod socket;
 mod view;
 
 pub(crate) use encode::write_named;
-pub use encode::{Rows, SnapshotParts, encode_row, encode_row_into};
+pub use encode::{Rows, SnapshotParts, elements, encode_row, encode_row_into};
 pub use host::{Agent, Gap, GapReason, Host, Position, Reread, SourceCost, SpoolState, Time};
 pub use packet::{Address, BytesRef, Packet, PacketRow, TcpFlags};
 pub use process::{Access, Capabilities, Container, Exe, Fd, FileKind, Io, MappedFile, Namespaces, OpenFile, Process};

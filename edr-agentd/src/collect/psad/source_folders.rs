@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use edr_wire::Bytes;
-use edr_wire::snapshot::{GapReason, ScanSource, ScanTarget, SignatureMatch, SourceTotals, TargetPackets};
+use edr_wire::snapshot::{GapReason, ScanSource, ScanTarget, SignatureMatch, SourceTotals, TargetPackets, elements};
 use rustix::fs::FileType;
 
 use super::super::Gaps;
@@ -32,8 +32,9 @@ const POLLS_MAX: usize = 5_000;
 const SLOW_POLL_READINGS: usize = 30;
 /// Files looked at in one folder: six of each of some six hundred targets.
 const FILES_MAX: usize = 4_096;
-/// Rows of all sources in detail (sources, targets, packet rows and signature matches): 10 MB of snapshot.
-const ROWS_MAX: usize = 60_000;
+/// msgpack elements of all sources in detail, some 20 for each signature match. A reader refuses a whole snapshot whose
+/// `psad` has more than [`edr_wire::limits::ROW_ELEMENTS_MAX`]; psad's other lists and events take the rest.
+const ELEMENTS_MAX: usize = 250_000;
 
 /// What a file of a source's folder holds.
 #[derive(Debug, Default)]
@@ -78,7 +79,8 @@ struct Detail {
     /// Names that were not looked at.
     beyond: usize,
     source: ScanSource,
-    rows: usize,
+    /// msgpack elements of it.
+    elements: usize,
 }
 
 /// A source by its folder.
@@ -283,15 +285,31 @@ impl SourceFolders {
         }
     }
 
+    /// The sources in detail for which there is room, the worst first.
+    fn fitting(&self) -> BTreeSet<IpAddr> {
+        let detailed = |(&address, known): (&IpAddr, &Known)| {
+            let elements = known.detail.as_ref()?.elements;
+            Some((Reverse(known.danger_level), Reverse(known.packets), address, elements))
+        };
+        let mut worst_first: Vec<_> = self.known.iter().filter_map(detailed).collect();
+        worst_first.sort_unstable();
+        let mut room = ELEMENTS_MAX;
+        let fits = |(.., address, elements): (_, _, IpAddr, usize)| {
+            room = room.checked_sub(elements)?;
+            Some(address)
+        };
+        worst_first.into_iter().filter_map(fits).collect()
+    }
+
     fn collect(&mut self, gaps: &mut Gaps) -> SourcesReading {
         let mut reading = SourcesReading::default();
         let mut left_out = SourceTotals::default();
-        let mut rows = 0;
-        for (address, known) in &mut self.known {
+        let fitting = self.fitting();
+        for (address, known) in &self.known {
             if let Some((reason, detail)) = &known.problem {
                 gaps.add("psad", None, address.to_string().as_bytes(), *reason, detail);
             }
-            let Some(detail) = known.detail.as_ref().filter(|detail| rows + detail.rows <= ROWS_MAX) else {
+            let Some(detail) = known.detail.as_ref().filter(|_| fitting.contains(address)) else {
                 left_out.sources += 1;
                 left_out.packets = left_out.packets.saturating_add(known.packets);
                 if let Some(level) = usize::from(known.danger_level).checked_sub(1) {
@@ -299,7 +317,6 @@ impl SourceFolders {
                 }
                 continue;
             };
-            rows += detail.rows;
             for file in detail.files.values() {
                 reading.bad.merge(&file.held.bad);
                 if let Some(problem) = &file.held.problem {
@@ -438,7 +455,7 @@ impl Detail {
             }
         }
         source.targets = targets.into_values().collect();
-        self.rows = 1 + source.targets.iter().map(|t| 1 + t.packets.len() + t.signatures.len()).sum::<usize>();
+        self.elements = elements(&source);
         self.source = source;
     }
 

@@ -19,7 +19,7 @@ use super::source_folders::SourceFolders;
 use super::watch::Watch;
 
 /// Rows of one ranking or counter file in a snapshot; psad writes 500 unless its limits are lifted.
-const LIST_ROWS_MAX: usize = 20_000;
+const LIST_ROWS_MAX: usize = 5_000;
 /// Bytes of `status.out` in a snapshot.
 const STATUS_BYTES_MAX: usize = 1 << 20;
 
