@@ -167,7 +167,7 @@ fn says_degraded(reasons: &serde_json::Value) -> Result<String> {
     first.map(str::to_owned).context("the snapshot does not say that it is degraded")
 }
 
-/// psad is picked up when it appears, without a restart.
+/// psad is picked up when it appears, without a restart, and a port it saw scanned names who listens there.
 pub(crate) fn psad_that_comes_later(shared: &Shared) -> Verdict {
     let _beside = shared.beside_others();
     let topic = shared.topic()?;
@@ -188,9 +188,32 @@ pub(crate) fn psad_that_comes_later(shared: &Shared) -> Verdict {
         for (view, shown) in [("attackers", "198.51.100.66"), ("prefixes", "EGRESS")] {
             collector.page(&format!("{host}/{view}"), shown, LIMIT, |body| text_of(body).contains(shown))?;
         }
+        let (_listener, port) = on_a_scanned_port()?;
+        let pid = std::process::id();
+        collector.page(&format!("{host}/exposed"), "who listens on a scanned port", LIMIT, |body| {
+            body.contains(&format!(">{port}<")) && body.contains(&format!(">{pid}<"))
+        })?;
+        let id = host.trim_start_matches("/hosts/");
+        let exposed = wait::until("the same from the archive", LIMIT, || {
+            let rows = collector.plan.view(&["psad", "--section", "exposed", "--host", id])?;
+            let rows = rows.as_array().context("exposed is no list")?;
+            Ok(rows.iter().find(|row| row["port"] == port && row["pid"] == pid).cloned())
+        })?;
+        ensure!(exposed["listening"] == "yes" && exposed["local"] == "0.0.0.0", "the row is {exposed}");
+        let exe = std::env::current_exe()?.display().to_string();
+        ensure!(exposed["exe"] == exe && exposed["start_time"].is_string(), "the row is {exposed}");
         ensure!(agent.process.is_running()?, "the agent ended");
         PASSED
     })
+}
+
+/// A socket of this process that listens on one of the ports scanned in `autoblock/t1`.
+fn on_a_scanned_port() -> Result<(std::net::TcpListener, u16)> {
+    let ranking = edr_tests::cache::checkout().join("tests/fixtures/psad/autoblock/t1/var/log/psad/top_ports");
+    let text = std::fs::read_to_string(&ranking).with_context(|| format!("read {}", ranking.display()))?;
+    let ports = text.lines().filter_map(|line| line.strip_prefix("tcp ")?.split(' ').next()?.parse::<u16>().ok());
+    let mut free = ports.filter_map(|port| Some((std::net::TcpListener::bind(("0.0.0.0", port)).ok()?, port)));
+    free.next().context("none of the scanned ports is free here")
 }
 
 /// SIGTERM ends the agent within five seconds, with a frame that says goodbye; with a broker that hangs, too.

@@ -75,9 +75,21 @@ pub fn built(folder: &Path) -> Result<PathBuf> {
 /// # Errors
 /// When it does not build.
 pub fn release_agent() -> Result<PathBuf> {
-    let paths = build(&["--release", "--package", "edr-agentd"])?;
-    let found = paths.into_iter().find(|(name, _)| name == "edr-agentd");
-    found.map(|(_, path)| path).context("cargo built no edr-agentd")
+    release(&[], "edr-agentd")
+}
+
+/// The agent's example `psad_bench`, with its code as it is shipped.
+///
+/// # Errors
+/// When it does not build.
+pub fn release_psad_bench() -> Result<PathBuf> {
+    release(&["--example", "psad_bench"], "psad_bench")
+}
+
+fn release(args: &[&str], name: &str) -> Result<PathBuf> {
+    let paths = build(&[&["--release", "--package", "edr-agentd"], args].concat())?;
+    let found = paths.into_iter().find(|(known, _)| known == name);
+    found.map(|(_, path)| path).with_context(|| format!("cargo built no {name}"))
 }
 
 fn build(args: &[&str]) -> Result<Vec<(String, PathBuf)>> {

@@ -112,6 +112,10 @@ struct Print {
 /// A part of what psad knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Section {
+    /// Listening sockets on scanned ports, with their processes
+    Exposed,
+    /// Sockets to and from attackers, with their processes
+    Contacts,
     /// Top signature matches
     Signatures,
     /// Top attackers
@@ -129,11 +133,22 @@ enum Section {
 }
 
 impl Section {
-    const ALL: [Self; 7] =
-        [Self::Signatures, Self::Attackers, Self::Ports, Self::Prefixes, Self::Protocols, Self::Sources, Self::Blocked];
+    const ALL: [Self; 9] = [
+        Self::Exposed,
+        Self::Contacts,
+        Self::Signatures,
+        Self::Attackers,
+        Self::Ports,
+        Self::Prefixes,
+        Self::Protocols,
+        Self::Sources,
+        Self::Blocked,
+    ];
 
     fn view(self) -> View {
         match self {
+            Self::Exposed => View::Exposed,
+            Self::Contacts => View::Contacts,
             Self::Signatures => View::TopSignatures,
             Self::Attackers => View::TopAttackers,
             Self::Ports => View::TopPorts,
@@ -147,6 +162,8 @@ impl Section {
     /// The heading its users know.
     fn heading(self) -> &'static str {
         match self {
+            Self::Exposed => "Scanned ports that are open here",
+            Self::Contacts => "Sockets to and from attackers",
             Self::Signatures => "Top 50 signature matches",
             Self::Attackers => "Top 25 attackers",
             Self::Ports => "Top 20 scanned ports",
@@ -160,6 +177,8 @@ impl Section {
     /// Its name in JSON.
     fn name(self) -> &'static str {
         match self {
+            Self::Exposed => "exposed",
+            Self::Contacts => "contacts",
             Self::Signatures => "top_signatures",
             Self::Attackers => "top_attackers",
             Self::Ports => "top_ports",

@@ -181,6 +181,35 @@ fn people(view: View) -> &'static [&'static str] {
         View::Sockets => {
             &["protocol", "state", "local", "local_port", "remote", "remote_port", "pids", "comm", "user", "path"]
         }
+        View::Exposed => &[
+            "protocol",
+            "port",
+            "packets",
+            "attackers",
+            "danger_level",
+            "listening",
+            "local",
+            "pid",
+            "comm",
+            "unit",
+            "start_time",
+            "exe",
+        ],
+        View::Contacts => &[
+            "ip",
+            "danger_level",
+            "direction",
+            "protocol",
+            "state",
+            "local",
+            "local_port",
+            "remote_port",
+            "pid",
+            "comm",
+            "unit",
+            "start_time",
+            "exe",
+        ],
         View::Packets => &["time", "prefix", "protocol", "src", "src_port", "dst", "dst_port", "flags", "interface_in"],
         _ => &[],
     }

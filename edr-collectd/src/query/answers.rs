@@ -12,7 +12,7 @@ use edr_wire::snapshot::SnapshotView;
 
 use super::cache::{Cache, Identity};
 use super::table::time_text;
-use super::{Answers, HostRow, HostSnapshot, QueryError};
+use super::{Answers, HostRow, HostSnapshot, Joined, QueryError};
 use crate::archive::{ArchiveError, Found, HostsTable, Place, Reader, SavedFrame};
 use crate::newest::{Current, Known, Newest, catch_up, facts};
 
@@ -145,6 +145,7 @@ impl HostAnswers {
                 captured_ns: header.captured_ns,
                 received_ns,
                 view,
+                joined: Joined::default(),
             })
         });
         let opened = opening.await.map_err(|error| QueryError::Archive(format!("open a snapshot: {error}")))?;

@@ -5,11 +5,12 @@
 
 mod answers;
 mod cache;
+pub(crate) mod exposure;
 pub mod table;
 
 pub use answers::HostAnswers;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use edr_wire::snapshot::SnapshotView;
 use edr_wire::{Epoch, HostId};
@@ -64,6 +65,18 @@ pub struct HostSnapshot {
     pub received_ns: i64,
     /// The snapshot.
     pub view: SnapshotView,
+    /// What was scanned, joined with its sockets.
+    pub joined: Joined,
+}
+
+/// A join that several tables of a snapshot show, made when the first of them asks for it.
+#[derive(Debug, Default)]
+pub struct Joined(OnceLock<exposure::Exposure>);
+
+impl HostSnapshot {
+    pub(crate) fn exposure(&self) -> &exposure::Exposure {
+        self.joined.0.get_or_init(|| exposure::Exposure::of(&self.view))
+    }
 }
 
 /// Why a question has no answer.

@@ -192,6 +192,10 @@ fn face(view: View, column: &str) -> Face {
         (View::Processes, "ppid") | (View::Files | View::Gaps, "pid") | (View::Sockets, "pids") => {
             Face::Leads("processes", "pid")
         }
+        (View::Exposed | View::Contacts, "pid") | (View::TopPorts, "pids") => Face::Leads("processes", "pid"),
+        (View::Exposed, "port") | (View::Contacts, "local_port") => Face::Leads("sockets", "local_port"),
+        (View::Contacts, "ip") => Face::Leads("sources", "ip"),
+        (View::Exposed | View::Contacts, "inode") => Face::Leads("files", "inode"),
         (View::Sockets, "inode") => Face::Leads("files", "inode"),
         (View::Sockets, "peer_inode") => Face::Leads("sockets", "inode"),
         (View::TopAttackers, "ip") | (View::Packets, "src") => Face::Leads("sources", "ip"),
@@ -202,8 +206,8 @@ fn face(view: View, column: &str) -> Face {
         (_, "msg" | "detail" | "field") => Face::Wide,
         (
             _,
-            "packets" | "matches" | "sources" | "count" | "threads" | "emails" | "files_total" | "unique_signatures"
-            | "signature_matches" | "repeated" | "receive_queue" | "send_queue" | "offset",
+            "packets" | "matches" | "sources" | "attackers" | "count" | "threads" | "emails" | "files_total"
+            | "unique_signatures" | "signature_matches" | "repeated" | "receive_queue" | "send_queue" | "offset",
         ) => Face::Count,
         _ => Face::Plain,
     }
@@ -244,6 +248,34 @@ fn usual_columns(view: View) -> &'static [&'static str] {
             "send_queue",
             "inode",
         ],
+        View::Exposed => &[
+            "protocol",
+            "port",
+            "packets",
+            "attackers",
+            "danger_level",
+            "listening",
+            "local",
+            "pid",
+            "comm",
+            "unit",
+            "start_time",
+            "exe",
+        ],
+        View::Contacts => &[
+            "ip",
+            "danger_level",
+            "direction",
+            "protocol",
+            "state",
+            "local",
+            "local_port",
+            "remote_port",
+            "pid",
+            "comm",
+            "unit",
+            "start_time",
+        ],
         View::Sources => &[
             "ip",
             "danger_level",
@@ -258,6 +290,8 @@ fn usual_columns(view: View) -> &'static [&'static str] {
             "msg",
             "matches",
             "flags",
+            "listening",
+            "open_ports",
         ],
         View::Packets => &[
             "time",
@@ -283,7 +317,7 @@ fn usual_columns(view: View) -> &'static [&'static str] {
 pub(super) fn grid(view: View, caption: &'static str, table: Table, params: &Params, base: &str, path: &str) -> Grid {
     let usual = usual_columns(view);
     let place = |name: &str| table.columns.iter().position(|column| column.name == name);
-    let tags = Tags { deleted: place("deleted"), exe_state: place("exe_state") };
+    let tags = Tags { deleted: place("deleted"), exe_state: place("exe_state"), pid: place("pid") };
     let mut order: Vec<usize> = if params.all_columns || usual.is_empty() {
         (0..table.columns.len()).collect()
     } else {
@@ -327,6 +361,7 @@ pub(super) fn grid(view: View, caption: &'static str, table: Table, params: &Par
 struct Tags {
     deleted: Option<usize>,
     exe_state: Option<usize>,
+    pid: Option<usize>,
 }
 
 impl Tags {
@@ -334,6 +369,9 @@ impl Tags {
         let cell = |place: Option<usize>| place.and_then(|i| row.get(i));
         match (view, column) {
             (View::Files, "path") if cell(self.deleted) == Some(&Cell::Flag(true)) => Some(Shown::of("deleted")),
+            (View::Exposed | View::Contacts, "comm") if cell(self.pid) == Some(&Cell::Empty) => {
+                Some(Shown::of("owner not seen"))
+            }
             (View::Processes, "argv" | "exe") => {
                 cell(self.exe_state).map(Shown::from).filter(|state| !state.is_empty())
             }
@@ -348,6 +386,8 @@ fn key(view: View, columns: &[Column], row: &[Cell]) -> Shown {
         View::Processes => &["pid", "start_ticks"],
         View::Files => &["pid", "fd"],
         View::Sockets => &["inode", "local", "local_port", "remote", "remote_port"],
+        View::Exposed => &["protocol", "port", "local", "netns", "inode", "pid"],
+        View::Contacts => &["ip", "protocol", "local", "local_port", "remote_port", "inode", "pid"],
         View::TopSignatures => &["sid"],
         View::TopAttackers => &["ip"],
         View::TopPorts => &["protocol", "port"],

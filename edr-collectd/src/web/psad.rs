@@ -1,6 +1,8 @@
 //! *psad data*: all of psad's tables on one page, and IP status detail as psad tells it.
 
-use edr_wire::snapshot::{PsadMode, PsadRunState, ScanSource};
+use std::collections::BTreeSet;
+
+use edr_wire::snapshot::{PsadMode, PsadRunState, ScanSource, TargetPackets};
 
 use super::grid::{Grid, grid};
 use super::host::{Found, Head, moment};
@@ -9,12 +11,15 @@ use super::problem::Problem;
 use super::shown::{Danger, Shown, grouped};
 use super::view::{PAGES, Page};
 use super::when;
+use crate::query::exposure::{Chain, Exposure, Listening, Transport};
 use crate::query::table::{Select, View};
 
 /// Sources told in detail; the view of its own has all of them.
 const SOURCES_MAX: usize = 25;
 /// Destinations of one source, rows of one destination.
 const TARGETS_MAX: usize = 20;
+/// Open ports named in one line.
+const OPEN_PORTS_MAX: usize = 8;
 /// Log lines of psad's own.
 const EVENTS_MAX: usize = 50;
 /// Rows of a table that has no "top" in its name.
@@ -37,6 +42,10 @@ pub(super) struct PsadPage {
     pub(super) status_stale: bool,
     pub(super) dshield: Option<(String, String)>,
     pub(super) unparsed: Option<(String, Shown)>,
+    /// What the join of scans and sockets says, in a sentence.
+    pub(super) verdict: Verdict,
+    /// Probed × exposed, over the whole width.
+    pub(super) joined: Vec<Section>,
     /// Side by side where there is room: the signatures, and all the shorter tables.
     pub(super) columns: [Vec<Section>; 2],
     pub(super) sources: Vec<Source>,
@@ -58,8 +67,22 @@ pub(super) struct Section {
     pub(super) more: Option<String>,
 }
 
+/// Whether what was scanned is open.
+pub(super) struct Verdict {
+    /// `bad`, `good`, or `unknown`: how the page colours it, beside what it says.
+    pub(super) class: &'static str,
+    pub(super) text: String,
+    /// What is open, but not to everybody.
+    pub(super) beside: String,
+    /// Why an absent socket is no proof of absence.
+    pub(super) missing: Option<Shown>,
+}
+
 /// One source of IP status detail.
 pub(super) struct Source {
+    /// Sockets of this host to or from it; `None` when sockets are missing from the snapshot.
+    pub(super) sockets: Option<u64>,
+    pub(super) sockets_href: String,
     pub(super) ip: Shown,
     pub(super) danger: Danger,
     pub(super) os: Option<Shown>,
@@ -76,8 +99,20 @@ pub(super) struct Source {
 pub(super) struct Target {
     pub(super) ip: Shown,
     pub(super) since: Option<(String, String)>,
-    pub(super) lines: Vec<Shown>,
+    pub(super) lines: Vec<Line>,
     pub(super) signatures: Vec<Signature>,
+}
+
+/// A range of scanned ports, and what of it is open here.
+pub(super) struct Line {
+    pub(super) text: Shown,
+    pub(super) open: Option<Open>,
+}
+
+pub(super) struct Open {
+    /// A socket of the host, or of a container on it, listens.
+    pub(super) yes: bool,
+    pub(super) text: Shown,
 }
 
 pub(super) struct Signature {
@@ -139,10 +174,15 @@ impl PsadPage {
         let psad = found.snapshot.view.psad().map_err(Problem::undecodable)?;
         let now_ns = head.now_ns;
         let link = |slug: &str| params.elsewhere(&format!("{}/{slug}", head.base));
-        let mut columns = [Vec::new(), Vec::new()];
+        let (mut columns, mut joined) = ([Vec::new(), Vec::new()], Vec::new());
         for page in PAGES.iter().filter(|page| page.tab == "psad") {
             if let Some(view) = page.view.filter(|view| *view != View::Sources) {
-                columns[usize::from(view != View::TopSignatures)].push(Section::new(page, view, found, params, head)?);
+                let section = Section::new(page, view, found, params, head)?;
+                match view {
+                    View::Exposed | View::Contacts => joined.push(section),
+                    View::TopSignatures => columns[0].push(section),
+                    _ => columns[1].push(section),
+                }
             }
         }
         // psad's own order: highest danger level first.
@@ -169,8 +209,14 @@ impl PsadPage {
             status_stale: psad.status_stale,
             dshield: psad.dshield.map(|dshield| (grouped(dshield.emails), grouped(dshield.packets))),
             unparsed: psad.unparsed.as_ref().map(|lines| (grouped(lines.lines), Shown::of(&lines.first))),
+            verdict: Verdict::new(found.snapshot.exposure()),
+            joined,
             columns,
-            sources: by_danger.iter().take(SOURCES_MAX).map(|source| Source::new(source, now_ns)).collect(),
+            sources: by_danger
+                .iter()
+                .take(SOURCES_MAX)
+                .map(|source| Source::new(source, found.snapshot.exposure(), params, head))
+                .collect(),
             sources_total: grouped(psad.sources.len()),
             sources_more: psad.sources.len() > SOURCES_MAX,
             sources_href: link("sources"),
@@ -209,8 +255,82 @@ impl Section {
     }
 }
 
+impl Verdict {
+    fn new(join: &Exposure) -> Self {
+        let count = |listening| {
+            let rows = join.exposed().iter().filter(|row| row.listening == listening).map(|row| join.listener(row));
+            rows.map(|listener| (listener.transport, listener.port)).collect::<BTreeSet<_>>().len()
+        };
+        let (open, other, loopback) =
+            (count(Listening::Yes), count(Listening::OtherNamespace), count(Listening::Loopback));
+        let missing = join.missing().map(Shown::of);
+        let mut text = match (open, &missing) {
+            (0, None) => "No scanned port is open on this host".to_owned(),
+            (0, Some(_)) => "It is not known whether a scanned port is open on this host".to_owned(),
+            (1, _) => "1 scanned port is open on this host".to_owned(),
+            _ => format!("{} scanned ports are open on this host", grouped(open)),
+        };
+        let attackers = join.contacts().iter().map(|contact| contact.ip).collect::<BTreeSet<_>>().len();
+        match attackers {
+            0 => {}
+            1 => text.push_str(", and 1 attacker has a socket here"),
+            _ => text.push_str(&format!(", and {} attackers have sockets here", grouped(attackers))),
+        }
+        let beside = [
+            (other, "in another network namespace of this host"),
+            (loopback, "on its loopback address only, which no other host reaches"),
+        ];
+        let beside: Vec<String> = beside
+            .iter()
+            .filter(|(ports, _)| *ports > 0)
+            .map(|(ports, place)| format!("{} open {place}", grouped(ports)))
+            .collect();
+        let class = match (open + other + attackers, &missing) {
+            (1.., _) => "bad",
+            (0, None) => "good",
+            (0, Some(_)) => "unknown",
+        };
+        Self { class, text, beside: beside.join(", "), missing }
+    }
+}
+
+impl Open {
+    /// `22 sshd, 443 nginx`.
+    fn new(row: &TargetPackets, to: &str, join: &Exposure) -> Option<Self> {
+        let transport = Transport::of(&row.protocol)?;
+        let ports = (row.port_low?, row.port_high.or(row.port_low)?);
+        let found = join.in_range(transport, ports, to, Chain::of(&row.chain))?;
+        let yes = matches!(found.listening, Listening::Yes | Listening::OtherNamespace);
+        if !yes {
+            return Some(Self {
+                yes,
+                text: Shown::of(match found.listening {
+                    Listening::No => "nothing of it is open here",
+                    _ => "not known what of it is open here",
+                }),
+            });
+        }
+        let mut text = Vec::new();
+        for port in found.ports.iter().take(OPEN_PORTS_MAX) {
+            if !text.is_empty() {
+                text.extend_from_slice(b", ");
+            }
+            text.extend_from_slice(port.to_string().as_bytes());
+            for name in join.names_on(transport, *port) {
+                text.push(b' ');
+                text.extend_from_slice(&name.0);
+            }
+        }
+        if found.ports.len() > OPEN_PORTS_MAX {
+            text.extend_from_slice(format!(" and {} more", found.ports.len() - OPEN_PORTS_MAX).as_bytes());
+        }
+        Some(Self { yes, text: Shown::of(&text) })
+    }
+}
+
 impl Source {
-    fn new(source: &ScanSource, now_ns: i64) -> Self {
+    fn new(source: &ScanSource, join: &Exposure, params: &Params, head: &Head) -> Self {
+        let now_ns = head.now_ns;
         let packets: u64 = source
             .targets
             .iter()
@@ -219,6 +339,8 @@ impl Source {
             .fold(0, u64::saturating_add);
         let signatures: usize = source.targets.iter().map(|target| target.signatures.len()).sum();
         Self {
+            sockets: join.contacts_of(&source.ip),
+            sockets_href: params.elsewhere_filtered(&format!("{}/contacts", head.base), format!("ip:{}", source.ip)),
             ip: Shown::of(&source.ip),
             danger: Danger::new(source.danger_level),
             os: Some(Shown::of(&source.os_guess)).filter(|os| !os.is_empty()),
@@ -252,7 +374,7 @@ impl Source {
                                 format!(": {} packets{ports}", grouped(row.packets)).as_bytes(),
                             ]
                             .concat();
-                            Shown::of(&line)
+                            Line { text: Shown::of(&line), open: Open::new(row, &target.ip, join) }
                         })
                         .collect(),
                     signatures: target

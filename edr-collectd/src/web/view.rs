@@ -56,11 +56,13 @@ const fn top(
 }
 
 /// All pages, in the order of the navigation.
-pub(super) const PAGES: [Page; 13] = [
+pub(super) const PAGES: [Page; 15] = [
     tab("processes", "Process data", Some(View::Processes), "processes"),
     tab("files", "lsof data", Some(View::Files), "open files"),
     tab("sockets", "Sockets", Some(View::Sockets), "sockets"),
     tab("psad", "psad data", None, ""),
+    psad("exposed", "Scanned and open", View::Exposed, "listening sockets"),
+    psad("contacts", "Sockets to attackers", View::Contacts, "sockets"),
     top("signatures", ("Top 50 signature matches", "Signature matches"), 50, View::TopSignatures, "signatures"),
     top("attackers", ("Top 25 attackers", "Attackers"), 25, View::TopAttackers, "attackers"),
     top("ports", ("Top 20 scanned ports", "Scanned ports"), 20, View::TopPorts, "ports"),
@@ -192,6 +194,11 @@ fn about(view: View) -> &'static str {
         View::Sockets => {
             "By network namespace. A socket without an owner is the kernel's, or its owner could not be seen."
         }
+        View::Exposed => {
+            "Sockets that listen on a port psad saw scanned, as of this snapshot. One bound to 0.0.0.0 or :: takes what comes to \
+             any address of its network namespace."
+        }
+        View::Contacts => "Sockets whose other end is one of psad's attackers, as of this snapshot.",
         View::Sources => "By source and destination, as long as psad keeps them.",
         View::Packets => "Firewall log lines since the snapshot before this one.",
         View::Gaps => "What this snapshot missed, and why. Nothing is left out silently.",

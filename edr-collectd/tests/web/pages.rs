@@ -8,11 +8,13 @@ use crate::client::Site;
 use crate::now_ns;
 use crate::sample::{Fleet, SECOND_NS, Sample};
 
-const VIEWS: [&str; 13] = [
+const VIEWS: [&str; 15] = [
     "processes",
     "files",
     "sockets",
     "psad",
+    "exposed",
+    "contacts",
     "signatures",
     "attackers",
     "ports",
@@ -33,6 +35,8 @@ async fn every_view_shows_its_rows_under_its_name() {
         ("files", "lsof data", "/var/log/systemd/systemd-1.log"),
         ("sockets", "Sockets", "/run/systemd/journal/stdout"),
         ("psad", "Top 25 attackers", "203.0.113.8"),
+        ("exposed", "Scanned and open", "192.0.2.10"),
+        ("contacts", "Sockets to attackers", "inbound"),
         ("signatures", "Top 50 signature matches", "MISC VNC communication attempt"),
         ("attackers", "Top 25 attackers", "203.0.113.8"),
         ("ports", "Top 20 scanned ports", "3389"),
@@ -53,6 +57,52 @@ async fn every_view_shows_its_rows_under_its_name() {
     for text in ["as of <time", "Debian GNU/Linux 12", "6.1.0-28-amd64", "c1d84b0a7e3f9926", "refused by the kernel"] {
         assert!(overview.body.contains(text), "{text}");
     }
+    site.close().await;
+}
+
+#[tokio::test]
+async fn what_was_scanned_says_who_listens_there_and_which_attackers_have_sockets() {
+    let mut sample = Sample::server("web-01", now_ns());
+    let site = Site::open(&Fleet::new(std::slice::from_ref(&sample))).await;
+    let page = site.get("/hosts/web-01/psad").await.body;
+    for text in [
+        "3 scanned ports are open on this host, and 2 attackers have sockets here<",
+        "Also 1 open in another network namespace of this host, 1 open on its loopback address only",
+        "owner not seen",
+        "open here: 22 ",
+        "1 socket here</a>",
+    ] {
+        assert!(page.contains(text), "{text}");
+    }
+    let ports = site.get("/hosts/web-01/ports").await.body;
+    for text in ["loopback only", "other namespace", ">no<", ">yes<"] {
+        assert!(ports.contains(text), "{text}");
+    }
+    assert!(!page.contains("Sockets are missing") && !ports.contains(">unknown<"));
+    site.close().await;
+
+    // With a gap in the tables of sockets, what is not listed is not known to be absent.
+    sample.gaps = vec![edr_wire::snapshot::Gap {
+        source: "sockets".to_owned(),
+        field: Bytes::from("tcp"),
+        reason: edr_wire::snapshot::GapReason::Denied,
+        count: 1,
+        detail: "EACCES <b>".to_owned(),
+        ..Default::default()
+    }];
+    sample.sockets.clear();
+    let site = Site::open(&Fleet::new(std::slice::from_ref(&sample))).await;
+    let page = site.get("/hosts/web-01/psad").await.body;
+    for text in [
+        "It is not known whether a scanned port is open on this host<",
+        "Sockets are missing from this snapshot, so one that is not listed may still be there: tcp: EACCES &lt;b&gt;",
+        "not known what of it is open here",
+        "sockets unknown",
+    ] {
+        assert!(page.contains(text), "{text}");
+    }
+    let ports = site.get("/hosts/web-01/ports").await.body;
+    assert!(ports.contains(">unknown<") && !ports.contains(">no<"));
     site.close().await;
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use edr_collectd::query::{Answers, HostRow, HostSnapshot, QueryError};
+use edr_collectd::query::{Answers, HostRow, HostSnapshot, Joined, QueryError};
 use edr_wire::snapshot::{
     Access, Agent, Attacker, Blocked, Exe, Family, Fd, FileKind, Gap, GapReason, Host, OpenFile, Packet, PrefixCounter,
     Process, ProtocolCounter, Psad, PsadEvent, PsadMode, PsadRunState, Reread, ScanSource, ScanTarget, ScannedPort,
@@ -121,6 +121,7 @@ impl Sample {
         sample.reread = Reread { slice: 3, slices: 30, ..Reread::default() };
         sample.fill_processes(300, now_ns);
         sample.fill_psad(now_ns);
+        sample.fill_exposed();
         sample.gaps = vec![
             Gap { source: "processes".to_owned(), reason: GapReason::Gone, count: 3, ..Gap::default() },
             Gap {
@@ -243,6 +244,50 @@ impl Sample {
             4 => plain(FileKind::AnonInode, "eventpoll".to_owned(), Access::ReadWrite),
             _ => plain(FileKind::Pipe, String::new(), Access::Read),
         }
+    }
+
+    /// Sockets on scanned ports, and two of attackers.
+    fn fill_exposed(&mut self) {
+        const HOST_NETNS: u64 = 4_026_531_840;
+        for process in &mut self.processes {
+            process.namespaces.net = HOST_NETNS;
+        }
+        let socket = |inode, netns, protocol: &str, local: &str, port, state: &str, remote: &str, remote_port| Socket {
+            inode,
+            netns,
+            family: if local.contains(':') { Family::Inet6 } else { Family::Inet },
+            protocol: protocol.to_owned(),
+            state: state.to_owned(),
+            local: local.to_owned(),
+            local_port: port,
+            remote: remote.to_owned(),
+            remote_port,
+            ..Socket::default()
+        };
+        let sockets = [
+            socket(90_001, HOST_NETNS, "tcp", "::", 22, "listen", "", 0),
+            socket(90_002, HOST_NETNS, "tcp", "0.0.0.0", 443, "listen", "", 0),
+            socket(90_003, HOST_NETNS, "udp", "192.0.2.10", 53, "unconnected", "", 0),
+            socket(90_004, HOST_NETNS, "tcp", "127.0.0.1", 5_900, "listen", "", 0),
+            socket(90_005, 4_026_532_917, "tcp", "0.0.0.0", 8_080, "listen", "", 0),
+            socket(90_006, HOST_NETNS, "tcp", "::ffff:192.0.2.10", 22, "established", "::ffff:203.0.113.8", 51_514),
+            socket(90_007, HOST_NETNS, "tcp", "192.0.2.10", 49_152, "syn-sent", "203.0.113.15", 443),
+        ];
+        for (at, inodes) in
+            [(2, &[90_001, 90_006][..]), (3, &[90_002]), (27, &[90_002]), (9, &[90_004]), (8, &[90_007])]
+        {
+            let process = &mut self.processes[at];
+            for (fd, &inode) in (900..).zip(inodes) {
+                process.files.push(OpenFile {
+                    fd: Fd::Number(fd),
+                    kind: FileKind::Socket,
+                    inode,
+                    ..OpenFile::default()
+                });
+            }
+        }
+        self.sockets.extend(sockets);
+        self.sockets.sort_by_key(|socket| socket.inode);
     }
 
     fn fill_psad(&mut self, now_ns: i64) {
@@ -376,6 +421,7 @@ impl Sample {
             captured_ns: self.time.wall_ns,
             received_ns: self.received_ns,
             view: SnapshotView::parse(raw).unwrap(),
+            joined: Joined::default(),
         }
     }
 

@@ -5,6 +5,7 @@
 //! (the `comm` of a process in each of its files) is therefore cut at [`JOINED_BYTES_MAX`].
 
 mod cell;
+mod exposure;
 mod files;
 mod gaps;
 mod hosts;
@@ -36,6 +37,10 @@ pub enum View {
     Files,
     /// Sockets with their owners.
     Sockets,
+    /// Listening sockets on scanned ports.
+    Exposed,
+    /// Sockets to and from attackers.
+    Contacts,
     /// *Top 50 signature matches*
     TopSignatures,
     /// *Top 25 attackers*
@@ -86,10 +91,12 @@ type Emit<'a> = dyn FnMut(&dyn Fn() -> Vec<Cell>) + 'a;
 
 impl View {
     /// Every view, in the order they are shown.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Processes,
         Self::Files,
         Self::Sockets,
+        Self::Exposed,
+        Self::Contacts,
         Self::TopSignatures,
         Self::TopAttackers,
         Self::TopPorts,
@@ -107,6 +114,8 @@ impl View {
             Self::Processes => processes::COLUMNS,
             Self::Files => files::COLUMNS,
             Self::Sockets => sockets::COLUMNS,
+            Self::Exposed => exposure::EXPOSED,
+            Self::Contacts => exposure::CONTACTS,
             Self::TopSignatures => psad::TOP_SIGNATURES,
             Self::TopAttackers => psad::TOP_ATTACKERS,
             Self::TopPorts => psad::TOP_PORTS,
@@ -140,6 +149,8 @@ impl View {
             Self::Processes => processes::rows(snapshot, emit),
             Self::Files => files::rows(snapshot, emit),
             Self::Sockets => sockets::rows(snapshot, emit),
+            Self::Exposed => exposure::exposed(snapshot, emit),
+            Self::Contacts => exposure::contacts(snapshot, emit),
             Self::TopSignatures => psad::top_signatures(snapshot, emit),
             Self::TopAttackers => psad::top_attackers(snapshot, emit),
             Self::TopPorts => psad::top_ports(snapshot, emit),
@@ -154,7 +165,7 @@ impl View {
 }
 
 /// A fact that a join repeats, cut at [`JOINED_BYTES_MAX`].
-fn joined(bytes: &[u8]) -> Bytes {
+pub(super) fn joined(bytes: &[u8]) -> Bytes {
     if bytes.len() <= JOINED_BYTES_MAX {
         return Bytes::from(bytes);
     }

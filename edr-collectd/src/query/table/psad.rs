@@ -3,6 +3,11 @@
 use edr_wire::snapshot::{Psad, ScanSource, ScanTarget, SignatureMatch, TargetPackets};
 
 use super::{Cell, Column, Emit, HostSnapshot, joined};
+use crate::query::exposure::{Chain, Exposure, InRange, Transport};
+
+/// Processes and names told of a scanned port; the view of exposed ports has all.
+const PIDS_MAX: usize = 64;
+const NAMES_MAX: usize = 8;
 
 pub(super) const TOP_SIGNATURES: &[Column] = &[
     Column::text("msg", "Signature", "rule.name"),
@@ -19,12 +24,16 @@ pub(super) const TOP_ATTACKERS: &[Column] = &[
     Column::number("unique_signatures", "Signatures", "edr.psad.unique_signatures"),
     Column::number("signature_matches", "Matches", "edr.psad.signature_matches"),
     Column::text("is_local", "Local", "edr.psad.is_local"),
+    Column::number("sockets", "Sockets here", ""),
 ];
 
 pub(super) const TOP_PORTS: &[Column] = &[
     Column::text("protocol", "Protocol", "network.transport"),
     Column::number("port", "Port", "destination.port"),
     Column::number("packets", "Packets", "edr.psad.port.packets"),
+    Column::text("listening", "Listening", ""),
+    Column::number("pids", "PID", "process.pid"),
+    Column::text("comm", "Command", "process.name"),
 ];
 
 pub(super) const PREFIX_COUNTERS: &[Column] = &[
@@ -55,6 +64,8 @@ pub(super) const SOURCES: &[Column] = &[
     Column::number("time", "Time", ""),
     Column::text("os_guess", "System guess", "edr.psad.os_guess"),
     Column::number("emails", "Alerts", ""),
+    Column::text("listening", "Listening", ""),
+    Column::number("open_ports", "Open in range", ""),
 ];
 
 pub(super) const BLOCKED: &[Column] =
@@ -86,6 +97,7 @@ pub(super) fn top_signatures(snapshot: &HostSnapshot, emit: &mut Emit<'_>) -> us
 
 pub(super) fn top_attackers(snapshot: &HostSnapshot, emit: &mut Emit<'_>) -> usize {
     let (psad, undecodable) = decoded(snapshot);
+    let join = snapshot.exposure();
     for row in &psad.top_attackers {
         emit(&|| {
             vec![
@@ -95,6 +107,7 @@ pub(super) fn top_attackers(snapshot: &HostSnapshot, emit: &mut Emit<'_>) -> usi
                 Cell::number(row.unique_signatures),
                 Cell::number(row.signature_matches),
                 Cell::Flag(row.is_local),
+                join.contacts_of(&row.ip).map_or_else(|| Cell::Text("unknown".into()), Cell::number),
             ]
         });
     }
@@ -103,8 +116,16 @@ pub(super) fn top_attackers(snapshot: &HostSnapshot, emit: &mut Emit<'_>) -> usi
 
 pub(super) fn top_ports(snapshot: &HostSnapshot, emit: &mut Emit<'_>) -> usize {
     let (psad, undecodable) = decoded(snapshot);
+    let join = snapshot.exposure();
     for row in &psad.top_ports {
-        emit(&|| vec![Cell::bytes(&row.protocol), Cell::number(row.port), Cell::number(row.packets)]);
+        emit(&|| {
+            let mut cells = vec![Cell::bytes(&row.protocol), Cell::number(row.port), Cell::number(row.packets)];
+            cells.extend(match Transport::of(&row.protocol) {
+                Some(transport) => listening_cells(join, transport, row.port),
+                None => [const { Cell::Empty }; 3],
+            });
+            cells
+        });
     }
     undecodable
 }
@@ -137,26 +158,64 @@ pub(super) fn blocked(snapshot: &HostSnapshot, emit: &mut Emit<'_>) -> usize {
 /// without any has one row of its own.
 pub(super) fn sources(snapshot: &HostSnapshot, emit: &mut Emit<'_>) -> usize {
     let (psad, undecodable) = decoded(snapshot);
+    let join = snapshot.exposure();
     for source in &psad.sources {
         if source.targets.is_empty() {
-            emit(&|| source_row(source, None, "source", [const { Cell::Empty }; 12]));
+            emit(&|| source_row(source, None, "source", [const { Cell::Empty }; 12], None));
         }
         for target in &source.targets {
             if target.packets.is_empty() && target.signatures.is_empty() {
-                emit(&|| source_row(source, Some(target), "destination", [const { Cell::Empty }; 12]));
+                emit(&|| source_row(source, Some(target), "destination", [const { Cell::Empty }; 12], None));
             }
             for packets in &target.packets {
-                emit(&|| source_row(source, Some(target), "ports", port_cells(packets)));
+                emit(&|| {
+                    let ports = packets.port_low.zip(packets.port_high.or(packets.port_low));
+                    let open = open(join, &packets.protocol, &packets.chain, ports, &target.ip);
+                    source_row(source, Some(target), "ports", port_cells(packets), open)
+                });
             }
             for signature in &target.signatures {
-                emit(&|| source_row(source, Some(target), "signature", signature_cells(signature)));
+                emit(&|| {
+                    let port = Some(signature.port).filter(|&port| port != 0);
+                    let open = open(join, &signature.protocol, &signature.chain, port.zip(port), &target.ip);
+                    source_row(source, Some(target), "signature", signature_cells(signature), open)
+                });
             }
         }
     }
     undecodable
 }
 
-fn source_row(source: &ScanSource, target: Option<&ScanTarget>, kind: &str, facts: [Cell; 12]) -> Vec<Cell> {
+/// What listens at these ports of the destination; nothing where ports mean nothing.
+fn open(join: &Exposure, protocol: &str, chain: &str, ports: Option<(u16, u16)>, to: &str) -> Option<InRange> {
+    join.in_range(Transport::of(protocol)?, ports?, to, Chain::of(chain))
+}
+
+/// `listening` to `comm` of a scanned port.
+fn listening_cells(join: &Exposure, transport: Transport, port: u16) -> [Cell; 3] {
+    let (listening, listeners) = join.on_port(transport, port);
+    let (mut pids, mut names) = (Vec::new(), Vec::new());
+    for owner in listeners.into_iter().flat_map(|listener| join.owners_of(listener)) {
+        let pid = u64::from(owner.pid);
+        if pids.len() < PIDS_MAX && !pids.contains(&pid) {
+            pids.push(pid);
+        }
+        if names.len() < NAMES_MAX && !names.contains(&owner.comm) {
+            names.push(owner.comm.clone());
+        }
+    }
+    let or_empty = |cell, is_empty| if is_empty { Cell::Empty } else { cell };
+    let (no_pids, no_names) = (pids.is_empty(), names.is_empty());
+    [Cell::Text(listening.name().into()), or_empty(Cell::Numbers(pids), no_pids), or_empty(Cell::List(names), no_names)]
+}
+
+fn source_row(
+    source: &ScanSource,
+    target: Option<&ScanTarget>,
+    kind: &str,
+    facts: [Cell; 12],
+    open: Option<InRange>,
+) -> Vec<Cell> {
     let mut row = vec![
         Cell::bytes(joined(source.ip.as_bytes())),
         Cell::number(source.danger_level),
@@ -167,6 +226,11 @@ fn source_row(source: &ScanSource, target: Option<&ScanTarget>, kind: &str, fact
     row.extend(facts);
     row.push(Cell::bytes(joined(&source.os_guess.0)));
     row.push(Cell::number(source.emails));
+    row.push(open.as_ref().map_or(Cell::Empty, |open| Cell::Text(open.listening.name().into())));
+    row.push(match open {
+        Some(open) if !open.ports.is_empty() => Cell::Numbers(open.ports.into_iter().map(u64::from).collect()),
+        _ => Cell::Empty,
+    });
     row
 }
 

@@ -5,7 +5,7 @@ use edr_wire::snapshot::{
 use edr_wire::{Bytes, Epoch, HostId};
 
 use super::*;
-use crate::query::HostSnapshot;
+use crate::query::{HostSnapshot, Joined};
 
 /// A snapshot as the collector holds it, from the bytes an agent would send.
 pub(crate) fn host_snapshot(snapshot: &Snapshot) -> HostSnapshot {
@@ -16,6 +16,7 @@ pub(crate) fn host_snapshot(snapshot: &Snapshot) -> HostSnapshot {
         captured_ns: 0,
         received_ns: 0,
         view: SnapshotView::parse(rmp_serde::to_vec_named(snapshot).unwrap()).unwrap(),
+        joined: Joined::default(),
     }
 }
 

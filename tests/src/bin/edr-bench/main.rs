@@ -5,6 +5,7 @@ mod collect;
 mod commands;
 mod frames;
 mod memory;
+mod psad;
 mod run;
 mod table;
 mod way;
@@ -70,6 +71,7 @@ fn main() -> Result<()> {
     commands::measure(&bench, &mut table, "own")?;
     frames::measure(&bench, &mut table, "own", None)?;
     way::measure(&bench, &mut table, "own")?;
+    psad::measure(&mut table)?;
 
     table.at(1);
     let load = usual_host()?;
