@@ -9,6 +9,8 @@ use edr_daemon::config::{Keys, Report, quoted, show_bytes, show_duration};
 use edr_wire::limits::{FILES_PER_PROCESS_MAX, PART_BYTES, RECORD_BYTES_MAX};
 use log::LevelFilter;
 
+use crate::collect::psad;
+
 /// Where the configuration lies unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/edr-agentd/agent.toml";
 
@@ -42,6 +44,8 @@ const KEYS: &[&str] = &[
     "redact.key-file",
     "psad.dir",
     "psad.packet-log",
+    "psad.sources-max",
+    "psad.packets-max",
 ];
 
 /// The effective configuration.
@@ -69,6 +73,11 @@ pub struct Config {
     pub psad_dir: Option<PathBuf>,
     /// `psad.packet-log`: the log with the firewall's packets; without it as psad's own configuration says.
     pub packet_log: Option<PathBuf>,
+    /// `psad.sources-max`: sources sent in detail, those of the highest danger level and the most packets; of the
+    /// others only their totals.
+    pub sources_max: usize,
+    /// `psad.packets-max`: packet lines taken in one tick; more wait for the next.
+    pub packets_max: usize,
 }
 
 /// Where frames go.
@@ -167,6 +176,8 @@ impl Default for Config {
             redact: Redact { secrets: true, key_file: None },
             psad_dir: None,
             packet_log: None,
+            sources_max: psad::SOURCES_MAX,
+            packets_max: psad::PACKETS_MAX,
         }
     }
 }
@@ -232,6 +243,8 @@ impl Config {
             },
             psad_dir: keys.path("psad.dir"),
             packet_log: keys.path("psad.packet-log"),
+            sources_max: keys.number("psad.sources-max", psad::SOURCES_MAX as u64, 1..=20_000) as usize,
+            packets_max: keys.number("psad.packets-max", psad::PACKETS_MAX as u64, 100..=100_000) as usize,
         };
         if config.key_interval < config.interval {
             keys.refuse_together(
@@ -287,6 +300,8 @@ impl Config {
         if let Some(log) = &self.packet_log {
             line("psad.packet-log", quoted_path(log));
         }
+        line("psad.sources-max", self.sources_max.to_string());
+        line("psad.packets-max", self.packets_max.to_string());
         text
     }
 
@@ -373,7 +388,7 @@ mod tests {
     #[test]
     fn what_check_prints_is_a_configuration_that_means_the_same() {
         let text = "interval = \"7s\"\nstate-dir = \"/srv/e \\\"d\\\" r\"\n[kafka]\nbrokers = [\"[::1]:9092\"]\n\
-                    [labels]\n\"a.b\" = \"'\\n\"\nlabels.x = \"y\"\n[psad]\ndir = \"/srv/psad\"\n\
+                    [labels]\n\"a.b\" = \"'\\n\"\nlabels.x = \"y\"\n[psad]\ndir = \"/srv/psad\"\nsources-max = 7\n\
                     [processes]\nhash = false\nmapped = false\nhash-bytes-max = \"1GiB\"\n[redact]\nsecrets = false\n";
         let config = load(text).unwrap();
         let again = load(&config.to_toml()).unwrap();

@@ -185,6 +185,10 @@ pub(crate) fn psad_that_comes_later(shared: &Shared) -> Verdict {
             text_of(body).contains("There is no psad")
         })?;
         tree.show("autoblock/t1")?;
+        // A command sees it at once.
+        let attackers = plan.snapshot()?["psad"]["top_attackers"].clone();
+        let attackers = attackers.as_array().context("the snapshot has no attackers")?;
+        ensure!(attackers.iter().any(|row| row["ip"] == "198.51.100.66"), "the attackers are {attackers:?}");
         for (view, shown) in [("attackers", "198.51.100.66"), ("prefixes", "EGRESS")] {
             collector.page(&format!("{host}/{view}"), shown, LIMIT, |body| text_of(body).contains(shown))?;
         }

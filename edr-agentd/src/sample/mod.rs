@@ -53,7 +53,8 @@ impl Sampler {
     /// When the host has no identity any more; the sources then stay as they were.
     pub fn configure(&mut self, config: Arc<Config>) -> io::Result<()> {
         let settings = |config: &Config| {
-            let psad = (config.psad_dir.clone(), config.packet_log.clone());
+            let limits = (config.sources_max, config.packets_max);
+            let psad = (config.psad_dir.clone(), config.packet_log.clone(), limits);
             (config.labels.clone(), config.interval, config.processes, config.redact.clone(), psad)
         };
         if settings(&config) != settings(&self.config) {

@@ -187,6 +187,8 @@ fn open_psad(config: &Config, proc_root: &Path, positions: &[Position]) -> PsadR
         psad_dir: config.psad_dir.clone(),
         packet_log: config.packet_log.clone(),
         proc_root: proc_root.to_owned(),
+        sources_max: config.sources_max,
+        packets_max: config.packets_max,
         ..PsadSettings::default()
     };
     PsadReader::open(settings, positions)

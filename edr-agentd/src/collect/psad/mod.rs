@@ -42,6 +42,11 @@ const PSAD_DIR: &str = "/var/log/psad";
 /// The folder of psad's pid files when nothing names another.
 const PSAD_RUN_DIR: &str = "/var/run/psad";
 
+/// Sources sent in detail, when nothing else is said. A source is some 400 bytes.
+pub const SOURCES_MAX: usize = 2_000;
+/// Packets of one tick, when nothing else is said. A packet is some 500 bytes.
+pub const PACKETS_MAX: usize = 10_000;
+
 /// Where psad is, and how much of it is sent.
 #[derive(Debug, Clone)]
 pub struct PsadSettings {
@@ -69,8 +74,8 @@ impl Default for PsadSettings {
             proc_root: PathBuf::from("/proc"),
             etc_dir: PathBuf::from("/etc"),
             journal_dirs: vec![PathBuf::from("/var/log/journal"), PathBuf::from("/run/log/journal")],
-            sources_max: 2_000,
-            packets_max: 10_000,
+            sources_max: SOURCES_MAX,
+            packets_max: PACKETS_MAX,
         }
     }
 }
