@@ -176,6 +176,37 @@ fn counters_that_fall_are_a_new_start_and_an_older_status_is_stale() {
     assert!(!psad.status_text.is_empty());
 }
 
+/// psad keeps only the matches since its last alert: a version that was there at a tick is in that tick's snapshot, and
+/// the archive keeps what psad forgets.
+#[test]
+fn every_version_of_a_signatures_file_is_in_the_snapshot_of_its_tick() {
+    let world = World::of("small-scan/t1");
+    let mut reader = world.reader(&[]);
+    let file = world.psad("192.168.10.55/192.168.10.1_signatures");
+    let sids = |reading: &crate::world::Reading| -> Vec<u64> {
+        reading.psad.sources[0].targets[0].signatures.iter().map(|row| u64::from(row.sid)).collect()
+    };
+    let mut last = sids(&read(&mut reader).0);
+    assert!(!last.is_empty());
+    for sid in 700_001..700_006 {
+        // As psad writes it: a file of its own, then renamed.
+        let part = file.with_extension("tmp");
+        world.write(&part, format!("# Format\n1795491627 {sid} 2 \"MISC attempt\" INPUT tcp 80 \"SYN\" 0 1\n"));
+        fs::rename(&part, &file).unwrap();
+        // The kernel tells of it at once, the thread that listens takes its time.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        loop {
+            let now = sids(&read(&mut reader).0);
+            if now == [sid] {
+                break;
+            }
+            assert!(now == last && std::time::Instant::now() < deadline, "{sid} did not come: {now:?}");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        last = vec![sid];
+    }
+}
+
 /// Each file of a tree, cut at each of its bytes by a writer that is at work: the last good value stays, and without
 /// one no row appears that the whole file does not have.
 #[test]

@@ -159,6 +159,11 @@ impl Section {
         }
     }
 
+    /// Its rows are joined with sockets.
+    fn tells_of_sockets(self) -> bool {
+        matches!(self, Self::Exposed | Self::Contacts | Self::Attackers | Self::Ports | Self::Sources)
+    }
+
     /// The heading its users know.
     fn heading(self) -> &'static str {
         match self {

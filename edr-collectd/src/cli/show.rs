@@ -54,6 +54,7 @@ pub(super) fn psad(config: &Path, section: Option<Section>, args: &ViewArgs) -> 
             return Err(Usage("CSV holds one table; choose it with --section".into()).into());
         }
         let snapshot = snapshot(config, args)?;
+        say_what_is_missing(&snapshot);
         let mut out = BufWriter::new(io::stdout().lock());
         let separators = if format == Format::Json { ["{", ",", "}\n"] } else { ["", "\n", ""] };
         for (number, section) in Section::ALL.into_iter().enumerate() {
@@ -68,7 +69,23 @@ pub(super) fn psad(config: &Path, section: Option<Section>, args: &ViewArgs) -> 
         out.flush()?;
         return Ok(ExitCode::SUCCESS);
     };
-    view(config, section.view(), args)
+    let snapshot = snapshot(config, args)?;
+    if section.tells_of_sockets() {
+        say_what_is_missing(&snapshot);
+    }
+    let mut out = BufWriter::new(io::stdout().lock());
+    print_view(&mut out, section.view(), &snapshot, &args.print)?;
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says on standard error why a socket that is not listed may still be there.
+fn say_what_is_missing(snapshot: &HostSnapshot) {
+    if let Some(missing) = snapshot.exposure().missing() {
+        let missing = edr_wire::visible(missing.as_bytes());
+        // Where standard error is closed, nobody wants to know.
+        let _ = writeln!(io::stderr().lock(), "sockets are missing from this snapshot: {missing}");
+    }
 }
 
 /// Finds the snapshot and says on standard error which one it is.
