@@ -184,7 +184,7 @@ fn every_version_of_a_signatures_file_is_in_the_snapshot_of_its_tick() {
     let mut reader = world.reader(&[]);
     let file = world.psad("192.168.10.55/192.168.10.1_signatures");
     let sids = |reading: &crate::world::Reading| -> Vec<u64> {
-        reading.psad.sources[0].targets[0].signatures.iter().map(|row| u64::from(row.sid)).collect()
+        reading.psad.sources[0].targets[0].signatures.iter().map(|row| row.sid).collect()
     };
     let mut last = sids(&read(&mut reader).0);
     assert!(!last.is_empty());
