@@ -295,7 +295,7 @@ impl Verdict {
 }
 
 impl Open {
-    /// `22 sshd, 443 nginx`.
+    /// `open in this range: 22 sshd, 443 nginx`.
     fn new(row: &TargetPackets, to: &str, join: &Exposure) -> Option<Self> {
         let transport = Transport::of(&row.protocol)?;
         let ports = (row.port_low?, row.port_high.or(row.port_low)?);
@@ -305,14 +305,16 @@ impl Open {
             return Some(Self {
                 yes,
                 text: Shown::of(match found.listening {
-                    Listening::No => "nothing of it is open here",
-                    _ => "not known what of it is open here",
+                    Listening::No => "nothing is open there",
+                    _ => "not known what is open there",
                 }),
             });
         }
-        let mut text = Vec::new();
+        // psad tells the lowest and the highest port, not each of those between them.
+        let mut text = if ports.0 == ports.1 { b"open here: ".to_vec() } else { b"open in this range: ".to_vec() };
+        let mut first = true;
         for port in found.ports.iter().take(OPEN_PORTS_MAX) {
-            if !text.is_empty() {
+            if !std::mem::take(&mut first) {
                 text.extend_from_slice(b", ");
             }
             text.extend_from_slice(port.to_string().as_bytes());

@@ -69,7 +69,7 @@ async fn what_was_scanned_says_who_listens_there_and_which_attackers_have_socket
         "3 scanned ports are open on this host, and 2 attackers have sockets here<",
         "Also 1 open in another network namespace of this host, 1 open on its loopback address only",
         "owner not seen",
-        "open here: 22 ",
+        "open in this range: 22 sshd, 443 nginx",
         "1 socket here</a>",
     ] {
         assert!(page.contains(text), "{text}");
@@ -96,7 +96,7 @@ async fn what_was_scanned_says_who_listens_there_and_which_attackers_have_socket
     for text in [
         "It is not known whether a scanned port is open on this host<",
         "Sockets are missing from this snapshot, so one that is not listed may still be there: tcp: EACCES &lt;b&gt;",
-        "not known what of it is open here",
+        "not known what is open there",
         "sockets unknown",
     ] {
         assert!(page.contains(text), "{text}");
