@@ -7,6 +7,7 @@
 //!   `type=STREAM` for what has no path, appends ` (deleted)` to what has no link left and the peer to sockets, so only
 //!   paths of regular files, directories and devices without such bytes are compared; of `uts:[4026531838]` it says `uts`;
 //! - size: `lsof -s` and `-o` exclude each other, so it is asked twice; it gives no size for devices and pipes;
+//! - flags: `lsof +fG` gives the kernel's number with `O_LARGEFILE`, which every file of a 64-bit kernel has and no row tells;
 //! - the offset of a descriptor of a pipe, socket or anonymous inode is none, `lsof` says `0t0`.
 
 use std::collections::BTreeMap;
@@ -14,13 +15,13 @@ use std::path::Path;
 use std::process::Command;
 
 use edr_wire::Bytes;
-use edr_wire::snapshot::{Access, Fd, FileKind, Process};
+use edr_wire::snapshot::{Access, Fd, FileKind, OpenFile, Process};
 
 use super::common::{Running, look};
 
 /// What is frozen: ordinary and less ordinary descriptors.
 const ZOO: &str = "
-import mmap, os, select, socket, sys, threading, time
+import fcntl, mmap, os, select, socket, sys, threading, time
 folder = f'{sys.argv[1]}/{os.getpid()}'
 os.mkdir(folder)
 os.chdir(folder)
@@ -58,7 +59,15 @@ at(46, os.open('name (deleted)', os.O_RDWR | os.O_CREAT))
 at(47, os.open('/proc/self/stat', os.O_RDONLY))
 at(48, socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).detach())
 at(49, os.open('/proc/self/ns/uts', os.O_RDONLY))
+fcntl.flock(31, fcntl.LOCK_EX)
+at(50, os.open('plain', os.O_RDWR | os.O_SYNC | os.O_NONBLOCK))
+fcntl.lockf(50, fcntl.LOCK_SH)
+os.set_inheritable(50, False)
+at(51, os.open('.', os.O_RDONLY | os.O_DIRECTORY | os.O_NOATIME))
 mapped = mmap.mmap(30, 4096)
+# Some processor time, for %CPU and TIME.
+until = time.process_time() + 0.3
+while time.process_time() < until: pass
 for _ in range(3): threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
 print('ready', flush=True)
 sys.stdin.read()
@@ -135,9 +144,11 @@ fn open_files_are_those_of_lsof() {
     let mut compared = 0;
     for running in &frozen {
         let process = seen.process(running.pid());
-        let (Some((sizes, mapped)), Some((offsets, _))) =
-            (lsof(running.pid(), "-s", "-FfatDiknrs0"), lsof(running.pid(), "-o", "-Ffo0"))
-        else {
+        let (Some((sizes, mapped)), Some((offsets, _)), Some((flags, _))) = (
+            lsof(running.pid(), "-s", "-FfatDiknrs0"),
+            lsof(running.pid(), "-o", "-Ffo0"),
+            lsof(running.pid(), "+fG", "-FfGl0"),
+        ) else {
             return;
         };
         let ours: Vec<String> = process.files.iter().map(|file| lsof_name(file.fd)).collect();
@@ -150,6 +161,9 @@ fn open_files_are_those_of_lsof() {
             let (sized, offset) = (&sizes[&lsof_name(file.fd)], &offsets[&lsof_name(file.fd)]);
             let context = format!("{file:?} {sized:?}");
             compared += 1;
+            if matches!(file.fd, Fd::Number(_)) {
+                flags_agree(file, &flags[&lsof_name(file.fd)]);
+            }
             let access = sized.get(&b'a').map(Vec::as_slice);
             match (file.fd, file.access) {
                 (Fd::Number(_), Access::Read) => assert_eq!(access, Some(b"r".as_slice()), "{context}"),
@@ -196,7 +210,47 @@ fn open_files_are_those_of_lsof() {
         mapped_files_agree(process, &mapped);
     }
     println!("{compared} descriptors compared");
-    assert!(compared >= 3 * 26);
+    assert!(compared >= 3 * 28);
+}
+
+/// The numbers of `include/uapi/asm-generic/fcntl.h` for the names in `flags`.
+fn flags_agree(file: &OpenFile, theirs: &Fields) {
+    let bits = |name: &str| match name {
+        "append" => 0o2_000,
+        "nonblock" => 0o4_000,
+        "dsync" => 0o10_000,
+        "async" => 0o20_000,
+        "direct" => 0o40_000,
+        "directory" => 0o200_000,
+        "nofollow" => 0o400_000,
+        "noatime" => 0o1_000_000,
+        "cloexec" => 0o2_000_000,
+        "sync" => 0o4_010_000,
+        "tmpfile" => 0o20_200_000,
+        octal => u64::from_str_radix(octal.strip_prefix('0').unwrap(), 8).unwrap(),
+    };
+    let access = match file.access {
+        Access::Read => 0,
+        Access::Write => 1,
+        Access::ReadWrite => 2,
+        Access::Path => 0o10_000_000,
+        Access::Unknown => 3,
+    };
+    let ours = file.flags.iter().fold(access, |sum, name| sum | bits(name));
+    let theirs_text = std::str::from_utf8(&theirs[&b'G']).unwrap();
+    let number = theirs_text.split(';').next().and_then(|text| text.strip_prefix("0x")).unwrap();
+    if cfg!(target_arch = "x86_64") {
+        assert_eq!(u64::from_str_radix(number, 16).unwrap() & !0o100_000, ours, "{file:?} {theirs_text}");
+    }
+    // lsof looks locks up by file, and shows those of this process at each of its descriptors of it; the kernel tells
+    // which descriptor a lock of flock(2) belongs to, so only what we show must be shown there.
+    let lock = theirs.get(&b'l').map(Vec::as_slice).unwrap_or_default();
+    let detail = file.detail.to_string();
+    for (kind, letter) in [("WRITE", b"W"), ("READ", b"R")] {
+        if detail.contains("lock:") && detail.contains(kind) {
+            assert_eq!(lock, letter, "{file:?}");
+        }
+    }
 }
 
 /// `lsof` leaves the executable out of its `mem` rows (it is `txt`) and shows each mapped file once by name.
@@ -223,18 +277,30 @@ fn mapped_files_agree(process: &Process, theirs: &[Fields]) {
 fn processes_are_those_of_ps() {
     let folder = tempfile::tempdir().unwrap();
     let mut frozen = frozen(folder.path());
-    // A zombie, too.
+    // A zombie, and one that has a terminal, too.
     frozen.push(Running::python("import os, sys\nif os.fork() == 0: os._exit(0)\nos.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)\nprint('ready', flush=True)\nsys.stdin.read()"));
     frozen[3].freeze();
     let zombie = frozen[3].child();
+    frozen.push(Running::python(
+        "import fcntl, os, sys, termios
+os.setsid() if os.getpid() != os.getsid(0) else None
+controlling, terminal = os.openpty()
+fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+print('ready', flush=True)
+sys.stdin.read()",
+    ));
+    frozen[4].freeze();
+    let before = uptime();
     let seen = look();
     let pids: Vec<u32> = frozen.iter().map(Running::pid).chain([zombie]).collect();
     let list = pids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-    let fields = "pid,ppid,pgid,sid,tpgid,stat,ni,pri,nlwp,vsz,rss,uid,ruid,gid,cputimes,lstart,flags,euser,comm";
+    let fields = "pid,ppid,pgid,sid,tpgid,stat,ni,pri,nlwp,vsz,rss,uid,ruid,gid,cputimes,lstart,flags,euser,pcpu,pmem,tname,time,comm";
     let Some(output) = tool("ps", &["-ww", "-p", &list, "-o", fields]) else { return };
+    let after = uptime();
     let output = String::from_utf8(output).unwrap();
     let lines: Vec<&str> = output.lines().skip(1).collect();
     assert_eq!(lines.len(), pids.len(), "{output}");
+    let mut terminals = 0;
     for line in lines {
         let mut words = line.split_ascii_whitespace();
         let mut word = || words.next().unwrap();
@@ -266,9 +332,43 @@ fn processes_are_those_of_ps() {
         // ps shows PF_FORKNOEXEC, PF_SUPERPRIV and no others.
         assert_eq!(word(), (process.flags >> 6 & 7).to_string(), "{context}");
         assert_eq!(word(), process.user.clone().unwrap_or_else(|| process.uids[1].to_string()), "{context}");
+        let used = (process.utime_ticks + process.stime_ticks) as f64;
+        let of_cpu = |uptime: f64| 100.0 * used / (uptime * ticks as f64 - process.start_ticks as f64);
+        let pcpu: f64 = word().parse().unwrap();
+        // It took its moment between our two; one decimal, and whole seconds in older versions.
+        assert!((of_cpu(after + 1.0) - 0.1..=of_cpu(before) + 0.1).contains(&pcpu), "{pcpu} {context}");
+        let pmem: f64 = word().parse().unwrap();
+        let of_memory = 100.0 * (process.rss_pages * page_kib) as f64 / memory_kib() as f64;
+        assert!((pmem - of_memory).abs() <= 0.1, "{pmem} {of_memory} {context}");
+        assert_eq!(word(), tty_name(process.tty), "{context}");
+        terminals += u32::from(process.tty != 0);
+        let (minutes, seconds) = (seconds / 60, seconds % 60);
+        assert_eq!(word(), format!("{:02}:{:02}:{seconds:02}", minutes / 60, minutes % 60), "{context}");
         // Some versions add `<defunct>` to a zombie's name.
         let comm = words.filter(|word| *word != "<defunct>").collect::<Vec<_>>().join(" ");
         assert_eq!(comm, process.comm.to_string(), "{context}");
+    }
+    assert_eq!(terminals, 1);
+}
+
+/// Seconds since boot.
+fn uptime() -> f64 {
+    std::fs::read_to_string("/proc/uptime").unwrap().split(' ').next().unwrap().parse().unwrap()
+}
+
+fn memory_kib() -> u64 {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap();
+    total.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// TTY from the device number of `/proc/PID/stat`, for the terminals that a test can have.
+fn tty_name(tty: u32) -> String {
+    let (major, minor) = (tty >> 8 & 0xff, tty & 0xff | tty >> 12 & 0xfff00);
+    match major {
+        0 => "?".to_owned(),
+        136 => format!("pts/{minor}"),
+        _ => panic!("terminal {major}:{minor}"),
     }
 }
 

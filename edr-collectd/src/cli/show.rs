@@ -11,7 +11,9 @@ use jiff::Timestamp;
 use super::output::{Format, Rows};
 use super::{Print, Section, Usage, ViewArgs, at};
 use crate::config::Config;
-use crate::query::table::{Cell, Column, Select, View, ages, host_columns, host_row, place_of, select_rows, time_text};
+use crate::query::table::{
+    AsOf, Cell, Column, Select, View, ages, host_columns, host_row, place_of, select_rows, time_text,
+};
 use crate::query::{Answers as _, HostAnswers, HostSnapshot, QueryError};
 use crate::run::runtime;
 
@@ -40,6 +42,15 @@ pub(super) fn hosts(config: &Path, print: &Print) -> anyhow::Result<ExitCode> {
 /// See [`super::Command::Processes`] and its like.
 pub(super) fn view(config: &Path, view: View, args: &ViewArgs) -> anyhow::Result<ExitCode> {
     let snapshot = snapshot(config, args)?;
+    if let Some(oldest_ns) = AsOf::new(&snapshot).oldest_ns().filter(|_| matches!(view, View::Processes | View::Files))
+    {
+        let rows = if view == View::Files { "files" } else { "rows" };
+        let _ = writeln!(
+            io::stderr().lock(),
+            "{rows} as of {} UTC or later; column as_of says it of each",
+            time_text(oldest_ns)
+        );
+    }
     let mut out = BufWriter::new(io::stdout().lock());
     print_view(&mut out, view, &snapshot, &args.print)?;
     out.flush()?;

@@ -269,6 +269,8 @@ struct Cost {
     cpu: String,
     wall: String,
     produced: String,
+    calls: String,
+    read: String,
 }
 
 struct GapLine {
@@ -360,6 +362,8 @@ impl Facts {
                     cpu: milliseconds(cost.cpu_ns),
                     wall: milliseconds(cost.wall_ns),
                     produced: grouped(cost.produced),
+                    calls: cost.syscalls.map_or_else(String::new, grouped),
+                    read: cost.read_bytes.map_or_else(String::new, size),
                 })
                 .collect(),
             gaps: gap_lines(view.gaps().map_err(Problem::undecodable)?),

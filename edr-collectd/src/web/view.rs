@@ -15,8 +15,9 @@ use super::params::{Params, ROWS_DEFAULT};
 use super::problem::Problem;
 use super::psad::PsadPage;
 use super::shown::{Shown, grouped};
+use super::when;
 use crate::query::Answers;
-use crate::query::table::{Select, View};
+use crate::query::table::{AsOf, Select, View};
 
 /// A page of a host.
 #[derive(Debug)]
@@ -81,6 +82,8 @@ struct ViewPage {
     head: Head,
     title: &'static str,
     about: &'static str,
+    /// Rows of processes that did not run are older than the snapshot, but not than this.
+    as_of: Option<(&'static str, String, String)>,
     psad_pages: Vec<Tab>,
     grid: Grid,
     paging: Paging,
@@ -157,6 +160,9 @@ impl ViewPage {
             assets: Assets,
             title,
             about: about(view),
+            as_of: AsOf::new(&found.snapshot)
+                .oldest_ns()
+                .and_then(|oldest_ns| Some((aged(view)?, when::iso(oldest_ns), when::stamp(oldest_ns)))),
             psad_pages,
             grid: grid(view, title, table, &params, &head.base, &head.here),
             paging,
@@ -184,6 +190,15 @@ pub(super) fn psad_pages(head: &Head, params: &Params, current: &str) -> Vec<Tab
             current: page.slug == current,
         })
         .collect()
+}
+
+/// What may be older than the snapshot in a view.
+fn aged(view: View) -> Option<&'static str> {
+    match view {
+        View::Processes => Some("Rows"),
+        View::Files => Some("Files"),
+        _ => None,
+    }
 }
 
 /// What a reader must know to read the table right.

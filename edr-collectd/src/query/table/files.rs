@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use edr_wire::snapshot::{Fd, FileKind, MappedFile, OpenFile, Process, Socket};
 
 use super::processes::user;
-use super::{Cell, Column, Emit, HostSnapshot, device, joined, wire_name};
+use super::{AsOf, Cell, Column, Emit, HostSnapshot, device, joined, wire_name};
 
 pub(super) const COLUMNS: &[Column] = &[
     Column::text("comm", "Command", "process.name"),
@@ -23,11 +23,13 @@ pub(super) const COLUMNS: &[Column] = &[
     Column::number("nlink", "Links", "edr.file.nlink"),
     Column::text("flags", "Flags", "edr.fd.flags"),
     Column::text("detail", "Detail", ""),
+    Column::number("as_of", "As of", "edr.process.as_of"),
 ];
 
 /// The name of a socket's row is its endpoints: a descriptor alone only knows the inode.
 pub(super) fn rows(snapshot: &HostSnapshot, emit: &mut Emit<'_>) -> usize {
     let mut undecodable = 0;
+    let as_of = AsOf::new(snapshot);
     let mut sockets: HashMap<u64, Vec<u8>> = HashMap::new();
     for socket in snapshot.view.sockets() {
         match socket {
@@ -45,19 +47,19 @@ pub(super) fn rows(snapshot: &HostSnapshot, emit: &mut Emit<'_>) -> usize {
         let named = process.files.iter().take_while(|file| !matches!(file.fd, Fd::Number(_))).count();
         let (named, numbered) = process.files.split_at(named);
         for file in named {
-            emit(&|| open_row(&process, file, &sockets));
+            emit(&|| open_row(&process, file, &sockets, &as_of));
         }
         for file in &process.mapped {
-            emit(&|| mapped_row(&process, file));
+            emit(&|| mapped_row(&process, file, &as_of));
         }
         for file in numbered {
-            emit(&|| open_row(&process, file, &sockets));
+            emit(&|| open_row(&process, file, &sockets, &as_of));
         }
     }
     undecodable
 }
 
-fn open_row(process: &Process, file: &OpenFile, sockets: &HashMap<u64, Vec<u8>>) -> Vec<Cell> {
+fn open_row(process: &Process, file: &OpenFile, sockets: &HashMap<u64, Vec<u8>>, as_of: &AsOf) -> Vec<Cell> {
     let is_device = matches!(file.kind, FileKind::Char | FileKind::Block);
     let name = match file.kind {
         FileKind::Socket => sockets.get(&file.inode).map_or(Cell::bytes(&file.path), Cell::bytes),
@@ -82,10 +84,11 @@ fn open_row(process: &Process, file: &OpenFile, sockets: &HashMap<u64, Vec<u8>>)
         Cell::number(file.nlink),
         Cell::bytes(file.flags.join(" ")),
         Cell::bytes(&file.detail),
+        as_of.cell(process),
     ]
 }
 
-fn mapped_row(process: &Process, file: &MappedFile) -> Vec<Cell> {
+fn mapped_row(process: &Process, file: &MappedFile, as_of: &AsOf) -> Vec<Cell> {
     vec![
         Cell::bytes(joined(&process.comm.0)),
         Cell::number(process.pid),
@@ -102,6 +105,7 @@ fn mapped_row(process: &Process, file: &MappedFile) -> Vec<Cell> {
         Cell::Empty,
         Cell::Empty,
         Cell::Empty,
+        as_of.cell(process),
     ]
 }
 

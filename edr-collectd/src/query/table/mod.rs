@@ -4,6 +4,7 @@
 //! page are kept: a hostile snapshot of 32 MiB must not become gigabytes of cells. What a join repeats in many rows
 //! (the `comm` of a process in each of its files) is therefore cut at [`JOINED_BYTES_MAX`].
 
+mod as_of;
 mod cell;
 mod exposure;
 mod files;
@@ -18,6 +19,7 @@ mod sockets;
 use edr_wire::Bytes;
 use serde::Serialize;
 
+pub(crate) use self::as_of::AsOf;
 pub use self::cell::Cell;
 pub(crate) use self::cell::{ages, time_text};
 pub use self::hosts::{host_columns, host_row};

@@ -2,7 +2,7 @@
 
 use edr_wire::snapshot::{Host, Process};
 
-use super::{Cell, Column, Emit, HostSnapshot};
+use super::{AsOf, Cell, Column, Emit, HostSnapshot};
 
 pub(super) const COLUMNS: &[Column] = &[
     Column::number("pid", "PID", "process.pid"),
@@ -33,21 +33,23 @@ pub(super) const COLUMNS: &[Column] = &[
     Column::number("write_bytes", "Written", "edr.process.io.write_bytes"),
     Column::number("start_ticks", "Start ticks", "process.entity_id"),
     Column::text("incomplete", "Not readable", ""),
+    Column::number("as_of", "As of", "edr.process.as_of"),
 ];
 
 pub(super) fn rows(snapshot: &HostSnapshot, emit: &mut Emit<'_>) -> usize {
     let host = snapshot.view.host().unwrap_or_default();
+    let as_of = AsOf::new(snapshot);
     let mut undecodable = 0;
     for process in snapshot.view.processes() {
         match process {
-            Ok(process) => emit(&|| row(&host, &process)),
+            Ok(process) => emit(&|| row(&host, &process, &as_of)),
             Err(_) => undecodable += 1,
         }
     }
     undecodable
 }
 
-fn row(host: &Host, p: &Process) -> Vec<Cell> {
+fn row(host: &Host, p: &Process, as_of: &AsOf) -> Vec<Cell> {
     let rss_bytes = p.rss_pages.saturating_mul(host.page_bytes);
     let exe = p.exe.as_ref();
     vec![
@@ -84,6 +86,7 @@ fn row(host: &Host, p: &Process) -> Vec<Cell> {
         p.io.map_or(Cell::Empty, |io| Cell::Size(io.write_bytes)),
         Cell::number(p.start_ticks),
         Cell::bytes(p.incomplete.join(" ")),
+        as_of.cell(p),
     ]
 }
 

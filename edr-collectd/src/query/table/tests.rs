@@ -1,5 +1,5 @@
 use edr_wire::snapshot::{
-    Agent, Attacker, Exe, Fd, FileKind, Host, OpenFile, Process, Psad, ScanSource, ScanTarget, SignatureMatch,
+    Agent, Attacker, Exe, Fd, FileKind, Host, OpenFile, Process, Psad, Reread, ScanSource, ScanTarget, SignatureMatch,
     Snapshot, SnapshotView, Socket, TargetPackets, Time,
 };
 use edr_wire::{Bytes, Epoch, HostId};
@@ -166,6 +166,30 @@ fn a_process_shows_what_ps_shows() {
     assert_eq!(last("user"), "1000");
     assert_eq!(last("state"), "Rs");
     assert_eq!(last("exe_state"), "deleted");
+}
+
+#[test]
+fn rows_of_processes_and_files_say_when_they_were_read() {
+    let mut snapshot = sample();
+    snapshot.agent.interval_ns = 10_000_000_000;
+    snapshot.reread = Reread { slice: 1, slices: 6, out_of_turn: vec![9] };
+    let host = host_snapshot(&snapshot);
+    for view in [View::Processes, View::Files] {
+        let table = view.table(&host, &Select::default()).unwrap();
+        let (pids, as_of) = (column(view, &table, "pid"), column(view, &table, "as_of"));
+        let newest = time_text(host.captured_ns);
+        for (pid, as_of) in pids.iter().zip(&as_of) {
+            let process = snapshot.processes.iter().find(|process| process.pid.to_string() == *pid).unwrap();
+            let ticks = snapshot
+                .reread
+                .age_ticks_max(edr_wire::ProcessKey { pid: process.pid, start_ticks: process.start_ticks });
+            assert_eq!(*as_of, time_text(host.captured_ns - i64::from(ticks) * 10_000_000_000));
+        }
+        let of_nine: Vec<&String> =
+            pids.iter().zip(&as_of).filter(|(pid, _)| *pid == "9").map(|(_, as_of)| as_of).collect();
+        assert!(!of_nine.is_empty() && of_nine.iter().all(|as_of| **as_of == newest));
+        assert!(as_of.iter().any(|as_of| *as_of != newest), "{as_of:?}");
+    }
 }
 
 #[test]

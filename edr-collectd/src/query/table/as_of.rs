@@ -1,0 +1,68 @@
+//! How old the rows of processes and of their files are: a process that did not run is not read in every tick, and when
+//! it was read last is no part of its row.
+
+use edr_wire::ProcessKey;
+use edr_wire::snapshot::{Process, Reread};
+
+use super::{Cell, HostSnapshot};
+
+/// When the rows of one snapshot were read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AsOf {
+    captured_ns: i64,
+    interval_ns: i64,
+    reread: Reread,
+}
+
+impl AsOf {
+    /// A snapshot that does not say counts as read whole when it was taken.
+    pub(crate) fn new(snapshot: &HostSnapshot) -> Self {
+        let interval_ns = snapshot.view.agent().map_or(0, |agent| agent.interval_ns);
+        Self {
+            captured_ns: snapshot.captured_ns,
+            interval_ns: i64::try_from(interval_ns).unwrap_or(0),
+            reread: snapshot.view.reread().unwrap_or_default(),
+        }
+    }
+
+    /// When this process and its files were read, or later: its turn was then, and it may have run since.
+    pub(super) fn cell(&self, process: &Process) -> Cell {
+        let key = ProcessKey { pid: process.pid, start_ticks: process.start_ticks };
+        Cell::Time(self.before(self.reread.age_ticks_max(key)))
+    }
+
+    /// No row was read before this moment; `None` when all of them were read when the snapshot was taken.
+    pub(crate) fn oldest_ns(&self) -> Option<i64> {
+        (self.reread.slices > 1).then(|| self.before(self.reread.slices - 1))
+    }
+
+    fn before(&self, ticks: u32) -> i64 {
+        self.captured_ns.saturating_sub(self.interval_ns.saturating_mul(ticks.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_as_old_as_its_turn_unless_it_was_read_out_of_turn() {
+        let slices = 6;
+        let process = |pid| Process { pid, start_ticks: 77, ..Process::default() };
+        let slice = Reread::slice_of(ProcessKey { pid: 3, start_ticks: 77 }, slices);
+        for age in 0..slices {
+            let reread = Reread { slice: (slice + age) % slices, slices, out_of_turn: vec![5] };
+            let as_of = AsOf { captured_ns: 1_000, interval_ns: 10, reread };
+            assert_eq!(as_of.cell(&process(3)), Cell::Time(1_000 - 10 * i64::from(age)));
+            assert_eq!(as_of.cell(&process(5)), Cell::Time(1_000));
+            assert_eq!(as_of.oldest_ns(), Some(950));
+        }
+        let whole = AsOf { captured_ns: 1_000, interval_ns: 10, reread: Reread::default() };
+        assert_eq!((whole.cell(&process(3)), whole.oldest_ns()), (Cell::Time(1_000), None));
+        // A hostile snapshot may say anything.
+        let absurd = Reread { slice: u32::MAX, slices: u32::MAX, out_of_turn: vec![] };
+        let absurd = AsOf { captured_ns: i64::MIN, interval_ns: i64::MAX, reread: absurd };
+        assert_eq!(absurd.oldest_ns(), Some(i64::MIN));
+        absurd.cell(&process(3));
+    }
+}
