@@ -82,6 +82,23 @@ ctypes.CDLL(None).prctl(15, b'kthreadd', 0, 0, 0)",
 }
 
 #[test]
+fn a_process_without_any_argument_is_a_row_and_no_kernel_thread() {
+    let parent = holding(
+        "if os.fork() == 0:
+    ctypes.CDLL(None).execve(b'/bin/cat', (ctypes.c_char_p * 1)(None), (ctypes.c_char_p * 1)(None))
+child = int(open(f'/proc/self/task/{os.getpid()}/children').read())
+while not os.readlink(f'/proc/{child}/exe').endswith('/cat'): pass",
+    );
+    let seen = look();
+    let process = seen.process(parent.child());
+    // Since Linux 5.18 execve(2) puts one empty argument where there is none.
+    assert!(process.argv.is_empty() || process.argv == [Bytes::default()], "{process:?}");
+    assert!(process.exe.is_some() && !process.kernel_thread && process.argv_bytes.is_none(), "{process:?}");
+    assert!(process.incomplete.is_empty(), "{process:?}");
+    super::common::kill(parent.child());
+}
+
+#[test]
 fn a_kernel_thread_is_one_by_its_flag() {
     let seen = look();
     let Some(kthreadd) = seen.find(2).filter(|process| process.comm == Bytes::from(b"kthreadd")) else {
@@ -178,6 +195,38 @@ os.write(51, b'held')",
     // What a deleted file still holds, and where its descriptor stands.
     let gone = file(process, 51);
     assert_eq!((gone.size, gone.offset, gone.access, gone.kind), (4, 4, Access::ReadWrite, FileKind::Regular));
+}
+
+#[test]
+fn a_mapped_file_that_is_only_called_deleted_is_not() {
+    // Where device and inode are the same in maps and stat, as they are not on overlayfs.
+    let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let running = holding(&format!(
+        "import mmap
+os.chdir({:?})
+def mapped(path):
+    file = os.open(path, os.O_RDWR | os.O_CREAT)
+    os.ftruncate(file, 4096)
+    return mmap.mmap(file, 4096)
+kept = [mapped(name) for name in ('kept (deleted)', 'gone', 'gone (deleted)', 'forged')]
+for name in ('gone', 'gone (deleted)', 'forged'): os.unlink(name)
+os.symlink(f'/proc/{{os.getpid()}}/fd/{{max(map(int, os.listdir(\"/proc/self/fd\"))) - 1}}', 'forged (deleted)')",
+        folder.path()
+    ));
+    let seen = look();
+    let mapped = &seen.process(running.pid()).mapped;
+    let of: Vec<(String, bool)> = mapped
+        .iter()
+        .filter_map(|file| {
+            Some((file.path.to_string().strip_prefix(folder.path().to_str()?)?.to_owned(), file.deleted))
+        })
+        .collect();
+    let mut expected = [("/kept (deleted)", false), ("/gone", true), ("/gone (deleted)", true), ("/forged", true)]
+        .map(|(name, deleted)| (name.to_owned(), deleted));
+    let mut of = of;
+    of.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(of, expected);
 }
 
 #[test]

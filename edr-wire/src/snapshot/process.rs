@@ -378,7 +378,7 @@ pub struct MappedFile {
     pub dev: u64,
     /// Inode.
     pub inode: u64,
-    /// The kernel appended ` (deleted)`.
+    /// The kernel appended ` (deleted)`, and the file is not really named so.
     #[serde(default, skip_serializing_if = "is_false")]
     pub deleted: bool,
     /// At least one mapping of it is executable.

@@ -4,6 +4,7 @@
 mod collect;
 mod commands;
 mod frames;
+mod maps;
 mod memory;
 mod psad;
 mod run;
@@ -41,6 +42,15 @@ impl Bench {
         Ok(plan)
     }
 
+    /// A program of `bench/`.
+    fn compile(&self, name: &str) -> Result<PathBuf> {
+        let program = self.scene.path().join(name);
+        let mut cc = std::process::Command::new("cc");
+        cc.args(["-O2", "-o"]).arg(&program).arg(checkout().join(format!("bench/{name}.c")));
+        ensure!(cc.status().context("run cc")?.success(), "bench/{name}.c does not compile");
+        Ok(program)
+    }
+
     /// A configuration as it is shipped, with an interval of ten seconds.
     fn config(&self, name: &str) -> Result<String> {
         let mut plan = self.plan(name, "127.0.0.1:1")?;
@@ -55,15 +65,8 @@ fn main() -> Result<()> {
     binaries()?;
     let start = Instant::now();
     let scene = Scene::new("bench")?;
-    let floor = scene.path().join("proc_floor");
-    let cc = std::process::Command::new("cc")
-        .args(["-O2", "-o"])
-        .arg(&floor)
-        .arg(checkout().join("bench/proc_floor.c"))
-        .status()
-        .context("run cc")?;
-    ensure!(cc.success(), "bench/proc_floor.c does not compile");
-    let bench = Bench { scene, agent, floor };
+    let mut bench = Bench { scene, agent, floor: PathBuf::new() };
+    bench.floor = bench.compile("proc_floor")?;
 
     let mut table = Table::new(&["own load", "a usual host", "400 processes more"]);
     table::say("the machine's own load");
@@ -79,6 +82,7 @@ fn main() -> Result<()> {
     commands::measure(&bench, &mut table, "usual")?;
     frames::measure(&bench, &mut table, "usual", Some(24.0))?;
     memory::measure(&bench, &mut table, "usual")?;
+    maps::measure(&bench, &mut table)?;
     drop(load);
 
     table.at(2);

@@ -1,13 +1,13 @@
 //! What lies in the memory of the process, or asks for its map: the reads that may hang.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::BorrowedFd;
 
-use edr_wire::snapshot::GapReason;
+use edr_wire::snapshot::{GapReason, MappedFile};
 use rustix::io::Errno;
 
 use super::super::cmdline::split_cmdline;
-use super::super::file::{open_file, read_more};
+use super::super::file::{inode, open_file, read_more};
 use super::super::step::Step;
 use super::{RowReader, Task};
 
@@ -76,7 +76,25 @@ impl RowReader {
         if self.mapped.finish(&mut self.row.mapped) {
             self.missed.because("mapped", GapReason::TooLong, "more mapped files than are listed");
         }
+        for file in self.row.mapped.iter_mut().filter(|file| file.deleted) {
+            self.progress.beat();
+            if is_called_deleted(place, file) {
+                file.deleted = false;
+                file.path.0.extend_from_slice(DELETED);
+            }
+        }
     }
+}
+
+const DELETED: &[u8] = b" (deleted)";
+
+/// Whether a mapped file is really named `x (deleted)`: of mapped files the kernel gives a text and no link count
+/// (`/proc/PID/map_files` asks for CAP_CHECKPOINT_RESTORE), but under that name, as that process sees it, is that very
+/// file then. On file systems whose numbers differ there (overlayfs, btrfs) the text decides.
+fn is_called_deleted(place: BorrowedFd<'_>, file: &MappedFile) -> bool {
+    let path = [b"root", file.path.0.as_slice(), DELETED].concat();
+    let found = CString::new(path).ok().and_then(|path| inode(place, &path).ok());
+    found.is_some_and(|found| (found.dev, found.inode) == (file.dev, file.inode) && found.nlink > 0)
 }
 
 /// Reads `name` into `buf` and counts its bytes to the end: what is in `buf`, and how many there are.
