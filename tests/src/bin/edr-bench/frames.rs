@@ -34,14 +34,10 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table, name: &str, memory_mib_m
             table.set(&format!("the daemon: {stage}, CPU"), ms(cost));
         }
     }
-    let label = "the daemon: resident memory";
+    let (label, last_mib) = ("the daemon: resident memory, MiB", last_kib as f64 / 1024.0);
     match memory_mib_max {
-        Some(most) => {
-            let label = format!("{label} (MiB)");
-            let text = format!("{:.1}", last_kib as f64 / 1024.0);
-            table.asked(&label, last_kib as f64 / 1024.0, text, Asked::AtMost(most), 0);
-        }
-        None => table.set(label, mib(last_kib)),
+        Some(most) => table.asked(label, last_mib, format!("{last_mib:.1}"), Asked::AtMost(most), 0),
+        None => table.set(label, format!("{last_mib:.1}")),
     }
     table.set("… after five ticks / at its highest", format!("{} / {}", mib(first_kib), mib(peak_kib)));
 

@@ -66,7 +66,11 @@ impl Table {
     pub(crate) fn asked(&mut self, label: &str, figure: f64, text: String, asked: Asked, from: usize) {
         self.set(label, text);
         if let Some(row) = self.rows.iter_mut().find(|row| row.label == label) {
-            row.asked = asked.text();
+            // Of another host something else may be asked.
+            if !row.asked.contains(&asked.text()) {
+                let before = std::mem::take(&mut row.asked);
+                row.asked = if before.is_empty() { asked.text() } else { format!("{before}, {}", asked.text()) };
+            }
             if self.column >= from && !asked.is_met(figure) {
                 row.figures[self.column].push_str(" (missed)");
                 self.missed.push(format!("{label}, {}", self.columns[self.column]));
