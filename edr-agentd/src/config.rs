@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use edr_daemon::config::{Keys, Report, quoted, show_bytes, show_duration};
+use edr_daemon::kafka::{self, Security};
+use edr_daemon::secret;
 use edr_wire::limits::{FILES_PER_PROCESS_MAX, PART_BYTES, RECORD_BYTES_MAX};
 use log::LevelFilter;
 
@@ -93,6 +95,8 @@ pub struct Kafka {
     pub message_timeout: Duration,
     /// `drain-bytes-max`: bytes a second while catching up after an outage.
     pub drain_bytes_max: u64,
+    /// `[kafka.tls]` and `[kafka.sasl]`.
+    pub security: Security,
 }
 
 /// How much waits on the disk.
@@ -133,20 +137,18 @@ impl Redact {
     /// The key, when there is a file for it.
     ///
     /// # Errors
-    /// When the file cannot be read, others may read it, or it holds too little. In words.
-    pub fn key(&self) -> Result<Option<Vec<u8>>, String> {
-        use std::os::unix::fs::PermissionsExt as _;
+    /// When the file cannot be read, others may read it, or it holds too little.
+    pub fn key(&self) -> Result<Option<Vec<u8>>, secret::Fault> {
         let Some(path) = &self.key_file else { return Ok(None) };
-        let failed = |error: std::io::Error| format!("cannot be read: {error}");
-        let mode = std::fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
-        if mode & 0o007 != 0 {
-            return Err(format!("may be read by everybody, mode {mode:03o}"));
+        let secret = secret::read(path)?;
+        let key = secret.expose().trim_ascii();
+        if key.len() < REDACT_KEY_BYTES_MIN {
+            return Err(secret::Fault {
+                rule: format!("{} holds {} bytes, {REDACT_KEY_BYTES_MIN} are needed", path.display(), key.len()),
+                remedy: format!("write {REDACT_KEY_BYTES_MIN} random bytes or more into it"),
+            });
         }
-        let key = std::fs::read(path).map_err(failed)?;
-        if key.trim_ascii().len() < REDACT_KEY_BYTES_MIN {
-            return Err(format!("holds {} bytes, {REDACT_KEY_BYTES_MIN} are needed", key.trim_ascii().len()));
-        }
-        Ok(Some(key.trim_ascii().to_vec()))
+        Ok(Some(key.to_vec()))
     }
 }
 
@@ -164,6 +166,7 @@ impl Default for Config {
                 part_bytes_max: PART_BYTES,
                 message_timeout: Duration::from_secs(30),
                 drain_bytes_max: 2 * MIB,
+                security: Security::default(),
             },
             spool: Spool { bytes_max: 512 * MIB, free_bytes_min: 64 * MIB },
             processes: Processes {
@@ -202,7 +205,7 @@ impl Config {
 
     fn read(path: &Path, with_kafka: bool) -> Result<Self, Report> {
         let default = Self::default();
-        let mut keys = Keys::load(path, KEYS);
+        let mut keys = Keys::load(path, &[KEYS, kafka::KEYS].concat());
         let part_bytes = 64 << 10..=(RECORD_BYTES_MAX - RECORD_HEADER_BYTES_MAX) as u64;
         let timeouts = Duration::from_secs(1)..=Duration::from_secs(600);
         let config = Self {
@@ -221,6 +224,7 @@ impl Config {
                 part_bytes_max: keys.bytes("kafka.part-bytes-max", PART_BYTES as u64, part_bytes) as usize,
                 message_timeout: keys.duration("kafka.message-timeout", default.kafka.message_timeout, timeouts),
                 drain_bytes_max: keys.bytes("kafka.drain-bytes-max", default.kafka.drain_bytes_max, 64 << 10..=1 << 30),
+                security: Security::take(&mut keys, "edr-agentd"),
             },
             spool: Spool {
                 bytes_max: keys.bytes("spool.bytes-max", default.spool.bytes_max, 64 * MIB..=1 << 40),
@@ -254,10 +258,11 @@ impl Config {
                 "raise key-interval or lower interval",
             );
         }
-        if let Err(why) = config.redact.key() {
-            let path = config.redact.key_file.as_deref().map(quoted_path).unwrap_or_default();
-            let remedy = "write 16 random bytes or more into it, and chmod 640 for the agent's group";
-            keys.refuse_together("redact.key-file", path, why, remedy);
+        if with_kafka {
+            config.kafka.security.look(&mut keys);
+        }
+        if let Err(fault) = config.redact.key() {
+            keys.refuse_together("redact.key-file", String::new(), fault.rule, &fault.remedy);
         }
         keys.finish()?;
         Ok(config)
@@ -283,6 +288,7 @@ impl Config {
         line("kafka.part-bytes-max", quoted(&show_bytes(self.kafka.part_bytes_max as u64)));
         line("kafka.message-timeout", quoted(&show_duration(self.kafka.message_timeout)));
         line("kafka.drain-bytes-max", quoted(&show_bytes(self.kafka.drain_bytes_max)));
+        self.kafka.security.lines().into_iter().for_each(|(key, value)| line(key, value));
         line("spool.bytes-max", quoted(&show_bytes(self.spool.bytes_max)));
         line("spool.free-bytes-min", quoted(&show_bytes(self.spool.free_bytes_min)));
         line("processes.files-max", self.processes.files_max.to_string());
@@ -360,9 +366,9 @@ mod tests {
         };
         let refused = with_key(&dir.path().join("none")).unwrap_err().to_string();
         assert!(refused.contains("redact.secrets = 1: must be true or false"), "{refused}");
-        assert!(refused.contains("none\": cannot be read: No such file"), "{refused}");
+        assert!(refused.contains("none cannot be read: No such file"), "{refused}");
         std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
-        assert!(with_key(&key).unwrap_err().to_string().contains("may be read by everybody, mode 644"));
+        assert!(with_key(&key).unwrap_err().to_string().contains("is open to everybody, mode 644"));
         std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
         let redact = Redact { secrets: true, key_file: Some(key) };
         assert_eq!(redact.key().unwrap().unwrap(), b"0123456789abcdef");

@@ -218,8 +218,8 @@ fn a_refusal_keeps_every_frame_and_says_what_mends_it() {
     use RDKafkaRespErr::*;
     for (error, word) in [
         (RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, "max.message.bytes"),
-        (RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, "WRITE"),
-        (RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED, "IDEMPOTENT_WRITE"),
+        (RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, "--operation Write"),
+        (RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED, "--operation IdempotentWrite"),
         (RD_KAFKA_RESP_ERR_POLICY_VIOLATION, "policies"),
     ] {
         let scene = Scene::new(4);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use edr_daemon::config::{Keys, Refusal, Report, Value, quoted, show_bytes, show_duration};
+use edr_daemon::kafka::{self, Security};
 use log::LevelFilter;
 
 /// Where packages install the configuration.
@@ -50,6 +51,8 @@ pub struct Kafka {
     pub topic: String,
     /// The consumer group: collectors with the same one share the partitions.
     pub group: String,
+    /// `[kafka.tls]` and `[kafka.sasl]`.
+    pub security: Security,
 }
 
 /// Where snapshots are kept.
@@ -88,7 +91,7 @@ impl Config {
     }
 
     fn read(path: &Path, with_kafka: bool) -> Result<Self, Report> {
-        let mut keys = Keys::load(path, KNOWN);
+        let mut keys = Keys::load(path, &[KNOWN, kafka::KEYS].concat());
         let state_dir = keys.path("state-dir").unwrap_or_else(|| PathBuf::from("/var/lib/edr-collectd"));
         let config = Self {
             log_level: keys.log_level("log-level").unwrap_or(LevelFilter::Info),
@@ -100,6 +103,7 @@ impl Config {
                 },
                 topic: keys.topic("kafka.topic").unwrap_or_else(|| "edr.snapshots".to_owned()),
                 group: keys.take("kafka.group", group).unwrap_or_else(|| "edr-collectd".to_owned()),
+                security: Security::take(&mut keys, "edr-collectd"),
             },
             archive: Archive {
                 dir: keys.path("archive.dir").unwrap_or_else(|| state_dir.join("archive")),
@@ -117,6 +121,9 @@ impl Config {
             },
             state_dir,
         };
+        if with_kafka {
+            config.kafka.security.look(&mut keys);
+        }
         keys.finish().map(|()| config)
     }
 
@@ -124,11 +131,14 @@ impl Config {
     pub fn effective(&self) -> String {
         let brokers: Vec<String> = self.kafka.brokers.iter().map(|broker| quoted(broker)).collect();
         let path = |path: &Path| quoted(&path.to_string_lossy());
+        let in_table =
+            |(key, value): (&'static str, String)| format!("{} = {value}\n", key.strip_prefix("kafka.").unwrap_or(key));
+        let security: String = self.kafka.security.lines().into_iter().map(in_table).collect();
         let mut text = String::new();
         // Writing to a String does not fail.
         let _ = write!(
             text,
-            "log-level = {}\nstate-dir = {}\n\n[kafka]\nbrokers = [{}]\ntopic = {}\ngroup = {}\n\n\
+            "log-level = {}\nstate-dir = {}\n\n[kafka]\nbrokers = [{}]\ntopic = {}\ngroup = {}\n{security}\n\
              [archive]\ndir = {}\ncommit-interval = {}\nbatch-bytes-max = {}\n\n[web]\nlisten = {}\n",
             quoted(&self.log_level.as_str().to_lowercase()),
             path(&self.state_dir),

@@ -1,7 +1,7 @@
 //! The daemon: the one place where tasks are spawned, and where signals arrive.
 //!
 //! `consumer` reads Kafka and commits to the archive; `facts` opens the newest snapshot of each host that got one;
-//! `page` answers. SIGTERM: the consumer commits what is in hand and saves the hosts, the page lets requests finish; a
+//! `page` answers. SIGHUP: the configuration is read again; a wrong one is reported and the old one stays. SIGTERM: the consumer commits what is in hand and saves the hosts, the page lets requests finish; a
 //! commit that does not end in time is read again from Kafka at the next start.
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -56,19 +56,20 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
     journal::install("edr-collectd", config.log_level).context("open the log")?;
     // Whoever started this program may have blocked them, and a blocked signal is never seen. Before there are threads:
     // they inherit it.
-    let ends: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
-    ends.thread_unblock().context("unblock SIGTERM and SIGINT")?;
+    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
+    signals.thread_unblock().context("unblock signals")?;
     let runtime = runtime()?;
-    let result = runtime.block_on(daemon(config));
+    let result = runtime.block_on(daemon(path, config));
     // A thread of a library that waits for a broker must not hold up the exit.
     runtime.shutdown_timeout(Duration::from_millis(200));
     result
 }
 
-async fn daemon(config: Config) -> anyhow::Result<()> {
+async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
     let manager = ServiceManager::from_env();
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
     let _lock = lock(&config.state_dir)?;
     let instance = instance(&config.state_dir)?;
     let listener = TcpListener::bind(config.web.listen)
@@ -88,6 +89,8 @@ async fn daemon(config: Config) -> anyhow::Result<()> {
     let (consumer, progress) =
         Consumer::new(config.clone(), &instance, Archive { frames, hosts, reader }, Arc::clone(&newest))
             .context("make a Kafka consumer")?;
+    let (settings, followed) = watch::channel(config.clone());
+    let consumer = consumer.follow(followed);
     let beats = consumer.beats();
     let (stop, stopped) = watch::channel(false);
     let mut tasks: JoinSet<(&'static str, anyhow::Result<()>)> = JoinSet::new();
@@ -129,10 +132,13 @@ async fn daemon(config: Config) -> anyhow::Result<()> {
     log::info!("the page is on http://{}/", config.web.listen);
     manager.ready();
 
-    let ended = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
-        ended = tasks.join_next() => ended,
+    let ended = loop {
+        tokio::select! {
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
+            _ = hangup.recv() => reload(path, &settings),
+            ended = tasks.join_next() => break ended,
+        }
     };
     manager.stopping();
     stop.send_replace(true);
@@ -148,6 +154,27 @@ async fn daemon(config: Config) -> anyhow::Result<()> {
         log::warn!("not everything stopped within {STOP_MAX:?}");
     }
     result
+}
+
+/// Reads the configuration again: the log level and everything about Kafka are taken over, the rest takes a restart. A
+/// wrong configuration changes nothing.
+fn reload(path: &Path, settings: &watch::Sender<Config>) {
+    let new = match Config::load(path) {
+        Ok(new) => new,
+        Err(report) => {
+            log::error!("SIGHUP: the old configuration stays; {report}");
+            return;
+        }
+    };
+    log::set_max_level(new.log_level);
+    let old = settings.borrow().clone();
+    let taken = Config { log_level: new.log_level, kafka: new.kafka.clone(), ..old };
+    if taken == new {
+        log::info!("SIGHUP: the configuration was read again");
+    } else {
+        log::warn!("SIGHUP: state-dir, archive and web take a restart; the rest was taken over");
+    }
+    settings.send_replace(taken);
 }
 
 /// Why a task ended though nobody asked it to.

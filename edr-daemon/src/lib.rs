@@ -1,12 +1,15 @@
 //! What `edr-agentd` and `edr-collectd` do the same way as daemons, and would otherwise both write: read their
-//! configuration files and report every problem at once ([`config`]), log ([`journal`]), talk to the service
-//! manager ([`systemd`]), and let a shell complete their commands ([`completions()`]).
+//! configuration files and report every problem at once ([`config`]), keep secrets ([`secret`]), know how Kafka wants to be
+//! spoken to and what its refusals mean ([`kafka`]), log ([`journal`]), talk to the service manager ([`systemd`]), and let a
+//! shell complete their commands ([`completions()`]).
 //!
-//! Nothing of what the daemons are for is here: no snapshot, no Kafka, no archive.
+//! Nothing of what the daemons are for is here: no snapshot, no Kafka client, no archive.
 
 mod completions;
 pub mod config;
 pub mod journal;
+pub mod kafka;
+pub mod secret;
 pub mod systemd;
 
 pub use completions::completions;

@@ -9,6 +9,7 @@ mod faults;
 mod format;
 mod kills;
 mod secrets;
+mod secure;
 mod shared;
 mod shipped;
 mod spooled;
@@ -44,6 +45,7 @@ const TESTS: &[(&str, Test)] = &[
     ("kills::lose_and_double_nothing", kills::lose_and_double_nothing),
     ("kills::a_record_that_is_no_frame_is_kept", kills::a_record_that_is_no_frame_is_kept),
     ("secrets::leave_the_host_nowhere", secrets::leave_the_host_nowhere),
+    ("secure::every_way_in_and_every_refusal", secure::every_way_in_and_every_refusal),
     ("shipped::config_files_say_what_the_programs_do", shipped::config_files_say_what_the_programs_do),
     ("shipped::units_are_understood", shipped::units_are_understood),
     ("spooled::frames_are_read_without_our_code", spooled::frames_are_read_without_our_code),

@@ -190,6 +190,10 @@ pub struct CollectorPlan {
     pub topic: String,
     /// Port of `web.listen`.
     pub port: u16,
+    /// `kafka.group`: one of its own, since members of one group wait for each other, and for those that were killed.
+    pub group: String,
+    /// Further keys of `[kafka]`.
+    pub kafka: String,
     /// `archive.commit-interval`.
     pub commit_interval: String,
     /// A command that runs it (`strace …`).
@@ -207,6 +211,8 @@ impl CollectorPlan {
             broker: broker.to_owned(),
             topic: topic.to_owned(),
             port: free_port()?,
+            group: format!("edr-collectd-{topic}"),
+            kafka: String::new(),
             commit_interval: "1s".to_owned(),
             behind: Vec::new(),
         })
@@ -219,13 +225,13 @@ impl CollectorPlan {
     pub fn write_config(&self) -> Result<PathBuf> {
         std::fs::create_dir_all(&self.dir).with_context(|| format!("make {}", self.dir.display()))?;
         let text = format!(
-            "state-dir = {:?}\n\n[kafka]\nbrokers = [{:?}]\ntopic = {:?}\ngroup = {:?}\n\n[archive]\n\
+            "state-dir = {:?}\n\n[kafka]\nbrokers = [{:?}]\ntopic = {:?}\ngroup = {:?}\n{}\n[archive]\n\
              dir = {:?}\ncommit-interval = {:?}\n\n[web]\nlisten = \"127.0.0.1:{}\"\n",
             self.dir.join("state"),
             self.broker,
             self.topic,
-            // A group of its own: members of one group wait for each other, and for those that were killed.
-            format!("edr-collectd-{}", self.topic),
+            self.group,
+            self.kafka,
             self.archive_dir(),
             self.commit_interval,
             self.port

@@ -1,6 +1,7 @@
 //! A real Kafka broker of one node (KRaft) on free loopback ports, with the defaults of its version wherever a test
 //! could tell the difference.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,11 +28,23 @@ pub fn free_port() -> Result<u16> {
     Ok(listener.local_addr().context("read the free port")?.port())
 }
 
+/// What a broker has beyond the defaults.
+#[derive(Debug, Clone, Default)]
+pub struct More {
+    /// Listeners on `localhost`, each with its protocol: `("TLS", "SSL")`.
+    pub listeners: Vec<(&'static str, &'static str)>,
+    /// Lines for `server.properties`.
+    pub properties: String,
+    /// Users as `--add-scram` of Kafka's StorageTool takes them.
+    pub scram: Vec<String>,
+}
+
 /// A broker; its data stays in its folder when it stops, and a start continues with it.
 #[derive(Debug)]
 pub struct Broker {
     dir: PathBuf,
     port: u16,
+    listeners: BTreeMap<String, u16>,
     process: Option<Running>,
 }
 
@@ -51,26 +64,45 @@ impl Broker {
     /// # Errors
     /// When Java or the jars are missing.
     pub fn prepare(dir: &Path) -> Result<Self> {
+        Self::prepare_with(dir, &More::default())
+    }
+
+    /// The same with more listeners, settings and users.
+    ///
+    /// # Errors
+    /// As [`Broker::prepare`].
+    pub fn prepare_with(dir: &Path, more: &More) -> Result<Self> {
         std::fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
         let (port, controller) = (free_port()?, free_port()?);
         let data = dir.join("data");
+        let mut listeners = BTreeMap::new();
+        for (name, _) in &more.listeners {
+            listeners.insert((*name).to_owned(), free_port()?);
+        }
+        let more_listeners: String =
+            listeners.iter().map(|(name, port)| format!(",{name}://localhost:{port}")).collect();
+        let more_protocols: String =
+            more.listeners.iter().map(|(name, protocol)| format!(",{name}:{protocol}")).collect();
         let properties = format!(
             "process.roles=broker,controller\n\
              node.id=1\n\
              controller.quorum.voters=1@127.0.0.1:{controller}\n\
              controller.listener.names=CONTROLLER\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{more_listeners}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}{more_listeners}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{more_protocols}\n\
              log.dirs={}\n\
              auto.create.topics.enable=false\n\
              group.initial.rebalance.delay.ms=0\n\
              offsets.topic.replication.factor=1\n\
              offsets.topic.num.partitions=1\n\
              transaction.state.log.replication.factor=1\n\
-             transaction.state.log.min.isr=1\n",
-            data.display()
+             transaction.state.log.min.isr=1\n\
+             {}",
+            data.display(),
+            more.properties
         );
-        let broker = Self { dir: dir.to_owned(), port, process: None };
+        let broker = Self { dir: dir.to_owned(), port, listeners, process: None };
         std::fs::write(broker.properties(), properties).context("write server.properties")?;
         let uuid = std::fs::read_to_string("/proc/sys/kernel/random/uuid").context("read a random uuid")?;
         // A cluster id is 16 bytes in base64 without padding: 21 of its digits and one that ends on four zero bits.
@@ -79,6 +111,7 @@ impl Broker {
         let output = format
             .args(["format", "--cluster-id", &format!("{digits}A"), "--config"])
             .arg(broker.properties())
+            .args(more.scram.iter().flat_map(|user| ["--add-scram", user]))
             .output()?;
         ensure!(
             output.status.success(),
@@ -110,6 +143,15 @@ impl Broker {
     /// `host:port`, as a `brokers` entry.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// `host:port` of one of the listeners that [`More`] named.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn listener(&self, name: &str) -> Result<String> {
+        let port = self.listeners.get(name).with_context(|| format!("no listener {name}"))?;
+        Ok(format!("localhost:{port}"))
     }
 
     /// Pid of the broker, while it runs.

@@ -9,6 +9,7 @@
 pub mod binaries;
 pub mod browser;
 pub mod cache;
+pub mod certificates;
 pub mod daemons;
 pub mod http;
 pub mod kafka;

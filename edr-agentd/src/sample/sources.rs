@@ -161,7 +161,7 @@ fn redactor(config: &Config) -> io::Result<Option<Arc<Redactor>>> {
     if !config.redact.secrets {
         return Ok(None);
     }
-    let key = config.redact.key().map_err(|why| io::Error::other(format!("redact.key-file {why}")))?;
+    let key = config.redact.key().map_err(|fault| io::Error::other(format!("redact.key-file: {}", fault.rule)))?;
     let redactor = key.map(|key| Redactor::new(&key)).or_else(Redactor::with_random_key);
     redactor
         .map(|redactor| Some(Arc::new(redactor)))

@@ -17,6 +17,8 @@ mod remedy;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use edr_daemon::kafka::Cause;
+use edr_daemon::secret::Stamp;
 use log::Level;
 
 pub use self::online::examine;
@@ -32,6 +34,10 @@ use crate::stop::Stop;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often an idle shipper looks at what librdkafka has to say.
 const IDLE: Duration = Duration::from_secs(5);
+/// How often it is looked whether the settings, or the files they name, are still those of the producer.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often a reason is put into words anew: for a certificate the broker is asked.
+const WORDS: Duration = Duration::from_secs(60);
 
 /// How shipping goes, for the status line.
 #[derive(Debug, Default)]
@@ -82,8 +88,11 @@ pub struct Shipper {
     spool: Arc<Spool>,
     health: Arc<Health>,
     kafka: Kafka,
+    /// Of the files that the producer was made from.
+    stamp: Stamp,
     producer: Option<Producer>,
     backoff: Backoff,
+    told: Option<Told>,
     /// Since when frames cannot be delivered, for the one line that says it is over.
     outage: Option<Instant>,
 }
@@ -91,17 +100,15 @@ pub struct Shipper {
 impl Shipper {
     /// Ships what is in `spool` to `kafka`.
     pub fn new(spool: Arc<Spool>, health: Arc<Health>, kafka: Kafka) -> Self {
-        Self { spool, health, kafka, producer: None, backoff: Backoff::new(), outage: None }
+        let stamp = kafka.security.stamp();
+        Self { spool, health, kafka, stamp, producer: None, backoff: Backoff::new(), told: None, outage: None }
     }
 
     /// Ships until `stop`. What is in the spool then stays there. `settings` is asked before each frame.
     pub fn run(&mut self, stop: &Stop, heartbeat: &Heartbeat, settings: impl Fn() -> Kafka) {
         while !stop.is_requested() {
             heartbeat.beat();
-            let kafka = settings();
-            if kafka != self.kafka {
-                (self.kafka, self.producer) = (kafka, None);
-            }
+            self.renew(&settings);
             let Some(id) = self.spool.oldest_unsent() else {
                 if let Some(producer) = &self.producer {
                     producer.poll();
@@ -113,14 +120,63 @@ impl Shipper {
                 // Parts of an earlier configuration may be too large for this one. A frame that cannot be cut smaller
                 // goes as it is.
                 let frame = frame.within(self.kafka.part_bytes_max).unwrap_or(frame);
-                let wait = self.ship(id, &frame, stop, heartbeat);
-                heartbeat.idle(|| stop.wait(wait));
+                let wait = self.ship(id, &frame, stop, heartbeat, &settings);
+                let until = Instant::now() + wait;
+                // What mends it ends the wait.
+                while !stop.is_requested() && Instant::now() < until && !self.is_outdated(&settings) {
+                    let left = until.saturating_duration_since(Instant::now());
+                    heartbeat.idle(|| stop.wait(left.min(LOOK)));
+                }
+            }
+        }
+    }
+
+    /// Whether the settings, or a file they name, are others than those that the producer was made from.
+    fn is_outdated(&self, settings: impl Fn() -> Kafka) -> bool {
+        settings() != self.kafka || self.kafka.security.stamp() != self.stamp
+    }
+
+    /// Another producer for other settings, certificates or secrets. Files that do not do change nothing: whoever writes
+    /// them anew may not be done.
+    fn renew(&mut self, settings: impl Fn() -> Kafka) {
+        let kafka = settings();
+        if kafka != self.kafka {
+            self.stamp = kafka.security.stamp();
+            (self.kafka, self.producer, self.told) = (kafka, None, None);
+        }
+        let stamp = self.kafka.security.stamp();
+        if stamp == self.stamp {
+            return;
+        }
+        self.stamp = stamp;
+        match self.kafka.security.read() {
+            Ok(_) => {
+                self.told = None;
+                log::info!("certificates or secrets for Kafka changed; connecting with the new ones");
+                self.producer = None;
+                self.backoff.reset();
+            }
+            Err(faults) => {
+                let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+                edr_daemon::limited!(
+                    Level::Error,
+                    "certificates or secrets for Kafka changed and do not do; the old \
+                    ones stay until they do: {}",
+                    faults.join("; ")
+                );
             }
         }
     }
 
     /// Sends one frame; gives the time to wait before the next one, or before this one again.
-    fn ship(&mut self, id: FrameId, frame: &Stored, stop: &Stop, heartbeat: &Heartbeat) -> Duration {
+    fn ship(
+        &mut self,
+        id: FrameId,
+        frame: &Stored,
+        stop: &Stop,
+        heartbeat: &Heartbeat,
+        settings: impl Fn() -> Kafka,
+    ) -> Duration {
         let started = Instant::now();
         let producer = match &mut self.producer {
             Some(producer) => producer,
@@ -133,17 +189,26 @@ impl Shipper {
                 }
             },
         };
-        let brokers = self.kafka.brokers.join(", ");
-        let outcome = producer.deliver(frame, stop, |lasts, error| {
+        let (kafka, stamp, told) = (&self.kafka, &self.stamp, &mut self.told);
+        let mut look = started + LOOK;
+        let outcome = producer.deliver(frame, |lasts, error| {
             heartbeat.beat();
             if lasts > PATIENCE {
-                let error = error.unwrap_or("no error reported yet");
-                let words = format!("{brokers}: nothing acknowledged for {} s: {error}", lasts.as_secs());
+                let words = heartbeat.idle(|| Told::words(told, error.unwrap_or("no error reported yet"), kafka));
+                let words = format!("nothing acknowledged for {} s: {words}", lasts.as_secs());
                 note_outage(&self.health, &self.spool, &mut self.outage, started, words);
             }
+            if stop.is_requested() {
+                return false;
+            }
+            if Instant::now() < look {
+                return true;
+            }
+            look = Instant::now() + LOOK;
+            settings() == *kafka && kafka.security.stamp() == *stamp
         });
         match outcome {
-            Outcome::Stopped => Duration::ZERO,
+            Outcome::GivenUp => Duration::ZERO,
             Outcome::Acknowledged => {
                 self.spool.acknowledge(id);
                 self.health.acknowledged(Instant::now());
@@ -159,7 +224,14 @@ impl Shipper {
             }
             Outcome::Failed(failure) => {
                 let record_bytes = frame.records().map(<[u8]>::len).max().unwrap_or(0);
-                let words = in_words(&failure, &self.kafka, record_bytes);
+                // A broker that does not let us in looks as one that is away; what librdkafka heard tells them apart.
+                let refused =
+                    failure.is_away() && edr_daemon::kafka::cause(&failure.text).is_some_and(Cause::is_refusal);
+                let words = if refused {
+                    heartbeat.idle(|| Told::words(&mut self.told, &failure.text, &self.kafka))
+                } else {
+                    in_words(&failure, &self.kafka, record_bytes)
+                };
                 if failure.fatal {
                     // librdkafka takes nothing more after a fatal error; a new producer starts from the spool.
                     edr_daemon::limited!(Level::Warn, "Kafka producer is given up and made anew: {words}");
@@ -170,6 +242,29 @@ impl Shipper {
                 // Who was waited for already needs no long wait; a refusal that comes at once does.
                 let waited = away && started.elapsed() > PATIENCE;
                 if waited { Duration::from_millis(random() % 1_000) } else { self.backoff.wait(random()) }
+            }
+        }
+    }
+}
+
+/// A reason of librdkafka and what it was put into, so that a broker is not asked for its certificate ten times a second.
+#[derive(Debug)]
+struct Told {
+    cause: Option<Cause>,
+    at: Instant,
+    words: String,
+}
+
+impl Told {
+    fn words(told: &mut Option<Self>, reason: &str, kafka: &Kafka) -> String {
+        let cause = edr_daemon::kafka::cause(reason);
+        match told {
+            Some(told) if cause.is_some() && told.cause == cause && told.at.elapsed() < WORDS => told.words.clone(),
+            _ => {
+                let words = edr_daemon::kafka::in_words(reason, &kafka.security)
+                    .unwrap_or_else(|| format!("{}: {reason}", kafka.brokers.join(", ")));
+                *told = Some(Self { cause, at: Instant::now(), words: words.clone() });
+                words
             }
         }
     }

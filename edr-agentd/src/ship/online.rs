@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
+use super::producer::connection;
 use super::remedy::{Failure, in_words};
 use crate::config::{Kafka, RECORD_HEADER_BYTES_MAX};
 
@@ -27,10 +28,7 @@ pub fn examine(kafka: &Kafka) -> Result<Vec<String>, String> {
         Some(code) => refused(code),
         None => error.to_string(),
     };
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-        .set("client.id", "edr-agentd-check")
-        .set("bootstrap.servers", kafka.brokers.join(","))
-        .set("allow.auto.create.topics", "false")
+    let admin: AdminClient<DefaultClientContext> = connection(kafka, "edr-agentd-check")?
         // What goes wrong is in the answers.
         .set_log_level(RDKafkaLogLevel::Emerg)
         .create()

@@ -5,9 +5,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use edr_daemon::kafka::Cause;
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::KafkaError;
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 use rdkafka::types::RDKafkaErrorCode as Code;
@@ -15,7 +16,6 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use super::remedy::Failure;
 use crate::config::Kafka;
 use crate::spool::Stored;
-use crate::stop::Stop;
 
 /// librdkafka's queue: one frame of ordinary size; a larger one passes through it part by part. Its default is 1 GiB.
 const QUEUE_KIB_MAX: usize = 8 << 10;
@@ -35,8 +35,8 @@ pub(super) enum Outcome {
     Acknowledged,
     /// At least one record may not be there.
     Failed(Failure),
-    /// The agent stops.
-    Stopped,
+    /// Nobody wants to go on: the agent stops, or this producer is not the one that the settings mean.
+    GivenUp,
 }
 
 /// A producer for one configuration.
@@ -73,8 +73,14 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         log::debug!("librdkafka: {error}: {reason}");
-        if error.rdkafka_error_code() != Some(Code::AllBrokersDown) {
-            *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+        if error.rdkafka_error_code() == Some(Code::AllBrokersDown) {
+            return;
+        }
+        let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_refusal = |reason: &str| edr_daemon::kafka::cause(reason).is_some_and(Cause::is_refusal);
+        // One broker that refuses says more than another one that is away.
+        if is_refusal(reason) || !last.as_deref().is_some_and(is_refusal) {
+            *last = Some(reason.to_owned());
         }
     }
 }
@@ -92,12 +98,33 @@ impl ProducerContext for Context {
     }
 }
 
+/// What every client of the agent is told.
+///
+/// # Errors
+/// Every file with a secret or a certificate that does not do.
+pub(super) fn connection(kafka: &Kafka, client: &str) -> Result<ClientConfig, String> {
+    let settings = kafka.security.read().map_err(|faults| {
+        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        faults.join("; ")
+    })?;
+    let mut config = ClientConfig::new();
+    config
+        .set("client.id", client)
+        .set("bootstrap.servers", kafka.brokers.join(","))
+        .set("allow.auto.create.topics", "false")
+        .set("enable.metrics.push", "false");
+    settings.each(|name, value| {
+        config.set(name, value);
+    });
+    Ok(config)
+}
+
 impl Producer {
     /// Connects in the background; brokers need not be there.
     ///
     /// # Errors
-    /// When librdkafka refuses the configuration.
-    pub(super) fn new(kafka: &Kafka) -> KafkaResult<Self> {
+    /// When a file with a secret or a certificate does not do, or librdkafka refuses the configuration. In words.
+    pub(super) fn new(kafka: &Kafka) -> Result<Self, String> {
         let (sender, reports) = channel();
         let last_error = Arc::new(Mutex::new(None));
         let context = Context { reports: Mutex::new(sender), last_error: Arc::clone(&last_error) };
@@ -106,13 +133,10 @@ impl Producer {
         let timeout_ms = kafka.message_timeout.as_millis();
         // Shorter than the timeout, so that a missing topic is called missing and not a broker that does not answer.
         let propagation_ms = (timeout_ms / 2).min(10_000);
-        let producer = ClientConfig::new()
-            .set("client.id", "edr-agentd")
-            .set("bootstrap.servers", kafka.brokers.join(","))
+        let producer = connection(kafka, "edr-agentd")?
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("compression.type", "none")
-            .set("allow.auto.create.topics", "false")
             .set("message.timeout.ms", timeout_ms.to_string())
             .set("message.max.bytes", message_bytes_max.to_string())
             .set("queue.buffering.max.kbytes", QUEUE_KIB_MAX.to_string())
@@ -120,9 +144,9 @@ impl Producer {
             .set("reconnect.backoff.max.ms", "5000")
             .set("topic.metadata.propagation.max.ms", propagation_ms.to_string())
             .set("socket.keepalive.enable", "true")
-            .set("enable.metrics.push", "false")
             .set_log_level(RDKafkaLogLevel::Info)
-            .create_with_context(context)?;
+            .create_with_context(context)
+            .map_err(|error| error.to_string())?;
         let overdue = kafka.message_timeout + OVERDUE;
         Ok(Self { producer, reports, last_error, topic: kafka.topic.clone(), overdue, delivery: 0 })
     }
@@ -132,13 +156,12 @@ impl Producer {
         self.producer.poll(Duration::ZERO);
     }
 
-    /// Sends all records of a frame, in order, and waits for the report of each. `waiting` is called about ten times
-    /// a second meanwhile, with the time it lasts and the last thing that went wrong.
+    /// Sends all records of a frame, in order, and waits for the report of each. `goes_on` is called about ten times
+    /// a second meanwhile, with the time it lasts and the last thing that went wrong; false gives the delivery up.
     pub(super) fn deliver(
         &mut self,
         frame: &Stored,
-        stop: &Stop,
-        mut waiting: impl FnMut(Duration, Option<&str>),
+        mut goes_on: impl FnMut(Duration, Option<&str>) -> bool,
     ) -> Outcome {
         self.delivery = self.delivery.wrapping_add(1);
         let key = frame.header.host_id.to_string();
@@ -175,9 +198,6 @@ impl Producer {
                     failed.get_or_insert(failure);
                 }
             }
-            if stop.is_requested() {
-                return Outcome::Stopped;
-            }
             if let Some((code, text)) = self.producer.client().fatal_error() {
                 return Outcome::Failed(Failure { code, text, fatal: true });
             }
@@ -186,12 +206,19 @@ impl Producer {
                 return Outcome::Failed(Failure { code: Code::MessageTimedOut, text, fatal: true });
             }
             let last_error = self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            waiting(started.elapsed(), last_error.as_deref());
+            if !goes_on(started.elapsed(), last_error.as_deref()) {
+                return Outcome::GivenUp;
+            }
         }
     }
 
-    /// "Message timed out" says nothing; what happened meanwhile does.
+    /// "Message timed out" and "fatal error" say nothing; what happened meanwhile does.
     fn with_cause(&self, failure: Failure) -> Failure {
+        if failure.fatal
+            && let Some((code, text)) = self.producer.client().fatal_error()
+        {
+            return Failure { code, text, fatal: true };
+        }
         let cause = self.last_error.lock().unwrap_or_else(PoisonError::into_inner).take();
         match cause {
             Some(cause) if failure.is_away() => Failure { text: format!("{}: {cause}", failure.text), ..failure },

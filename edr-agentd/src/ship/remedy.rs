@@ -49,8 +49,22 @@ pub fn in_words(failure: &Failure, kafka: &Kafka, record_bytes: usize) -> String
                  name another with kafka.topic"
             );
         }
-        Code::TopicAuthorizationFailed => "allow this client WRITE and DESCRIBE on the topic, or mend its credentials",
-        Code::ClusterAuthorizationFailed => "allow this client IDEMPOTENT_WRITE on the cluster",
+        Code::TopicAuthorizationFailed => {
+            let user = user(kafka);
+            return format!(
+                "{user} may not write topic {topic} ({text}): kafka-acls.sh --bootstrap-server {} --add \
+                 --allow-principal {user} --operation Write --operation Describe --topic {topic}",
+                kafka.brokers.join(",")
+            );
+        }
+        Code::ClusterAuthorizationFailed => {
+            let user = user(kafka);
+            return format!(
+                "{user} may not write idempotently ({text}): kafka-acls.sh --bootstrap-server {} --add \
+                 --allow-principal {user} --operation IdempotentWrite --cluster",
+                kafka.brokers.join(",")
+            );
+        }
         Code::SaslAuthenticationFailed | Code::Authentication | Code::UnsupportedSASLMechanism => {
             "mend user name, password or mechanism on the brokers or here"
         }
@@ -69,6 +83,16 @@ pub fn in_words(failure: &Failure, kafka: &Kafka, record_bytes: usize) -> String
     format!("topic {topic}: {text}: {remedy}")
 }
 
+/// The principal that Kafka knows this client by, as far as it can be told here.
+fn user(kafka: &Kafka) -> String {
+    let certificate = kafka.security.tls.as_ref().and_then(|tls| tls.identity.as_ref());
+    match (&kafka.security.sasl, certificate) {
+        (Some(sasl), _) => format!("User:{}", sasl.username),
+        (None, Some(_)) => "User:SUBJECT-OF-THE-CERTIFICATE".to_owned(),
+        (None, None) => "User:ANONYMOUS".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,7 +106,7 @@ mod tests {
             assert!(too_large.contains(part), "{too_large}");
         }
         assert!(words(Code::UnknownTopicOrPartition).contains("edr-collectd check --online --create-topic"));
-        assert!(words(Code::TopicAuthorizationFailed).contains("WRITE"));
+        assert!(words(Code::TopicAuthorizationFailed).contains("--allow-principal User:ANONYMOUS --operation Write"));
         assert!(words(Code::MessageTimedOut).contains("no broker of"));
     }
 }

@@ -5,7 +5,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, StreamConsumer};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{TopicPartitionList, TopicPartitionListElem};
-use rdkafka::types::RDKafkaRespErr;
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::config::Kafka;
@@ -20,12 +20,15 @@ pub(super) enum Event {
     Assigned(Vec<i32>),
     /// No partition is this collector's any more.
     Revoked,
+    /// librdkafka's reason why a broker cannot be used.
+    Trouble(String),
+    /// The same in words.
+    InWords(String),
 }
 
 /// Turns callbacks into events and log lines.
 pub(super) struct Context {
     events: UnboundedSender<Event>,
-    brokers: String,
 }
 
 /// The consumer.
@@ -41,14 +44,29 @@ impl ClientContext for Context {
         log::log!(target: "librdkafka", level, "{facility}: {message}");
     }
 
+    /// Called from the loop that receives, and a broker may have to be asked for its certificate: the event's receiver
+    /// puts it into words.
     fn error(&self, error: KafkaError, reason: &str) {
-        edr_daemon::limited!(
-            log::Level::Warn,
-            "Kafka at {}: {}; {reason}; it is tried again until it answers",
-            self.brokers,
-            error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string())
-        );
+        log::debug!(target: "librdkafka", "{error}: {reason}");
+        let code = error.rdkafka_error_code();
+        if code != Some(RDKafkaErrorCode::AllBrokersDown) && !code.is_some_and(is_answer) {
+            // The receiver is gone when the collector stops.
+            let _ = self.events.send(Event::Trouble(reason.to_owned()));
+        }
     }
+}
+
+/// Whether a broker refuses what was asked. librdkafka reports everything twice, here and where records are received; there
+/// the refusals are dealt with, here that a broker cannot be spoken to.
+pub(super) fn is_answer(code: RDKafkaErrorCode) -> bool {
+    !matches!(
+        code,
+        RDKafkaErrorCode::SSL
+            | RDKafkaErrorCode::Authentication
+            | RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::Resolve
+            | RDKafkaErrorCode::AllBrokersDown
+    )
 }
 
 impl ConsumerContext for Context {
@@ -72,8 +90,18 @@ impl ConsumerContext for Context {
 }
 
 /// Settings of every client of the collector.
-pub(super) fn settings(kafka: &Kafka) -> ClientConfig {
+///
+/// # Errors
+/// Every file with a secret or a certificate that does not do.
+pub(super) fn settings(kafka: &Kafka) -> anyhow::Result<ClientConfig> {
+    let security = kafka.security.read().map_err(|faults| {
+        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!("{}", faults.join("; "))
+    })?;
     let mut settings = ClientConfig::new();
+    security.each(|name, value| {
+        settings.set(name, value);
+    });
     settings
         .set("bootstrap.servers", kafka.brokers.join(","))
         .set("client.id", "edr-collectd")
@@ -81,14 +109,15 @@ pub(super) fn settings(kafka: &Kafka) -> ClientConfig {
         .set("reconnect.backoff.max.ms", "10000")
         // A topic that is made later is noticed this soon.
         .set("topic.metadata.refresh.interval.ms", "10000")
-        .set("allow.auto.create.topics", "false");
-    settings
+        .set("allow.auto.create.topics", "false")
+        .set("enable.metrics.push", "false");
+    Ok(settings)
 }
 
 /// A consumer that has subscribed.
-pub(super) fn subscribe(kafka: &Kafka, instance: &str, events: UnboundedSender<Event>) -> Result<Client, KafkaError> {
-    let context = Context { events, brokers: kafka.brokers.join(", ") };
-    let client: Client = settings(kafka)
+pub(super) fn subscribe(kafka: &Kafka, instance: &str, events: UnboundedSender<Event>) -> anyhow::Result<Client> {
+    let context = Context { events };
+    let client: Client = settings(kafka)?
         .set("group.id", &kafka.group)
         // A collector that was killed gets its partitions back at once, not when the group has missed it for 30 s.
         .set("group.instance.id", instance)

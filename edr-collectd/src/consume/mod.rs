@@ -15,6 +15,7 @@ mod batch;
 mod client;
 mod position;
 mod topic;
+mod trouble;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
@@ -22,18 +23,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use edr_daemon::secret::Stamp;
 use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaErrorCode;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use self::batch::Batch;
 use self::client::{Client, Event};
 pub use self::topic::{PARTITIONS, Topic, command, create, look, misfits};
+use self::trouble::{Judged, Told};
 use crate::archive::{
     ArchiveError, ArchivedHeader, Coverage, Frames, HostsTable, PartitionName, Reader, Row, SavedHost,
 };
@@ -89,8 +92,16 @@ pub struct Archive {
 /// The consumer and everything in its hands.
 pub struct Consumer {
     config: Config,
+    /// Its name in the group.
+    instance: String,
     client: Arc<Client>,
     events: UnboundedReceiver<Event>,
+    sender: UnboundedSender<Event>,
+    /// The configuration as it is now, when somebody changes it.
+    settings: Option<watch::Receiver<Config>>,
+    /// Of the files that the client was made from.
+    stamp: Stamp,
+    told: Told,
     newest: Arc<Newest>,
     reader: Arc<Reader>,
     hosts: HostsTable,
@@ -153,14 +164,20 @@ impl Consumer {
         instance: &str,
         archive: Archive,
         newest: Arc<Newest>,
-    ) -> Result<(Self, watch::Receiver<Progress>), KafkaError> {
+    ) -> anyhow::Result<(Self, watch::Receiver<Progress>)> {
         let (sender, events) = unbounded_channel();
-        let client = Arc::new(client::subscribe(&config.kafka, instance, sender)?);
+        let stamp = config.kafka.security.stamp();
+        let client = Arc::new(client::subscribe(&config.kafka, instance, sender.clone())?);
         let (progress, seen) = watch::channel(Progress::default());
         let consumer = Self {
             config,
+            instance: instance.to_owned(),
             client,
             events,
+            sender,
+            settings: None,
+            stamp,
+            told: Told::default(),
             newest,
             reader: archive.reader,
             hosts: archive.hosts,
@@ -182,6 +199,13 @@ impl Consumer {
         Ok((consumer, seen))
     }
 
+    /// From now on `settings` say where Kafka is and how it is spoken to; the rest stays as it was.
+    #[must_use]
+    pub fn follow(mut self, settings: watch::Receiver<Config>) -> Self {
+        self.settings = Some(settings);
+        self
+    }
+
     /// A number that grows as long as the consumer is alive, idle or not.
     pub fn beats(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.beats)
@@ -189,9 +213,12 @@ impl Consumer {
 
     /// Reads and archives until `stop` is true; then commits what is in hand and saves the hosts.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        let client = Arc::clone(&self.client);
+        let mut client = Arc::clone(&self.client);
         let mut beat = tokio::time::interval(BEAT);
         while !*stop.borrow() {
+            if self.is_outdated() {
+                client = self.renew(client).await;
+            }
             self.beats.fetch_add(1, Ordering::Relaxed);
             let commit_at = self.commit_at();
             let start_at = self.waiting.as_ref().map(|(_, at)| *at);
@@ -208,11 +235,67 @@ impl Consumer {
         }
         self.finish().await;
         drop(client);
-        // Closing waits for answers of a broker that may be away.
-        let close = tokio::task::spawn_blocking(move || drop(self.client));
-        if tokio::time::timeout(CLOSE_MAX, close).await.is_err() {
-            log::debug!("the Kafka client did not close in time");
+        close(self.client).await;
+    }
+
+    /// Whether where Kafka is, how it is spoken to, or a file with a secret or a certificate is another one than the client
+    /// was made with.
+    fn is_outdated(&self) -> bool {
+        let kafka = &self.config.kafka;
+        self.settings.as_ref().is_some_and(|settings| settings.borrow().kafka != *kafka)
+            || kafka.security.stamp() != self.stamp
+    }
+
+    /// Another client for other settings, certificates or secrets, and then everything from where the archive ends. Files
+    /// that do not do change nothing: whoever writes them anew may not be done.
+    async fn renew(&mut self, old: Arc<Client>) -> Arc<Client> {
+        if let Some(settings) = &self.settings {
+            self.config.kafka = settings.borrow().kafka.clone();
         }
+        self.stamp = self.config.kafka.security.stamp();
+        if let Err(error) = client::settings(&self.config.kafka) {
+            edr_daemon::limited!(
+                log::Level::Error,
+                "settings for Kafka changed and do not do; the old ones stay: {error}"
+            );
+            return old;
+        }
+        log::info!("settings, certificates or secrets for Kafka changed; connecting with the new ones");
+        let (sender, events) = unbounded_channel();
+        let made = client::subscribe(&self.config.kafka, &self.instance, sender.clone());
+        let made = match made {
+            Ok(made) => Arc::new(made),
+            Err(error) => {
+                edr_daemon::limited!(log::Level::Error, "make a Kafka client: {error}; the old one stays");
+                return old;
+            }
+        };
+        drop(old);
+        (self.events, self.sender, self.told) = (events, sender, Told::default());
+        close(std::mem::replace(&mut self.client, Arc::clone(&made))).await;
+        self.rebalanced(Event::Revoked).await;
+        self.trouble(None);
+        made
+    }
+
+    /// A broker cannot be used.
+    fn troubled(&mut self, reason: String) {
+        match self.told.judge(reason, &self.config.kafka) {
+            Judged::Known(words) => self.in_trouble(words),
+            Judged::Asked => {}
+            Judged::Ask(ask) => {
+                let sender = self.sender.clone();
+                tokio::task::spawn_blocking(move || {
+                    // The receiver is gone when the collector stops, or has another client.
+                    let _ = sender.send(Event::InWords(ask.words()));
+                });
+            }
+        }
+    }
+
+    fn in_trouble(&mut self, words: String) {
+        edr_daemon::limited!(log::Level::Warn, "Kafka: {words}; it is tried again until it answers");
+        self.trouble(Some(words));
     }
 
     /// When the next commit begins: at once for a full batch, else when its oldest row has waited long enough.
@@ -230,6 +313,11 @@ impl Consumer {
 
     async fn rebalanced(&mut self, event: Event) {
         match event {
+            Event::Trouble(reason) => self.troubled(reason),
+            Event::InWords(words) => {
+                self.told.words.clone_from(&words);
+                self.in_trouble(words);
+            }
             Event::Assigned(partitions) => self.waiting = Some((partitions, Instant::now())),
             Event::Revoked => {
                 // Whoever has the partitions now starts where the archive ends: the sooner the better. If its commit
@@ -328,16 +416,22 @@ impl Consumer {
 
     async fn received(&mut self, message: Result<BorrowedMessage<'_>, KafkaError>) {
         match message {
-            Ok(message) => self.add(&message),
+            Ok(message) => {
+                if self.progress.borrow().trouble.is_some() {
+                    self.trouble(None);
+                }
+                self.add(&message);
+            }
             // Kafka no longer has the offset that was asked for: deleted meanwhile, or the topic was made anew.
             Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) => self.restart(),
+            Err(error) if !error.rdkafka_error_code().is_none_or(client::is_answer) => {}
             Err(error) => {
                 let topic = &self.config.kafka.topic;
                 let remedy = match error.rdkafka_error_code() {
                     Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
-                        "; make it with `edr-collectd check --online --create-topic`"
+                        "; make it with `edr-collectd check --online --create-topic`".to_owned()
                     }
-                    _ => "",
+                    _ => trouble::remedy(&error, &self.config.kafka),
                 };
                 edr_daemon::limited!(log::Level::Warn, "read topic {topic}: {error}{remedy}");
                 self.trouble(Some(format!("{error}{remedy}")));
@@ -594,6 +688,14 @@ impl Consumer {
     fn report(&self) {
         let partitions = self.reading.len();
         self.progress.send_modify(|progress| progress.partitions = partitions);
+    }
+}
+
+/// Closes a client, or leaves it behind: closing waits for answers of a broker that may be away.
+async fn close(client: Arc<Client>) {
+    let close = tokio::task::spawn_blocking(move || drop(client));
+    if tokio::time::timeout(CLOSE_MAX, close).await.is_err() {
+        log::debug!("the Kafka client did not close in time");
     }
 }
 

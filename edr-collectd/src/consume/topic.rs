@@ -43,7 +43,7 @@ pub struct Topic {
 /// # Errors
 /// When none of them answers.
 pub fn look(kafka: &Kafka) -> Result<Topic> {
-    let client: BaseConsumer = settings(kafka).set("log_level", "0").create().context("make a Kafka client")?;
+    let client: BaseConsumer = settings(kafka)?.set("log_level", "0").create().context("make a Kafka client")?;
     let brokers = kafka.brokers.join(", ");
     let all = client
         .fetch_metadata(None, ANSWER_MAX)
@@ -71,7 +71,7 @@ pub fn command(kafka: &Kafka, replication: i32) -> String {
 /// # Errors
 /// When the cluster refuses.
 pub async fn create(kafka: &Kafka, partitions: i32, replication: i32) -> Result<()> {
-    let admin: AdminClient<DefaultClientContext> = settings(kafka).create().context("make a Kafka client")?;
+    let admin: AdminClient<DefaultClientContext> = settings(kafka)?.create().context("make a Kafka client")?;
     let mut topic = NewTopic::new(&kafka.topic, partitions, TopicReplication::Fixed(replication));
     for (name, value) in SETTINGS {
         topic = topic.set(name, value);
@@ -95,7 +95,7 @@ pub async fn create(kafka: &Kafka, partitions: i32, replication: i32) -> Result<
 /// # Errors
 /// When the settings cannot be read.
 pub async fn misfits(kafka: &Kafka) -> Result<Vec<String>> {
-    let admin: AdminClient<DefaultClientContext> = settings(kafka).create().context("make a Kafka client")?;
+    let admin: AdminClient<DefaultClientContext> = settings(kafka)?.create().context("make a Kafka client")?;
     let options = AdminOptions::new().request_timeout(Some(ANSWER_MAX));
     let topic = ResourceSpecifier::Topic(&kafka.topic);
     let resources = admin.describe_configs([&topic], &options).await.context("ask Kafka for the topic's settings")?;

@@ -17,7 +17,7 @@ const LABELS_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Keys {
     path: PathBuf,
-    known: &'static [&'static str],
+    known: Vec<&'static str>,
     leaves: Leaves,
     report: Report,
 }
@@ -34,10 +34,10 @@ pub struct Refusal {
 impl Keys {
     /// Reads `path` and the `conf.d/*.toml` beside it. `known` are all keys there are (`kafka.topic`): what no method
     /// takes is refused in [`Keys::finish`], with the nearest of them as a hint.
-    pub fn load(path: &Path, known: &'static [&'static str]) -> Self {
+    pub fn load(path: &Path, known: &[&'static str]) -> Self {
         let mut report = Report::default();
         let leaves = leaves::load(path, &mut report);
-        Self { path: path.to_path_buf(), known, leaves, report }
+        Self { path: path.to_path_buf(), known: known.to_vec(), leaves, report }
     }
 
     /// Refuses what was not taken.
@@ -246,7 +246,7 @@ impl Keys {
             let (rule, remedy) = if is_table {
                 ("is a table".to_owned(), format!("write [{key}] and its keys under it"))
             } else {
-                let hint = nearest(self.known, &key).map(|known| format!("did you mean {known}?"));
+                let hint = nearest(&self.known, &key).map(|known| format!("did you mean {known}?"));
                 ("is no key of this file".to_owned(), hint.unwrap_or_else(|| "remove it".to_owned()))
             };
             self.refuse(&key, &leaf, Refusal { rule, remedy });

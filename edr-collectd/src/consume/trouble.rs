@@ -1,0 +1,86 @@
+//! Why Kafka cannot be read, in words that say what mends it.
+
+use std::time::Duration;
+
+use edr_daemon::kafka::{Cause, Security, cause, in_words};
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode as Code;
+use tokio::time::Instant;
+
+use crate::config::Kafka;
+
+/// How long what a broker said about itself holds: it is not asked again at every reconnection.
+const HOLDS: Duration = Duration::from_secs(60);
+
+/// What was said last, and why.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    last: Option<(Cause, Instant)>,
+    /// In words; empty while a broker is asked.
+    pub(super) words: String,
+}
+
+/// A reason of librdkafka, judged.
+pub(super) enum Judged {
+    /// It is in words.
+    Known(String),
+    /// A broker is being asked.
+    Asked,
+    /// A broker has to be asked, by a thread that may wait.
+    Ask(Ask),
+}
+
+/// What has to be asked.
+pub(super) struct Ask {
+    reason: String,
+    security: Security,
+    brokers: String,
+}
+
+impl Ask {
+    /// Asks; takes seconds at most.
+    pub(super) fn words(self) -> String {
+        in_words(&self.reason, &self.security).unwrap_or_else(|| format!("{}: {}", self.brokers, self.reason))
+    }
+}
+
+impl Told {
+    pub(super) fn judge(&mut self, reason: String, kafka: &Kafka) -> Judged {
+        let now = Instant::now();
+        let cause = cause(&reason);
+        let ask = Ask { reason, security: kafka.security.clone(), brokers: kafka.brokers.join(", ") };
+        match (cause, self.last) {
+            (Some(cause), Some((last, at))) if cause == last && now < at + HOLDS => match self.words.as_str() {
+                "" => Judged::Asked,
+                words => Judged::Known(words.to_owned()),
+            },
+            (Some(cause @ Cause::Certificate), _) => {
+                (self.last, self.words) = (Some((cause, now)), String::new());
+                Judged::Ask(ask)
+            }
+            (cause, _) => {
+                self.last = cause.map(|cause| (cause, now));
+                self.words = ask.words();
+                Judged::Known(self.words.clone())
+            }
+        }
+    }
+}
+
+/// What mends a refusal that came as an answer; empty when nothing is known to.
+pub(super) fn remedy(error: &KafkaError, kafka: &Kafka) -> String {
+    let user = kafka.security.sasl.as_ref().map_or("ANONYMOUS", |sasl| &sasl.username);
+    let may = |right: &str| {
+        format!(
+            "; allow it: kafka-acls.sh --bootstrap-server {} --add --allow-principal User:{user} {right}",
+            kafka.brokers.join(",")
+        )
+    };
+    match error.rdkafka_error_code() {
+        Some(Code::TopicAuthorizationFailed) => {
+            may(&format!("--operation Read --operation Describe --topic {}", kafka.topic))
+        }
+        Some(Code::GroupAuthorizationFailed) => may(&format!("--operation Read --group {}", kafka.group)),
+        _ => String::new(),
+    }
+}

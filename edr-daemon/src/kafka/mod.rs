@@ -1,0 +1,416 @@
+//! How Kafka is spoken to: TLS, mutual TLS, SASL. The keys `kafka.tls.*` and `kafka.sasl.*` of both daemons, the settings
+//! they mean for librdkafka, and what a refusal means for the person who has to mend it.
+//!
+//! Promises:
+//! - A certificate is always verified, with its name. There is no switch to trust anybody.
+//! - The configuration holds places of secrets, never secrets; they are read when a client is made
+//!   ([`Security::read`]), and read again when their files changed ([`Security::stamp`]).
+//! - A password does not travel in the clear unless the configuration says so in so many words.
+
+mod certificate;
+mod reason;
+mod server;
+
+use std::path::PathBuf;
+
+use self::certificate::Pem;
+pub use self::certificate::Validity;
+pub use self::reason::{Cause, cause, endpoint, in_words};
+pub use self::server::{Shown, Verdict, ask};
+use crate::config::{Keys, Refusal, Value, quoted};
+use crate::secret::{Fault, Secret, Source, Stamp, read_public};
+
+/// The keys of this module.
+pub const KEYS: &[&str] = &[
+    "kafka.tls.enabled",
+    "kafka.tls.ca-file",
+    "kafka.tls.certificate-file",
+    "kafka.tls.key-file",
+    "kafka.tls.key-credential",
+    "kafka.sasl.mechanism",
+    "kafka.sasl.username",
+    "kafka.sasl.password-file",
+    "kafka.sasl.password-credential",
+    "kafka.sasl.without-tls",
+];
+
+/// How a client shows who it is, and how it knows whom it speaks to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Security {
+    /// `[kafka.tls]`; `None` when the brokers are spoken to in the clear.
+    pub tls: Option<Tls>,
+    /// `[kafka.sasl]`; `None` when nobody logs in.
+    pub sasl: Option<Sasl>,
+}
+
+/// Whom to trust, and a certificate of one's own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// `ca-file`: certificates of the authorities that may sign a broker's; the system's without it.
+    pub ca: Option<PathBuf>,
+    /// `certificate-file` and its key, for brokers that ask for a certificate (mutual TLS).
+    pub identity: Option<Identity>,
+}
+
+/// A certificate and its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// `certificate-file`: the certificate, then those between it and the authority.
+    pub certificate: PathBuf,
+    /// `key-file` or `key-credential`: its private key, not encrypted.
+    pub key: Source,
+}
+
+/// A login.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sasl {
+    /// `mechanism`.
+    pub mechanism: Mechanism,
+    /// `username`.
+    pub username: String,
+    /// `password-file` or `password-credential`.
+    pub password: Source,
+}
+
+/// How a password is shown to be known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mechanism {
+    /// The password itself is sent (RFC 4616).
+    Plain,
+    /// Challenge and response (RFC 7677).
+    ScramSha256,
+    /// Challenge and response, with SHA-512.
+    ScramSha512,
+}
+
+impl Mechanism {
+    const ALL: [Self; 3] = [Self::Plain, Self::ScramSha256, Self::ScramSha512];
+
+    /// Its name among SASL mechanisms.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::ScramSha512 => "SCRAM-SHA-512",
+        }
+    }
+}
+
+/// One file that does not do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileFault {
+    /// The key that names the file.
+    pub key: &'static str,
+    /// Why, and what mends it.
+    pub fault: Fault,
+}
+
+impl std::fmt::Display for FileFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}; {}", self.key, self.fault.rule, self.fault.remedy)
+    }
+}
+
+/// Settings for librdkafka, some of them secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    settings: Vec<(&'static str, String)>,
+    password: Option<Secret>,
+}
+
+impl Settings {
+    /// Each setting, through `set`. Whoever gets them does not log them.
+    pub fn each(&self, mut set: impl FnMut(&str, &str)) {
+        self.settings.iter().for_each(|(name, value)| set(name, value));
+        if let Some(password) = &self.password {
+            // Checked to be text when it was read.
+            set("sasl.password", std::str::from_utf8(password.expose()).unwrap_or_default());
+        }
+    }
+}
+
+impl Security {
+    /// Takes the keys. `unit` is the service whose credentials are meant.
+    pub fn take(keys: &mut Keys, unit: &'static str) -> Self {
+        let named = KEYS[1..5].iter().find(|key| keys.is_set(key)).copied();
+        let enabled = keys.switch("kafka.tls.enabled", false);
+        let ca = keys.path("kafka.tls.ca-file");
+        let certificate = keys.path("kafka.tls.certificate-file");
+        let key = source(keys, "kafka.tls.key-file", "kafka.tls.key-credential", unit);
+        if let Some(named) = named.filter(|_| !enabled) {
+            let rule = "has no effect while kafka.tls.enabled is false".to_owned();
+            keys.refuse_together(named, String::new(), rule, "write enabled = true under [kafka.tls], or remove it");
+        }
+        let identity = match (certificate, key) {
+            (Some(certificate), Some(key)) => Some(Identity { certificate, key }),
+            (None, None) => None,
+            (Some(_), None) => {
+                let rule = "is without its private key".to_owned();
+                let remedy = "name it with kafka.tls.key-file or kafka.tls.key-credential";
+                keys.refuse_together("kafka.tls.certificate-file", String::new(), rule, remedy);
+                None
+            }
+            (None, Some(_)) => {
+                let rule = "is not set, but its private key is".to_owned();
+                keys.refuse_together("kafka.tls.certificate-file", String::new(), rule, "name the certificate");
+                None
+            }
+        };
+        let sasl = Self::take_sasl(keys, unit, enabled);
+        Self { tls: enabled.then_some(Tls { ca, identity }), sasl }
+    }
+
+    /// Looks into the files, for whoever is going to need them: each that does not do is a problem of the configuration.
+    pub fn look(&self, keys: &mut Keys) {
+        for FileFault { key, fault } in self.read().err().unwrap_or_default() {
+            keys.refuse_together(key, String::new(), fault.rule, &fault.remedy);
+        }
+    }
+
+    fn take_sasl(keys: &mut Keys, unit: &'static str, tls: bool) -> Option<Sasl> {
+        let named = KEYS[6..].iter().find(|key| keys.is_set(key)).copied();
+        let has_mechanism = keys.is_set("kafka.sasl.mechanism");
+        let mechanism = keys.take("kafka.sasl.mechanism", mechanism);
+        let username = keys.take("kafka.sasl.username", username);
+        let password = source(keys, "kafka.sasl.password-file", "kafka.sasl.password-credential", unit);
+        let without_tls = keys.switch("kafka.sasl.without-tls", false);
+        if !has_mechanism {
+            if let Some(named) = named.filter(|named| *named != "kafka.sasl.without-tls" || without_tls) {
+                let rule = "has no effect without kafka.sasl.mechanism".to_owned();
+                keys.refuse_together(
+                    named,
+                    String::new(),
+                    rule,
+                    "write mechanism = \"SCRAM-SHA-512\" under [kafka.sasl]",
+                );
+            }
+            return None;
+        }
+        for (key, is_there, remedy) in [
+            ("kafka.sasl.username", username.is_some(), "write username = \"…\" under [kafka.sasl]"),
+            (
+                "kafka.sasl.password-file",
+                password.is_some(),
+                "name a file with the password, or a credential with kafka.sasl.password-credential",
+            ),
+        ] {
+            if !is_there && named != Some(key) {
+                let rule = "is not set, and kafka.sasl.mechanism needs it".to_owned();
+                keys.refuse_together(key, String::new(), rule, remedy);
+            }
+        }
+        if !tls && !without_tls {
+            keys.refuse_together(
+                "kafka.sasl.mechanism",
+                String::new(),
+                "would log in over a connection that everybody on the way can read and change".to_owned(),
+                "write enabled = true under [kafka.tls]; or without-tls = true under [kafka.sasl], where the way is \
+                 protected by other means",
+            );
+        }
+        Some(Sasl { mechanism: mechanism?, username: username?, password: password? })
+    }
+
+    /// What librdkafka is told: reads every file.
+    ///
+    /// # Errors
+    /// Every file that does not do.
+    pub fn read(&self) -> Result<Settings, Vec<FileFault>> {
+        let (mut settings, mut faults) = (Vec::new(), Vec::new());
+        let protocol = match (&self.tls, &self.sasl) {
+            (None, None) => "plaintext",
+            (Some(_), None) => "ssl",
+            (None, Some(_)) => "sasl_plaintext",
+            (Some(_), Some(_)) => "sasl_ssl",
+        };
+        settings.push(("security.protocol", protocol.to_owned()));
+        let text = |path: &PathBuf| path.to_string_lossy().into_owned();
+        if let Some(tls) = &self.tls {
+            settings.push(("ssl.endpoint.identification.algorithm", "https".to_owned()));
+            if let Some(ca) = &tls.ca {
+                if let Err(fault) = read_public(ca).and_then(|bytes| Pem::certificates(ca, &bytes)) {
+                    faults.push(FileFault { key: "kafka.tls.ca-file", fault });
+                }
+                settings.push(("ssl.ca.location", text(ca)));
+            }
+            if let Some(identity) = &tls.identity {
+                faults.extend(identity.faults());
+                settings.push(("ssl.certificate.location", text(&identity.certificate)));
+                settings.push(("ssl.key.location", text(&identity.key.path())));
+            }
+        }
+        let mut password = None;
+        if let Some(sasl) = &self.sasl {
+            settings.push(("sasl.mechanism", sasl.mechanism.name().to_owned()));
+            settings.push(("sasl.username", sasl.username.clone()));
+            match sasl.read_password() {
+                Ok(secret) => password = Some(secret),
+                Err(fault) => faults.push(FileFault { key: password_key(&sasl.password), fault }),
+            }
+        }
+        if faults.is_empty() { Ok(Settings { settings, password }) } else { Err(faults) }
+    }
+
+    /// Of every file that a client was made from: when it changes, the client is made anew.
+    pub fn stamp(&self) -> Stamp {
+        Stamp::of(&self.files())
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        if let Some(tls) = &self.tls {
+            files.extend(tls.ca.clone());
+            files.extend(tls.identity.iter().flat_map(|own| [own.certificate.clone(), own.key.path()]));
+        }
+        files.extend(self.sasl.iter().map(|sasl| sasl.password.path()));
+        files
+    }
+
+    /// Each certificate in the files, with the key that names its file and the time in which it is valid. Files that
+    /// cannot be read have none: [`Security::read`] tells of them.
+    pub fn certificates(&self) -> Vec<(&'static str, Validity)> {
+        let Some(tls) = &self.tls else { return Vec::new() };
+        let own = tls.identity.as_ref().map(|own| ("kafka.tls.certificate-file", &own.certificate));
+        let files = tls.ca.as_ref().map(|ca| ("kafka.tls.ca-file", ca)).into_iter().chain(own);
+        let read = |(key, path): (&'static str, &PathBuf)| {
+            let pem = Pem::certificates(path, &read_public(path).ok()?).ok()?;
+            Some(pem.validities().into_iter().map(move |validity| (key, validity)))
+        };
+        files.filter_map(read).flatten().collect()
+    }
+
+    /// `plaintext`, `TLS`, `mutual TLS`, `TLS and SCRAM-SHA-512 as web-01`: for people.
+    pub fn summary(&self) -> String {
+        let tls = match &self.tls {
+            None => "in the clear",
+            Some(Tls { identity: None, .. }) => "TLS",
+            Some(Tls { identity: Some(_), .. }) => "mutual TLS",
+        };
+        match &self.sasl {
+            None => tls.to_owned(),
+            Some(sasl) => format!("{tls}, {} as {}", sasl.mechanism.name(), sasl.username),
+        }
+    }
+
+    /// The keys with their values, as the file that would say the same.
+    pub fn lines(&self) -> Vec<(&'static str, String)> {
+        let path = |path: &PathBuf| quoted(&path.to_string_lossy());
+        let place = |source: &Source, file: &'static str, credential: &'static str| match source {
+            Source::File(place) => (file, path(place)),
+            Source::Credential { name, .. } => (credential, quoted(name)),
+        };
+        let mut lines = vec![("kafka.tls.enabled", self.tls.is_some().to_string())];
+        if let Some(tls) = &self.tls {
+            lines.extend(tls.ca.as_ref().map(|ca| ("kafka.tls.ca-file", path(ca))));
+            if let Some(own) = &tls.identity {
+                lines.push(("kafka.tls.certificate-file", path(&own.certificate)));
+                lines.push(place(&own.key, "kafka.tls.key-file", "kafka.tls.key-credential"));
+            }
+        }
+        if let Some(sasl) = &self.sasl {
+            lines.push(("kafka.sasl.mechanism", quoted(sasl.mechanism.name())));
+            lines.push(("kafka.sasl.username", quoted(&sasl.username)));
+            lines.push(place(&sasl.password, "kafka.sasl.password-file", "kafka.sasl.password-credential"));
+        }
+        lines.push(("kafka.sasl.without-tls", (self.sasl.is_some() && self.tls.is_none()).to_string()));
+        lines
+    }
+}
+
+impl Identity {
+    fn faults(&self) -> Vec<FileFault> {
+        let certificate = read_public(&self.certificate).and_then(|bytes| Pem::certificates(&self.certificate, &bytes));
+        let key = self.key.read().and_then(|secret| certificate::private_key(&self.key.path(), secret.expose()));
+        let key_name = match self.key {
+            Source::File(_) => "kafka.tls.key-file",
+            Source::Credential { .. } => "kafka.tls.key-credential",
+        };
+        let mut faults = Vec::new();
+        match (certificate, key) {
+            (Ok(certificate), Ok(key)) if !certificate.belongs_to(&key) => {
+                let rule = format!("is not the key of the first certificate in {}", self.certificate.display());
+                let remedy = "put the certificate of this key first, or name its own key".to_owned();
+                faults.push(FileFault { key: key_name, fault: Fault { rule, remedy } });
+            }
+            (certificate, key) => {
+                let certificate = certificate.err().map(|fault| FileFault { key: "kafka.tls.certificate-file", fault });
+                faults.extend(certificate);
+                faults.extend(key.err().map(|fault| FileFault { key: key_name, fault }));
+            }
+        }
+        faults
+    }
+}
+
+impl Sasl {
+    /// The file's text without the end of its line.
+    fn read_password(&self) -> Result<Secret, Fault> {
+        let secret = self.password.read()?;
+        let text = std::str::from_utf8(secret.expose()).ok();
+        let text = text
+            .map(|text| text.strip_suffix('\n').unwrap_or(text))
+            .map(|text| text.strip_suffix('\r').unwrap_or(text));
+        match text {
+            Some(text) if !text.contains(char::is_control) => Ok(Secret::new(text.as_bytes().to_vec())),
+            _ => Err(Fault {
+                rule: format!("{} is not one line of text", self.password.path().display()),
+                remedy: "write the password into it and nothing else".to_owned(),
+            }),
+        }
+    }
+}
+
+fn password_key(source: &Source) -> &'static str {
+    match source {
+        Source::File(_) => "kafka.sasl.password-file",
+        Source::Credential { .. } => "kafka.sasl.password-credential",
+    }
+}
+
+fn source(keys: &mut Keys, file: &str, credential: &str, unit: &'static str) -> Option<Source> {
+    let path = keys.path(file).map(Source::File);
+    let name = keys.take(credential, credential_name).map(|name| Source::Credential { unit, name });
+    if path.is_some() && name.is_some() {
+        let rule = format!("is set beside {file}");
+        keys.refuse_together(credential, String::new(), rule, "keep one of them");
+    }
+    path.or(name)
+}
+
+/// As systemd allows: a file name (systemd.exec(5)).
+fn credential_name(value: &Value) -> Result<String, Refusal> {
+    match value {
+        Value::Text(name)
+            if (1..=255).contains(&name.len())
+                && !name.starts_with('.')
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) =>
+        {
+            Ok(name.clone())
+        }
+        _ => Err(Refusal {
+            rule: "must be the name of a credential: letters, digits, '.', '_' and '-'".to_owned(),
+            remedy: "write the name that LoadCredential= of the unit has before its colon".to_owned(),
+        }),
+    }
+}
+
+fn mechanism(value: &Value) -> Result<Mechanism, Refusal> {
+    let found = match value {
+        Value::Text(text) => Mechanism::ALL.into_iter().find(|mechanism| mechanism.name() == text),
+        _ => None,
+    };
+    found.ok_or_else(|| Refusal {
+        rule: "must be PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512".to_owned(),
+        remedy: "write the one that the brokers have this user under".to_owned(),
+    })
+}
+
+fn username(value: &Value) -> Result<String, Refusal> {
+    match value {
+        Value::Text(text) if (1..=255).contains(&text.len()) && !text.contains(char::is_control) => Ok(text.clone()),
+        _ => Err(Refusal {
+            rule: "must be text of 1 to 255 bytes".to_owned(),
+            remedy: "write the name of the user on the brokers".to_owned(),
+        }),
+    }
+}

@@ -1,0 +1,208 @@
+//! What a broker shows who speaks TLS to it: librdkafka says that a handshake failed, this says why, with names and dates.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslVerifyMode};
+use openssl::x509::{X509Ref, X509VerifyResult};
+
+use super::Tls;
+use super::certificate::{Validity, name};
+
+/// How long asking may take in all.
+const ANSWER_MAX: Duration = Duration::from_secs(4);
+/// Names of a certificate that are repeated.
+const NAMES_MAX: usize = 8;
+/// `X509_V_ERR_CERT_NOT_YET_VALID`, `X509_V_ERR_CERT_HAS_EXPIRED` and `X509_V_ERR_HOSTNAME_MISMATCH`,
+/// `X509_V_ERR_IP_ADDRESS_MISMATCH` of x509_vfy.h.
+const NOT_YET_VALID: i32 = 9;
+const EXPIRED: i32 = 10;
+const OTHER_NAME: [i32; 2] = [62, 64];
+
+/// A broker's certificate, and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// Whose it is and how long it is valid.
+    pub validity: Validity,
+    /// Names and addresses it is for.
+    pub names: Vec<String>,
+    /// Who signed it.
+    pub issuer: String,
+    /// What is wrong.
+    pub verdict: Verdict,
+}
+
+/// What is wrong with a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing.
+    Good,
+    /// It, or one that signed it, is over: whose, and since when.
+    Expired(Validity),
+    /// It, or one that signed it, begins later.
+    NotYetValid(Validity),
+    /// It is for other names.
+    OtherName,
+    /// No authority that is trusted has signed it, or the signature is not right; in OpenSSL's words.
+    Untrusted(String),
+}
+
+/// Shakes hands with `address` (`host:port`) as a client with `tls` does, looks at what is shown, and sends nothing.
+///
+/// # Errors
+/// When there is no handshake: nobody listens, or it is no TLS. In words.
+pub fn ask(address: &str, tls: &Tls) -> Result<Shown, String> {
+    let deadline = Instant::now() + ANSWER_MAX;
+    let stream = connect(address).map_err(|error| format!("connect to {address}: {error}"))?;
+    let wrong = Arc::new(Mutex::new(None));
+    let stack = |error: openssl::error::ErrorStack| error.to_string();
+    let mut connector = SslConnector::builder(SslMethod::tls_client()).map_err(stack)?;
+    if let Some(ca) = &tls.ca {
+        connector.set_ca_file(ca).map_err(stack)?;
+    }
+    if let Some(own) = &tls.identity {
+        connector.set_certificate_chain_file(&own.certificate).map_err(stack)?;
+        connector.set_private_key_file(own.key.path(), SslFiletype::PEM).map_err(stack)?;
+    }
+    let first = Arc::clone(&wrong);
+    // Nothing is sent over this connection, so a wrong certificate may be looked at to its end.
+    connector.set_verify_callback(SslVerifyMode::PEER, move |is_good, context| {
+        if !is_good {
+            let validity = context.current_cert().map(Validity::of);
+            let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
+            first.get_or_insert((context.error(), validity));
+        }
+        true
+    });
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
+    let session = connector
+        .build()
+        .connect(host, Timed { stream, deadline })
+        .map_err(|error| format!("{address} does not shake hands: {error}"))?;
+    let certificate = session.ssl().peer_certificate().ok_or_else(|| format!("{address} shows no certificate"))?;
+    let wrong = wrong.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let validity = Validity::of(&certificate);
+    let verdict = match wrong {
+        None => Verdict::Good,
+        Some((error, whose)) => verdict(error, whose.unwrap_or_else(|| validity.clone())),
+    };
+    Ok(Shown { names: names(&certificate), issuer: name(certificate.issuer_name()), validity, verdict })
+}
+
+fn verdict(error: X509VerifyResult, whose: Validity) -> Verdict {
+    match error.as_raw() {
+        EXPIRED => Verdict::Expired(whose),
+        NOT_YET_VALID => Verdict::NotYetValid(whose),
+        code if OTHER_NAME.contains(&code) => Verdict::OtherName,
+        _ => Verdict::Untrusted(error.error_string().to_owned()),
+    }
+}
+
+fn names(certificate: &X509Ref) -> Vec<String> {
+    let Some(names) = certificate.subject_alt_names() else { return vec![name(certificate.subject_name())] };
+    let text = |name: &openssl::x509::GeneralNameRef| {
+        let address = |bytes: &[u8]| match bytes.len() {
+            4 => <[u8; 4]>::try_from(bytes).ok().map(|bytes| std::net::IpAddr::from(bytes).to_string()),
+            16 => <[u8; 16]>::try_from(bytes).ok().map(|bytes| std::net::IpAddr::from(bytes).to_string()),
+            _ => None,
+        };
+        let dns = name.dnsname().map(|name| edr_wire::visible(name.as_bytes()).chars().take(100).collect());
+        dns.or_else(|| name.ipaddress().and_then(address))
+    };
+    names.iter().filter_map(text).take(NAMES_MAX).collect()
+}
+
+fn connect(address: &str) -> io::Result<TcpStream> {
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for address in address.to_socket_addrs()?.take(2) {
+        match TcpStream::connect_timeout(&address, ANSWER_MAX / 4) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// A connection that ends at a moment, however slowly the other side drips.
+#[derive(Debug)]
+struct Timed {
+    stream: TcpStream,
+    deadline: Instant,
+}
+
+impl Timed {
+    fn left(&self) -> io::Result<Option<Duration>> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
+    }
+}
+
+impl Read for Timed {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(self.left()?)?;
+        self.stream.read(buf)
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(self.left()?)?;
+        self.stream.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+impl Shown {
+    /// What is wrong and what mends it; `None` when nothing is. `address` as in `kafka.brokers`, `now` the time here.
+    pub fn in_words(&self, address: &str, tls: &Tls, now: Timestamp) -> Option<String> {
+        let Self { validity, names, issuer, verdict } = self;
+        let second = |time: Option<Timestamp>| {
+            let whole = time.and_then(|time| Timestamp::from_second(time.as_second()).ok());
+            whole.map_or_else(|| "an unknown time".to_owned(), |time| time.to_string())
+        };
+        let now = second(Some(now));
+        let whose = |other: &Validity| {
+            if other.subject == validity.subject {
+                String::new()
+            } else {
+                format!(" of {}, which signed it,", other.subject)
+            }
+        };
+        Some(match verdict {
+            Verdict::Good => return None,
+            Verdict::Expired(other) => format!(
+                "the certificate{} that broker {address} shows expired at {}: renew it on the broker, or set the clock of \
+                 this host, which says {now}",
+                whose(other),
+                second(other.not_after)
+            ),
+            Verdict::NotYetValid(other) => format!(
+                "the certificate{} that broker {address} shows is valid from {} on: set the clock of this host, which says \
+                 {now}, or that of the authority",
+                whose(other),
+                second(other.not_before)
+            ),
+            Verdict::OtherName => format!(
+                "broker {address} shows a certificate for {} and not for this name: write a name of the certificate into \
+                 kafka.brokers and advertised.listeners, or give the broker a certificate with its name",
+                names.join(", ")
+            ),
+            Verdict::Untrusted(why) => {
+                let place = tls.ca.as_ref().map_or_else(
+                    || "the authorities of this system (/etc/ssl/certs)".to_owned(),
+                    |ca| format!("those in {}", ca.display()),
+                );
+                format!(
+                    "broker {address} shows a certificate that {issuer} signed, none of {place} ({why}): name the file of \
+                     that authority with kafka.tls.ca-file"
+                )
+            }
+        })
+    }
+}
