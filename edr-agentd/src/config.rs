@@ -20,6 +20,8 @@ pub const DEFAULT_PATH: &str = "/etc/edr-agentd/agent.toml";
 pub(crate) const RECORD_HEADER_BYTES_MAX: usize = 256 << 10;
 /// A key that can be guessed would let everybody try secrets against their tokens.
 const REDACT_KEY_BYTES_MIN: usize = 16;
+const STATE_DIR: &str = "/var/lib/edr-agentd";
+const RUNTIME_DIR: &str = "/run/edr-agentd";
 const MIB: u64 = 1 << 20;
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -28,6 +30,7 @@ const KEYS: &[&str] = &[
     "interval",
     "key-interval",
     "state-dir",
+    "runtime-dir",
     "log-level",
     "labels",
     "kafka.brokers",
@@ -59,6 +62,8 @@ pub struct Config {
     pub key_interval: Duration,
     /// `state-dir`: the folder that holds the spool and the lock.
     pub state_dir: PathBuf,
+    /// `runtime-dir`: the folder of the socket that `edr-agentd status` asks.
+    pub runtime_dir: PathBuf,
     /// `log-level`: the least important level that is logged.
     pub log_level: LevelFilter,
     /// `[labels]`: facts about the host that only its owner knows.
@@ -157,7 +162,8 @@ impl Default for Config {
         Self {
             interval: Duration::from_secs(10),
             key_interval: HOUR,
-            state_dir: PathBuf::from("/var/lib/edr-agentd"),
+            state_dir: PathBuf::from(STATE_DIR),
+            runtime_dir: PathBuf::from(RUNTIME_DIR),
             log_level: LevelFilter::Info,
             labels: BTreeMap::new(),
             kafka: Kafka {
@@ -208,10 +214,14 @@ impl Config {
         let mut keys = Keys::load(path, &[KEYS, kafka::KEYS].concat());
         let part_bytes = 64 << 10..=(RECORD_BYTES_MAX - RECORD_HEADER_BYTES_MAX) as u64;
         let timeouts = Duration::from_secs(1)..=Duration::from_secs(600);
+        let state_dir = keys.path("state-dir").unwrap_or(default.state_dir);
+        // An agent with a place of its own is not the host's service, and leaves the service's socket alone.
+        let own_place = if state_dir == Path::new(STATE_DIR) { Path::new(RUNTIME_DIR) } else { &state_dir };
         let config = Self {
+            runtime_dir: keys.path("runtime-dir").unwrap_or_else(|| own_place.to_owned()),
             interval: keys.duration("interval", default.interval, Duration::from_secs(1)..=HOUR),
             key_interval: keys.duration("key-interval", default.key_interval, Duration::from_secs(10)..=24 * HOUR),
-            state_dir: keys.path("state-dir").unwrap_or(default.state_dir),
+            state_dir,
             log_level: keys.log_level("log-level").unwrap_or(default.log_level),
             labels: keys.labels(),
             kafka: Kafka {
@@ -268,6 +278,11 @@ impl Config {
         Ok(config)
     }
 
+    /// The socket that `edr-agentd status` asks.
+    pub fn status_socket(&self) -> PathBuf {
+        self.runtime_dir.join("status.sock")
+    }
+
     /// The effective configuration as a file that says the same.
     pub fn to_toml(&self) -> String {
         let mut text = String::new();
@@ -278,6 +293,7 @@ impl Config {
         line("interval", quoted(&show_duration(self.interval)));
         line("key-interval", quoted(&show_duration(self.key_interval)));
         line("state-dir", quoted_path(&self.state_dir));
+        line("runtime-dir", quoted_path(&self.runtime_dir));
         line("log-level", quoted(&self.log_level.as_str().to_lowercase()));
         for (name, value) in &self.labels {
             line(&format!("labels.{}", quoted(name)), quoted(value));

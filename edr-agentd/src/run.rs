@@ -12,20 +12,25 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use edr_daemon::systemd::ServiceManager;
+use edr_wire::snapshot::SourceCost;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::config::Config;
+use crate::event::Event;
 use crate::heartbeat::{Heartbeat, Observer};
 use crate::sample::ticks::Ticks;
 use crate::sample::{Made, Sampler};
 use crate::ship::{Health, Shipper};
 use crate::spool::Spool;
+use crate::status::{KafkaStatus, Listener, SnapshotStatus, SpoolStatus, Status};
 use crate::stop::Stop;
 
 /// How often the status line is renewed.
 const STATUS_PERIOD: Duration = Duration::from_secs(10);
+/// How often the log says how things are when nothing happens.
+const HOUR: Duration = Duration::from_secs(3600);
 /// How long the sampler may take to finish its last frame.
 const FINISH_MAX: Duration = Duration::from_secs(3);
 /// How long the Kafka client may take to close. All limits of a stop together are below 5 s.
@@ -58,10 +63,21 @@ impl Overrides {
     }
 }
 
+/// The last snapshot.
+#[derive(Debug, Clone)]
+struct Last {
+    at: Instant,
+    made: Made,
+    wall: Duration,
+    cpu: Duration,
+    degraded: Vec<String>,
+}
+
 /// What the threads share.
 struct Shared {
+    started: Instant,
     config: Mutex<Arc<Config>>,
-    last: Mutex<Option<(Instant, Made)>>,
+    last: Mutex<Option<Last>>,
     spool: Arc<Spool>,
     health: Arc<Health>,
     manager: ServiceManager,
@@ -76,19 +92,40 @@ impl Shared {
         Arc::clone(&self.config.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn status(&self, now: Instant) -> String {
+    fn status(&self, now: Instant) -> Status {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let sampled = last.map_or_else(
-            || "no snapshot yet".to_owned(),
-            |(at, made)| {
-                let age = now.saturating_duration_since(at).as_secs();
-                format!("snapshot {} s ago (frame {}, {} bytes)", age, made.id, made.bytes)
-            },
-        );
+        let config = self.config();
         let spool = self.spool.state();
-        let place = if spool.memory_only { "memory, the disk cannot be used" } else { "the spool" };
-        let shipping = self.health.in_words(now);
-        format!("{sampled}; {} frames wait in {place}; {shipping}", spool.unsent_frames)
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            up_ms: millis(now.saturating_duration_since(self.started)),
+            interval_ms: millis(config.interval),
+            config_hash: config.hash(),
+            snapshot: last.as_ref().map(|last| SnapshotStatus {
+                epoch: last.made.id.epoch.to_string(),
+                seq: last.made.id.seq,
+                age_ms: millis(now.saturating_duration_since(last.at)),
+                wall_ms: millis(last.wall),
+                cpu_ms: millis(last.cpu),
+                raw_bytes: last.made.raw_bytes as u64,
+                frame_bytes: last.made.bytes as u64,
+            }),
+            spool: SpoolStatus {
+                unsent_frames: spool.unsent_frames,
+                unsent_bytes: spool.unsent_bytes,
+                dropped_frames: spool.dropped_frames,
+                memory_only: spool.memory_only,
+            },
+            kafka: KafkaStatus {
+                brokers: config.kafka.brokers.clone(),
+                topic: config.kafka.topic.clone(),
+                security: config.kafka.security.summary(),
+                ..self.health.status(now)
+            },
+            degraded: last.map(|last| last.degraded).unwrap_or_default(),
+        }
     }
 }
 
@@ -110,6 +147,7 @@ pub fn run(config_path: &Path, overrides: &Overrides) -> anyhow::Result<()> {
         .context("read the host's identity")?;
     drop(resume);
     let shared = Arc::new(Shared {
+        started: Instant::now(),
         last: Mutex::new(None),
         spool: Arc::clone(&spool),
         health: Arc::default(),
@@ -122,7 +160,8 @@ pub fn run(config_path: &Path, overrides: &Overrides) -> anyhow::Result<()> {
     });
     let sampler = spawn("sampler", &shared, |shared| sample(sampler, shared))?;
     let shipper = spawn("shipper", &shared, ship)?;
-    let supervised = supervise(&shared, &signals, config_path, overrides, &[&sampler, &shipper]);
+    let listener = listen(&shared.config());
+    let supervised = supervise(&shared, &signals, listener, config_path, overrides, &[&sampler, &shipper]);
     shared.manager.stopping();
     let stopped = stop(&shared, sampler, shipper);
     supervised.and(stopped)
@@ -138,6 +177,21 @@ fn spawn(
     builder.spawn(move || work(&shared)).with_context(|| format!("start thread {name}"))
 }
 
+/// The socket for `edr-agentd status`. The agent does without it when it has to.
+fn listen(config: &Config) -> Option<Listener> {
+    let path = config.status_socket();
+    match Listener::bind(&path) {
+        Ok(listener) => Some(listener),
+        Err(error) => {
+            edr_daemon::event!(
+                log::Level::Warn, Event::StatusUnavailable;
+                "listen on {}: {error}; edr-agentd status will find nobody", path.display()
+            );
+            None
+        }
+    }
+}
+
 fn block_signals() -> nix::Result<SignalFd> {
     let mut signals = SigSet::empty();
     [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().for_each(|signal| signals.add(signal));
@@ -149,6 +203,7 @@ fn block_signals() -> nix::Result<SignalFd> {
 fn supervise(
     shared: &Shared,
     signals: &SignalFd,
+    mut listener: Option<Listener>,
     config_path: &Path,
     overrides: &Overrides,
     threads: &[&JoinHandle<()>],
@@ -156,10 +211,14 @@ fn supervise(
     // A third: one look that comes too early to see progress still leaves time for the next.
     let period = shared.manager.watchdog().map_or(STATUS_PERIOD, |watchdog| STATUS_PERIOD.min(watchdog / 3));
     let (mut sampling, mut shipping) = (Observer::default(), Observer::default());
+    let (mut next_look, mut next_hour) = (Instant::now(), Instant::now() + HOUR);
     loop {
-        let timeout = Timespec::try_from(period).ok();
+        let timeout = Timespec::try_from(next_look.saturating_duration_since(Instant::now())).ok();
+        let mut watched = vec![PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
+        watched.extend(listener.iter().map(|listener| PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN)));
         // EINTR is impossible with all signals blocked; on ENOMEM the next round does it.
-        let _ = poll(&mut [PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)], timeout.as_ref());
+        let _ = poll(&mut watched, timeout.as_ref());
+        let is_asked = watched.get(1).is_some_and(|listener| !listener.revents().is_empty());
         while let Ok(Some(signal)) = signals.read_signal() {
             match Signal::try_from(signal.ssi_signo as i32) {
                 Ok(Signal::SIGHUP) => reload(shared, config_path, overrides),
@@ -173,12 +232,33 @@ fn supervise(
         if let Some(ended) = threads.iter().find(|thread| thread.is_finished()) {
             bail!("thread {} ended unexpectedly", ended.thread().name().unwrap_or("?"));
         }
+        if is_asked
+            && let Some(asked) = &listener
+            && let Err(error) = asked.answer(&shared.status(Instant::now()))
+        {
+            edr_daemon::event!(log::Level::Warn, Event::StatusUnavailable; "answer edr-agentd status: {error}");
+            listener = None;
+        }
+        if Instant::now() < next_look {
+            continue;
+        }
+        next_look = Instant::now() + period;
         // Both are asked: each look is also the start of the next one's span.
         let alive = [sampling.is_alive(&shared.sampling), shipping.is_alive(&shared.shipping)];
         if shared.manager.watchdog().is_some() && alive.iter().all(|alive| *alive) {
             shared.manager.alive();
         }
-        shared.manager.status(&shared.status(Instant::now()));
+        let status = shared.status(Instant::now());
+        shared.manager.status(&status.in_words());
+        if Instant::now() >= next_hour {
+            next_hour += HOUR;
+            edr_daemon::event!(
+                log::Level::Info, Event::Hour,
+                EDR_EPOCH = status.snapshot.as_ref().map(|last| last.epoch.as_str()).unwrap_or_default(),
+                EDR_SEQ = status.snapshot.as_ref().map_or(0, |last| last.seq);
+                "{}", status.in_words()
+            );
+        }
     }
 }
 
@@ -187,18 +267,24 @@ fn reload(shared: &Shared, config_path: &Path, overrides: &Overrides) {
     let mut config = match Config::load(config_path) {
         Ok(config) => overrides.over(config),
         Err(report) => {
-            log::error!("SIGHUP: the old configuration stays; {report}");
+            edr_daemon::event!(log::Level::Error, Event::ConfigurationRefused; "SIGHUP: the old configuration stays; {report}");
             return;
         }
     };
     let old = shared.config();
     if config.state_dir != old.state_dir {
-        log::error!("SIGHUP: state-dir takes a restart; it stays {}", old.state_dir.display());
+        edr_daemon::event!(
+            log::Level::Error, Event::ConfigurationRefused;
+            "SIGHUP: state-dir takes a restart; it stays {}", old.state_dir.display()
+        );
         config.state_dir.clone_from(&old.state_dir);
     }
     log::set_max_level(config.log_level);
     shared.spool.set_limits(config.spool);
-    log::info!("SIGHUP: configuration {} follows {}", config.hash(), old.hash());
+    edr_daemon::event!(
+        log::Level::Info, Event::ConfigurationTaken;
+        "SIGHUP: configuration {} follows {}", config.hash(), old.hash()
+    );
     *shared.config.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
 }
 
@@ -217,7 +303,10 @@ fn sample(mut sampler: Sampler, shared: &Shared) {
         match shared.sampling.idle(|| ticks.wait(&shared.stop)) {
             Ok(None) => {}
             Ok(Some(missed)) => {
-                edr_daemon::limited!(log::Level::Warn, "{} ticks missed: {}", missed.ticks, missed.reason);
+                edr_daemon::limited!(
+                    log::Level::Warn, Event::TicksMissed, EDR_SOURCE = "sample";
+                    "{} ticks missed: {}", missed.ticks, missed.reason
+                );
                 shared.spool.declare_missed(missed);
             }
             Err(error) => {
@@ -240,17 +329,27 @@ fn sample(mut sampler: Sampler, shared: &Shared) {
                     edr_epoch = made.id.epoch.to_string(), edr_seq = made.id.seq, edr_bytes = bytes;
                     "frame {}: {kind:?} of {bytes} bytes, snapshot of {}", made.id, made.raw_bytes
                 );
-                *shared.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), made));
+                let seq = made.id.seq;
+                let sum = |field: fn(&SourceCost) -> u64| Duration::from_nanos(sampler.cost().iter().map(field).sum());
+                let (wall, cpu) = (sum(|cost| cost.wall_ns), sum(|cost| cost.cpu_ns));
+                let last = Last { at: Instant::now(), made, wall, cpu, degraded: sampler.degraded().to_vec() };
+                *shared.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
                 if !ready {
                     ready = true;
                     shared.manager.ready();
-                    shared.manager.status(&shared.status(Instant::now()));
-                    log::info!("ready: the first snapshot is in the spool");
+                    shared.manager.status(&shared.status(Instant::now()).in_words());
+                    edr_daemon::event!(
+                        log::Level::Info, Event::Ready, EDR_SEQ = seq;
+                        "ready: the first snapshot is in the spool"
+                    );
                 }
                 bye
             }
             Err(error) => {
-                edr_daemon::limited!(log::Level::Error, "a snapshot became no frame: {error}");
+                edr_daemon::limited!(
+                    log::Level::Error, Event::SnapshotLost, EDR_SOURCE = "sample";
+                    "a snapshot became no frame: {error}"
+                );
                 shared.stop.is_requested()
             }
         };
@@ -286,9 +385,15 @@ fn stop(shared: &Shared, sampler: JoinHandle<()>, shipper: JoinHandle<()>) -> an
     }
     let state = shared.spool.state();
     if state.memory_only && state.unsent_frames > 0 {
-        log::error!("{} frames in memory were not sent and end here", state.unsent_frames);
+        edr_daemon::event!(
+            log::Level::Error, Event::Stopped;
+            "{} frames in memory were not sent and end here", state.unsent_frames
+        );
     } else {
-        log::info!("stopped; {} frames stay in the spool", state.unsent_frames);
+        edr_daemon::event!(
+            log::Level::Info, Event::Stopped;
+            "stopped; {} frames stay in the spool", state.unsent_frames
+        );
     }
     Ok(())
 }

@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test fails by panicking")]
 
 use std::fs;
-use std::io::Read as _;
-use std::os::unix::net::UnixDatagram;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -138,11 +138,13 @@ fn without_a_broker_it_is_ready_samples_and_ends_with_a_bye() {
     host.told("READY=1");
     assert!(!host.frames().is_empty(), "ready means that a snapshot is in the spool");
     host.told("WATCHDOG=1");
-    let status = host.told("STATUS=snapshot");
-    assert!(status.contains("frames wait in the spool"), "{status}");
+    let status = host.told("STATUS=seq ");
+    assert!(status.contains("last snapshot 0 s ago (") && status.contains(", unsent "), "{status}");
     daemon.logs("127.0.0.1:1");
-    let outage = host.told("STATUS=snapshot");
-    assert!(outage.contains("Kafka"), "{outage}");
+    let started = Instant::now();
+    while !host.told("STATUS=seq ").contains("; Kafka for ") {
+        assert!(started.elapsed() < PATIENCE, "the status does not tell of the outage");
+    }
     let asked = Instant::now();
     daemon.signal(Signal::SIGTERM);
     host.told("STOPPING=1");
@@ -159,6 +161,54 @@ fn without_a_broker_it_is_ready_samples_and_ends_with_a_bye() {
     let log = daemon.log();
     assert!(log.matches("nothing acknowledged").count() + log.matches("no broker of").count() <= 2, "{log}");
     assert!(!log.contains("panicked"), "{log}");
+}
+
+#[test]
+fn the_running_agent_tells_how_it_is_and_nobody_can_keep_it_from_its_work() {
+    let host = Host::new();
+    let ask = |format: &str| host.run(&["status", "--format", format]);
+    let alone = ask("json");
+    assert_eq!(alone.status.code(), Some(1));
+    assert!(text(&alone.stderr).contains("no edr-agentd answers on "), "{}", text(&alone.stderr));
+    let mut daemon = host.start();
+    host.told("READY=1");
+    daemon.logs("127.0.0.1:1");
+    let status: serde_json::Value = serde_json::from_slice(&ask("json").stdout).unwrap();
+    assert_eq!(status["pid"], daemon.process.id());
+    assert!(status["snapshot"]["seq"].as_u64().unwrap() >= 1, "{status}");
+    assert!(status["snapshot"]["cpu_ms"].as_u64().unwrap() <= status["up_ms"].as_u64().unwrap(), "{status}");
+    assert_eq!(status["spool"]["memory_only"], false);
+    assert!(status["kafka"]["last_error"].as_str().unwrap().contains("127.0.0.1:1"), "{status}");
+    let checked = text(&host.run(&["check"]).stdout);
+    assert!(checked.contains(status["config_hash"].as_str().unwrap()), "{checked}");
+    let told = text(&ask("table").stdout);
+    assert!(told.contains("frame          seq ") && told.contains("last error"), "{told}");
+    // Connections that never read, and some that write.
+    let socket = host.state().join("status.sock");
+    let held: Vec<UnixStream> = (0..300)
+        .map_while(|n| {
+            let mut stream = UnixStream::connect(&socket).ok()?;
+            if n % 2 == 0 {
+                let _ = stream.write_all(b"STOP");
+            }
+            Some(stream)
+        })
+        .collect();
+    let before = status["snapshot"]["seq"].as_u64().unwrap();
+    let started = Instant::now();
+    loop {
+        let status = ask("json");
+        let seq = serde_json::from_slice::<serde_json::Value>(&status.stdout).ok();
+        if seq.and_then(|status| status["snapshot"]["seq"].as_u64()).is_some_and(|seq| seq > before + 1) {
+            break;
+        }
+        assert!(started.elapsed() < PATIENCE, "{}", text(&status.stderr));
+    }
+    host.told("WATCHDOG=1");
+    drop(held);
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.end(), Some(0));
+    assert!(!socket.exists());
 }
 
 #[test]

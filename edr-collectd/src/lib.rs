@@ -15,7 +15,7 @@
 //! Every arrow points one way: the archive does not know Kafka, the page knows only questions. What is no frame, came
 //! twice, contradicts itself or never came is named; nothing is silently missing.
 //!
-//! Around it: [`config`] (files to exact types) and [`run`] (tasks and signals). Configuration files, log and service manager
+//! Around it: [`config`] (files to exact types), [`run`] (tasks and signals) and [`event`] (what the journal is told). Configuration files, log and service manager
 //! are in crate `edr-daemon`, shared with the agent.
 
 pub mod consume;
@@ -32,4 +32,5 @@ pub mod web;
 
 pub mod cli;
 pub mod config;
+pub mod event;
 pub mod run;

@@ -24,12 +24,15 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::archive::{Frames, HostsTable, Reader};
 use crate::config::Config;
 use crate::consume::{Archive, Consumer, Progress};
+use crate::event::Event;
 use crate::newest::{Newest, catch_up};
 use crate::query::HostAnswers;
 use crate::web;
 
 /// How often the status line is renewed.
 const STATUS_PERIOD: Duration = Duration::from_secs(10);
+/// How often the log says how things are when nothing happens.
+const HOUR: Duration = Duration::from_secs(3_600);
 /// How long all tasks together may take to stop.
 const STOP_MAX: Duration = Duration::from_millis(4_500);
 
@@ -129,7 +132,7 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
             ("status", Ok(()))
         });
     }
-    log::info!("the page is on http://{}/", config.web.listen);
+    edr_daemon::event!(log::Level::Info, Event::Ready; "the page is on http://{}/", config.web.listen);
     manager.ready();
 
     let ended = loop {
@@ -153,6 +156,9 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
     if tokio::time::timeout(STOP_MAX, rest).await.is_err() {
         log::warn!("not everything stopped within {STOP_MAX:?}");
     }
+    if result.is_ok() {
+        edr_daemon::event!(log::Level::Info, Event::Stopped; "stopped");
+    }
     result
 }
 
@@ -162,7 +168,7 @@ fn reload(path: &Path, settings: &watch::Sender<Config>) {
     let new = match Config::load(path) {
         Ok(new) => new,
         Err(report) => {
-            log::error!("SIGHUP: the old configuration stays; {report}");
+            edr_daemon::event!(log::Level::Error, Event::ConfigurationRefused; "SIGHUP: the old configuration stays; {report}");
             return;
         }
     };
@@ -170,9 +176,12 @@ fn reload(path: &Path, settings: &watch::Sender<Config>) {
     let old = settings.borrow().clone();
     let taken = Config { log_level: new.log_level, kafka: new.kafka.clone(), ..old };
     if taken == new {
-        log::info!("SIGHUP: the configuration was read again");
+        edr_daemon::event!(log::Level::Info, Event::ConfigurationTaken; "SIGHUP: the configuration was read again");
     } else {
-        log::warn!("SIGHUP: state-dir, archive and web take a restart; the rest was taken over");
+        edr_daemon::event!(
+            log::Level::Warn, Event::ConfigurationRefused;
+            "SIGHUP: state-dir, archive and web take a restart; the rest was taken over"
+        );
     }
     settings.send_replace(taken);
 }
@@ -215,7 +224,7 @@ impl Service {
         let period = self.manager.watchdog().map_or(STATUS_PERIOD, |limit| (limit / 2).min(STATUS_PERIOD));
         let mut ticks = tokio::time::interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut last = None;
+        let (mut last, mut next_hour) = (None, Instant::now() + HOUR);
         loop {
             ticks.tick().await;
             let beats = Some(self.beats.load(Ordering::Relaxed));
@@ -225,6 +234,10 @@ impl Service {
             last = beats;
             let status = status(&self.progress.borrow(), self.newest.len());
             self.manager.status(&status);
+            if Instant::now() >= next_hour {
+                next_hour += HOUR;
+                edr_daemon::event!(log::Level::Info, Event::Hour; "{status}");
+            }
         }
     }
 }

@@ -30,7 +30,7 @@ pub fn install(identifier: &str, level: LevelFilter) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `level message key=value …`, one line a record.
+/// `level message key=value …`, one line a record. The kind of an event is for the journal alone.
 struct StandardError;
 
 impl Log for StandardError {
@@ -54,7 +54,9 @@ struct Fields<'a>(&'a mut String);
 
 impl<'kvs> VisitSource<'kvs> for Fields<'_> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), log::kv::Error> {
-        self.0.push_str(&format!(" {key}={value}"));
+        if key.as_str() != "MESSAGE_ID" {
+            self.0.push_str(&format!(" {}={value}", key.as_str().to_lowercase()));
+        }
         Ok(())
     }
 }
@@ -97,11 +99,58 @@ impl Default for Limiter {
     }
 }
 
+/// Declares the kinds of events that a daemon tells the journal: an enum `Event`, each with its message id, by which
+/// `journalctl -x` finds what the catalogue says about it (journalctl(1)).
+///
+/// An id is never used for another kind; a new kind gets a new one (`systemd-id128 new`).
+#[macro_export]
+macro_rules! events {
+    ($($(#[$doc:meta])+ $name:ident = $id:literal,)+) => {
+        /// Kinds of events. Each has its entry in the catalogue that is shipped beside the unit.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Event {
+            $($(#[$doc])+ $name,)+
+        }
+
+        impl Event {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// `MESSAGE_ID=`: 32 hex digits.
+            pub const fn id(self) -> &'static str {
+                match self {
+                    $(Self::$name => $id,)+
+                }
+            }
+        }
+    };
+}
+
+/// Logs an event of a kind: `event!(Level::Info, Event::Ready, EDR_SEQ = 1; "ready")`.
+#[macro_export]
+macro_rules! event {
+    ($level:expr, $event:expr $(, $key:ident = $value:expr)* ; $($message:tt)+) => {
+        ::log::log!($level, MESSAGE_ID = $event.id() $(, $key = $value)*; $($message)+)
+    };
+}
+
 /// Logs at most once a minute from this place; what was held back is counted: `… (suppressed 7)`.
 ///
-/// `limited!(Level::Warn, "broker {name} is away")`.
+/// `limited!(Level::Warn, "broker {name} is away")`, or with a kind of event
+/// `limited!(Level::Warn, Event::KafkaAway; "broker {name} is away")`.
 #[macro_export]
 macro_rules! limited {
+    ($level:expr, $event:expr $(, $key:ident = $value:expr)* ; $($message:tt)+) => {{
+        static LIMITER: $crate::journal::Limiter = $crate::journal::Limiter::new();
+        match LIMITER.admit(::std::time::Instant::now()) {
+            None => {}
+            Some(0) => $crate::event!($level, $event $(, $key = $value)*; $($message)+),
+            Some(suppressed) => $crate::event!(
+                $level, $event $(, $key = $value)*;
+                "{} (suppressed {suppressed})", ::std::format!($($message)+)
+            ),
+        }
+    }};
     ($level:expr, $($message:tt)+) => {{
         static LIMITER: $crate::journal::Limiter = $crate::journal::Limiter::new();
         match LIMITER.admit(::std::time::Instant::now()) {

@@ -2,6 +2,7 @@
 
 mod cost;
 mod show;
+mod status;
 mod table;
 
 use std::io::{self, Write as _};
@@ -15,6 +16,7 @@ use edr_daemon::exit;
 
 use crate::collect::processes::degraded;
 use crate::config::{Config, DEFAULT_PATH};
+use crate::event::Event;
 use crate::run::{Overrides, run};
 use crate::ship::examine;
 use crate::spool::SpoolError;
@@ -73,6 +75,14 @@ enum Command {
         config: ConfigFile,
         #[command(flatten)]
         places: Places,
+    },
+    /// Ask the running agent how it is
+    Status {
+        /// How to print it
+        #[arg(long, value_enum, default_value_t = TextFormat::Table)]
+        format: TextFormat,
+        #[command(flatten)]
+        config: ConfigFile,
     },
     /// Look at the frames that wait on this host
     Spool {
@@ -153,6 +163,15 @@ fn seconds(text: &str) -> Result<f64, String> {
     seconds.ok_or_else(|| "is no number of seconds from 0 to 3600".to_owned())
 }
 
+/// How facts about the agent itself are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum TextFormat {
+    /// Lines for people
+    Table,
+    /// Names and values
+    Json,
+}
+
 impl From<Places> for Overrides {
     fn from(places: Places) -> Self {
         Self { proc_root: places.proc_root, psad_dir: places.psad_dir, packet_log: places.packet_log }
@@ -170,6 +189,7 @@ pub fn main() -> ExitCode {
             let rounds = cost::Rounds { count: rounds, every: Duration::from_secs_f64(every), format };
             cost::cost(&config.config, &places.into(), rounds)
         }
+        Command::Status { format, config } => status::status(&config.config, format),
         Command::Spool { command: SpoolCommand::List { config } } => show::spool_list(&config.config),
         Command::Spool { command: SpoolCommand::Verify { config } } => show::spool_verify(&config.config),
         Command::Completions { shell } => completions(shell),
@@ -188,7 +208,7 @@ fn failed(error: &anyhow::Error) -> ExitCode {
         // A command, or a daemon that has no log yet.
         let _ = writeln!(io::stderr().lock(), "edr-agentd: {words}");
     } else {
-        log::error!("{words}");
+        edr_daemon::event!(log::Level::Error, Event::CannotStart; "{words}");
     }
     if error.downcast_ref::<Report>().is_some() {
         return ExitCode::from(exit::CONFIG);

@@ -15,6 +15,7 @@ use super::chain::{Chain, Start};
 use super::sources::measured;
 use super::ticks;
 use crate::clock::{boottime, nanos};
+use crate::event::Event;
 use crate::spool::{FrameId, Resume, Spool, SpoolError};
 
 /// What the disk must take before frames go there again, at least.
@@ -113,7 +114,7 @@ impl Framer {
         mut encode: impl FnMut(FrameId) -> Vec<u8>,
     ) -> Result<Made, FrameError> {
         if self.in_memory && self.spool.probe(self.chain.key_bytes().max(PROBE_BYTES_MIN)) {
-            log::info!("the spool takes frames again");
+            edr_daemon::event!(log::Level::Info, Event::SpoolUsable, EDR_SOURCE = "spool"; "the spool takes frames again");
             self.in_memory = false;
             self.chain.begin(new_epoch());
         }
@@ -137,7 +138,10 @@ impl Framer {
             let (raw_bytes, bytes) = (raw.len(), frame.byte_len());
             if let Err(error) = measured(cost, "spool", || (self.put(&header, frame), bytes)) {
                 // (epoch, seq) may be on the disk after all and must not be used again: same snapshot, other epoch.
-                edr_daemon::limited!(log::Level::Error, "{error}; frames are kept in memory until the disk takes them");
+                edr_daemon::limited!(
+                    log::Level::Error, Event::SpoolUnusable, EDR_SOURCE = "spool";
+                    "{error}; frames are kept in memory until the disk takes them"
+                );
                 self.in_memory = true;
                 self.chain.begin(new_epoch());
                 continue;
@@ -193,8 +197,8 @@ fn log_start(chain: &Chain, start: Start, host_id: HostId, logs: usize) {
         Start::Unproven => "is new: the newest frame in the spool does not prove that it was the last one",
     };
     let (epoch, seq) = (chain.epoch(), chain.seq());
-    log::info!(
-        edr_host = host_id.to_string(), edr_epoch = epoch.to_string(), edr_seq = seq;
+    edr_daemon::event!(
+        log::Level::Info, Event::EpochBegins, EDR_HOST = host_id.to_string(), EDR_EPOCH = epoch.to_string(), EDR_SEQ = seq;
         "epoch {epoch} {why}; the next frame is {seq}, {logs} logs go on where they were read"
     );
 }

@@ -17,6 +17,7 @@ pub(crate) use self::sources::measured;
 pub use self::sources::{Reading, Sources};
 use crate::clock::{boottime, nanos};
 use crate::config::Config;
+use crate::event::Event;
 use crate::spool::{FrameId, Resume, Spool};
 
 /// Takes snapshots and makes frames of them.
@@ -81,7 +82,10 @@ impl Sampler {
         };
         let mut made = self.frame(&moment);
         if let Err(error) = &made {
-            edr_daemon::limited!(log::Level::Error, "no frame of a snapshot: {error}; once more without psad");
+            edr_daemon::limited!(
+                log::Level::Error, Event::SnapshotLost, EDR_SOURCE = "psad";
+                "no frame of a snapshot: {error}; once more without psad"
+            );
             self.reading.shed(&error.to_string());
             made = self.frame(&moment);
         }
@@ -99,6 +103,11 @@ impl Sampler {
     /// What each stage of the last tick cost.
     pub fn cost(&self) -> &[SourceCost] {
         &self.cost
+    }
+
+    /// Why the last snapshot shows less than there is.
+    pub fn degraded(&self) -> &[String] {
+        &self.reading.degraded
     }
 
     fn frame(&mut self, moment: &Moment) -> Result<Made, FrameError> {

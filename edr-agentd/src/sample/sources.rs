@@ -15,6 +15,7 @@ use crate::collect::psad::{PsadReader, PsadReading, PsadSettings};
 use crate::collect::sockets::SocketReader;
 use crate::collect::{Gaps, calls};
 use crate::config::Config;
+use crate::event::Event;
 use crate::redact::Redactor;
 
 /// Readings between two looks at what this process may see: rights and mounts seldom change.
@@ -142,7 +143,13 @@ impl Sources {
             None => {
                 let degraded = degraded(proc_root);
                 if degraded != self.degraded {
-                    degraded.iter().for_each(|reason| log::warn!("{reason}"));
+                    for reason in &degraded {
+                        edr_daemon::event!(log::Level::Warn, Event::Degraded, EDR_SOURCE = "processes"; "{reason}");
+                    }
+                    if degraded.is_empty() {
+                        let words = "snapshots show everything again";
+                        edr_daemon::event!(log::Level::Info, Event::Whole, EDR_SOURCE = "processes"; "{words}");
+                    }
                     self.degraded = degraded;
                 }
                 DEGRADED_HOLDS

@@ -26,8 +26,10 @@ use self::pace::{Backoff, drain_wait};
 use self::producer::{Outcome, Producer};
 pub use self::remedy::{Failure, in_words};
 use crate::config::Kafka;
+use crate::event::Event;
 use crate::heartbeat::Heartbeat;
 use crate::spool::{FrameId, Spool, Stored};
+use crate::status::KafkaStatus;
 use crate::stop::Stop;
 
 /// How long a delivery lasts before it counts as an outage in the log and in the status.
@@ -49,16 +51,20 @@ pub struct Health {
 struct Inner {
     acknowledged: Option<Instant>,
     trouble: Option<(Instant, String)>,
+    /// The last thing that went wrong, over or not.
+    last_trouble: Option<(Instant, String)>,
 }
 
 impl Health {
     fn acknowledged(&self, now: Instant) {
-        *self.lock() = Inner { acknowledged: Some(now), trouble: None };
+        let mut inner = self.lock();
+        (inner.acknowledged, inner.trouble) = (Some(now), None);
     }
 
     fn trouble(&self, now: Instant, words: String) {
         let mut inner = self.lock();
         let since = inner.trouble.as_ref().map_or(now, |(since, _)| *since);
+        inner.last_trouble = Some((now, words.clone()));
         inner.trouble = Some((since, words));
     }
 
@@ -75,6 +81,20 @@ impl Health {
             (Some((since, words)), _) => format!("Kafka for {} s: {words}", seconds(since)),
             (None, Some(at)) => format!("Kafka acknowledged {} s ago", seconds(at)),
             (None, None) => "Kafka not asked yet".to_owned(),
+        }
+    }
+
+    /// The same for [`crate::status`].
+    pub fn status(&self, now: Instant) -> KafkaStatus {
+        let inner = self.lock().clone();
+        let age_ms =
+            |since: Instant| u64::try_from(now.saturating_duration_since(since).as_millis()).unwrap_or(u64::MAX);
+        KafkaStatus {
+            last_ack_age_ms: inner.acknowledged.map(age_ms),
+            trouble_for_ms: inner.trouble.as_ref().map(|(since, _)| age_ms(*since)),
+            last_error: inner.last_trouble.as_ref().map(|(_, words)| words.clone()),
+            last_error_age_ms: inner.last_trouble.map(|(at, _)| age_ms(at)),
+            ..KafkaStatus::default()
         }
     }
 
@@ -152,14 +172,17 @@ impl Shipper {
         match self.kafka.security.read() {
             Ok(_) => {
                 self.told = None;
-                log::info!("certificates or secrets for Kafka changed; connecting with the new ones");
+                edr_daemon::event!(
+                    Level::Info, Event::SecretsRenewed, EDR_SOURCE = "ship";
+                    "certificates or secrets for Kafka changed; connecting with the new ones"
+                );
                 self.producer = None;
                 self.backoff.reset();
             }
             Err(faults) => {
                 let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
                 edr_daemon::limited!(
-                    Level::Error,
+                    Level::Error, Event::SecretsRefused, EDR_SOURCE = "ship";
                     "certificates or secrets for Kafka changed and do not do; the old \
                     ones stay until they do: {}",
                     faults.join("; ")
@@ -183,7 +206,7 @@ impl Shipper {
             none => match Producer::new(&self.kafka) {
                 Ok(producer) => none.insert(producer),
                 Err(error) => {
-                    edr_daemon::limited!(Level::Error, "create Kafka producer: {error}");
+                    edr_daemon::limited!(Level::Error, Event::KafkaRefuses, EDR_SOURCE = "ship"; "create Kafka producer: {error}");
                     self.health.trouble(started, format!("producer: {error}"));
                     return self.backoff.wait(random());
                 }
@@ -196,7 +219,8 @@ impl Shipper {
             if lasts > PATIENCE {
                 let words = heartbeat.idle(|| Told::words(told, error.unwrap_or("no error reported yet"), kafka));
                 let words = format!("nothing acknowledged for {} s: {words}", lasts.as_secs());
-                note_outage(&self.health, &self.spool, &mut self.outage, started, words);
+                let event = if error.is_some_and(is_refusal) { Event::KafkaRefuses } else { Event::KafkaAway };
+                note_outage(&self.health, &self.spool, &mut self.outage, started, (event, words));
             }
             if stop.is_requested() {
                 return false;
@@ -215,7 +239,10 @@ impl Shipper {
                 self.backoff.reset();
                 let waiting = self.spool.state().unsent_frames;
                 if let Some(since) = self.outage.take() {
-                    log::info!("Kafka takes frames again after {} s; {waiting} wait", since.elapsed().as_secs());
+                    edr_daemon::event!(
+                        Level::Info, Event::KafkaBack, EDR_SOURCE = "ship";
+                        "Kafka takes frames again after {} s; {waiting} wait", since.elapsed().as_secs()
+                    );
                 }
                 if waiting == 0 {
                     return Duration::ZERO;
@@ -225,8 +252,7 @@ impl Shipper {
             Outcome::Failed(failure) => {
                 let record_bytes = frame.records().map(<[u8]>::len).max().unwrap_or(0);
                 // A broker that does not let us in looks as one that is away; what librdkafka heard tells them apart.
-                let refused =
-                    failure.is_away() && edr_daemon::kafka::cause(&failure.text).is_some_and(Cause::is_refusal);
+                let refused = failure.is_away() && is_refusal(&failure.text);
                 let words = if refused {
                     heartbeat.idle(|| Told::words(&mut self.told, &failure.text, &self.kafka))
                 } else {
@@ -234,11 +260,12 @@ impl Shipper {
                 };
                 if failure.fatal {
                     // librdkafka takes nothing more after a fatal error; a new producer starts from the spool.
-                    edr_daemon::limited!(Level::Warn, "Kafka producer is given up and made anew: {words}");
+                    edr_daemon::limited!(Level::Warn, Event::KafkaRefuses, EDR_SOURCE = "ship"; "Kafka producer is given up and made anew: {words}");
                     self.producer = None;
                 }
                 let away = failure.is_away();
-                note_outage(&self.health, &self.spool, &mut self.outage, started, words);
+                let event = if away && !refused { Event::KafkaAway } else { Event::KafkaRefuses };
+                note_outage(&self.health, &self.spool, &mut self.outage, started, (event, words));
                 // Who was waited for already needs no long wait; a refusal that comes at once does.
                 let waited = away && started.elapsed() > PATIENCE;
                 if waited { Duration::from_millis(random() % 1_000) } else { self.backoff.wait(random()) }
@@ -270,11 +297,21 @@ impl Told {
     }
 }
 
-fn note_outage(health: &Health, spool: &Spool, outage: &mut Option<Instant>, since: Instant, words: String) {
+fn note_outage(
+    health: &Health,
+    spool: &Spool,
+    outage: &mut Option<Instant>,
+    since: Instant,
+    (event, words): (Event, String),
+) {
     outage.get_or_insert(since);
     let waiting = spool.state().unsent_frames;
-    edr_daemon::limited!(Level::Warn, "{words}; {waiting} frames wait in the spool");
+    edr_daemon::limited!(Level::Warn, event, EDR_SOURCE = "ship"; "{words}; {waiting} frames wait in the spool");
     health.trouble(since, words);
+}
+
+fn is_refusal(reason: &str) -> bool {
+    edr_daemon::kafka::cause(reason).is_some_and(Cause::is_refusal)
 }
 
 fn random() -> u64 {

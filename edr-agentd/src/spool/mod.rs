@@ -40,6 +40,7 @@ pub use self::resume::{Newest, Resume};
 pub use self::stored::Stored;
 pub use self::verify::{Finding, Listing, verify};
 use crate::config;
+use crate::event::Event;
 
 /// Bytes of frames kept in memory while the disk cannot be used; then the oldest are declared lost.
 pub const MEMORY_BYTES_MAX: u64 = 16 << 20;
@@ -125,7 +126,10 @@ impl Spool {
         let memory_only = match disk.prepare() {
             Ok(()) => false,
             Err(error) if disk::is_transient(&error) => {
-                log::error!("spool {}: {error}; frames are kept in memory until it is usable", disk.root().display());
+                edr_daemon::event!(
+                    log::Level::Error, Event::SpoolUnusable, EDR_SOURCE = "spool";
+                    "spool {}: {error}; frames are kept in memory until it is usable", disk.root().display()
+                );
                 true
             }
             Err(source) => {
@@ -205,7 +209,10 @@ impl Spool {
         match self.disk.read(id) {
             Ok(stored) => Some(Arc::new(stored)),
             Err(fault) => {
-                edr_daemon::limited!(log::Level::Error, "spool frame {id}: {fault}; it is declared lost");
+                edr_daemon::limited!(
+                    log::Level::Error, Event::SpoolDamaged, EDR_SOURCE = "spool", EDR_EPOCH = id.epoch.to_string(), EDR_SEQ = id.seq;
+                    "spool frame {id}: {fault}; it is declared lost"
+                );
                 self.condemn(id, &fault);
                 None
             }

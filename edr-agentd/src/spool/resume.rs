@@ -8,6 +8,7 @@ use super::FrameId;
 use super::disk::{Disk, Names};
 use super::index::{Doom, Index};
 use super::stored::Stored;
+use crate::event::Event;
 
 /// Frames that a start tries to read before it gives up finding a readable one.
 const TRIES_MAX: usize = 500;
@@ -76,7 +77,10 @@ pub(super) fn read(disk: &Disk, index: &mut Index) -> Resume {
         let stored = match disk.read(id) {
             Ok(stored) => stored,
             Err(fault) => {
-                log::error!("spool frame {id}: {fault}; it is declared lost");
+                edr_daemon::event!(
+                    log::Level::Error, Event::SpoolDamaged, EDR_SOURCE = "spool", EDR_EPOCH = id.epoch.to_string(), EDR_SEQ = id.seq;
+                    "spool frame {id}: {fault}; it is declared lost"
+                );
                 index.condemn(id, fault.reason(), Doom::SetAside);
                 continue;
             }

@@ -15,6 +15,7 @@ use edr_daemon::exit;
 
 use self::output::Format;
 use crate::config::{Config, DEFAULT_PATH};
+use crate::event::Event;
 use crate::query::table::View;
 use crate::run::{AlreadyRunning, run};
 
@@ -229,7 +230,7 @@ fn failed(error: &anyhow::Error) -> ExitCode {
         // A command, or a daemon that has no log yet.
         let _ = writeln!(io::stderr().lock(), "edr-collectd: {words}");
     } else {
-        log::error!("{words}");
+        edr_daemon::event!(log::Level::Error, Event::CannotStart; "{words}");
     }
     if error.downcast_ref::<Report>().is_some() {
         ExitCode::from(exit::CONFIG)

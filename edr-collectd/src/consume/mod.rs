@@ -42,6 +42,7 @@ use crate::archive::{
 };
 use crate::config::Config;
 use crate::decode::decode;
+use crate::event::Event as Said;
 use crate::newest::{Newest, catch_up};
 
 /// How often the hosts are saved: a start reads so much of `frames`.
@@ -255,18 +256,21 @@ impl Consumer {
         self.stamp = self.config.kafka.security.stamp();
         if let Err(error) = client::settings(&self.config.kafka) {
             edr_daemon::limited!(
-                log::Level::Error,
+                log::Level::Error, Said::SecretsRefused, EDR_SOURCE = "consume";
                 "settings for Kafka changed and do not do; the old ones stay: {error}"
             );
             return old;
         }
-        log::info!("settings, certificates or secrets for Kafka changed; connecting with the new ones");
+        edr_daemon::event!(
+            log::Level::Info, Said::SecretsRenewed, EDR_SOURCE = "consume";
+            "settings, certificates or secrets for Kafka changed; connecting with the new ones"
+        );
         let (sender, events) = unbounded_channel();
         let made = client::subscribe(&self.config.kafka, &self.instance, sender.clone());
         let made = match made {
             Ok(made) => Arc::new(made),
             Err(error) => {
-                edr_daemon::limited!(log::Level::Error, "make a Kafka client: {error}; the old one stays");
+                edr_daemon::limited!(log::Level::Error, Said::SecretsRefused, EDR_SOURCE = "consume"; "make a Kafka client: {error}; the old one stays");
                 return old;
             }
         };
@@ -281,7 +285,7 @@ impl Consumer {
     /// A broker cannot be used.
     fn troubled(&mut self, reason: String) {
         match self.told.judge(reason, &self.config.kafka) {
-            Judged::Known(words) => self.in_trouble(words),
+            Judged::Known(event, words) => self.in_trouble(event, words),
             Judged::Asked => {}
             Judged::Ask(ask) => {
                 let sender = self.sender.clone();
@@ -293,8 +297,8 @@ impl Consumer {
         }
     }
 
-    fn in_trouble(&mut self, words: String) {
-        edr_daemon::limited!(log::Level::Warn, "Kafka: {words}; it is tried again until it answers");
+    fn in_trouble(&mut self, event: Said, words: String) {
+        edr_daemon::limited!(log::Level::Warn, event, EDR_SOURCE = "consume"; "Kafka: {words}; it is tried again until it answers");
         self.trouble(Some(words));
     }
 
@@ -316,7 +320,7 @@ impl Consumer {
             Event::Trouble(reason) => self.troubled(reason),
             Event::InWords(words) => {
                 self.told.words.clone_from(&words);
-                self.in_trouble(words);
+                self.in_trouble(Said::KafkaRefuses, words);
             }
             Event::Assigned(partitions) => self.waiting = Some((partitions, Instant::now())),
             Event::Revoked => {
@@ -342,7 +346,7 @@ impl Consumer {
                 self.trouble(None);
             }
             Err(reason) => {
-                edr_daemon::limited!(log::Level::Warn, "start reading: {reason}; trying again");
+                edr_daemon::limited!(log::Level::Warn, Said::KafkaAway, EDR_SOURCE = "consume"; "start reading: {reason}; trying again");
                 self.trouble(Some(reason));
                 self.waiting = Some((partitions, Instant::now() + self.next_backoff()));
             }
@@ -380,7 +384,7 @@ impl Consumer {
             let is_replaced = self.replaced.contains(&partition);
             let start = position::start(archived, low, high, is_replaced);
             if let Some(note) = &start.note {
-                log::warn!("{note}");
+                edr_daemon::event!(log::Level::Warn, Said::RecordsGone, EDR_SOURCE = "consume"; "{note}");
             }
             let proof = if start.has_proof {
                 self.reader.record_at(&start.partition, start.offset - 1).await.map_err(|error| error.to_string())?
@@ -399,7 +403,10 @@ impl Consumer {
         self.replaced.clear();
         let starts: Vec<String> =
             reading.values().map(|reading| format!("{}@{}", reading.name.partition, reading.next)).collect();
-        log::info!("reading {topic} of cluster {cluster}: partitions {}", starts.join(" "));
+        edr_daemon::event!(
+            log::Level::Info, Said::KafkaReading, EDR_SOURCE = "consume";
+            "reading {topic} of cluster {cluster}: partitions {}", starts.join(" ")
+        );
         self.reading = reading;
         self.report();
         Ok(())
@@ -433,7 +440,7 @@ impl Consumer {
                     }
                     _ => trouble::remedy(&error, &self.config.kafka),
                 };
-                edr_daemon::limited!(log::Level::Warn, "read topic {topic}: {error}{remedy}");
+                edr_daemon::limited!(log::Level::Warn, Said::KafkaRefuses, EDR_SOURCE = "consume"; "read topic {topic}: {error}{remedy}");
                 self.trouble(Some(format!("{error}{remedy}")));
             }
         }
@@ -459,7 +466,7 @@ impl Consumer {
         }
         if offset > reading.next {
             edr_daemon::limited!(
-                log::Level::Warn,
+                log::Level::Warn, Said::RecordsGone, EDR_SOURCE = "consume";
                 "{}: Kafka has no records at offsets {} to {}",
                 reading.name,
                 reading.next,
@@ -485,7 +492,7 @@ impl Consumer {
         match content {
             Ok(record) => self.newest.offer(&row.partition, row.place(), record),
             Err(fault) => edr_daemon::limited!(
-                log::Level::Warn,
+                log::Level::Warn, Said::NoFrame, EDR_SOURCE = "decode";
                 "{} offset {offset} is no frame: {fault}; it is archived with its fault",
                 row.partition
             ),
@@ -546,11 +553,14 @@ impl Consumer {
                 }
             }
             Err(error @ (ArchiveError::Fenced { .. } | ArchiveError::Backwards { .. })) => {
-                log::warn!("{error}; reading again from where the archive ends");
+                edr_daemon::event!(
+                    log::Level::Warn, Said::ArchiveTaken, EDR_SOURCE = "archive";
+                    "{error}; reading again from where the archive ends"
+                );
                 self.restart();
             }
             Err(error) => {
-                edr_daemon::limited!(log::Level::Warn, "{error}; nothing is lost, it is tried again");
+                edr_daemon::limited!(log::Level::Warn, Said::ArchiveFails, EDR_SOURCE = "archive"; "{error}; nothing is lost, it is tried again");
                 self.trouble(Some(error.to_string()));
                 self.try_again(done.batch).await;
             }
@@ -600,7 +610,7 @@ impl Consumer {
             return;
         }
         if let Err(error) = self.hosts.save(hosts, &coverage).await {
-            edr_daemon::limited!(log::Level::Warn, "{error}; a start would read more of the archive");
+            edr_daemon::limited!(log::Level::Warn, Said::ArchiveFails, EDR_SOURCE = "archive"; "{error}; a start would read more of the archive");
         }
         if Instant::now() >= self.clean_at {
             self.clean_at = Instant::now() + CLEAN_INTERVAL;

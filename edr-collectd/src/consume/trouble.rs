@@ -8,6 +8,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use tokio::time::Instant;
 
 use crate::config::Kafka;
+use crate::event::Event;
 
 /// How long what a broker said about itself holds: it is not asked again at every reconnection.
 const HOLDS: Duration = Duration::from_secs(60);
@@ -22,8 +23,8 @@ pub(super) struct Told {
 
 /// A reason of librdkafka, judged.
 pub(super) enum Judged {
-    /// It is in words.
-    Known(String),
+    /// It is in words, and of this kind.
+    Known(Event, String),
     /// A broker is being asked.
     Asked,
     /// A broker has to be asked, by a thread that may wait.
@@ -52,7 +53,7 @@ impl Told {
         match (cause, self.last) {
             (Some(cause), Some((last, at))) if cause == last && now < at + HOLDS => match self.words.as_str() {
                 "" => Judged::Asked,
-                words => Judged::Known(words.to_owned()),
+                words => Judged::Known(kind(Some(cause)), words.to_owned()),
             },
             (Some(cause @ Cause::Certificate), _) => {
                 (self.last, self.words) = (Some((cause, now)), String::new());
@@ -61,10 +62,14 @@ impl Told {
             (cause, _) => {
                 self.last = cause.map(|cause| (cause, now));
                 self.words = ask.words();
-                Judged::Known(self.words.clone())
+                Judged::Known(kind(cause), self.words.clone())
             }
         }
     }
+}
+
+fn kind(cause: Option<Cause>) -> Event {
+    if cause.is_some_and(Cause::is_refusal) { Event::KafkaRefuses } else { Event::KafkaAway }
 }
 
 /// What mends a refusal that came as an answer; empty when nothing is known to.

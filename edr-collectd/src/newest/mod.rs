@@ -28,6 +28,7 @@ pub use self::facts::facts;
 use self::order::{Judgement, Lineage};
 pub use self::replay::catch_up;
 use crate::archive::{ArchivedHeader, Header, PartitionName, Place, SavedFacts, SavedFrame, SavedHost};
+use crate::event::Event;
 use crate::query::{HostRow, QueryError};
 
 /// Hosts that are listed. Whoever may write the topic can invent hosts, about 1 KB each; what they send is archived all
@@ -263,7 +264,7 @@ impl State {
             if self.hosts.len() >= HOSTS_MAX {
                 self.unlisted += 1;
                 edr_daemon::limited!(
-                    log::Level::Warn,
+                    log::Level::Warn, Event::TooManyHosts, EDR_SOURCE = "newest", EDR_HOST = host_id.to_string();
                     "{HOSTS_MAX} hosts are listed and {host_id} is one more: its records are archived, it is not listed"
                 );
                 return false;
@@ -373,7 +374,7 @@ impl Host {
             Judgement::Conflict => {
                 self.conflicts += 1;
                 edr_daemon::limited!(
-                    log::Level::Warn,
+                    log::Level::Warn, Event::TwoContents, EDR_SOURCE = "newest";
                     "host {}: frame {} of epoch {} came with two contents; both are archived",
                     header.host_id,
                     header.seq,

@@ -1,0 +1,344 @@
+//! How the agent is: told to whoever asks its socket (`edr-agentd status`), to the service manager and, once an hour, to
+//! the log.
+//!
+//! The socket answers every connection with one JSON object and ends it; it reads nothing, so nobody can tell the agent
+//! anything by it. It belongs to the agent's user and group. A reader that does not read costs nothing: what does not fit
+//! the kernel's buffer is not sent.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use edr_daemon::config::show_bytes;
+use serde::{Deserialize, Serialize};
+
+/// Connections answered before the agent looks at its other duties.
+const ANSWERS_MAX: usize = 8;
+/// An answer is smaller, whatever Kafka's last error was.
+const ANSWER_BYTES_MAX: u64 = 64 << 10;
+/// How long an agent may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// Bytes of one text of the answer.
+const TEXT_CHARS_MAX: usize = 1_000;
+
+/// How the agent is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// Version of `edr-agentd`.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Time since its start, ms.
+    pub up_ms: u64,
+    /// Time between two snapshots, ms.
+    pub interval_ms: u64,
+    /// Hash of the effective configuration: as `edr-agentd check` prints it.
+    pub config_hash: String,
+    /// The last snapshot; none yet when `null`.
+    pub snapshot: Option<SnapshotStatus>,
+    /// What waits.
+    pub spool: SpoolStatus,
+    /// Where it goes.
+    pub kafka: KafkaStatus,
+    /// Why snapshots show less than there is, each with its remedy.
+    pub degraded: Vec<String>,
+}
+
+/// The last snapshot.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SnapshotStatus {
+    /// Epoch of its frame.
+    pub epoch: String,
+    /// Number of its frame.
+    pub seq: u64,
+    /// Since it was in the spool, ms.
+    pub age_ms: u64,
+    /// What it took, from the first source to the spool, ms.
+    pub wall_ms: u64,
+    /// CPU time of that, ms.
+    pub cpu_ms: u64,
+    /// Bytes of the snapshot, uncompressed.
+    pub raw_bytes: u64,
+    /// Bytes of its frame.
+    pub frame_bytes: u64,
+}
+
+/// What waits on the host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SpoolStatus {
+    /// Frames that Kafka has not acknowledged.
+    pub unsent_frames: u64,
+    /// Their bytes.
+    pub unsent_bytes: u64,
+    /// Frames dropped since the start for want of room, or damaged; each is declared.
+    pub dropped_frames: u64,
+    /// The disk cannot be used: frames wait in memory.
+    pub memory_only: bool,
+}
+
+/// How shipping goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KafkaStatus {
+    /// Brokers of the configuration.
+    pub brokers: Vec<String>,
+    /// The topic.
+    pub topic: String,
+    /// How they are spoken to, in words.
+    pub security: String,
+    /// Since Kafka acknowledged a frame, ms; `null` when none since the start.
+    pub last_ack_age_ms: Option<u64>,
+    /// Since when frames cannot be delivered, ms; `null` when they can.
+    pub trouble_for_ms: Option<u64>,
+    /// The last thing that went wrong, in words with its remedy, over or not.
+    pub last_error: Option<String>,
+    /// Since it was seen, ms.
+    pub last_error_age_ms: Option<u64>,
+}
+
+impl Status {
+    /// One line.
+    pub fn in_words(&self) -> String {
+        let mut words = match &self.snapshot {
+            None => "no snapshot yet".to_owned(),
+            Some(last) => format!(
+                "seq {}, last snapshot {} s ago ({} ms, {} ms CPU)",
+                last.seq,
+                last.age_ms / 1_000,
+                last.wall_ms,
+                last.cpu_ms
+            ),
+        };
+        let SpoolStatus { unsent_frames, unsent_bytes, memory_only, .. } = &self.spool;
+        words += &format!(", unsent {unsent_frames} frames ({})", about(*unsent_bytes));
+        if *memory_only {
+            words += " in memory: the disk cannot be used";
+        }
+        words += &match self.kafka.last_ack_age_ms {
+            Some(age_ms) => format!(", last ack {} s ago", age_ms / 1_000),
+            None => ", nothing acknowledged yet".to_owned(),
+        };
+        if let (Some(since_ms), Some(error)) = (self.kafka.trouble_for_ms, &self.kafka.last_error) {
+            words += &format!("; Kafka for {} s: {error}", since_ms / 1_000);
+        }
+        if !self.degraded.is_empty() {
+            words += &format!("; {}", self.degraded.join("; "));
+        }
+        words
+    }
+
+    /// A line a fact, for people.
+    pub fn lines(&self) -> Vec<(&'static str, String)> {
+        let seconds = |ms: u64| format!("{}.{:03} s", ms / 1_000, ms % 1_000);
+        let mut lines = vec![
+            ("version", format!("{}, pid {}, up {} s", self.version, self.pid, self.up_ms / 1_000)),
+            ("configuration", format!("{}, a snapshot every {}", self.config_hash, seconds(self.interval_ms))),
+        ];
+        match &self.snapshot {
+            None => lines.push(("snapshot", "none yet".to_owned())),
+            Some(last) => {
+                lines.push(("frame", format!("seq {} of epoch {}", last.seq, last.epoch)));
+                lines.push((
+                    "snapshot",
+                    format!(
+                        "{} ago, took {} ms, {} ms CPU; {} as {}",
+                        seconds(last.age_ms),
+                        last.wall_ms,
+                        last.cpu_ms,
+                        about(last.raw_bytes),
+                        about(last.frame_bytes)
+                    ),
+                ));
+            }
+        }
+        let place = if self.spool.memory_only { "in memory, the disk cannot be used" } else { "on the disk" };
+        lines.push((
+            "spool",
+            format!(
+                "{} frames unsent, {} {place}; {} dropped since the start",
+                self.spool.unsent_frames,
+                about(self.spool.unsent_bytes),
+                self.spool.dropped_frames
+            ),
+        ));
+        let kafka = &self.kafka;
+        lines.push(("kafka", format!("topic {} at {}, {}", kafka.topic, kafka.brokers.join(", "), kafka.security)));
+        lines.push((
+            "last ack",
+            kafka
+                .last_ack_age_ms
+                .map_or_else(|| "none since the start".to_owned(), |age| format!("{} ago", seconds(age))),
+        ));
+        if let Some(error) = &kafka.last_error {
+            let age = seconds(kafka.last_error_age_ms.unwrap_or_default());
+            let state = kafka.trouble_for_ms.map_or_else(|| "over".to_owned(), |ms| format!("for {}", seconds(ms)));
+            lines.push(("last error", format!("{age} ago, {state}: {error}")));
+        }
+        lines.extend(self.degraded.iter().map(|reason| ("degraded", reason.clone())));
+        lines
+    }
+}
+
+/// A size as people say it.
+fn about(bytes: u64) -> String {
+    match bytes {
+        0..1_024 => show_bytes(bytes),
+        1_024..1_048_576 => format!("{} KiB", bytes >> 10),
+        _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+    }
+}
+
+/// The socket.
+#[derive(Debug)]
+pub struct Listener {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Listener {
+    /// Listens. What an agent that was killed left there is replaced; one that answers is left alone.
+    ///
+    /// # Errors
+    /// When the folder is not there or not writable, or another agent answers.
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        if UnixStream::connect(path).is_ok() {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another edr-agentd answers there"));
+        }
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o660))?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener, path: path.to_owned() })
+    }
+
+    /// Answers everybody who waits, or as many as may be answered at once.
+    ///
+    /// # Errors
+    /// When the socket takes no connections any more.
+    pub fn answer(&self, status: &Status) -> io::Result<()> {
+        let mut status = status.clone();
+        let cut = |text: &mut String| *text = text.chars().take(TEXT_CHARS_MAX).collect();
+        status.kafka.last_error.iter_mut().chain(&mut status.degraded).for_each(cut);
+        let answer = serde_json::to_vec(&status)?;
+        for _ in 0..ANSWERS_MAX {
+            match self.listener.accept() {
+                Ok((mut stream, _)) => {
+                    // Who does not get it asks again.
+                    let _ = stream.set_nonblocking(true).and_then(|()| stream.write_all(&answer));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                // Whoever asked is gone.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // The next start would remove it.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Asks the agent that listens on `path`.
+///
+/// # Errors
+/// When none does, or what answers is no agent. In words.
+pub fn ask(path: &Path) -> Result<Status, String> {
+    let shown = path.display();
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => format!(
+            "no edr-agentd answers on {shown}: it does not run, or has another runtime-dir; look with: systemctl status \
+             edr-agentd"
+        ),
+        io::ErrorKind::PermissionDenied => {
+            format!("{shown} is for root and the group of the agent: run it as root, or join the group edr-agentd")
+        }
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            format!("edr-agentd does not answer on {shown} within {} s: it is busy or stopped", ANSWER_MAX.as_secs())
+        }
+        _ => format!("ask {shown}: {error}"),
+    };
+    let stream = UnixStream::connect(path).map_err(failed)?;
+    stream.set_read_timeout(Some(ANSWER_MAX)).map_err(failed)?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).map_err(failed)?;
+    serde_json::from_slice(&answer).map_err(|error| format!("what answers on {shown} is no edr-agentd: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status() -> Status {
+        Status {
+            snapshot: Some(SnapshotStatus {
+                seq: 1842,
+                age_ms: 4_200,
+                wall_ms: 31,
+                cpu_ms: 9,
+                ..SnapshotStatus::default()
+            }),
+            spool: SpoolStatus { unsent_frames: 3, unsent_bytes: 42_000, ..SpoolStatus::default() },
+            kafka: KafkaStatus { last_ack_age_ms: Some(2_900), ..KafkaStatus::default() },
+            ..Status::default()
+        }
+    }
+
+    #[test]
+    fn one_line_says_how_it_is_and_names_what_is_wrong() {
+        let mut status = status();
+        let well = "seq 1842, last snapshot 4 s ago (31 ms, 9 ms CPU), unsent 3 frames (41 KiB), last ack 2 s ago";
+        assert_eq!(status.in_words(), well);
+        (status.kafka.trouble_for_ms, status.kafka.last_error) = (Some(65_000), Some("no broker of b:1".to_owned()));
+        status.spool.memory_only = true;
+        let ill = status.in_words();
+        assert!(ill.contains("in memory: the disk cannot be used"), "{ill}");
+        assert!(ill.ends_with("last ack 2 s ago; Kafka for 65 s: no broker of b:1"), "{ill}");
+    }
+
+    #[test]
+    fn whoever_asks_is_answered_and_nobody_else_listens() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("status.sock");
+        assert!(ask(&path).unwrap_err().starts_with("no edr-agentd answers on "));
+        // One that was killed leaves its file.
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(ask(&path).unwrap_err().starts_with("no edr-agentd answers on "));
+        let listener = Listener::bind(&path).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o660);
+        assert_eq!(Listener::bind(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let mut wanted = status();
+        wanted.kafka.last_error = Some("x".repeat(1 << 20));
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| ask(&path));
+            while !asked.is_finished() {
+                listener.answer(&wanted).unwrap();
+            }
+            let got = asked.join().unwrap().unwrap();
+            assert_eq!(got.kafka.last_error.unwrap().len(), TEXT_CHARS_MAX);
+            assert_eq!(got.snapshot, wanted.snapshot);
+        });
+        drop(listener);
+        assert!(!path.exists());
+    }
+}
