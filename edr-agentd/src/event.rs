@@ -1,5 +1,5 @@
 //! The kinds of events that the agent tells the journal. What each means, and what to do, is in the catalogue
-//! `packaging/journal/edr-agentd.catalog`.
+//! `packaging/systemd/edr-agentd.catalog`.
 
 edr_daemon::events! {
     /// The first snapshot is in the spool.

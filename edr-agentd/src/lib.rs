@@ -14,7 +14,7 @@
 //! cannot be seen, sent or kept is named in a later snapshot or frame; nothing is silently missing.
 //!
 //! Around it: [`config`] (files to exact types), [`run`] (threads and signals), [`cli`] (commands), [`stop`] and
-//! [`heartbeat`] (how threads end, and how the watchdog sees that they move), [`clock`], [`errno`], [`status`] (how it is, for whoever asks)
+//! [`heartbeat`] (how threads end, and how the watchdog sees that they move), [`clock`], [`errno`], [`status`] (how it is, for whoever asks), [`preflight`] (whether a start would go well)
 //! and [`event`] (what the journal is told). Configuration
 //! files, log and service manager are in crate `edr-daemon`, shared with the collector.
 
@@ -32,6 +32,7 @@ pub mod config;
 pub mod errno;
 pub mod event;
 pub mod heartbeat;
+pub mod preflight;
 pub mod redact;
 pub mod run;
 pub mod status;

@@ -278,6 +278,14 @@ fn reload(shared: &Shared, config_path: &Path, overrides: &Overrides) {
             "SIGHUP: state-dir takes a restart; it stays {}", old.state_dir.display()
         );
         config.state_dir.clone_from(&old.state_dir);
+        config.runtime_dir.clone_from(&old.runtime_dir);
+    }
+    if config.runtime_dir != old.runtime_dir {
+        edr_daemon::event!(
+            log::Level::Error, Event::ConfigurationRefused;
+            "SIGHUP: runtime-dir takes a restart; it stays {}", old.runtime_dir.display()
+        );
+        config.runtime_dir.clone_from(&old.runtime_dir);
     }
     log::set_max_level(config.log_level);
     shared.spool.set_limits(config.spool);

@@ -15,7 +15,7 @@ use edr_agentd::event::Event;
 
 #[test]
 fn the_catalogue_explains_every_event() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/journal/edr-agentd.catalog");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/systemd/edr-agentd.catalog");
     let text = std::fs::read_to_string(&path).unwrap();
     let entries: Vec<(&str, &str)> = text.split("\n-- ").skip(1).map(|entry| entry.split_once('\n').unwrap()).collect();
     let known: BTreeSet<&str> = Event::ALL.iter().map(|event| event.id()).collect();
@@ -28,6 +28,8 @@ fn the_catalogue_explains_every_event() {
         assert!(head.starts_with("Subject: ") && head.contains("\nDefined-By: edr-agentd\n"), "{id}: {head}");
         assert!(body.trim().len() > 20, "{id} says nothing");
     }
+    let guide = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operate.md")).unwrap();
+    assert!(known.iter().all(|id| guide.contains(&format!("| `{id}` |"))), "docs/operate.md does not list every kind");
     // journald's own reading of it.
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("usr/lib/systemd/catalog");

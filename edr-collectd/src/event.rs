@@ -1,5 +1,5 @@
 //! The kinds of events that the collector tells the journal. What each means, and what to do, is in the catalogue
-//! `packaging/journal/edr-collectd.catalog`.
+//! `packaging/systemd/edr-collectd.catalog`.
 
 edr_daemon::events! {
     /// It archives, and the page answers.

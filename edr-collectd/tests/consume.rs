@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 
 use edr_collectd::archive::{Frames, HostsTable, Reader};
 use edr_collectd::config::Config;
-use edr_collectd::consume::{Archive, Consumer, Progress, create, look, misfits};
+use edr_collectd::consume::{Archive, Consumer, Progress, create, judge_topic, look, may_read};
 use edr_collectd::newest::{Newest, catch_up};
 use edr_collectd::query::{Answers as _, HostAnswers};
+use edr_daemon::preflight::{Findings, Level};
 use edr_tests::cache::cached;
 use edr_tests::kafka::{Broker, free_port};
 use edr_tests::topic::produce;
@@ -203,7 +204,10 @@ async fn every_record_is_archived_once_through_kills_rivals_and_outages() {
     let mut collector = scene.collector("one", &archive).await;
     scene.create_topic().await;
     assert_eq!(look(&kafka).unwrap().partitions, Some(2));
-    assert_eq!(misfits(&kafka).await.unwrap(), Vec::<String>::new());
+    let mut findings = Findings::default();
+    judge_topic(&kafka, &mut findings).await.unwrap();
+    assert_eq!(findings.worst(), Level::Ok, "{findings:?}");
+    may_read(&kafka, 2).unwrap();
 
     let mut sent = frames(1, 1..=3);
     scene.produce(0, &sent);

@@ -1,6 +1,7 @@
 //! What `edr-agentd` and `edr-collectd` do the same way as daemons, and would otherwise both write: read their
 //! configuration files and report every problem at once ([`config`]), keep secrets ([`secret`]), know how Kafka wants to be
-//! spoken to and what its refusals mean ([`kafka`]), log ([`journal`]), talk to the service manager ([`systemd`]), and let a
+//! spoken to and what its refusals mean ([`kafka`]), log ([`journal`]), talk to the service manager ([`systemd`]), say what was
+//! found before a start ([`preflight`]), and let a
 //! shell complete their commands ([`completions()`]).
 //!
 //! Nothing of what the daemons are for is here: no snapshot, no Kafka client, no archive.
@@ -9,6 +10,7 @@ mod completions;
 pub mod config;
 pub mod journal;
 pub mod kafka;
+pub mod preflight;
 pub mod secret;
 pub mod systemd;
 

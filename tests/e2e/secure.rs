@@ -2,15 +2,18 @@
 //! it is told in words that mend it, and when it is mended, without a restart, nothing is missing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use edr_tests::binaries::binaries;
 use edr_tests::certificates::{Authority, Signed};
 use edr_tests::daemons::{Agent, AgentPlan, Collector, CollectorPlan};
 use edr_tests::kafka::{Broker, More};
+use edr_tests::running::Program;
 use edr_tests::scene::Scene;
 use edr_tests::topic::records;
 use edr_tests::wait;
@@ -38,7 +41,7 @@ impl World {
     fn new(dir: &Path) -> Result<Self> {
         let authority = Authority::new(dir, "authority")?;
         let other = Authority::new(dir, "other-authority")?;
-        let here = authority.sign("broker", "localhost", (-1, 30))?;
+        let here = authority.sign("broker", "localhost", (-1, 90))?;
         let expired = authority.sign("expired", "localhost", (-30, -1))?;
         let elsewhere = authority.sign("elsewhere", "elsewhere.example", (-1, 30))?;
         let client = authority.sign("agent", "agent.example", (-1, 30))?;
@@ -129,6 +132,7 @@ pub(crate) fn every_way_in_and_every_refusal(shared: &Shared) -> Verdict {
         let ca = tls(&world.authority.file);
         world.collector("topic", "TLS", &ca)?.create_topic().context("make the topic over TLS")?;
         every_way_in(&world, &ca)?;
+        checks_before_a_start(&world, &ca)?;
         every_refusal(&world, &ca)
     })?;
     PASSED
@@ -146,10 +150,21 @@ fn every_way_in(world: &World, ca: &str) -> Result<()> {
         ("scram-256", "LOGIN", format!("{ca}{}", login("SCRAM-SHA-256", "agent", &right))),
         ("scram-512", "LOGIN", format!("{ca}{}", login("SCRAM-SHA-512", "agent", &right))),
     ];
+    // As systemd hands credentials over.
+    let credentials = world.folder("credentials")?;
+    std::fs::copy(&right, credentials.join("kafka.password"))?;
     let mut running = Vec::new();
     for (name, listener, keys) in &ways {
-        let agent = world.agent(name, listener, keys)?.start()?;
-        running.push((agent, world.collector(name, listener, keys)?.start()?));
+        let (mut agent, mut collector) = (world.agent(name, listener, keys)?, world.collector(name, listener, keys)?);
+        if *name == "scram-256" {
+            let by_name = |keys: &str| {
+                keys.replace(&format!("password-file = {right:?}"), "password-credential = \"kafka.password\"")
+            };
+            (agent.kafka, collector.kafka) = (by_name(&agent.kafka), by_name(&collector.kafka));
+            let with = [OsString::from("env"), format!("CREDENTIALS_DIRECTORY={}", credentials.display()).into()];
+            (agent.behind, collector.behind) = (with.to_vec(), with.to_vec());
+        }
+        running.push((agent.start()?, collector.start()?));
     }
     for (agent, collector) in &mut running {
         let name = agent.plan.dir.display().to_string();
@@ -163,6 +178,45 @@ fn every_way_in(world: &World, ca: &str) -> Result<()> {
     for (mut agent, mut collector) in running {
         agent.process.terminate(LIMIT)?;
         collector.process.terminate(LIMIT)?;
+    }
+    Ok(())
+}
+
+/// `check --online` finds before a start what a run would say, with its exit code.
+fn checks_before_a_start(world: &World, ca: &str) -> Result<()> {
+    let wrong = world.password("wrong-check", "incorrect")?;
+    let right = world.password("right", PASSWORD)?;
+    for (listener, keys, code, wanted) in [
+        ("TLS", ca.to_owned(), 0, ["ok   tls", "ok   topic size", "localhost until 20"]),
+        ("EXPIRED", ca.to_owned(), 1, ["fail tls", "expired at 20", "mend: renew it on the broker"]),
+        ("ELSEWHERE", ca.to_owned(), 1, ["fail tls", "for elsewhere.example", "fail broker"]),
+        (
+            "LOGIN",
+            format!("{ca}{}", login("SCRAM-SHA-256", "agent", &wrong)),
+            1,
+            ["ok   tls", "fail broker", "refuses user agent with SCRAM-SHA-256"],
+        ),
+        (
+            "LOGIN",
+            format!("{ca}{}", login("PLAIN", "stranger", &right)),
+            1,
+            ["ok   broker", "fail ", "--allow-principal User:stranger"],
+        ),
+    ] {
+        let agent = world.agent("check", listener, &keys)?.write_config()?;
+        let collector = world.collector("check", listener, &keys)?.write_config()?;
+        for (program, config) in [(&binaries()?.agent, agent), (&binaries()?.collector, collector)] {
+            let program =
+                Program::new("check", &world.dir, program).args(["check", "--online", "--config"]).arg(config);
+            let output = program.output()?;
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            let said = format!("{said}{}", String::from_utf8_lossy(&output.stderr));
+            ensure!(output.status.code() == Some(code), "{listener}: {}\n{said}", output.status);
+            for words in wanted {
+                ensure!(said.contains(words), "{listener}: {words:?} is not in\n{said}");
+            }
+            ensure!(!said.contains(PASSWORD) && !said.contains("incorrect"), "a password is in\n{said}");
+        }
     }
     Ok(())
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
+use edr_tests::certificates::Authority;
+
 use crate::built::{Package, help, packages, run, said};
 
 fn page(package: &Package, section: u8) -> String {
@@ -51,40 +53,15 @@ fn every_command_and_option_is_described_and_none_is_invented() {
     }
 }
 
-/// The keys that `check` prints are all there are.
+/// The keys that `check` prints are all there are, once those are set that have no default: secrets in files, then as
+/// credentials.
 #[test]
 fn every_key_is_described_with_its_default_and_none_is_invented() {
     for package in packages() {
-        let folder = tempfile::tempdir().unwrap();
-        let config = folder.path().join(package.config);
-        // What has no default is set, so that it is printed too.
         let shipped = package.text(&format!("etc/{}/{}", package.name, package.config));
-        let mut text = String::new();
-        for line in shipped.lines() {
-            match line.strip_prefix("# ") {
-                Some(example) if example.split_once(" = \"").is_some_and(|(key, _)| !key.contains(' ')) => {
-                    let file = folder.path().join("secret");
-                    std::fs::write(&file, "0123456789abcdef0123456789abcdef").unwrap();
-                    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-                    let (key, _) = example.split_once(" = ").unwrap();
-                    let value = if key.ends_with("file") {
-                        format!("\"{}\"", file.display())
-                    } else {
-                        example[key.len() + 3..].to_owned()
-                    };
-                    text.push_str(&format!("{key} = {value}\n"));
-                }
-                Some("brokers = [\"HOST:PORT\"]") => text.push_str("brokers = [\"localhost:9092\"]\n"),
-                _ => text.push_str(&format!("{line}\n")),
-            }
-        }
-        std::fs::write(&config, &text).unwrap();
-        let printed = said(Command::new(package.program()).arg("check").arg("--config").arg(&config));
         let mut wanted = BTreeSet::new();
-        for line in printed.lines().filter(|line| !line.starts_with('#')) {
-            if let Some((key, _)) = line.split_once(" = ") {
-                wanted.insert(key.rsplit('.').next().unwrap().trim_matches('"').to_owned());
-            }
+        for without in ["-credential", "-file"] {
+            wanted.extend(keys_printed(package, &shipped, without));
         }
         let page = page(package, 5);
         let described: BTreeSet<String> = page
@@ -93,6 +70,63 @@ fn every_key_is_described_with_its_default_and_none_is_invented() {
             .map(|line| line.split(' ').next().unwrap().replace("\\-", "-"))
             .collect();
         assert_eq!(described, wanted, "{}", package.config);
+    }
+}
+
+/// Of a configuration with every example set, but for secrets whose key ends on `without`.
+fn keys_printed(package: &Package, shipped: &str, without: &str) -> BTreeSet<String> {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path(), "authority").unwrap();
+    let own = authority.sign("own", "own.example", (-1, 30)).unwrap();
+    for name in ["secret", "kafka.password", "kafka.key"] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, "0123456789abcdef0123456789abcdef").unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    std::fs::copy(&own.key, folder.path().join("kafka.key")).unwrap();
+    let mut text = String::new();
+    for line in shipped.lines() {
+        match line.strip_prefix("# ") {
+            Some(example) if example.split_once(" = \"").is_some_and(|(key, _)| !key.contains(' ')) => {
+                let (key, value) = example.split_once(" = ").unwrap();
+                let is_secret = ["key-", "password-"].iter().any(|prefix| key.starts_with(prefix));
+                if is_secret && key.ends_with(without) && shipped.contains(&format!("# {}", opposite(key))) {
+                    continue;
+                }
+                let value = match key {
+                    "ca-file" => format!("{:?}", authority.file),
+                    "certificate-file" => format!("{:?}", own.certificate),
+                    "key-file" if text.contains("[kafka.tls]") && !text.contains("[redact]") => {
+                        format!("{:?}", own.key)
+                    }
+                    _ if key.ends_with("file") => format!("{:?}", folder.path().join("secret")),
+                    _ => value.to_owned(),
+                };
+                text.push_str(&format!("{key} = {value}\n"));
+            }
+            Some("brokers = [\"HOST:PORT\"]") => text.push_str("brokers = [\"localhost:9092\"]\n"),
+            _ if line == "#enabled = false" => text.push_str("enabled = true\n"),
+            _ => text.push_str(&format!("{line}\n")),
+        }
+    }
+    let config = folder.path().join(package.config);
+    std::fs::write(&config, &text).unwrap();
+    let mut check = Command::new(package.program());
+    let printed = said(check.arg("check").arg("--config").arg(&config).env("CREDENTIALS_DIRECTORY", folder.path()));
+    let mut keys = BTreeSet::new();
+    for line in printed.lines().filter(|line| !line.starts_with('#')) {
+        if let Some((key, _)) = line.split_once(" = ") {
+            keys.insert(key.rsplit('.').next().unwrap().trim_matches('"').to_owned());
+        }
+    }
+    keys
+}
+
+/// The other of two keys for one secret.
+fn opposite(key: &str) -> String {
+    match key.strip_suffix("-file") {
+        Some(name) => format!("{name}-credential"),
+        None => key.replace("-credential", "-file"),
     }
 }
 

@@ -13,12 +13,13 @@ use std::time::Duration;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use edr_daemon::config::Report;
 use edr_daemon::exit;
+use edr_daemon::preflight::{Findings, Level};
 
 use crate::collect::processes::degraded;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::event::Event;
+use crate::preflight::preflight;
 use crate::run::{Overrides, run};
-use crate::ship::examine;
 use crate::spool::SpoolError;
 
 /// Takes snapshots of processes, open files, sockets and psad, and ships them to Kafka.
@@ -40,9 +41,13 @@ enum Command {
     },
     /// Check the configuration and print what is effective
     Check {
-        /// Ask Kafka too: whether it answers, the topic exists, and its limits fit
+        /// Look at everything a start needs: rights, psad, room for an outage, certificates, Kafka and the topic; exit 1
+        /// when something does not work
         #[arg(long)]
         online: bool,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t = TextFormat::Table)]
+        format: TextFormat,
         #[command(flatten)]
         config: ConfigFile,
         #[command(flatten)]
@@ -183,7 +188,7 @@ pub fn main() -> ExitCode {
     // clap exits with 2 for a wrong command line, and 0 for --help.
     let result = match Cli::parse().command {
         Command::Run { config, places } => run(&config.config, &places.into()).map(|()| ExitCode::SUCCESS),
-        Command::Check { online, config, places } => check(&config.config, &places.into(), online),
+        Command::Check { online, format, config, places } => check(&config.config, &places.into(), online, format),
         Command::Snapshot { format, config, places } => show::snapshot(format, &config.config, &places.into()),
         Command::Cost { rounds, every, format, config, places } => {
             let rounds = cost::Rounds { count: rounds, every: Duration::from_secs_f64(every), format };
@@ -230,18 +235,41 @@ fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn check(path: &Path, overrides: &Overrides, online: bool) -> anyhow::Result<ExitCode> {
+fn check(path: &Path, overrides: &Overrides, online: bool, format: TextFormat) -> anyhow::Result<ExitCode> {
     let config = overrides.over(Config::load(path)?);
     let mut out = io::stdout().lock();
-    writeln!(out, "# effective configuration, hash {}", config.hash())?;
-    write!(out, "{}", config.to_toml())?;
-    for reason in degraded(overrides.proc_root()) {
-        writeln!(out, "# as this user: {reason}")?;
+    if format == TextFormat::Table {
+        writeln!(out, "# effective configuration, hash {}", config.hash())?;
+        write!(out, "{}", config.to_toml())?;
     }
-    if online {
-        for fact in examine(&config.kafka).map_err(anyhow::Error::msg)? {
-            writeln!(out, "# {fact}")?;
+    let findings = if online {
+        preflight(&config, overrides)
+    } else {
+        let mut findings = Findings::default();
+        for reason in degraded(overrides.proc_root()) {
+            findings.warn("rights", reason, "");
         }
+        findings
+    };
+    match format {
+        TextFormat::Json => {
+            let rows: Vec<_> = findings
+                .iter()
+                .map(|found| {
+                    serde_json::json!({
+                        "level": found.level.name(), "subject": found.subject, "text": found.text, "remedy": found.remedy
+                    })
+                })
+                .collect();
+            let answer = serde_json::json!({ "config_hash": config.hash(), "configuration": config.to_toml(), "findings": rows });
+            serde_json::to_writer_pretty(&mut out, &answer)?;
+            writeln!(out)?;
+        }
+        TextFormat::Table if online => {
+            writeln!(out)?;
+            findings.print(&mut out)?;
+        }
+        TextFormat::Table => findings.iter().try_for_each(|found| writeln!(out, "# as this user: {}", found.text))?,
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if findings.worst() == Level::Fail { ExitCode::from(exit::FAILURE) } else { ExitCode::SUCCESS })
 }

@@ -64,9 +64,13 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Check {
-    /// Ask Kafka too: whether a broker answers, the topic is there and its settings fit
+    /// Look at everything a start needs: room for the archive, certificates, Kafka, the topic and the right to read it;
+    /// exit 1 when something does not work
     #[arg(long)]
     online: bool,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t = CheckFormat::Table)]
+    format: CheckFormat,
     /// Make the topic when there is none
     #[arg(long, requires = "online")]
     create_topic: bool,
@@ -76,6 +80,15 @@ struct Check {
     /// Copies of the topic to make; 1 loses snapshots with its broker
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=100))]
     replication: i32,
+}
+
+/// How findings are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CheckFormat {
+    /// Lines for people
+    Table,
+    /// Names and values
+    Json,
 }
 
 #[derive(Debug, Args)]

@@ -35,7 +35,7 @@ use tokio::time::Instant;
 
 use self::batch::Batch;
 use self::client::{Client, Event};
-pub use self::topic::{PARTITIONS, Topic, command, create, look, misfits};
+pub use self::topic::{PARTITIONS, Topic, allow_command, command, create, judge_topic, look, may_read};
 use self::trouble::{Judged, Told};
 use crate::archive::{
     ArchiveError, ArchivedHeader, Coverage, Frames, HostsTable, PartitionName, Reader, Row, SavedHost,

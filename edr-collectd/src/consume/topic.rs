@@ -1,11 +1,18 @@
 //! The topic: whether it is there, how to make it, and making it.
 
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use edr_daemon::kafka::{Cause, RecordBytes, cause, in_words, judge};
+use edr_daemon::preflight::Findings;
+use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::client::settings;
@@ -13,6 +20,11 @@ use crate::config::Kafka;
 
 /// How long a broker may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// Callbacks that are served after a question, and how long each is waited for.
+const CALLBACKS: u32 = 10;
+const CALLBACK_MAX: Duration = Duration::from_millis(10);
+/// How long one question lasts: between two, librdkafka says why there is no answer.
+const QUESTION_MAX: Duration = Duration::from_secs(2);
 /// Partitions of a new topic: so many collectors can share the work.
 pub const PARTITIONS: i32 = 6;
 /// What a record and its key may have in bytes: the largest part of a frame as delivered, with its header.
@@ -36,22 +48,79 @@ pub struct Topic {
     pub brokers: usize,
     /// Partitions; `None` when there is no such topic.
     pub partitions: Option<usize>,
+    /// Copies of the partition that has the fewest.
+    pub copies: usize,
+    /// Whether it is kept from this client, there or not.
+    pub is_denied: bool,
 }
 
 /// Asks the brokers.
 ///
 /// # Errors
-/// When none of them answers.
+/// When none of them answers, or they do not let this client in. In words.
 pub fn look(kafka: &Kafka) -> Result<Topic> {
-    let client: BaseConsumer = settings(kafka)?.set("log_level", "0").create().context("make a Kafka client")?;
-    let brokers = kafka.brokers.join(", ");
-    let all = client
-        .fetch_metadata(None, ANSWER_MAX)
-        .with_context(|| format!("ask Kafka at {brokers}; is it running, and is the address right?"))?;
+    let client: BaseConsumer<Heard> =
+        settings(kafka)?.create_with_context(Heard::default()).context("make a Kafka client")?;
+    let started = Instant::now();
+    let all = loop {
+        let error = match client.fetch_metadata(None, QUESTION_MAX) {
+            Ok(all) => break all,
+            Err(error) => error,
+        };
+        // Serves the callbacks, one a call, which have the reason.
+        for _ in 0..CALLBACKS {
+            let _ = client.poll(CALLBACK_MAX);
+        }
+        let reason = client.context().reason.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let is_refusal = reason.as_deref().and_then(cause).is_some_and(Cause::is_refusal);
+        if is_refusal || started.elapsed() > ANSWER_MAX {
+            let reason = reason.unwrap_or_else(|| error.to_string());
+            let words = in_words(&reason, &kafka.security).unwrap_or_else(|| {
+                format!(
+                    "no broker of {} answers ({reason}): is it running, and is the address right?",
+                    kafka.brokers.join(", ")
+                )
+            });
+            bail!(words);
+        }
+    };
     let topic = all.topics().iter().find(|topic| topic.name() == kafka.topic && topic.error().is_none());
     let cluster = client.client().fetch_cluster_id(ANSWER_MAX).context("Kafka does not tell the id of its cluster")?;
-    Ok(Topic { cluster, brokers: all.brokers().len(), partitions: topic.map(|topic| topic.partitions().len()) })
+    let copies = topic.and_then(|topic| topic.partitions().iter().map(|partition| partition.replicas().len()).min());
+    // A list has no topics that the client may not see; only by its name one is told that it may not.
+    let is_denied = topic.is_none()
+        && client.fetch_metadata(Some(&kafka.topic), ANSWER_MAX).is_ok_and(|named| {
+            let denied = |topic: &MetadataTopic| {
+                topic.error().map(RDKafkaErrorCode::from) == Some(RDKafkaErrorCode::TopicAuthorizationFailed)
+            };
+            named.topics().iter().any(denied)
+        });
+    Ok(Topic {
+        is_denied,
+        cluster,
+        brokers: all.brokers().len(),
+        partitions: topic.map(|topic| topic.partitions().len()),
+        copies: copies.unwrap_or(0),
+    })
 }
+
+/// Keeps librdkafka's reason, which its answers do not have.
+#[derive(Default)]
+struct Heard {
+    reason: Mutex<Option<String>>,
+}
+
+impl ClientContext for Heard {
+    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+        }
+    }
+}
+
+impl ConsumerContext for Heard {}
 
 /// The command that makes the topic, for a person with Kafka's tools.
 pub fn command(kafka: &Kafka, replication: i32) -> String {
@@ -90,33 +159,51 @@ pub async fn create(kafka: &Kafka, partitions: i32, replication: i32) -> Result<
     Ok(())
 }
 
-/// What of the topic's settings does not fit, in words that say what mends it.
+/// Judges the settings of the topic.
 ///
 /// # Errors
-/// When the settings cannot be read.
-pub async fn misfits(kafka: &Kafka) -> Result<Vec<String>> {
+/// When they cannot be read.
+pub async fn judge_topic(kafka: &Kafka, findings: &mut Findings) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = settings(kafka)?.create().context("make a Kafka client")?;
     let options = AdminOptions::new().request_timeout(Some(ANSWER_MAX));
     let topic = ResourceSpecifier::Topic(&kafka.topic);
     let resources = admin.describe_configs([&topic], &options).await.context("ask Kafka for the topic's settings")?;
-    let mut misfits = Vec::new();
+    let record = RecordBytes { least: MESSAGE_BYTES, most: MESSAGE_BYTES };
     for resource in resources {
         let resource =
             resource.map_err(|code| anyhow::anyhow!("read the settings of topic {}: {code}", kafka.topic))?;
-        let value = |name: &str| resource.get(name).and_then(|entry| entry.value.clone());
-        if let Some(bytes) = value("max.message.bytes").and_then(|text| text.parse::<u64>().ok())
-            && bytes < MESSAGE_BYTES
-        {
-            misfits.push(format!(
-                "max.message.bytes is {bytes}, agents send records of up to {MESSAGE_BYTES} as delivered: raise it, or \
-                 lower kafka.part-bytes-max of the agents"
-            ));
+        if resource.entries.is_empty() {
+            bail!("Kafka does not tell this client the settings of topic {}", kafka.topic);
         }
-        if value("cleanup.policy").is_some_and(|policy| policy.contains("compact")) {
-            misfits.push(
-                "cleanup.policy compacts: of every host only the last record would stay; set it to delete".into(),
-            );
-        }
+        judge(findings, &kafka.topic, &kafka.brokers, record, |name| {
+            resource.get(name).and_then(|entry| entry.value.clone())
+        });
     }
-    Ok(misfits)
+    Ok(())
+}
+
+/// The command that allows this collector to read the topic.
+pub fn allow_command(kafka: &Kafka) -> String {
+    let denied = KafkaError::MessageConsumption(RDKafkaErrorCode::TopicAuthorizationFailed);
+    super::trouble::remedy(&denied, kafka).trim_start_matches("; allow it: ").to_owned()
+}
+
+/// Whether this collector may read: its group, and each partition's offsets.
+///
+/// # Errors
+/// When it may not, with the command that allows it.
+pub fn may_read(kafka: &Kafka, partitions: usize) -> Result<(), (String, String)> {
+    let failed = |error: anyhow::Error| (format!("{error:#}"), String::new());
+    let client: BaseConsumer = settings(kafka)
+        .and_then(|mut settings| Ok(settings.set("group.id", &kafka.group).set("log_level", "0").create()?))
+        .map_err(failed)?;
+    let mut asked = TopicPartitionList::new();
+    asked.add_partition_range(&kafka.topic, 0, i32::try_from(partitions.saturating_sub(1)).unwrap_or(i32::MAX));
+    let refused = |error: KafkaError| {
+        let remedy = super::trouble::remedy(&error, kafka);
+        (error.to_string(), remedy.trim_start_matches("; allow it: ").to_owned())
+    };
+    client.committed_offsets(asked, ANSWER_MAX).map_err(refused)?;
+    client.fetch_watermarks(&kafka.topic, 0, ANSWER_MAX).map_err(refused)?;
+    Ok(())
 }

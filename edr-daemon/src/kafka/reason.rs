@@ -102,7 +102,7 @@ pub fn in_words(reason: &str, security: &Security) -> Option<String> {
         Cause::Login => Some(match user {
             None => format!("{broker} wants a login: set kafka.sasl.mechanism, username and password ({reason})"),
             Some((user, mechanism)) => format!(
-                "{broker} refuses user {user} with {mechanism}: mend kafka.sasl.username, the password behind {}, or the \
+                "{broker} refuses user {user} with {mechanism}: look at kafka.sasl.username, the password behind {} and the \
                  mechanism, or make the user on the brokers (kafka-configs.sh --alter --entity-type users)",
                 security.sasl.as_ref().map_or("kafka.sasl.password-file", |sasl| super::password_key(&sasl.password)),
             ),

@@ -32,15 +32,30 @@ fn utc_offset_seconds(wall_ns: i64) -> i32 {
 }
 
 /// `None` when the sandbox refuses the question.
-#[expect(unsafe_code, reason = "no crate in use wraps adjtimex(2), and nothing else tells whether the clock is right")]
 fn synchronised() -> Option<bool> {
+    clock_state().map(|state| state.synchronised)
+}
+
+/// What the kernel holds of the wall clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockState {
+    /// Whether something keeps it right (not `STA_UNSYNC`).
+    pub synchronised: bool,
+    /// The most it may be wrong by, microseconds (`maxerror`); it grows by 500 a second while nothing corrects it.
+    pub error_us_max: i64,
+}
+
+/// Asks the kernel (adjtimex(2)); `None` when the sandbox refuses the question.
+#[expect(unsafe_code, reason = "no crate in use wraps adjtimex(2), and nothing else tells whether the clock is right")]
+pub fn clock_state() -> Option<ClockState> {
     // SAFETY: `timex` holds only integers, for which all-zero bytes are a value. Zero in `modes` makes the call a
     // question, which changes nothing and needs no privilege. The pointer is to a whole `timex` that outlives the call.
     let (state, timex) = unsafe {
         let mut timex: libc::timex = std::mem::zeroed();
         (libc::adjtimex(&raw mut timex), timex)
     };
-    (state >= 0).then_some(timex.status & libc::STA_UNSYNC == 0)
+    let synchronised = timex.status & libc::STA_UNSYNC == 0;
+    (state >= 0).then_some(ClockState { synchronised, error_us_max: timex.maxerror })
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use edr_wire::snapshot::{Host, Namespaces, Time};
 use procfs::{FromBufReadSI, FromRead, KernelStats, LoadAverage, ProcError, Uptime};
 use sysinfo::{MemoryRefreshKind, System};
 
+pub use self::clock::{ClockState, clock_state};
 use super::{Gaps, proc_files};
 use crate::errno::reason;
 

@@ -1,0 +1,191 @@
+//! Whether a topic's settings fit, and the commands that mend them.
+
+use std::time::Duration;
+
+use super::{Security, Verdict, ask};
+use crate::config::{show_bytes, show_duration};
+use crate::preflight::Findings;
+
+const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
+/// A certificate that ends within so many seconds is told in advance.
+const SOON_SECONDS: i64 = 30 * 86_400;
+
+/// What a record may have, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordBytes {
+    /// The body alone: smaller than this cannot work.
+    pub least: u64,
+    /// With the largest header there can be.
+    pub most: u64,
+}
+
+/// Judges the settings of `topic`; `value` gives one by its name, when it is known.
+pub fn judge(
+    findings: &mut Findings,
+    topic: &str,
+    brokers: &[String],
+    record: RecordBytes,
+    value: impl Fn(&str) -> Option<String>,
+) {
+    let set = |setting: &str| {
+        format!(
+            "kafka-configs.sh --bootstrap-server {} --alter --entity-type topics --entity-name {topic} --add-config {setting}",
+            brokers.join(",")
+        )
+    };
+    let number = |name: &str| value(name).and_then(|text| text.parse::<u64>().ok());
+    match number("max.message.bytes") {
+        Some(bytes) if bytes < record.least => findings.fail(
+            "topic size",
+            format!("max.message.bytes is {bytes}, records have up to {}", record.most),
+            format!(
+                "{}, or lower kafka.part-bytes-max of the agents",
+                set(&format!("max.message.bytes={}", record.most))
+            ),
+        ),
+        Some(bytes) if bytes < record.most => findings.ok(
+            "topic size",
+            format!(
+                "max.message.bytes is {bytes}: enough for a part, and {} of header",
+                show_bytes(bytes.saturating_sub(record.least))
+            ),
+        ),
+        Some(bytes) => findings.ok("topic size", format!("max.message.bytes is {bytes}")),
+        None => {}
+    }
+    if let Some(policy) = value("cleanup.policy") {
+        if policy.contains("compact") {
+            findings.fail(
+                "topic keeps",
+                format!("cleanup.policy is {policy}: of every host only the last record would stay"),
+                set("cleanup.policy=delete"),
+            );
+        }
+        let longest = |ms: u64| show_duration(Duration::from_millis(ms));
+        match value("retention.ms").as_deref().map(str::parse::<i64>) {
+            Some(Ok(ms)) if ms >= 0 && ms.unsigned_abs() < DAY_MS => findings.warn(
+                "topic keeps",
+                format!(
+                    "retention.ms is {}: a collector that is away longer loses what came",
+                    longest(ms.unsigned_abs())
+                ),
+                set("retention.ms=604800000"),
+            ),
+            Some(Ok(ms)) if ms >= 0 => {
+                findings.ok("topic keeps", format!("records for {}", longest(ms.unsigned_abs())));
+            }
+            Some(Ok(_)) => findings.ok("topic keeps", "records for ever"),
+            _ => {}
+        }
+    }
+    match (value("message.timestamp.type").as_deref(), number("message.timestamp.after.max.ms")) {
+        (Some("CreateTime"), Some(after)) if after < HOUR_MS => findings.warn(
+            "topic time",
+            format!("records whose clock is {} ahead are refused", show_duration(Duration::from_millis(after))),
+            set("message.timestamp.type=LogAppendTime"),
+        ),
+        (Some(kind), _) => findings.ok("topic time", format!("message.timestamp.type is {kind}")),
+        (None, _) => {}
+    }
+}
+
+/// Judges the certificates in the files, and what each broker shows. The brokers are asked.
+pub fn judge_security(findings: &mut Findings, security: &Security, brokers: &[String], now: jiff::Timestamp) {
+    if let Err(faults) = security.read() {
+        for fault in faults {
+            findings.fail("credentials", format!("{}: {}", fault.key, fault.fault.rule), fault.fault.remedy);
+        }
+        return;
+    }
+    if security.tls.is_none() {
+        findings.warn(
+            "security",
+            format!("Kafka is spoken to {}: everybody on the way can read and change it", security.summary()),
+            "enabled = true under [kafka.tls], with a port of the brokers that speaks TLS",
+        );
+    } else {
+        findings.ok("security", security.summary());
+    }
+    let left = |at: Option<jiff::Timestamp>| at.map(|at| at.as_second() - now.as_second());
+    let shown = |at: Option<jiff::Timestamp>| at.map_or_else(|| "an unknown time".to_owned(), |at| at.to_string());
+    // A system's bundle is not looked through: it is no file of this configuration.
+    for (key, validity) in security.certificates() {
+        let text = format!("{key}: {} until {}", validity.subject, shown(validity.not_after));
+        match left(validity.not_after) {
+            Some(left) if left <= 0 => {
+                findings.fail("certificate", format!("{text}: expired"), "put a new one into the file");
+            }
+            Some(left) if left < SOON_SECONDS => {
+                findings.warn(
+                    "certificate",
+                    format!("{text}: ends within 30 days"),
+                    "put a new one into the file in time",
+                );
+            }
+            _ => findings.ok("certificate", text),
+        }
+    }
+    let Some(tls) = &security.tls else { return };
+    for broker in brokers {
+        match ask(broker, tls) {
+            Err(error) => findings.fail("tls", error, "look whether the broker runs, and whether this port speaks TLS"),
+            Ok(found) => match found.in_words(broker, tls, now) {
+                Some(words) => {
+                    let (text, remedy) = words.split_once(": ").unwrap_or((&words, ""));
+                    findings.fail("tls", text, remedy);
+                }
+                None => {
+                    let until = found.validity.not_after;
+                    let text = format!("{broker} shows {} until {}", found.names.join(", "), shown(until));
+                    debug_assert_eq!(found.verdict, Verdict::Good);
+                    if left(until).is_some_and(|left| left < SOON_SECONDS) {
+                        findings.warn("tls", format!("{text}: ends within 30 days"), "renew it on the broker in time");
+                    } else {
+                        findings.ok("tls", text);
+                    }
+                }
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::preflight::Level;
+
+    #[test]
+    fn settings_that_do_not_fit_are_told_with_the_command_that_mends_them() {
+        let judge = |settings: &[(&str, &str)]| {
+            let mut findings = Findings::default();
+            let value =
+                |name: &str| settings.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+            super::judge(&mut findings, "t", &["b:1".to_owned()], RecordBytes { least: 1_000, most: 2_000 }, value);
+            findings
+        };
+        let good = [
+            ("max.message.bytes", "1048588"),
+            ("cleanup.policy", "delete"),
+            ("retention.ms", "604800000"),
+            ("message.timestamp.type", "CreateTime"),
+            ("message.timestamp.after.max.ms", "3600000"),
+        ];
+        assert_eq!(judge(&good).worst(), Level::Ok);
+        assert_eq!(judge(&good).iter().count(), 3);
+        for (name, wrong, level, remedy) in [
+            ("max.message.bytes", "999", Level::Fail, "--entity-name t --add-config max.message.bytes=2000"),
+            ("cleanup.policy", "compact,delete", Level::Fail, "--add-config cleanup.policy=delete"),
+            ("retention.ms", "3600000", Level::Warn, "--add-config retention.ms=604800000"),
+            ("message.timestamp.after.max.ms", "1000", Level::Warn, "message.timestamp.type=LogAppendTime"),
+        ] {
+            let mut settings = good;
+            settings.iter_mut().filter(|(known, _)| *known == name).for_each(|(_, value)| *value = wrong);
+            let findings = judge(&settings);
+            let worst = findings.iter().find(|finding| finding.level == level).unwrap();
+            assert!(worst.remedy.contains(remedy), "{worst:?}");
+            assert_eq!(findings.worst(), level);
+        }
+        assert_eq!(judge(&[]).iter().count(), 0);
+    }
+}

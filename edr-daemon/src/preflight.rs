@@ -1,0 +1,122 @@
+//! `check --online`: what was found, each with its weight and the command that mends it.
+
+use std::fmt;
+use std::io::{self, Write};
+
+/// How much a finding weighs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// As it should be.
+    Ok,
+    /// It works, and something is less than it could be or will not last.
+    Warn,
+    /// It does not work.
+    Fail,
+}
+
+impl Level {
+    /// `ok`, `warn`, `fail`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+        }
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How it is.
+    pub level: Level,
+    /// What: `rights`, `broker`, `topic`.
+    pub subject: &'static str,
+    /// What was found.
+    pub text: String,
+    /// What mends it: a command where there is one; empty when nothing is to be mended.
+    pub remedy: String,
+}
+
+/// Everything that was looked at, in this order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Findings {
+    findings: Vec<Finding>,
+}
+
+impl Findings {
+    /// Something is as it should be.
+    pub fn ok(&mut self, subject: &'static str, text: impl Into<String>) {
+        self.add(Level::Ok, subject, text.into(), String::new());
+    }
+
+    /// Something is less than it could be.
+    pub fn warn(&mut self, subject: &'static str, text: impl Into<String>, remedy: impl Into<String>) {
+        self.add(Level::Warn, subject, text.into(), remedy.into());
+    }
+
+    /// Something does not work.
+    pub fn fail(&mut self, subject: &'static str, text: impl Into<String>, remedy: impl Into<String>) {
+        self.add(Level::Fail, subject, text.into(), remedy.into());
+    }
+
+    fn add(&mut self, level: Level, subject: &'static str, text: String, remedy: String) {
+        self.findings.push(Finding { level, subject, text, remedy });
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter()
+    }
+
+    /// The heaviest one.
+    pub fn worst(&self) -> Level {
+        self.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok)
+    }
+
+    /// A line each, and under it what mends it.
+    ///
+    /// # Errors
+    /// When `out` does not take it.
+    pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        // Peers and files chose parts of it.
+        self.iter().try_for_each(|finding| writeln!(out, "{finding}"))
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |text: &str| edr_wire::visible(text.as_bytes());
+        write!(f, "{:<4} {:<12} {}", self.level.name(), self.subject, shown(&self.text))?;
+        if !self.remedy.is_empty() {
+            write!(f, "\n{:17} mend: {}", "", shown(&self.remedy))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_each_with_what_mends_it_and_nothing_a_peer_can_forge() {
+        let mut findings = Findings::default();
+        assert_eq!(findings.worst(), Level::Ok);
+        findings.ok("rights", "all there");
+        findings.warn("broker", "shows evil\nfail topic", "do x");
+        assert_eq!(findings.worst(), Level::Warn);
+        findings.fail("topic", "none", "");
+        assert_eq!(findings.worst(), Level::Fail);
+        let mut out = Vec::new();
+        findings.print(&mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 4, "{text}");
+        assert_eq!(lines[0], "ok   rights       all there");
+        assert!(
+            lines[1].starts_with("warn broker       shows evil\\x0afail") && lines[2].trim_start() == "mend: do x",
+            "{text}"
+        );
+    }
+}
