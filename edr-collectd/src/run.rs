@@ -281,11 +281,15 @@ fn instance(state_dir: &Path) -> anyhow::Result<String> {
     {
         return Ok(text.trim().to_owned());
     }
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/uuid").context("ask the kernel for a random id")?;
+    // Of the system call: in its unit's view of /proc there are processes only.
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).context("ask the kernel for a random id")?;
+    let digits: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let id = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-");
     let temporary = state_dir.join("instance-id.tmp");
     std::fs::write(&temporary, &id).with_context(|| format!("write {}", temporary.display()))?;
     std::fs::rename(&temporary, &path).with_context(|| format!("write {}", path.display()))?;
-    Ok(id.trim().to_owned())
+    Ok(id)
 }
 
 #[cfg(test)]
