@@ -7,6 +7,7 @@
   const source = main && main.dataset.events;
   const REFRESH_MS_MIN = 1000;
   const QUIET_MS_MAX = 25000; // the server says "alive" every 10 s
+  const SHOWN_MS_MAX = 30000; // hosts fall silent without an event
   let shownAt = performance.now();
   let address = location.href;
   let busy = false;
@@ -150,7 +151,10 @@
         if (opened) refresh();
         opened = true;
       };
-      events.addEventListener("alive", alive);
+      events.addEventListener("alive", () => {
+        alive();
+        if (performance.now() - shownAt > SHOWN_MS_MAX) refresh();
+      });
       events.addEventListener("snapshot", () => {
         alive();
         refresh();

@@ -123,7 +123,8 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
     }
     {
         let (newest, stopped) = (Arc::clone(&newest), stopped.clone());
-        let service = Service { manager: ServiceManager::from_env(), newest, progress, beats };
+        let answers = Arc::clone(&answers);
+        let service = Service { manager: ServiceManager::from_env(), newest, answers, progress, beats };
         tasks.spawn(async move {
             tokio::select! {
                 () = until(stopped) => {}
@@ -214,6 +215,7 @@ async fn until(mut stopped: watch::Receiver<bool>) {
 struct Service {
     manager: ServiceManager,
     newest: Arc<Newest>,
+    answers: Arc<HostAnswers>,
     progress: watch::Receiver<Progress>,
     beats: Arc<AtomicU64>,
 }
@@ -232,7 +234,9 @@ impl Service {
                 self.manager.alive();
             }
             last = beats;
-            let status = status(&self.progress.borrow(), self.newest.len());
+            let progress = self.progress.borrow().clone();
+            let status = status(&progress, self.newest.len());
+            self.answers.set_trouble(progress.trouble);
             self.manager.status(&status);
             if Instant::now() >= next_hour {
                 next_hour += HOUR;

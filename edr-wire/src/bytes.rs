@@ -68,8 +68,9 @@ pub fn escaped(bytes: &[u8]) -> String {
     text
 }
 
-/// Like [`escaped`], with nothing left that a terminal or a page would act on: control characters, line and
-/// paragraph separators, bidirectional overrides and zero-width characters become `\xNN` or `\u{N}`.
+/// Like [`escaped`], with nothing left that a terminal or a page would act on, and nothing that nobody sees: control
+/// characters, line and paragraph separators, bidirectional overrides, and every character that is shown as nothing
+/// (`Default_Ignorable_Code_Point` of Unicode 16.0, and the braille blank) become `\xNN` or `\u{N}`.
 pub fn visible(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for c in escaped(bytes).chars() {
@@ -77,14 +78,23 @@ pub fn visible(bytes: &[u8]) -> String {
             '\0'..='\x1f' | '\x7f' => text.push_str(&format!("\\x{:02x}", c as u32)),
             '\u{80}'..='\u{9f}'
             | '\u{ad}'
+            | '\u{34f}'
             | '\u{61c}'
-            | '\u{180e}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
             | '\u{200b}'..='\u{200f}'
             | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}'
+            | '\u{2800}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
             | '\u{feff}'
-            | '\u{fff9}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e007f}' => text.push_str(&format!("\\u{{{:x}}}", c as u32)),
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fffb}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}' => text.push_str(&format!("\\u{{{:x}}}", c as u32)),
             _ => text.push(c),
         }
     }
@@ -183,6 +193,8 @@ mod tests {
     fn nothing_a_terminal_acts_on_is_visible() {
         let hostile = "\x1b[2J\x07\u{202e}gnp\u{200b}\u{9b}".as_bytes();
         assert_eq!(visible(hostile), "\\x1b[2J\\x07\\u{202e}gnp\\u{200b}\\u{9b}");
+        assert_eq!(visible("sshd\u{3164}\u{fe0f}".as_bytes()), "sshd\\u{3164}\\u{fe0f}");
+        assert_eq!(visible("K\u{f6}ln \u{65e5}\u{672c}".as_bytes()), "K\u{f6}ln \u{65e5}\u{672c}");
     }
 
     proptest! {

@@ -31,5 +31,8 @@ pub const PART_BYTES: usize = 768 << 10;
 pub const RECORD_BYTES_MAX: usize = 4 << 20;
 /// Parts of one frame: 32 MiB of incompressible snapshot in parts of 64 KiB.
 pub const PARTS_MAX: u32 = 520;
+/// Longest time between two snapshots, ns: the agent takes no longer interval, and by a longer one a host that fell
+/// silent would never be missed.
+pub const INTERVAL_NS_MAX: u64 = 3_600_000_000_000;
 /// Entries in `lost` and in `missed` of one frame; older entries are merged beyond it.
 pub const RANGES_MAX: usize = 1_024;

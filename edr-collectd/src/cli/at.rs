@@ -42,7 +42,7 @@ fn understood(text: &str, now: Timestamp) -> Option<Timestamp> {
                 let today_is_it = today.weekday() == weekday && instant(today, time)? <= now;
                 if today_is_it { today } else { today.nth_weekday(-1, weekday).ok()? }
             }
-            None => name.parse::<Date>().ok()?,
+            None => civil(name, "-")?.parse::<Date>().ok()?,
         },
     };
     instant(date, time)
@@ -55,7 +55,13 @@ fn instant(date: Date, time: Time) -> Option<Timestamp> {
 /// `03:12` or `03:12:40`, with a fraction if one likes.
 fn time_of_day(text: &str) -> Option<Time> {
     let colons = text.bytes().filter(|&byte| byte == b':').count();
-    if !(1..=2).contains(&colons) { None } else { text.parse().ok() }
+    if (1..=2).contains(&colons) { civil(text, ":.")?.parse().ok() } else { None }
+}
+
+/// `text`, if it is made of digits and `marks` alone. jiff reads a zone or an offset behind a civil date or time and
+/// forgets it: two hours beside the truth are worse than no answer.
+fn civil<'a>(text: &'a str, marks: &str) -> Option<&'a str> {
+    text.chars().all(|c| c.is_ascii_digit() || marks.contains(c)).then_some(text)
 }
 
 fn weekday(name: &str) -> Option<Weekday> {
@@ -117,8 +123,23 @@ mod tests {
             let parsed = parse(text, now).unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!(Timestamp::from_nanosecond(parsed.into()).unwrap().to_string(), expected, "{text}");
         }
-        for text in ["", "3", "03", "march", "2026-13-01", "tuesday 25:00", "-5", "-m", "5m", "ago", "2026-03-10 0312"]
-        {
+        for text in [
+            "",
+            "3",
+            "03",
+            "march",
+            "2026-13-01",
+            "tuesday 25:00",
+            "-5",
+            "-m",
+            "5m",
+            "ago",
+            "2026-03-10 0312",
+            "tuesday 03:12+02:00",
+            "2026-03-10 03:12[Europe/Vienna]",
+            "2026-03-10[Europe/Vienna]",
+            "today 03:12Z",
+        ] {
             let refused = parse(text, now).unwrap_err();
             assert!(refused.contains("times without a zone are UTC"), "{text}: {refused}");
         }

@@ -4,7 +4,7 @@
 //! archive by its columns alone; then one key and one delta are read.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use edr_wire::HostId;
 use edr_wire::frame::{Frame, FrameKind};
@@ -25,12 +25,18 @@ pub struct HostAnswers {
     newest: Arc<Newest>,
     reader: Arc<Reader>,
     cache: Cache,
+    trouble: Mutex<Option<String>>,
 }
 
 impl HostAnswers {
     /// Answers for a daemon, which fills `newest` itself.
     pub fn new(newest: Arc<Newest>, reader: Arc<Reader>) -> Self {
-        Self { newest, reader, cache: Cache::default() }
+        Self { newest, reader, cache: Cache::default(), trouble: Mutex::default() }
+    }
+
+    /// What keeps the daemon from getting further; `None` when nothing does.
+    pub fn set_trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
     /// Answers for a command: from the archive in this folder, as it is now.
@@ -208,6 +214,10 @@ impl Answers for HostAnswers {
                 Err(error) => self.at(host_id, at_ns.unwrap_or(i64::MAX)).await.map_err(|_| error),
             },
         }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn changes(&self) -> tokio::sync::broadcast::Receiver<HostId> {

@@ -131,6 +131,11 @@ pub trait Answers: Send + Sync {
         at_ns: Option<i64>,
     ) -> impl Future<Output = Result<Arc<HostSnapshot>, QueryError>> + Send;
 
+    /// Why the collector gets or archives nothing at the moment, in words. Answers from the archive alone know of none.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
     /// Tells the id of each host whose newest snapshot was replaced.
     fn changes(&self) -> tokio::sync::broadcast::Receiver<HostId>;
 }

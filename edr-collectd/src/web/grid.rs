@@ -10,6 +10,8 @@ use crate::query::table::{Cell, Column, Table, View};
 /// Text of more characters is clipped to one line until it is opened.
 const CLIP_CHARS: usize = 48;
 
+/// Bytes of a value by which a refresh finds a row again.
+const KEY_BYTES_MAX: usize = 1 << 10;
 /// Links in one cell: a forking server shares its socket with hundreds of children.
 const LINKS_MAX: usize = 3;
 /// Longest text that becomes a link to a filter for it.
@@ -399,7 +401,7 @@ fn key(view: View, columns: &[Column], row: &[Cell]) -> Shown {
     let mut key = String::new();
     for name in names {
         if let Some(cell) = columns.iter().position(|column| column.name == *name).and_then(|i| row.get(i)) {
-            key.push_str(&cell.text());
+            key.push_str(&cell.text_within(KEY_BYTES_MAX));
             key.push(' ');
         }
     }

@@ -6,6 +6,7 @@ use askama::Template;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
+use edr_wire::limits::INTERVAL_NS_MAX;
 use edr_wire::snapshot::{Agent, FileKind, GapReason, Host, PsadMode, Time};
 
 use super::assets::Assets;
@@ -17,6 +18,8 @@ use super::{Web, version, when};
 use crate::query::{Answers, HostRow, HostSnapshot};
 
 const SECOND_NS: i64 = 1_000_000_000;
+/// Reasons, labels and costs that a page shows of one host.
+const REASONS_MAX: usize = 100;
 /// Kinds of gaps the overview lists.
 const GAP_LINES_MAX: usize = 40;
 
@@ -64,9 +67,14 @@ impl Pulse {
     }
 }
 
-/// Three intervals without a snapshot, and never under 30 s.
+/// Three intervals without a snapshot, never under 30 s and never over three hours, whatever the host says.
 pub(super) fn silent_after_ns(interval_ns: u64) -> i64 {
-    i64::try_from(interval_ns).unwrap_or(i64::MAX).saturating_mul(3).max(30 * SECOND_NS)
+    (believed_ns(interval_ns) * 3).max(30 * SECOND_NS)
+}
+
+/// An interval that an agent may have.
+fn believed_ns(interval_ns: u64) -> i64 {
+    i64::try_from(interval_ns.min(INTERVAL_NS_MAX)).unwrap_or(i64::MAX / 4)
 }
 
 /// "as of 03:12:40 UTC, 4 s ago".
@@ -84,9 +92,11 @@ pub(super) struct Fresh {
 
 impl Fresh {
     pub(super) fn new(captured_ns: i64, received_ns: i64, interval_ns: u64, pulse: Pulse, now_ns: i64) -> Self {
-        let tolerated_ns = i64::try_from(interval_ns).unwrap_or(i64::MAX).max(10 * SECOND_NS);
+        let tolerated_ns = believed_ns(interval_ns).max(10 * SECOND_NS);
         let on_the_way_ns = received_ns.saturating_sub(captured_ns);
-        let note = if on_the_way_ns > tolerated_ns {
+        let note = if interval_ns > INTERVAL_NS_MAX {
+            Some("its agent claims an interval that no agent has; it is taken for one of an hour".to_owned())
+        } else if on_the_way_ns > tolerated_ns {
             Some(format!(
                 "arrived {} after it was taken: it waited on the way, or the host's clock is behind",
                 when::span(on_the_way_ns)
@@ -195,7 +205,7 @@ impl Head {
             name: Shown::of(if host.hostname.is_empty() { "(no name)" } else { &host.hostname }),
             os: Shown::of(&host.os),
             fresh: Fresh::new(snapshot.captured_ns, snapshot.received_ns, agent.interval_ns, pulse, *now_ns),
-            degraded: agent.degraded.iter().map(Shown::of).collect(),
+            degraded: agent.degraded.iter().take(REASONS_MAX).map(Shown::of).collect(),
             alarms: row.iter().flat_map(|row| &row.alarms).map(Shown::of).collect(),
             past,
             events: params.at.is_none().then(|| format!("/events?host={id}&version={}", version(snapshot))),
@@ -350,13 +360,19 @@ impl Facts {
             received: moment(found.snapshot.received_ns, head.now_ns),
             boot_time: (when::iso(host.boot_time_ns), when::stamp(host.boot_time_ns)),
             uptime: when::span(found.snapshot.captured_ns.saturating_sub(host.boot_time_ns)),
-            labels: host.labels.iter().map(|(key, value)| (Shown::of(key), Shown::of(value))).collect(),
+            labels: host
+                .labels
+                .iter()
+                .take(REASONS_MAX)
+                .map(|(key, value)| (Shown::of(key), Shown::of(value)))
+                .collect(),
             counts,
             loads: host.load_hundredths.map(|load| format!("{}.{:02}", load / 100, load % 100)),
             memory_used: host.memory_bytes.saturating_sub(host.memory_available_bytes),
             costs: agent
                 .cost
                 .iter()
+                .take(REASONS_MAX)
                 .map(|cost| Cost {
                     source: Shown::of(&cost.source),
                     cpu: milliseconds(cost.cpu_ns),
@@ -368,7 +384,8 @@ impl Facts {
                 .collect(),
             gaps: gap_lines(view.gaps().map_err(Problem::undecodable)?),
             gaps_href: link("gaps"),
-            reread_s: (reread.slices > 1).then(|| u64::from(reread.slices) * (agent.interval_ns / 1_000_000_000)),
+            reread_s: (reread.slices > 1)
+                .then(|| u64::from(reread.slices).saturating_mul(agent.interval_ns / 1_000_000_000)),
             psad: PsadLine {
                 href: link("psad"),
                 mode: super::psad::mode(psad.mode),
@@ -489,7 +506,11 @@ mod tests {
         assert_eq!(Pulse::of(0, interval, false, 30 * S), Pulse::Live);
         assert_eq!(Pulse::of(0, interval, false, 31 * S), Pulse::Silent);
         assert_eq!(Pulse::of(0, interval, true, 31 * S), Pulse::Stopped);
-        assert_eq!(Pulse::of(i64::MIN, u64::MAX, false, i64::MAX), Pulse::Live);
+        // No host is believed to be alive for ever.
+        assert_eq!(Pulse::of(0, u64::MAX, false, 3 * 3_600 * S), Pulse::Live);
+        assert_eq!(Pulse::of(0, u64::MAX, false, 3 * 3_600 * S + 1), Pulse::Silent);
+        assert_eq!(Pulse::of(i64::MIN, u64::MAX, false, i64::MAX), Pulse::Silent);
+        assert!(Fresh::new(0, 0, u64::MAX, Pulse::Live, 0).note.unwrap().contains("no agent has"));
     }
 
     #[test]

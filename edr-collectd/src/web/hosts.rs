@@ -28,6 +28,8 @@ struct HostsPage {
     params: Params,
     /// No host ever reported.
     none: bool,
+    /// Why the collector gets nothing, when it gets nothing.
+    trouble: Option<Shown>,
 }
 
 /// A count that filters.
@@ -64,6 +66,9 @@ struct Known {
     texts: Vec<(&'static str, String)>,
 }
 
+/// Reasons shown of one host.
+const REASONS_MAX: usize = 20;
+
 /// (name in the address, heading, numeric)
 const COLUMNS: [(&str, &str, bool); 9] = [
     ("host", "Host", false),
@@ -87,11 +92,12 @@ pub(super) async fn hosts<A: Answers + 'static>(
         return Err(Problem::bad_parameters(&["at belongs to the page of one host: open the host first".to_owned()]));
     }
     let hosts = web.answers.hosts().await?;
-    web.render(move || HostsPage::new(hosts, params, when::now_ns())).await
+    let trouble = web.answers.trouble();
+    web.render(move || HostsPage::new(hosts, params, trouble, when::now_ns())).await
 }
 
 impl HostsPage {
-    fn new(hosts: Vec<HostRow>, params: Params, now_ns: i64) -> Result<Self, Problem> {
+    fn new(hosts: Vec<HostRow>, params: Params, trouble: Option<String>, now_ns: i64) -> Result<Self, Problem> {
         let total = hosts.len();
         let mut known: Vec<Known> = hosts.into_iter().map(|row| Known::new(row, now_ns)).collect();
         let chips = chips(&known, &params);
@@ -119,7 +125,17 @@ impl HostsPage {
         let headings =
             COLUMNS.iter().map(|&(name, title, numeric)| Heading::new("/", &params, name, title, numeric)).collect();
         let filter = Shown::of(params.filter.as_deref().unwrap_or_default());
-        Ok(Self { assets: Assets, headings, rows, paging, chips, filter, params, none: total == 0 })
+        Ok(Self {
+            assets: Assets,
+            headings,
+            rows,
+            paging,
+            chips,
+            filter,
+            params,
+            none: total == 0,
+            trouble: trouble.map(Shown::of),
+        })
     }
 }
 
@@ -167,7 +183,7 @@ impl Known {
             sockets: grouped(row.sockets),
             danger: Danger::new(row.danger_level),
             psad: Shown::of(&row.psad),
-            degraded: row.degraded.iter().map(Shown::of).collect(),
+            degraded: row.degraded.iter().take(REASONS_MAX).map(Shown::of).collect(),
             alarms: row.alarms.iter().map(Shown::of).collect(),
         }
     }

@@ -7,6 +7,12 @@ use askama::filters::HtmlSafe;
 
 use crate::query::table::Cell;
 
+/// Bytes of a cell that a page shows: one control character is 24 bytes of HTML, and a snapshot may hold one value of
+/// 32 MiB.
+const CELL_BYTES_MAX: usize = 16 << 10;
+/// Bytes of any other text: psad's own report is the longest.
+const TEXT_BYTES_MAX: usize = 1 << 20;
+
 /// Text with every invisible byte made visible ([`edr_wire::visible`]). Templates escape it like any text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Shown(String);
@@ -14,14 +20,20 @@ pub(super) struct Shown(String);
 impl Shown {
     /// Makes bytes visible.
     pub(super) fn of(bytes: impl AsRef<[u8]>) -> Self {
-        Self(edr_wire::visible(bytes.as_ref()))
+        let bytes = bytes.as_ref();
+        match bytes.split_at_checked(TEXT_BYTES_MAX) {
+            Some((shown, rest)) if !rest.is_empty() => {
+                Self(format!("{} … ({} bytes in all)", edr_wire::visible(shown), bytes.len()))
+            }
+            _ => Self(edr_wire::visible(bytes)),
+        }
     }
 }
 
 impl From<&Cell> for Shown {
     /// [`Cell::text`] has made it visible.
     fn from(cell: &Cell) -> Self {
-        Self(cell.text())
+        Self(cell.text_within(CELL_BYTES_MAX))
     }
 }
 
@@ -174,6 +186,24 @@ mod tests {
             let marked = Marked(text).to_string();
             assert_eq!(marked.replace("<i class=\"esc\">", "").replace("</i>", ""), text);
         }
+    }
+
+    #[test]
+    fn one_value_of_a_whole_snapshot_is_a_short_cell_that_says_so() {
+        use edr_wire::Bytes;
+        let long: Vec<u8> = b"a\x01".repeat(15 << 20);
+        for cell in [
+            Cell::Bytes(Bytes(long.clone())),
+            Cell::List(vec!["sh".into(), Bytes(long.clone())]),
+            Cell::List(vec![Bytes::from("x"); 1 << 20]),
+            Cell::Numbers(vec![7; 1 << 20]),
+        ] {
+            let shown = Shown::from(&cell);
+            assert!(shown.marked().to_string().len() < 32 * CELL_BYTES_MAX);
+            assert!(shown.to_string().contains("bytes in all; JSON and CSV have them"));
+        }
+        assert_eq!(Shown::from(&Cell::List(vec!["a b".into(), "c".into()])).to_string(), "'a b' c");
+        assert!(Shown::of(&long).to_string().len() < 6 * TEXT_BYTES_MAX);
     }
 
     #[test]

@@ -54,8 +54,12 @@ pub(super) fn span(ns: i64) -> String {
 /// Reads a moment: RFC 3339 with any offset, or a date and time, or a date, taken as UTC. ns since the epoch.
 pub(super) fn moment(text: &str) -> Option<i64> {
     let text = text.strip_suffix("UTC").unwrap_or(text).trim();
-    let timestamp =
-        text.parse::<Timestamp>().or_else(|_| TimeZone::UTC.to_timestamp(text.parse::<DateTime>()?)).ok()?;
+    let timestamp = match text.parse::<Timestamp>() {
+        Ok(timestamp) => timestamp,
+        // jiff reads a zone behind a civil time and forgets it.
+        Err(_) if text.contains(|c: char| !c.is_ascii_digit() && !"-:. Tt".contains(c)) => return None,
+        Err(_) => TimeZone::UTC.to_timestamp(text.parse::<DateTime>().ok()?).ok()?,
+    };
     i64::try_from(timestamp.as_nanosecond()).ok()
 }
 
@@ -77,7 +81,17 @@ mod tests {
         }
         assert_eq!(iso(three_twelve), "2026-11-24T03:12:00Z");
         assert_eq!(moment("2026-11-24").map(stamp).as_deref(), Some("2026-11-24 00:00:00 UTC"));
-        for none in ["", "now", "yesterday", "03:12", "2026-13-01", "9999999-01-01T00:00:00Z", "9000-01-01T00:00:00Z"] {
+        for none in [
+            "",
+            "now",
+            "2026-11-24T03:12[Europe/Vienna]",
+            "2026-11-24[+02:00]",
+            "yesterday",
+            "03:12",
+            "2026-13-01",
+            "9999999-01-01T00:00:00Z",
+            "9000-01-01T00:00:00Z",
+        ] {
             assert_eq!(moment(none), None, "{none}");
         }
     }

@@ -90,6 +90,45 @@ impl Cell {
         }
     }
 
+    /// [`Cell::text`] of at most `bytes_max` bytes of the host's, which are many times as many in a page; then it says
+    /// how many there are.
+    pub fn text_within(&self, bytes_max: usize) -> String {
+        let len = match self {
+            Self::Text(text) => text.len(),
+            Self::Bytes(bytes) => bytes.0.len(),
+            Self::List(list) => list.iter().map(|bytes| bytes.0.len() + 1).sum(),
+            Self::Numbers(numbers) => 8 * numbers.len(),
+            _ => 0,
+        };
+        if len <= bytes_max {
+            return self.text();
+        }
+        let mut room = bytes_max;
+        let mut take = |len: usize| {
+            let taken = room.min(len);
+            room -= taken;
+            taken
+        };
+        let cut = match self {
+            Self::Text(text) => Self::Bytes(Bytes::from(&text.as_bytes()[..take(text.len())])),
+            Self::Bytes(bytes) => Self::Bytes(Bytes::from(&bytes.0[..take(bytes.0.len())])),
+            Self::List(list) => {
+                let mut words = Vec::new();
+                for bytes in list {
+                    let taken = take(bytes.0.len() + 1);
+                    if taken == 0 {
+                        break;
+                    }
+                    words.push(Bytes::from(&bytes.0[..taken.min(bytes.0.len())]));
+                }
+                Self::List(words)
+            }
+            Self::Numbers(numbers) => Self::Numbers(numbers[..bytes_max / 8].to_vec()),
+            other => other.clone(),
+        };
+        format!("{} … ({len} bytes in all; JSON and CSV have them)", cut.text())
+    }
+
     /// The value for JSON and CSV: exact, with [`escaped`] text for bytes, RFC 3339 for times, seconds for durations.
     pub fn json(&self) -> serde_json::Value {
         use serde_json::Value;
