@@ -42,4 +42,6 @@ edr_daemon::events! {
     EpochBegins = "ed9843b6a28943b292755fee23897c80",
     /// `edr-agentd status` cannot be answered.
     StatusUnavailable = "1bd2b08a34e64be2bed0c787a9f7ba1f",
+    /// SIGABRT: the agent says where each of its threads is, and dies of it.
+    Aborted = "e7b5ebccc89d4074bb891de7a4f6e9b3",
 }

@@ -2,11 +2,17 @@
 //! since, or rightly waits: a ping from a timer would hide a hung one.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, TryLockError};
+use std::time::Duration;
+
+use crate::clock::{monotonic, nanos};
 
 /// One thread's pulse.
 #[derive(Debug, Default)]
 pub struct Heartbeat {
     beats: AtomicU64,
+    /// When the last one was, ns (`CLOCK_MONOTONIC`); 0 before the first.
+    last_ns: AtomicU64,
     /// In a wait that ends by itself.
     idle: AtomicBool,
 }
@@ -15,16 +21,57 @@ impl Heartbeat {
     /// The thread moved.
     pub fn beat(&self) {
         self.beats.fetch_add(1, Ordering::Relaxed);
+        self.last_ns.store(nanos(monotonic()), Ordering::Relaxed);
+    }
+
+    /// What it says: `waits for its next work, since 3 s`, `has not moved for 31 s`.
+    pub fn in_words(&self) -> String {
+        let last = self.last_ns.load(Ordering::Relaxed);
+        let seconds = Duration::from_nanos(nanos(monotonic()).saturating_sub(last)).as_secs();
+        match (self.idle.load(Ordering::Relaxed), last) {
+            (true, _) => format!("waits for its next work, since {seconds} s"),
+            (false, 0) => "has not moved since its start".to_owned(),
+            (false, _) => format!("has not moved for {seconds} s"),
+        }
     }
 
     /// The thread waits for its next work.
     pub fn idle<T>(&self, wait: impl FnOnce() -> T) -> T {
         self.idle.store(true, Ordering::Relaxed);
+        self.last_ns.store(nanos(monotonic()), Ordering::Relaxed);
         let result = wait();
         self.idle.store(false, Ordering::Relaxed);
         self.beat();
         result
     }
+}
+
+/// The stage of a tick that is going on, and since when (`CLOCK_MONOTONIC`). One for the process, which takes one snapshot
+/// at a time.
+static STAGE: Mutex<Option<(&'static str, Duration)>> = Mutex::new(None);
+
+/// A stage of a tick begins.
+pub(crate) fn begin(stage: &'static str) {
+    set_stage(Some((stage, monotonic())));
+}
+
+/// It is over.
+pub(crate) fn end() {
+    set_stage(None);
+}
+
+fn set_stage(stage: Option<(&'static str, Duration)>) {
+    *STAGE.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = stage;
+}
+
+/// The stage that is going on, in words; never waits.
+pub(crate) fn stage() -> Option<String> {
+    let stage = match STAGE.try_lock() {
+        Ok(stage) => *stage,
+        Err(TryLockError::Poisoned(poisoned)) => *poisoned.into_inner(),
+        Err(TryLockError::WouldBlock) => None,
+    };
+    stage.map(|(name, since)| format!("{name}, for {} s", monotonic().saturating_sub(since).as_secs()))
 }
 
 /// Whoever looks at a heartbeat, and what it saw last.
@@ -56,5 +103,14 @@ mod tests {
         heartbeat.idle(|| assert!(observer.is_alive(&heartbeat) && observer.is_alive(&heartbeat)));
         assert!(observer.is_alive(&heartbeat));
         assert!(!observer.is_alive(&heartbeat));
+    }
+
+    #[test]
+    fn a_heartbeat_says_how_long_it_has_been_still() {
+        let heartbeat = Heartbeat::default();
+        assert_eq!(heartbeat.in_words(), "has not moved since its start");
+        heartbeat.idle(|| assert_eq!(heartbeat.in_words(), "waits for its next work, since 0 s"));
+        heartbeat.last_ns.fetch_sub(31_000_000_000, Ordering::Relaxed);
+        assert_eq!(heartbeat.in_words(), "has not moved for 31 s");
     }
 }

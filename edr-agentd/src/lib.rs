@@ -14,9 +14,10 @@
 //! cannot be seen, sent or kept is named in a later snapshot or frame; nothing is silently missing.
 //!
 //! Around it: [`config`] (files to exact types), [`run`] (threads and signals), [`cli`] (commands), [`stop`] and
-//! [`heartbeat`] (how threads end, and how the watchdog sees that they move), [`clock`], [`errno`], [`status`] (how it is, for whoever asks), [`preflight`] (whether a start would go well)
-//! and [`event`] (what the journal is told). Configuration
-//! files, log and service manager are in crate `edr-daemon`, shared with the collector.
+//! [`heartbeat`] (how threads end, and how the watchdog sees that they move), [`abort`] (where they were when they did
+//! not), [`clock`], [`errno`], [`status`] (how it is, for whoever asks), [`preflight`] (whether a start would go well)
+//! and [`event`] (what the journal is told). Configuration files, log and service manager are in crate `edr-daemon`,
+//! shared with the collector.
 
 pub mod collect;
 
@@ -26,6 +27,7 @@ pub mod spool;
 
 pub mod ship;
 
+pub mod abort;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -2,7 +2,8 @@
 //!
 //! `main` waits for signals and tells systemd how things are; `sampler` makes frames; `shipper` sends them. SIGTERM:
 //! the sampler finishes with a frame that says `bye`, the shipper gets a moment to deliver it, everything else stays
-//! in the spool. SIGHUP: the configuration is read again; a wrong one is reported and the old one stays.
+//! in the spool. SIGHUP: the configuration is read again; a wrong one is reported and the old one stays. SIGABRT: thread
+//! `abort` says where the others are, and the process dies of it.
 
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::abort::Aborts;
 use crate::config::Config;
 use crate::event::Event;
 use crate::heartbeat::{Heartbeat, Observer};
@@ -83,8 +85,8 @@ struct Shared {
     manager: ServiceManager,
     stop: Stop,
     stop_shipping: Stop,
-    sampling: Heartbeat,
-    shipping: Heartbeat,
+    sampling: Arc<Heartbeat>,
+    shipping: Arc<Heartbeat>,
 }
 
 impl Shared {
@@ -141,6 +143,12 @@ pub fn run(config_path: &Path, overrides: &Overrides) -> anyhow::Result<()> {
     edr_daemon::journal::install("edr-agentd", config.log_level)?;
     // Before the first thread, so that every thread inherits it and signals come to `main` alone.
     let signals = block_signals().context("block signals")?;
+    let (sampling, shipping) = (Arc::<Heartbeat>::default(), Arc::<Heartbeat>::default());
+    let heartbeats = vec![("sampler", Arc::clone(&sampling)), ("shipper", Arc::clone(&shipping))];
+    let aborts = Aborts::take(heartbeats).context("take SIGABRT")?;
+    // Never joined: it ends with the process, or ends it.
+    let aborts = std::thread::Builder::new().name("abort".to_owned()).spawn(move || aborts.answer());
+    let aborts = aborts.context("start thread abort")?;
     let (spool, resume) = Spool::open(&config.state_dir, config.spool)?;
     let spool = Arc::new(spool);
     let sampler = Sampler::start(Arc::clone(&config), overrides.proc_root(), Arc::clone(&spool), &resume)
@@ -154,14 +162,15 @@ pub fn run(config_path: &Path, overrides: &Overrides) -> anyhow::Result<()> {
         manager: ServiceManager::from_env(),
         stop: Stop::new()?,
         stop_shipping: Stop::new()?,
-        sampling: Heartbeat::default(),
-        shipping: Heartbeat::default(),
+        sampling,
+        shipping,
         config: Mutex::new(config),
     });
     let sampler = spawn("sampler", &shared, |shared| sample(sampler, shared))?;
     let shipper = spawn("shipper", &shared, ship)?;
     let listener = listen(&shared.config());
-    let supervised = supervise(&shared, &signals, listener, config_path, overrides, &[&sampler, &shipper]);
+    let threads = [&sampler, &shipper, &aborts];
+    let supervised = supervise(&shared, &signals, listener, config_path, overrides, &threads);
     shared.manager.stopping();
     let stopped = stop(&shared, sampler, shipper);
     supervised.and(stopped)

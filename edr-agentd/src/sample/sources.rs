@@ -16,6 +16,7 @@ use crate::collect::sockets::SocketReader;
 use crate::collect::{Gaps, calls};
 use crate::config::Config;
 use crate::event::Event;
+use crate::heartbeat;
 use crate::redact::Redactor;
 
 /// Readings between two looks at what this process may see: rights and mounts seldom change.
@@ -218,9 +219,11 @@ fn keep_within(bytes_max: usize, reading: &mut Reading, gaps: &mut Gaps) {
 }
 
 /// Runs one stage and notes its CPU time, wall time and product.
-pub(crate) fn measured<T>(cost: &mut Vec<SourceCost>, source: &str, stage: impl FnOnce() -> (T, usize)) -> T {
+pub(crate) fn measured<T>(cost: &mut Vec<SourceCost>, source: &'static str, stage: impl FnOnce() -> (T, usize)) -> T {
     let (cpu, wall) = (thread_cpu(), Instant::now());
+    heartbeat::begin(source);
     let (value, produced) = stage();
+    heartbeat::end();
     cost.push(SourceCost {
         source: source.to_owned(),
         cpu_ns: nanos(thread_cpu().saturating_sub(cpu)),
@@ -232,7 +235,7 @@ pub(crate) fn measured<T>(cost: &mut Vec<SourceCost>, source: &str, stage: impl 
 }
 
 /// [`measured`], for a source that counts its system calls.
-fn measured_by_calls<T>(cost: &mut Vec<SourceCost>, source: &str, stage: impl FnOnce() -> (T, usize)) -> T {
+fn measured_by_calls<T>(cost: &mut Vec<SourceCost>, source: &'static str, stage: impl FnOnce() -> (T, usize)) -> T {
     let before = calls::so_far();
     let value = measured(cost, source, stage);
     let calls = calls::so_far() - before;
@@ -243,7 +246,7 @@ fn measured_by_calls<T>(cost: &mut Vec<SourceCost>, source: &str, stage: impl Fn
 }
 
 /// [`measured`], for a source whose system calls only the kernel sees.
-fn measured_by_kernel<T>(cost: &mut Vec<SourceCost>, source: &str, stage: impl FnOnce() -> (T, usize)) -> T {
+fn measured_by_kernel<T>(cost: &mut Vec<SourceCost>, source: &'static str, stage: impl FnOnce() -> (T, usize)) -> T {
     let before = thread_read_bytes();
     let value = measured(cost, source, stage);
     if let (Some(before), Some(after), Some(cost)) = (before, thread_read_bytes(), cost.last_mut()) {
