@@ -180,7 +180,9 @@ impl Status {
             let state = kafka.trouble_for_ms.map_or_else(|| "over".to_owned(), |ms| format!("for {}", seconds(ms)));
             lines.push(("last error", format!("{age} ago, {state}: {error}")));
         }
-        lines.extend(self.degraded.iter().map(|reason| ("degraded", reason.clone())));
+        lines.extend(
+            self.degraded.iter().map(|reason| ("degraded", reason.trim_start_matches("degraded: ").to_owned())),
+        );
         lines
     }
 }
