@@ -30,7 +30,7 @@ use crate::status::{KafkaStatus, Listener, SnapshotStatus, SpoolStatus, Status};
 use crate::stop::Stop;
 
 /// How often the status line is renewed.
-const STATUS_PERIOD: Duration = Duration::from_secs(10);
+const STATUS_PERIOD: Duration = Duration::from_secs(5);
 /// How often the log says how things are when nothing happens.
 const HOUR: Duration = Duration::from_secs(3600);
 /// How long the sampler may take to finish its last frame.
@@ -79,6 +79,8 @@ struct Last {
 struct Shared {
     started: Instant,
     config: Mutex<Arc<Config>>,
+    /// Why the configuration of the last SIGHUP was refused.
+    refused: Mutex<Option<String>>,
     last: Mutex<Option<Last>>,
     spool: Arc<Spool>,
     health: Arc<Health>,
@@ -105,6 +107,7 @@ impl Shared {
             up_ms: millis(now.saturating_duration_since(self.started)),
             interval_ms: millis(config.interval),
             config_hash: config.hash(),
+            refused: self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             snapshot: last.as_ref().map(|last| SnapshotStatus {
                 epoch: last.made.id.epoch.to_string(),
                 seq: last.made.id.seq,
@@ -151,8 +154,9 @@ pub fn run(config_path: &Path, overrides: &Overrides) -> anyhow::Result<()> {
     let aborts = aborts.context("start thread abort")?;
     let (spool, resume) = Spool::open(&config.state_dir, config.spool)?;
     let spool = Arc::new(spool);
-    let sampler = Sampler::start(Arc::clone(&config), overrides.proc_root(), Arc::clone(&spool), &resume)
-        .context("read the host's identity")?;
+    let sampler =
+        Sampler::start(Arc::clone(&config), overrides.proc_root(), Arc::clone(&spool), &resume, Arc::clone(&sampling))
+            .context("read the host's identity")?;
     drop(resume);
     let shared = Arc::new(Shared {
         started: Instant::now(),
@@ -165,6 +169,7 @@ pub fn run(config_path: &Path, overrides: &Overrides) -> anyhow::Result<()> {
         sampling,
         shipping,
         config: Mutex::new(config),
+        refused: Mutex::default(),
     });
     let sampler = spawn("sampler", &shared, |shared| sample(sampler, shared))?;
     let shipper = spawn("shipper", &shared, ship)?;
@@ -277,9 +282,11 @@ fn reload(shared: &Shared, config_path: &Path, overrides: &Overrides) {
         Ok(config) => overrides.over(config),
         Err(report) => {
             edr_daemon::event!(log::Level::Error, Event::ConfigurationRefused; "SIGHUP: the old configuration stays; {report}");
+            *shared.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(report.in_one_line());
             return;
         }
     };
+    *shared.refused.lock().unwrap_or_else(PoisonError::into_inner) = None;
     let old = shared.config();
     if config.state_dir != old.state_dir {
         edr_daemon::event!(

@@ -38,6 +38,8 @@ pub struct Status {
     pub interval_ms: u64,
     /// Hash of the effective configuration: as `edr-agentd check` prints it.
     pub config_hash: String,
+    /// What is wrong with the configuration of the last SIGHUP, which was refused; `null` when it was taken.
+    pub refused: Option<String>,
     /// The last snapshot; none yet when `null`.
     pub snapshot: Option<SnapshotStatus>,
     /// What waits.
@@ -127,6 +129,9 @@ impl Status {
         if let (Some(since_ms), Some(error)) = (self.kafka.trouble_for_ms, &self.kafka.last_error) {
             words += &format!("; Kafka for {} s: {error}", since_ms / 1_000);
         }
+        if let Some(refused) = &self.refused {
+            words += &format!("; the old configuration stays: {refused}");
+        }
         if !self.degraded.is_empty() {
             words += &format!("; {}", self.degraded.join("; "));
         }
@@ -140,6 +145,7 @@ impl Status {
             ("version", format!("{}, pid {}, up {} s", self.version, self.pid, self.up_ms / 1_000)),
             ("configuration", format!("{}, a snapshot every {}", self.config_hash, seconds(self.interval_ms))),
         ];
+        lines.extend(self.refused.as_ref().map(|refused| ("refused", refused.clone())));
         match &self.snapshot {
             None => lines.push(("snapshot", "none yet".to_owned())),
             Some(last) => {

@@ -18,6 +18,7 @@ pub use self::sources::{Reading, Sources};
 use crate::clock::{boottime, nanos};
 use crate::config::Config;
 use crate::event::Event;
+use crate::heartbeat::Heartbeat;
 use crate::spool::{FrameId, Resume, Spool};
 
 /// Takes snapshots and makes frames of them.
@@ -31,21 +32,28 @@ pub struct Sampler {
     framer: Framer,
     /// What each stage of the last tick cost: a snapshot cannot contain its own end.
     cost: Vec<SourceCost>,
+    heartbeat: Arc<Heartbeat>,
 }
 
 impl Sampler {
-    /// Opens the sources and goes on where the spool ends.
+    /// Opens the sources and goes on where the spool ends. A tick beats on `heartbeat` while it moves.
     ///
     /// # Errors
     /// When the host has no identity.
-    pub fn start(config: Arc<Config>, proc_root: &Path, spool: Arc<Spool>, resume: &Resume) -> io::Result<Self> {
-        let mut sources = Sources::open(&config, proc_root, &[])?;
+    pub fn start(
+        config: Arc<Config>,
+        proc_root: &Path,
+        spool: Arc<Spool>,
+        resume: &Resume,
+        heartbeat: Arc<Heartbeat>,
+    ) -> io::Result<Self> {
+        let mut sources = Sources::open(&config, proc_root, &[])?.beating(&heartbeat);
         let host = sources.host();
         let (framer, positions) =
             Framer::start(Arc::clone(&spool), resume, host.host_id, &host.boot_id, config.interval);
         sources.seek(&config, proc_root, &positions);
         let (proc_root, reading) = (proc_root.to_owned(), Reading::default());
-        Ok(Self { spool, config, proc_root, sources, reading, framer, cost: Vec::new() })
+        Ok(Self { spool, config, proc_root, sources, reading, framer, cost: Vec::new(), heartbeat })
     }
 
     /// Another configuration, from the next tick on. Sources whose settings changed are opened again.
@@ -59,7 +67,8 @@ impl Sampler {
             (config.labels.clone(), config.interval, config.processes, config.redact.clone(), psad)
         };
         if settings(&config) != settings(&self.config) {
-            self.sources = Sources::open(&config, &self.proc_root, self.reading.positions())?;
+            let sources = Sources::open(&config, &self.proc_root, self.reading.positions())?;
+            self.sources = sources.beating(&self.heartbeat);
         }
         self.config = config;
         Ok(())

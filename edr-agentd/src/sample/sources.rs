@@ -16,7 +16,7 @@ use crate::collect::sockets::SocketReader;
 use crate::collect::{Gaps, calls};
 use crate::config::Config;
 use crate::event::Event;
-use crate::heartbeat;
+use crate::heartbeat::{self, Heartbeat};
 use crate::redact::Redactor;
 
 /// Readings between two looks at what this process may see: rights and mounts seldom change.
@@ -34,6 +34,7 @@ pub struct Sources {
     degraded: Vec<String>,
     degraded_holds: u32,
     gaps: Gaps,
+    heartbeat: Arc<Heartbeat>,
 }
 
 /// What one tick read: a snapshot but for the agent's own part. The long lists keep their memory from tick to tick.
@@ -89,7 +90,14 @@ impl Sources {
             degraded: Vec::new(),
             degraded_holds: 0,
             gaps: Gaps::default(),
+            heartbeat: Arc::default(),
         })
+    }
+
+    /// Each reading beats there while it moves.
+    #[must_use]
+    pub fn beating(self, heartbeat: &Arc<Heartbeat>) -> Self {
+        Self { heartbeat: Arc::clone(heartbeat), ..self }
     }
 
     /// The host alone: its identity, before anything else is read.
@@ -118,11 +126,15 @@ impl Sources {
         let gaps = &mut self.gaps;
         reading.host = measured_by_kernel(&mut cost, "host", || (self.host.read(gaps), 1));
         reading.reread = measured_by_calls(&mut cost, "processes", || {
-            let open = || ProcessReader::open(proc_root, process_settings(config, self.redactor.clone()));
+            let open = || {
+                let settings = process_settings(config, self.redactor.clone());
+                ProcessReader::open(proc_root, ProcessSettings { heartbeat: Arc::clone(&self.heartbeat), ..settings })
+            };
             let processes = self.processes.get(gaps, open);
             let reread = processes.map(|reader| reader.read(&mut reading.processes, gaps));
             (reread.unwrap_or_default(), reading.processes.len())
         });
+        self.heartbeat.beat();
         // Processes are read by a thread of their own.
         if let (Some(reader), Some(cost)) = (&self.processes.reader, cost.last_mut()) {
             cost.cpu_ns += reader.cost().cpu_ns;
@@ -134,11 +146,13 @@ impl Sources {
             }
             ((), reading.sockets.len())
         });
+        self.heartbeat.beat();
         reading.psad = measured_by_kernel(&mut cost, "psad", || {
             let psad = self.psad.read(gaps);
             let packets = psad.packets.len();
             (psad, packets)
         });
+        self.heartbeat.beat();
         self.degraded_holds = match self.degraded_holds.checked_sub(1) {
             Some(left) => left,
             None => {

@@ -1,4 +1,6 @@
-//! The clocks: wall clock, boot time, and whether the kernel calls the wall clock right.
+//! The clocks: wall clock, boot time, and whether the wall clock is called right.
+
+use std::path::Path;
 
 use edr_wire::snapshot::Time;
 use jiff::Timestamp;
@@ -31,9 +33,18 @@ fn utc_offset_seconds(wall_ns: i64) -> i32 {
     Timestamp::from_nanosecond(wall_ns.into()).map_or(0, |now| zone.to_offset(now).seconds())
 }
 
-/// `None` when the sandbox refuses the question.
+/// systemd-timesyncd's folder; `synchronized` in it appears with the first answer of a time server.
+const TIMESYNC: &str = "/run/systemd/timesync";
+
+/// Whether the clock is right, by the kernel's word, or by that of systemd-timesyncd where the sandbox refuses the question
+/// (`ProtectClock=`). `None` when neither says.
 fn synchronised() -> Option<bool> {
-    clock_state().map(|state| state.synchronised)
+    clock_state().map(|state| state.synchronised).or_else(|| by_timesyncd(Path::new(TIMESYNC)))
+}
+
+/// `None` where it does not run: its folder goes with it.
+fn by_timesyncd(folder: &Path) -> Option<bool> {
+    folder.is_dir().then(|| folder.join("synchronized").exists())
 }
 
 /// What the kernel holds of the wall clock.
@@ -70,6 +81,17 @@ mod tests {
         assert!((before..=after).contains(&first.wall_ns));
         assert!(second.boottime_ns >= first.boottime_ns && first.boottime_ns > 0);
         assert!(first.synchronised.is_some());
+    }
+
+    #[test]
+    fn timesyncd_says_it_with_a_file_and_nothing_where_it_does_not_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("timesync");
+        assert_eq!(by_timesyncd(&folder), None);
+        std::fs::create_dir(&folder).unwrap();
+        assert_eq!(by_timesyncd(&folder), Some(false));
+        std::fs::write(folder.join("synchronized"), "").unwrap();
+        assert_eq!(by_timesyncd(&folder), Some(true));
     }
 
     #[test]

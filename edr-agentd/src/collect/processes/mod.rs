@@ -41,6 +41,7 @@ use edr_wire::snapshot::{Reread, Rows};
 pub use self::degraded::degraded;
 pub use self::hash::HashSettings;
 use super::Gaps;
+use crate::heartbeat::Heartbeat;
 use crate::redact::Redactor;
 
 /// Limits and switches.
@@ -62,6 +63,9 @@ pub struct ProcessSettings {
     /// Bytes of rows from which on a row lists no files, and the limits on one process's lists shrink in the next
     /// tick. The rest of a snapshot's 24 MiB is for the other sources.
     pub rows_bytes_soft: usize,
+    /// Told that the reading moves, about as often as `stuck_after` says: a large or starved host's takes longer than any
+    /// watchdog waits.
+    pub heartbeat: Arc<Heartbeat>,
     /// How long a read may take before the thread that does it is given up.
     pub stuck_after: Duration,
     /// Names of users (passwd(5)).
@@ -80,6 +84,7 @@ impl Default for ProcessSettings {
             hash: Some(HashSettings::default()),
             redactor: Redactor::with_random_key().map(Arc::new),
             rows_bytes_soft: RAW_BYTES_SOFT - (6 << 20),
+            heartbeat: Arc::default(),
             stuck_after: Duration::from_secs(2),
             passwd: PathBuf::from("/etc/passwd"),
             group: PathBuf::from("/etc/group"),

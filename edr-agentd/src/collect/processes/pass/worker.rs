@@ -96,6 +96,7 @@ impl Passes {
             let (beats, step) = worker.progress.look();
             let moved = last.replace(beats) != Some(beats);
             if moved {
+                self.settings.heartbeat.beat();
                 continue;
             }
             if !self.leave_behind(&mut state, step) {
