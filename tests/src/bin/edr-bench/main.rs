@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use edr_tests::binaries::{binaries, release_agent};
+use edr_tests::binaries::{binaries, release_agent, release_psad_bench};
 use edr_tests::cache::checkout;
 use edr_tests::daemons::AgentPlan;
 use edr_tests::load::Load;
@@ -62,6 +62,8 @@ impl Bench {
 fn main() -> Result<()> {
     table::say("building edr-agentd as it is shipped (minutes at first)");
     let agent = release_agent()?;
+    // Built before anything is measured, beside which nothing should be built.
+    release_psad_bench()?;
     binaries()?;
     let start = Instant::now();
     let scene = Scene::new("bench")?;
