@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use deltalake::arrow::datatypes::Schema;
 use deltalake::checkpoints::create_checkpoint_from_table_url_and_cleanup;
@@ -16,11 +17,14 @@ use deltalake::table::state::DeltaTableState;
 use deltalake::writer::{DeltaWriter as _, RecordBatchWriter};
 use deltalake::{BlindDeltaTable, DeltaTableError};
 
-use super::log::{self as table_log, Entry};
+use super::log::{self as table_log, Entry, Known};
 use super::{ArchiveError, FRAMES, PartitionName, Row, durable, rows};
 
 /// Log entries between two checkpoints: a reader applies at most so many.
 const CHECKPOINT_COMMITS: u32 = 100;
+/// A handle that wrote nothing for so long reads the table anew before it does: cheaper than all those entries, which
+/// are kept for an hour only.
+const IDLE_MAX: Duration = Duration::from_secs(300);
 
 /// The writer of `frames`. It is the one handle through which positions are read and committed.
 pub struct Frames {
@@ -29,6 +33,8 @@ pub struct Frames {
     /// Version of the table that this handle has come to: of the last reload, or of its own last commit. Everything in
     /// the log up to it was looked at for positions that others moved.
     version: u64,
+    /// When that was.
+    since: Instant,
     /// The table in that version, from a reload until the first commit: for reading positions.
     state: Option<DeltaTableState>,
     /// Schema and properties of the table, for writing files.
@@ -69,7 +75,8 @@ impl Frames {
             .await
             .map_err(ArchiveError::store("open", &path))?;
         let state = table.snapshot().map_err(ArchiveError::store("open", &path))?.clone();
-        Ok(Self { log_store, version: state.version(), state: Some(state), template, positions: BTreeMap::new(), path })
+        let (version, since) = (state.version(), Instant::now());
+        Ok(Self { log_store, version, since, state: Some(state), template, positions: BTreeMap::new(), path })
     }
 
     /// Forgets all positions and reads the table anew: after a commit was refused or its fate is not known.
@@ -81,8 +88,20 @@ impl Frames {
         let failed = |error| ArchiveError::store("read", &self.path)(error);
         let state = DeltaTableState::try_new(&self.log_store, None).await.map_err(failed)?;
         self.template = BlindDeltaTable::try_new_with_log_store(Arc::clone(&self.log_store)).await.map_err(failed)?;
-        self.version = state.version();
+        (self.version, self.since) = (state.version(), Instant::now());
         self.state = Some(state);
+        Ok(())
+    }
+
+    /// Reads the table anew and keeps those positions that nobody has moved.
+    async fn refresh(&mut self) -> Result<(), ArchiveError> {
+        let before = std::mem::take(&mut self.positions);
+        self.reload().await?;
+        for (partition, position) in before {
+            if self.position(&partition).await? != position {
+                self.positions.remove(&partition);
+            }
+        }
         Ok(())
     }
 
@@ -155,21 +174,28 @@ impl Frames {
         };
         let commit = CommitData::new(actions, operation, Default::default(), transactions);
         let own: BTreeSet<String> = positions.keys().map(PartitionName::app_id).collect();
-        let entry = table_log::append(&self.log_store, self.version, &commit, &own)
-            .await
-            .map_err(ArchiveError::store("commit to", &self.path))?;
+        let mut entry = Entry::Gone;
+        if self.since.elapsed() < IDLE_MAX {
+            entry = self.enter(Known::Earlier, &commit, &own).await?;
+        }
+        if entry == Entry::Gone {
+            self.refresh().await?;
+            positions.iter().try_for_each(|(partition, &next)| self.check(partition, next))?;
+            entry = self.enter(Known::JustRead, &commit, &own).await?;
+        }
+        let failed = |cause: String| ArchiveError::Store { operation: "commit to", table: self.path.clone(), cause };
         let (version, moved) = match entry {
             Entry::Written { version, moved } => (version, moved),
             Entry::Refused { app_id } => return Err(refused(positions, &app_id)),
-            Entry::Changed => {
-                return Err(ArchiveError::Store {
-                    operation: "commit to",
-                    table: self.path.clone(),
-                    cause: "its schema or protocol was changed meanwhile".to_owned(),
-                });
+            Entry::Changed => return Err(failed("its schema or protocol was changed meanwhile".to_owned())),
+            Entry::Gone => return Err(failed("its log was summed up meanwhile".to_owned())),
+            Entry::Doubtful { version } => {
+                return Err(failed(format!(
+                    "a checkpoint came before entry {version}; the table tells whether it counts"
+                )));
             }
         };
-        self.version = version;
+        (self.version, self.since) = (version, Instant::now());
         self.state = None;
         for (partition, &next) in positions {
             self.positions.insert(partition.clone(), Some(next));
@@ -179,6 +205,12 @@ impl Frames {
         durable::sync_version(&self.path, version).await.map_err(|error| self.io("flush the log of", &error))?;
         self.checkpoint(version).await;
         Ok(Appended { version })
+    }
+
+    async fn enter(&self, known: Known, commit: &CommitData, own: &BTreeSet<String>) -> Result<Entry, ArchiveError> {
+        table_log::append(&self.log_store, &self.path, (self.version, known), commit, own)
+            .await
+            .map_err(ArchiveError::store("commit to", &self.path))
     }
 
     /// The position of a partition must be one that this writer read or left, and must move forward.

@@ -8,7 +8,8 @@
 //!   moment leaves both or neither.
 //! - **Two writers of one partition: one commit wins.** A position is committed through the very handle it was read from.
 //!   That handle knows up to which version it has seen the table's log; whatever others wrote after it is looked at before
-//!   its own entry gets its place, and a position they moved is lost to it ([`log`]).
+//!   its own entry gets its place, and a position they moved is lost to it ([`log`]). A handle that was idle for longer than
+//!   the log is kept reads the table anew first.
 //! - **`hosts` is small** (one row a host) and derived: a start reads it and the rows of `frames` that came after it,
 //!   never all of them.
 //!

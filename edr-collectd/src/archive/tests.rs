@@ -102,6 +102,77 @@ async fn a_commit_on_another_partition_does_not_carry_a_zombie_over_its_fence() 
     assert_eq!(offsets(dir.path()).await, [0, 0]);
 }
 
+/// Moves a position on by `count` commits without rows.
+async fn commits(frames: &mut Frames, number: i32, from: i64, count: i64) {
+    for next in from + 1..=from + count {
+        frames.append(&[], &BTreeMap::from([(partition(number), next)])).await.unwrap();
+    }
+}
+
+/// Entries of a table's log, by version.
+fn entries(archive: &Path, table: &str) -> BTreeMap<u64, std::path::PathBuf> {
+    let files = std::fs::read_dir(archive.join(table).join("_delta_log")).unwrap().map(|file| file.unwrap().path());
+    let version = |path: &Path| path.file_name()?.to_str()?.strip_suffix(".json")?.parse().ok();
+    files.filter_map(|path| Some((version(&path)?, path))).collect()
+}
+
+/// Makes everything in a table's log as old as two hours.
+fn age(archive: &Path, table: &str) {
+    let then = std::time::SystemTime::now() - std::time::Duration::from_secs(7_200);
+    for file in std::fs::read_dir(archive.join(table).join("_delta_log")).unwrap() {
+        let file = std::fs::File::options().write(true).open(file.unwrap().path()).unwrap();
+        file.set_modified(then).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn who_was_idle_while_the_log_was_summed_up_loses_nothing_and_passes_no_fence() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = records(&header(1, 1), b"snapshot", None, 1 << 20).remove(0);
+    let mut busy = Frames::open(dir.path()).await.unwrap();
+    busy.position(&partition(0)).await.unwrap();
+    append(&mut busy, &[row(0, 0, 1, &bytes)]).await.unwrap();
+    let mut idle = Frames::open(dir.path()).await.unwrap();
+    let mut zombie = Frames::open(dir.path()).await.unwrap();
+    idle.position(&partition(1)).await.unwrap();
+    assert_eq!(zombie.position(&partition(0)).await.unwrap(), Some(1));
+    // The others wrote nothing for more than an hour, and what they had seen of the log is removed.
+    commits(&mut busy, 0, 1, 120).await;
+    age(dir.path(), FRAMES);
+    commits(&mut busy, 0, 121, 100).await;
+    assert!(entries(dir.path(), FRAMES).keys().all(|version| *version >= 100), "{:?}", entries(dir.path(), FRAMES));
+
+    append(&mut idle, &[row(1, 0, 2, &bytes)]).await.unwrap();
+    assert_eq!(offsets(dir.path()).await, [0, 0]);
+    let refused = append(&mut zombie, &[row(0, 1, 3, &bytes)]).await.unwrap_err();
+    assert!(matches!(refused, ArchiveError::Fenced { .. }), "{refused}");
+    let mut again = Frames::open(dir.path()).await.unwrap();
+    assert_eq!(again.position(&partition(0)).await.unwrap(), Some(221));
+    assert_eq!(again.position(&partition(1)).await.unwrap(), Some(1));
+}
+
+#[tokio::test]
+async fn an_entry_that_gets_a_number_below_a_checkpoint_is_not_taken_for_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut busy = Frames::open(dir.path()).await.unwrap();
+    busy.position(&partition(0)).await.unwrap();
+    commits(&mut busy, 0, 0, 120).await;
+    age(dir.path(), FRAMES);
+    commits(&mut busy, 0, 120, 100).await;
+    // Stopped after it looked and before it wrote.
+    let table = dir.path().join(FRAMES);
+    let store = table_at(&table).unwrap().log_store();
+    let operation = deltalake::protocol::DeltaOperation::Write {
+        mode: deltalake::protocol::SaveMode::Append,
+        partition_by: None,
+        predicate: None,
+    };
+    let commit = deltalake::kernel::transaction::CommitData::new(Vec::new(), operation, Default::default(), Vec::new());
+    let known = (5, log::Known::JustRead);
+    let entry = log::append(&store, &table, known, &commit, &Default::default()).await.unwrap();
+    assert_eq!(entry, log::Entry::Doubtful { version: 6 });
+}
+
 #[tokio::test]
 async fn a_position_that_does_not_grow_is_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -283,6 +354,26 @@ async fn hosts_are_overwritten_by_the_partitions_a_collector_owns() {
     assert_eq!(loaded.hosts[0], saved(1, 9));
     // What is complete until 100 in one partition and until 200 in another is complete until 100.
     assert_eq!(loaded.complete_until_ns, Some(100));
+}
+
+#[tokio::test]
+async fn hosts_are_saved_by_who_was_idle_while_the_log_was_summed_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut busy = HostsTable::open(dir.path()).await.unwrap();
+    let covers = |number, position| -> Coverage { BTreeMap::from([(partition(number), (position, 100 + position))]) };
+    busy.save(&[saved(1, 1)], &covers(1, 1)).await.unwrap();
+    let mut idle = HostsTable::open(dir.path()).await.unwrap();
+    let mut position = 1;
+    while !entries(dir.path(), HOSTS).contains_key(&25) {
+        position += 1;
+        busy.save(&[saved(1, position)], &covers(1, position)).await.unwrap();
+    }
+    for version in 0..20 {
+        std::fs::remove_file(&entries(dir.path(), HOSTS)[&version]).unwrap();
+    }
+    idle.save(&[saved(2, 7)], &covers(0, 7)).await.unwrap();
+    let loaded = HostsTable::open(dir.path()).await.unwrap().load().await.unwrap();
+    assert_eq!(loaded.hosts, [saved(1, position), saved(2, 7)]);
 }
 
 #[tokio::test]
