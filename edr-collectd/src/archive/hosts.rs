@@ -47,9 +47,12 @@ pub struct SavedHost {
     pub facts_of: Option<(Epoch, u64)>,
     /// Epochs seen, with the highest sequence number of each.
     pub epochs: Vec<(Epoch, u64)>,
-    /// Conflicts seen: one sequence number with two contents.
+    /// Conflicts seen: contents that came under a sequence number that had another one.
     #[serde(default)]
     pub conflicts: u64,
+    /// The last of them: epoch, sequence number and half of the hash.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conflicting: Vec<(Epoch, u64, [u8; 16])>,
 }
 
 /// What the list of hosts shows of one.

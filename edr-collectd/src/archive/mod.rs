@@ -10,6 +10,8 @@
 //!   That handle knows up to which version it has seen the table's log; whatever others wrote after it is looked at before
 //!   its own entry gets its place, and a position they moved is lost to it ([`log`]). A handle that was idle for longer than
 //!   the log is kept reads the table anew first.
+//! - **What came first stays.** Later records, whatever they claim, hide no frame and replace no content: they are found
+//!   beside it ([`read`]).
 //! - **`hosts` is small** (one row a host) and derived: a start reads it and the rows of `frames` that came after it,
 //!   never all of them.
 //!
@@ -34,8 +36,8 @@ use deltalake::operations::create::CreateBuilder;
 use deltalake::{DeltaTable, DeltaTableBuilder};
 pub use frames::{Appended, Frames};
 pub use hosts::{Coverage, HostsTable, SavedFacts, SavedFrame, SavedHost, SavedHosts};
-pub use read::{Found, Header, Reader};
-pub use rows::{ArchivedHeader, Row};
+pub use read::{Candidates, Found, Header, Reader};
+pub use rows::{ArchivedHeader, Cut, Row};
 use serde::{Deserialize, Serialize};
 
 /// Folder of the table of records.

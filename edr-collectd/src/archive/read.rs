@@ -3,8 +3,8 @@
 //! Searches go by columns that let whole files be passed over: the folder is the receive day, and the log keeps minimum
 //! and maximum of times, offsets and sequence numbers of every file.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ops::Range;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,12 +26,14 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use super::columns::{Columns, binary, integer, long, text};
-use super::{ArchiveError, ArchivedHeader, FRAMES, PartitionName, Place, day_of};
+use super::{ArchiveError, ArchivedHeader, Cut, FRAMES, PartitionName, Place, day_of};
 
 /// Memory a query may use beside the batches it hands out.
 const QUERY_BYTES_MAX: usize = 256 << 20;
-/// Frames remembered of a search back in time: the best one may have lost a part.
-const CANDIDATES_MAX: usize = 32;
+/// Cuts remembered of a search back in time, whole or not; a search on goes below them.
+const CANDIDATES_MAX: usize = 256;
+/// Cuts remembered of one frame: those whose first part came first.
+const CUTS_MAX: usize = 256;
 /// How far back a search looks before it looks at everything.
 const WINDOWS_NS: [i64; 2] = [600_000_000_000, 86_400_000_000_000];
 /// A key frame is this much older than its delta at most, by the host's clock, unless that clock jumped.
@@ -84,7 +86,7 @@ pub struct Header {
     pub content: ArchivedHeader,
 }
 
-/// A frame that a search found, with the places of its records.
+/// One cut of a frame that a search found, with the places of its records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     /// What its records say alike.
@@ -102,6 +104,15 @@ impl Found {
     pub fn received_ns(&self) -> i64 {
         self.places.values().map(|place| place.received_ns).max().unwrap_or(0)
     }
+}
+
+/// What a search back in time found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Candidates {
+    /// Whole frames, newest first. Usually the first one is the answer.
+    pub found: Vec<Found>,
+    /// Where to search on when none of them can be read; `None` when nothing is below them.
+    pub rest: Option<Cut>,
 }
 
 /// Reads the archive. Cheap to keep; every question sees the newest version of the table.
@@ -164,28 +175,80 @@ impl Reader {
         Ok(received)
     }
 
-    /// The last frames of a host taken at or before `at_ns`, newest first, each with all its parts. Usually the first
-    /// one is the answer; the others are there in case it cannot be read.
+    /// The last frames of a host taken at or before `at_ns`, by their own word, with all their parts; of those below
+    /// `below`, when it is given: the `rest` of the search before.
     ///
     /// # Errors
     /// When the archive cannot be read.
-    pub async fn last_before(&self, host_id: HostId, at_ns: i64) -> Result<Vec<Found>, ArchiveError> {
+    pub async fn last_before(
+        &self,
+        host_id: HostId,
+        at_ns: i64,
+        below: Option<&Cut>,
+    ) -> Result<Candidates, ArchiveError> {
+        let at_ns = below.map_or(at_ns, |below| below.captured_ns.min(at_ns));
         let of_host = col("host_id").eq(lit(host_id.to_string())).and(col("captured_ns").lt_eq(lit(at_ns)));
         for window_ns in WINDOWS_NS {
             // What was taken at that time came at that time or later; a day of margin for clocks.
             let recent = col("captured_ns")
                 .gt(lit(at_ns.saturating_sub(window_ns)))
                 .and(col("receive_day").gt_eq(day(day_of(at_ns) - 1)));
-            let found = self.newest_frames(of_host.clone().and(recent)).await?;
-            if !found.is_empty() {
-                return Ok(found);
+            let (cuts, _) = self.newest_cuts(of_host.clone().and(recent), below).await?;
+            if let Some(&rest) = cuts.keys().next() {
+                return Ok(Candidates { found: newest_first(cuts), rest: Some(rest) });
             }
         }
-        self.newest_frames(of_host).await
+        let (cuts, has_more) = self.newest_cuts(of_host, below).await?;
+        let rest = cuts.keys().next().copied().filter(|_| has_more);
+        Ok(Candidates { found: newest_first(cuts), rest })
     }
 
-    /// One frame of a host, whichever content came whole first. `captured_ns` of a frame near it saves looking through
-    /// all of the archive.
+    /// All whole cuts of these frames of a host, by (epoch, sequence number), each frame's in the order in which they
+    /// became whole. Only those taken within `captured_ns`, when it is given: that saves looking through all of the
+    /// archive.
+    ///
+    /// # Errors
+    /// When the archive cannot be read.
+    pub async fn frames_of(
+        &self,
+        host_id: HostId,
+        wanted: &BTreeSet<(Epoch, u64)>,
+        captured_ns: Option<RangeInclusive<i64>>,
+    ) -> Result<HashMap<(Epoch, u64), Vec<Found>>, ArchiveError> {
+        let numbers = wanted.iter().filter_map(|(_, seq)| i64::try_from(*seq).ok()).map(lit).collect();
+        let mut filter = col("host_id").eq(lit(host_id.to_string())).and(col("seq").in_list(numbers, false));
+        if let Some(range) = captured_ns {
+            filter = filter
+                .and(col("captured_ns").gt_eq(lit(*range.start())))
+                .and(col("captured_ns").lt_eq(lit(*range.end())));
+        }
+        let mut frames: HashMap<(Epoch, u64), BTreeMap<Cut, Found>> = HashMap::new();
+        let mut take = |header: Header| {
+            let frame = (header.content.epoch, header.content.seq);
+            if !wanted.contains(&frame) {
+                return;
+            }
+            let cuts = frames.entry(frame).or_default();
+            note_part(cuts, header);
+            if cuts.len() > CUTS_MAX {
+                // What comes later hides nothing that came before.
+                let last = cuts.iter().max_by_key(|(_, found)| found.places.values().min()).map(|(cut, _)| *cut);
+                if let Some(last) = last {
+                    cuts.remove(&last);
+                }
+            }
+        };
+        self.search(filter, &mut take).await?;
+        let in_order = |cuts: BTreeMap<Cut, Found>| {
+            let mut found: Vec<Found> = cuts.into_values().filter(Found::is_whole).collect();
+            found.sort_by_key(|found| found.places.values().max().copied());
+            found
+        };
+        Ok(frames.into_iter().map(|(frame, cuts)| (frame, in_order(cuts))).collect())
+    }
+
+    /// All whole cuts of one frame of a host, in the order in which they became whole. `captured_ns` of a frame near it
+    /// saves looking through all of the archive.
     ///
     /// # Errors
     /// When the archive cannot be read.
@@ -195,23 +258,16 @@ impl Reader {
         epoch: Epoch,
         seq: u64,
         captured_ns: i64,
-    ) -> Result<Option<Found>, ArchiveError> {
-        let Ok(number) = i64::try_from(seq) else { return Ok(None) };
-        let of_frame = col("host_id")
-            .eq(lit(host_id.to_string()))
-            .and(col("epoch").eq(lit(epoch.to_string())))
-            .and(col("seq").eq(lit(number)));
-        let near = col("captured_ns")
-            .gt_eq(lit(captured_ns.saturating_sub(KEY_AGE_NS_MAX)))
-            .and(col("captured_ns").lt_eq(lit(captured_ns.saturating_add(KEY_AGE_NS_MAX))));
-        for filter in [of_frame.clone().and(near), of_frame] {
-            let mut found = self.newest_frames(filter).await?;
-            found.sort_by_key(Found::received_ns);
+    ) -> Result<Vec<Found>, ArchiveError> {
+        let wanted = BTreeSet::from([(epoch, seq)]);
+        let near = captured_ns.saturating_sub(KEY_AGE_NS_MAX)..=captured_ns.saturating_add(KEY_AGE_NS_MAX);
+        for range in [Some(near), None] {
+            let found = self.frames_of(host_id, &wanted, range).await?.remove(&(epoch, seq)).unwrap_or_default();
             if !found.is_empty() {
-                return Ok(Some(found.swap_remove(0)));
+                return Ok(found);
             }
         }
-        Ok(None)
+        Ok(Vec::new())
     }
 
     /// When the first snapshot of a host was taken.
@@ -307,23 +363,26 @@ impl Reader {
         Ok(records)
     }
 
-    /// Whole frames among the rows that match, newest first.
-    async fn newest_frames(&self, filter: Expr) -> Result<Vec<Found>, ArchiveError> {
-        let mut frames: BTreeMap<(i64, u64, Epoch, [u8; 32]), Found> = BTreeMap::new();
+    /// The newest cuts among the rows that match, whole or not, and whether there were more of them.
+    async fn newest_cuts(
+        &self,
+        filter: Expr,
+        below: Option<&Cut>,
+    ) -> Result<(BTreeMap<Cut, Found>, bool), ArchiveError> {
+        let mut cuts = BTreeMap::new();
+        let mut has_more = false;
         let mut take = |header: Header| {
-            let content = header.content;
-            let identity = (content.captured_ns, content.seq, content.epoch, content.raw_hash);
-            let part = content.part;
-            let found = frames.entry(identity).or_insert_with(|| Found { header: content, places: BTreeMap::new() });
-            // The same part twice: the first that came counts.
-            let place = found.places.entry(part).or_insert(header.place);
-            *place = header.place.min(*place);
-            if frames.len() > CANDIDATES_MAX {
-                frames.pop_first();
+            if below.is_some_and(|below| header.content.cut() >= *below) {
+                return;
+            }
+            note_part(&mut cuts, header);
+            if cuts.len() > CANDIDATES_MAX {
+                cuts.pop_first();
+                has_more = true;
             }
         };
         self.search(filter, &mut take).await?;
-        Ok(frames.into_values().rev().filter(Found::is_whole).collect())
+        Ok((cuts, has_more))
     }
 
     async fn search(&self, filter: Expr, take: &mut impl FnMut(Header)) -> Result<(), ArchiveError> {
@@ -344,6 +403,20 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+/// Adds a part to its cut. The same part twice: the first that came counts.
+fn note_part(cuts: &mut BTreeMap<Cut, Found>, header: Header) {
+    let Header { place, content, .. } = header;
+    let part = content.part;
+    let found = cuts.entry(content.cut()).or_insert_with(|| Found { header: content, places: BTreeMap::new() });
+    let known = found.places.entry(part).or_insert(place);
+    *known = place.min(*known);
+}
+
+/// The whole ones.
+fn newest_first(cuts: BTreeMap<Cut, Found>) -> Vec<Found> {
+    cuts.into_values().rev().filter(Found::is_whole).collect()
 }
 
 /// The headers of a batch; a row whose columns contradict each other is passed over.

@@ -61,6 +61,45 @@ pub struct ArchivedHeader {
     pub previous_epoch: Option<Epoch>,
 }
 
+/// One cut of one content of a frame into parts: what its parts say alike. Parts of two cuts do not belong together, though
+/// number and content be the same: a frame is sent again in smaller parts when the topic takes less than before.
+///
+/// In the order of the moments they claim to be of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cut {
+    /// When the snapshot was taken, ns since the epoch, by the host's clock.
+    pub captured_ns: i64,
+    seq: u64,
+    epoch: Epoch,
+    raw_hash: [u8; 32],
+    raw_len: u32,
+    parts: u32,
+    is_delta: bool,
+    base_seq: u64,
+    bye: bool,
+    previous_epoch: Option<Epoch>,
+    host_id: HostId,
+}
+
+impl ArchivedHeader {
+    /// What this part says like all others of its cut.
+    pub fn cut(&self) -> Cut {
+        Cut {
+            captured_ns: self.captured_ns,
+            seq: self.seq,
+            epoch: self.epoch,
+            raw_hash: self.raw_hash,
+            raw_len: self.raw_len,
+            parts: self.parts,
+            is_delta: self.kind == FrameKind::Delta,
+            base_seq: self.base_seq,
+            bye: self.bye,
+            previous_epoch: self.previous_epoch,
+            host_id: self.host_id,
+        }
+    }
+}
+
 impl From<&Record> for ArchivedHeader {
     fn from(record: &Record) -> Self {
         let header = &record.header;

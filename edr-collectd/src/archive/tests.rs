@@ -265,20 +265,20 @@ async fn the_last_frame_before_a_moment_is_found_across_days() {
     let reader = Reader::new(dir.path());
     for &(captured_ns, seq) in &expected {
         for later in [0, 1, 30_000_000_000] {
-            let found = reader.last_before(host, captured_ns + later).await.unwrap();
+            let found = reader.last_before(host, captured_ns + later, None).await.unwrap().found;
             assert_eq!((found[0].header.captured_ns, found[0].header.seq), (captured_ns, seq));
         }
     }
     let (last_ns, last_seq) = expected[expected.len() - 1];
-    let found = reader.last_before(host, last_ns + 40 * DAY_NS).await.unwrap();
+    let found = reader.last_before(host, last_ns + 40 * DAY_NS, None).await.unwrap().found;
     assert_eq!(found[0].header.seq, last_seq);
-    assert!(reader.last_before(host, expected[0].0 - 1).await.unwrap().is_empty());
+    assert_eq!(reader.last_before(host, expected[0].0 - 1, None).await.unwrap(), Candidates::default());
     assert_eq!(reader.first_captured_ns(host).await.unwrap(), Some(expected[0].0));
 
     // One key and one delta give the moment.
     let places: Vec<Place> = found[0].places.values().copied().collect();
     let newest = reader.frame(&places).await.unwrap();
-    let key = reader.frame_of(host, newest.header.epoch, newest.header.base_seq, last_ns).await.unwrap().unwrap();
+    let key = reader.frame_of(host, newest.header.epoch, newest.header.base_seq, last_ns).await.unwrap().remove(0);
     let key = reader.frame(&key.places.into_values().collect::<Vec<_>>()).await.unwrap().open(None).unwrap();
     assert_eq!(newest.open(Some(&key)).unwrap(), vec![9; 300]);
 }
@@ -300,7 +300,7 @@ async fn a_frame_that_lost_a_part_is_not_an_answer_and_one_sent_twice_is_one() {
     }
     append(&mut frames, &rows).await.unwrap();
     let reader = Reader::new(dir.path());
-    let found = reader.last_before(HostId([1; 16]), i64::MAX).await.unwrap();
+    let found = reader.last_before(HostId([1; 16]), i64::MAX, None).await.unwrap().found;
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].header.seq, 1);
     let places: Vec<Place> = found[0].places.values().copied().collect();
@@ -328,6 +328,7 @@ fn saved(n: u8, received_ns: i64) -> SavedHost {
         facts_of: None,
         epochs: vec![(edr_wire::Epoch([n; 8]), 7)],
         conflicts: 1,
+        conflicting: vec![(edr_wire::Epoch([n; 8]), 7, [3; 16])],
     }
 }
 

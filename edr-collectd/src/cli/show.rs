@@ -131,6 +131,9 @@ fn snapshot(config: &Path, args: &ViewArgs) -> anyhow::Result<Arc<HostSnapshot>>
     if let Some(at_ns) = at_ns {
         note.push_str(&format!("; the last one at or before {} UTC", time_text(at_ns)));
     }
+    for alarm in &snapshot.alarms {
+        note.push_str(&format!("\nalarm: {}", edr_wire::visible(alarm.as_bytes())));
+    }
     for reason in &agent.degraded {
         note.push_str(&format!("\ndegraded: {}", edr_wire::visible(reason.as_bytes())));
     }

@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use edr_wire::HostId;
 use edr_wire::frame::{Frame, Record};
-use edr_wire::{Epoch, HostId};
 
-use crate::archive::{ArchivedHeader, Place};
+use crate::archive::{ArchivedHeader, Cut, Place};
 
 /// Bytes of waiting parts of one host: the largest frame, and half of another.
 const HOST_BYTES_MAX: usize = 48 << 20;
@@ -18,8 +18,6 @@ const BYTES_MAX: usize = 256 << 20;
 const HOST_SETS_MAX: usize = 4;
 /// Incomplete frames in all.
 const SETS_MAX: usize = 4_096;
-
-type Identity = (HostId, Epoch, u64, [u8; 32]);
 
 /// A frame with all its parts.
 #[derive(Debug)]
@@ -34,7 +32,7 @@ pub(super) struct Whole {
 #[derive(Debug, Default)]
 pub(super) struct Assembly {
     sets: BTreeMap<u64, Set>,
-    by_identity: HashMap<Identity, u64>,
+    by_cut: HashMap<Cut, u64>,
     of_host: HashMap<HostId, Share>,
     bytes: usize,
     next: u64,
@@ -60,14 +58,13 @@ struct Share {
 impl Assembly {
     /// Adds one part; the frame, when it was the last one.
     pub(super) fn add(&mut self, header: ArchivedHeader, place: Place, record: Option<Record>) -> Option<Whole> {
-        let identity = (header.host_id, header.epoch, header.seq, header.raw_hash);
-        let number = match self.by_identity.get(&identity) {
+        let cut = header.cut();
+        let number = match self.by_cut.get(&cut) {
             Some(&number) => number,
-            None => self.start(identity, &header, place),
+            None => self.start(cut, &header, place),
         };
         let set = self.sets.get_mut(&number)?;
-        // A part that claims to be of the same content in another number of parts belongs to another set of parts.
-        if set.header.parts != header.parts || set.places.contains_key(&header.part) {
+        if set.places.contains_key(&header.part) {
             return None;
         }
         let bytes = record.as_ref().map_or(0, |record| record.body.len());
@@ -91,7 +88,7 @@ impl Assembly {
         self.sets.values().map(|set| set.since_ns).min()
     }
 
-    fn start(&mut self, identity: Identity, header: &ArchivedHeader, place: Place) -> u64 {
+    fn start(&mut self, cut: Cut, header: &ArchivedHeader, place: Place) -> u64 {
         let number = self.next;
         self.next += 1;
         let set = Set {
@@ -102,7 +99,7 @@ impl Assembly {
             since_ns: place.received_ns,
         };
         self.sets.insert(number, set);
-        self.by_identity.insert(identity, number);
+        self.by_cut.insert(cut, number);
         self.of_host.entry(header.host_id).or_default().sets += 1;
         number
     }
@@ -110,7 +107,7 @@ impl Assembly {
     fn remove(&mut self, number: u64) -> Option<Set> {
         let set = self.sets.remove(&number)?;
         let header = &set.header;
-        self.by_identity.remove(&(header.host_id, header.epoch, header.seq, header.raw_hash));
+        self.by_cut.remove(&header.cut());
         self.bytes = self.bytes.saturating_sub(set.bytes);
         if let Some(share) = self.of_host.get_mut(&header.host_id) {
             share.sets -= 1;
@@ -176,6 +173,18 @@ mod tests {
         }
         let whole = whole.unwrap();
         assert_eq!(whole.frame.unwrap().open(None).unwrap(), noise(3000, whole.header.seq));
+    }
+
+    #[test]
+    fn parts_of_one_cut_make_a_frame_whatever_another_cut_of_the_same_content_sent() {
+        let (large, small) = (parts(1, 1, 3000, 1024), parts(1, 1, 3000, 512));
+        assert!(large.len() > 1 && small.len() > large.len());
+        let mut assembly = Assembly::default();
+        // One part of a cut that is never finished, as a forger or a smaller limit leaves it.
+        assert!(add(&mut assembly, &large[1], 1).is_none());
+        let wholes: Vec<Whole> = small.iter().filter_map(|part| add(&mut assembly, part, 2)).collect();
+        assert_eq!(wholes.len(), 1);
+        assert_eq!(wholes[0].frame.as_ref().unwrap().open(None).unwrap(), noise(3000, 1));
     }
 
     #[test]

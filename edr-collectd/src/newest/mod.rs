@@ -39,6 +39,8 @@ pub const HOSTS_MAX: usize = 100_000;
 pub const BODY_BYTES_MAX: usize = 1 << 30;
 /// Hosts named in a message about an ambiguous name.
 const NAMED_HOSTS_MAX: usize = 8;
+/// Contents of a host that are remembered for having come second.
+const CONFLICTS_MAX: usize = 64;
 
 /// The newest snapshots. Shared by the consumer, who adds to it, and by those who answer questions.
 #[derive(Debug)]
@@ -79,6 +81,8 @@ struct Host {
     facts: SavedFacts,
     /// The frame they are of.
     facts_of: Option<(Epoch, u64)>,
+    /// Contents that came under a number that had another one: the last ones, and how many there were.
+    conflicting: VecDeque<Content>,
     conflicts: u64,
     /// Why the newest frame cannot be read, when that was tried.
     unreadable: Option<String>,
@@ -93,6 +97,8 @@ pub struct Current {
     pub newest: Known,
     /// The key it needs, when it is known.
     pub key: Option<Known>,
+    /// Its newest frame came with another content too, afterwards.
+    pub conflict: bool,
 }
 
 impl Default for Newest {
@@ -200,7 +206,7 @@ impl Newest {
     pub fn current(&self, host_id: HostId) -> Option<Current> {
         let state = self.state();
         let host = state.hosts.get(&host_id)?;
-        Some(Current { host_id, newest: host.newest.clone(), key: host.key.clone() })
+        Some(host.current(host_id))
     }
 
     /// A host whose facts are older than its newest frame, when there is one now.
@@ -210,7 +216,7 @@ impl Newest {
             let host_id = state.stale.pop_front()?;
             state.queued.remove(&host_id);
             if let Some(host) = state.hosts.get(&host_id) {
-                return Some(Current { host_id, newest: host.newest.clone(), key: host.key.clone() });
+                return Some(host.current(host_id));
             }
         }
     }
@@ -280,6 +286,7 @@ impl State {
                 key,
                 facts: SavedFacts::default(),
                 facts_of: None,
+                conflicting: VecDeque::new(),
                 conflicts: 0,
                 unreadable: None,
             };
@@ -313,6 +320,7 @@ impl State {
             key: key.map(|saved| Known { saved, frame: None }),
             facts: saved.facts,
             facts_of: saved.facts_of,
+            conflicting: saved.conflicting.into_iter().take(CONFLICTS_MAX).collect(),
             conflicts: saved.conflicts,
             unreadable: None,
         };
@@ -372,6 +380,15 @@ impl Host {
             }
             Judgement::Older | Judgement::Duplicate => false,
             Judgement::Conflict => {
+                let content = (header.epoch, header.seq, order::short(&header.raw_hash));
+                // Sent again, or read again by a start.
+                if self.conflicting.contains(&content) {
+                    return false;
+                }
+                if self.conflicting.len() == CONFLICTS_MAX {
+                    self.conflicting.pop_front();
+                }
+                self.conflicting.push_back(content);
                 self.conflicts += 1;
                 edr_daemon::limited!(
                     log::Level::Warn, Event::TwoContents, EDR_SOURCE = "newest";
@@ -383,6 +400,12 @@ impl Host {
                 false
             }
         }
+    }
+
+    fn current(&self, host_id: HostId) -> Current {
+        let newest = &self.newest.saved;
+        let conflict = self.conflicting.iter().any(|(epoch, seq, _)| (*epoch, *seq) == (newest.epoch, newest.seq));
+        Current { host_id, newest: self.newest.clone(), key: self.key.clone(), conflict }
     }
 
     fn body_len(&self) -> usize {
@@ -400,6 +423,7 @@ impl Host {
             key: key.map(|key| key.saved.clone()),
             facts_of: self.facts_of,
             epochs: self.lineage.epochs(),
+            conflicting: self.conflicting.iter().copied().collect(),
             conflicts: self.conflicts,
         }
     }
@@ -410,7 +434,10 @@ impl Host {
             alarms.push(format!("its newest snapshot (seq {}) cannot be read: {reason}", self.newest.saved.seq));
         }
         if self.conflicts > 0 {
-            alarms.push(format!("{} frames came with two different contents", self.conflicts));
+            alarms.push(format!(
+                "frames that came again with another content: {}; the first one is shown",
+                self.conflicts
+            ));
         }
         let facts = &self.facts;
         HostRow {
@@ -458,6 +485,9 @@ impl Known {
 fn is_key_of(key: &SavedFrame, delta: &SavedFrame) -> bool {
     key.kind == FrameKind::Key && key.epoch == delta.epoch && key.seq == delta.base_seq
 }
+
+/// Epoch, sequence number and half of the hash of a content.
+pub type Content = (Epoch, u64, [u8; 16]);
 
 /// Epochs of a host with the highest sequence number of each.
 pub type Epochs = Vec<(Epoch, u64)>;

@@ -43,8 +43,21 @@ fn one_place_with_two_contents_is_a_conflict_and_the_first_stays() {
     offer(&newest, &header(1, 1), b"one", None, 1);
     offer(&newest, &header(1, 1), b"another", None, 2);
     let current = newest.current(HostId([1; 16])).unwrap();
-    assert_eq!(current.newest.frame.unwrap().open(None).unwrap(), b"one");
-    assert_eq!(newest.rows()[0].alarms, ["1 frames came with two different contents"]);
+    assert_eq!(current.newest.frame.as_ref().unwrap().open(None).unwrap(), b"one");
+    assert!(current.conflict);
+    let alarm = ["frames that came again with another content: 1; the first one is shown"];
+    assert_eq!(newest.rows()[0].alarms, alarm);
+    // Sent again, and read again by a start: it is the same conflict.
+    offer(&newest, &header(1, 1), b"another", None, 3);
+    let after = Newest::default();
+    after.restore(newest.save(|_| true));
+    for (raw, at) in [(b"one".as_slice(), 1), (b"another", 2)] {
+        offer(&after, &header(1, 1), raw, None, at);
+    }
+    for newest in [newest, after] {
+        assert_eq!(newest.rows()[0].alarms, alarm);
+        assert!(newest.current(HostId([1; 16])).unwrap().conflict);
+    }
 }
 
 #[test]

@@ -3,21 +3,31 @@
 //! The newest snapshot of a host is in memory, or where memory says it lies. An older one is searched for in the
 //! archive by its columns alone; then one key and one delta are read.
 
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use edr_wire::HostId;
 use edr_wire::frame::{Frame, FrameKind};
 use edr_wire::snapshot::SnapshotView;
+use edr_wire::{Epoch, HostId};
 
 use super::cache::{Cache, Identity};
 use super::table::time_text;
 use super::{Answers, HostRow, HostSnapshot, Joined, QueryError};
-use crate::archive::{ArchiveError, Found, HostsTable, Place, Reader, SavedFrame};
+use crate::archive::{ArchiveError, ArchivedHeader, Cut, Found, HostsTable, Place, Reader};
 use crate::newest::{Current, Known, Newest, catch_up, facts};
 
-/// Frames tried, newest first, when the last one before a moment cannot be read.
-const TRIES_MAX: usize = 8;
+/// How long one question may go back from frame to frame that cannot be read.
+const SEARCH_MAX: Duration = Duration::from_secs(10);
+/// Candidates whose frames are looked for together.
+const TOGETHER: usize = 32;
+/// How far from a frame, by the clock of its host, other contents of it are looked for: what is further away by its own
+/// word is not compared.
+const CONFLICT_NS: i64 = 3_600_000_000_000;
+
+/// All whole cuts of some frames, by epoch and sequence number, each frame's in the order in which they became whole.
+type Cuts = HashMap<(Epoch, u64), Vec<Found>>;
 
 /// Answers from memory and archive.
 #[derive(Debug)]
@@ -57,15 +67,10 @@ impl HostAnswers {
             let host_id = current.host_id;
             let opened = self.open_current(current).await;
             let facts = match &opened {
-                Ok(snapshot) => {
-                    let claimed = snapshot.view.host().map(|host| host.host_id);
-                    match facts(&snapshot.view) {
-                        Ok(_) if claimed.is_ok_and(|claimed| claimed != host_id) => {
-                            Err("its content says that it is of another host".to_owned())
-                        }
-                        other => other.map_err(|error| error.to_string()),
-                    }
-                }
+                Ok(snapshot) => match other_host(host_id, &snapshot.view) {
+                    Some(alarm) => Err(alarm),
+                    None => facts(&snapshot.view).map_err(|error| error.to_string()),
+                },
                 Err(error) => Err(error.to_string()),
             };
             self.newest.set_facts(host_id, &saved, facts);
@@ -79,18 +84,22 @@ impl HostAnswers {
 
     /// Opens a host's newest snapshot.
     async fn open_current(&self, current: Current) -> Result<Arc<HostSnapshot>, QueryError> {
-        let identity = identity(current.host_id, &current.newest.saved);
+        let saved = &current.newest.saved;
+        let identity = (current.host_id, saved.epoch, saved.seq, saved.raw_hash, current.conflict);
         if let Some(snapshot) = self.cache.get(&identity) {
             return Ok(snapshot);
         }
-        let received_ns = current.newest.saved.received_ns;
         let newest = self.body(current.host_id, &current.newest).await?;
-        let key = match (newest.header.kind, &current.key) {
-            (FrameKind::Key, _) => None,
-            (FrameKind::Delta, Some(key)) => Some(self.body(current.host_id, key).await?),
-            (FrameKind::Delta, None) => Some(self.key_of(&newest).await?),
-        };
-        self.open(newest, key, received_ns, identity).await
+        match (newest.header.kind, &current.key) {
+            (FrameKind::Key, _) => self.open(&newest, None, saved.received_ns, identity).await,
+            (FrameKind::Delta, Some(key)) => {
+                let key = self.body(current.host_id, key).await?;
+                self.open(&newest, Some(key), saved.received_ns, identity).await
+            }
+            (FrameKind::Delta, None) => {
+                self.open_with_keys(&newest, &mut Cuts::new(), saved.received_ns, identity).await
+            }
+        }
     }
 
     /// The frame itself: from memory, or from where it lies.
@@ -99,30 +108,18 @@ impl HostAnswers {
             return Ok(Arc::clone(frame));
         }
         let saved = &known.saved;
+        let is_it = |raw_hash: &[u8; 32]| raw_hash.starts_with(&saved.raw_hash);
         match self.reader.frame(&saved.places).await {
-            Ok(frame) if frame.header.host_id == host_id && frame.header.seq == saved.seq => Ok(Arc::new(frame)),
-            // Another collector archived it, so it was received at another time.
-            _ => self.search(host_id, saved.epoch, saved.seq, saved.captured_ns).await,
+            Ok(frame) if frame.header.host_id == host_id && frame.header.seq == saved.seq && is_it(&frame.raw_hash) => {
+                return Ok(Arc::new(frame));
+            }
+            _ => {}
         }
-    }
-
-    async fn key_of(&self, delta: &Frame) -> Result<Arc<Frame>, QueryError> {
-        let header = &delta.header;
-        self.search(header.host_id, header.epoch, header.base_seq, header.captured_ns).await
-    }
-
-    async fn search(
-        &self,
-        host_id: HostId,
-        epoch: edr_wire::Epoch,
-        seq: u64,
-        captured_ns: i64,
-    ) -> Result<Arc<Frame>, QueryError> {
-        let found = self.reader.frame_of(host_id, epoch, seq, captured_ns).await.map_err(archive)?;
-        let found = found.ok_or_else(|| {
-            QueryError::Archive(format!("frame {seq} of epoch {epoch} of host {host_id} is not in the archive"))
-        })?;
-        Ok(Arc::new(self.read(&found).await?))
+        // Another collector archived it, so it was received at another time.
+        let found = self.reader.frame_of(host_id, saved.epoch, saved.seq, saved.captured_ns).await.map_err(archive)?;
+        let found = found.iter().find(|found| is_it(&found.header.raw_hash));
+        let found = found.ok_or_else(|| absent(host_id, saved.epoch, saved.seq))?;
+        Ok(Arc::new(self.read(found).await?))
     }
 
     async fn read(&self, found: &Found) -> Result<Frame, QueryError> {
@@ -130,26 +127,62 @@ impl HostAnswers {
         self.reader.frame(&places).await.map_err(archive)
     }
 
+    /// Opens a delta with whichever content of its key fits: its own hash tells.
+    async fn open_with_keys(
+        &self,
+        delta: &Arc<Frame>,
+        cuts: &mut Cuts,
+        received_ns: i64,
+        identity: Identity,
+    ) -> Result<Arc<HostSnapshot>, QueryError> {
+        let header = &delta.header;
+        let frame = (header.epoch, header.base_seq);
+        if cuts.get(&frame).is_none_or(Vec::is_empty) {
+            let found = self.reader.frame_of(header.host_id, frame.0, frame.1, header.captured_ns).await;
+            cuts.insert(frame, found.map_err(archive)?);
+        }
+        let mut first_error = None;
+        for key in cuts.get(&frame).into_iter().flatten().filter(|key| key.header.kind == FrameKind::Key) {
+            let opened = match self.read(key).await {
+                Ok(key) => self.open(delta, Some(Arc::new(key)), received_ns, identity).await,
+                Err(error) => Err(error),
+            };
+            match opened {
+                Ok(snapshot) => return Ok(snapshot),
+                Err(error) => _ = first_error.get_or_insert(error),
+            }
+        }
+        Err(first_error.unwrap_or_else(|| absent(header.host_id, frame.0, frame.1)))
+    }
+
     /// Decompresses and checks, on a thread that may block.
     async fn open(
         &self,
-        frame: Arc<Frame>,
+        frame: &Arc<Frame>,
         key: Option<Arc<Frame>>,
         received_ns: i64,
         identity: Identity,
     ) -> Result<Arc<HostSnapshot>, QueryError> {
+        let (frame, conflict) = (Arc::clone(frame), identity.4);
         let opening = tokio::task::spawn_blocking(move || {
             let key_raw = key.map(|key| key.open(None)).transpose().map_err(|error| error.to_string())?;
             let raw = frame.open(key_raw.as_deref()).map_err(|error| error.to_string())?;
             drop(key_raw);
             let view = SnapshotView::parse(raw).map_err(|error| error.to_string())?;
             let header = &frame.header;
+            let contents = conflict.then(|| {
+                format!(
+                    "frame {} of epoch {} came with other contents too; this is the one that was complete first, of those that can be read",
+                    header.seq, header.epoch
+                )
+            });
             Ok::<_, String>(HostSnapshot {
                 host_id: header.host_id,
                 epoch: header.epoch,
                 seq: header.seq,
                 captured_ns: header.captured_ns,
                 received_ns,
+                alarms: contents.into_iter().chain(other_host(header.host_id, &view)).collect(),
                 view,
                 joined: Joined::default(),
             })
@@ -160,14 +193,50 @@ impl HostAnswers {
         Ok(snapshot)
     }
 
-    /// The last snapshot of a host taken at or before a moment.
+    /// The last snapshot of a host taken at or before a moment. Of a frame that came with several contents, the one that
+    /// was complete first counts: no later one replaces it, whatever moment it claims.
     async fn at(&self, host_id: HostId, at_ns: i64) -> Result<Arc<HostSnapshot>, QueryError> {
-        let found = self.reader.last_before(host_id, at_ns).await.map_err(archive)?;
-        let mut first_error = None;
-        for found in found.iter().take(TRIES_MAX) {
-            match self.open_found(found).await {
-                Ok(snapshot) => return Ok(snapshot),
-                Err(error) => _ = first_error.get_or_insert(error),
+        let deadline = Instant::now() + SEARCH_MAX;
+        let (mut below, mut tried, mut first_error) = (None, 0_u64, None);
+        let mut settled: HashMap<(Epoch, u64), Option<Cut>> = HashMap::new();
+        loop {
+            let candidates = self.reader.last_before(host_id, at_ns, below.as_ref()).await.map_err(archive)?;
+            for some in candidates.found.chunks(TOGETHER) {
+                let mut cuts = self.cuts_near(host_id, some).await?;
+                for candidate in some {
+                    if Instant::now() >= deadline {
+                        return Err(used_up(host_id, tried, candidate.header.captured_ns));
+                    }
+                    let (frame, wanted) = (number(&candidate.header), candidate.header.cut());
+                    if settled.get(&frame).is_some_and(|first| *first != Some(wanted)) {
+                        continue;
+                    }
+                    let contents = cuts.get(&frame).cloned().unwrap_or_default();
+                    let conflict = contents.iter().any(|found| found.header.raw_hash != candidate.header.raw_hash);
+                    let mut first = None;
+                    for found in &contents {
+                        match self.open_found(found, &mut cuts, conflict).await {
+                            Ok(snapshot) if found.header.cut() == wanted => return Ok(snapshot),
+                            Ok(_) => {
+                                first = Some(found.header.cut());
+                                break;
+                            }
+                            Err(error) => {
+                                tried += 1;
+                                first_error.get_or_insert(error);
+                            }
+                        }
+                        if Instant::now() >= deadline {
+                            break;
+                        }
+                    }
+                    settled.insert(frame, first);
+                }
+            }
+            match candidates.rest {
+                Some(rest) if Instant::now() >= deadline => return Err(used_up(host_id, tried, rest.captured_ns)),
+                Some(rest) => below = Some(rest),
+                None => break,
             }
         }
         if let Some(error) = first_error {
@@ -181,20 +250,37 @@ impl HostAnswers {
         })
     }
 
-    async fn open_found(&self, found: &Found) -> Result<Arc<HostSnapshot>, QueryError> {
+    /// All contents of these frames and of the keys they need, as far as they are near by the host's clock.
+    async fn cuts_near(&self, host_id: HostId, frames: &[Found]) -> Result<Cuts, QueryError> {
+        let mut wanted = BTreeSet::new();
+        let (mut least, mut most) = (i64::MAX, i64::MIN);
+        for header in frames.iter().map(|found| &found.header) {
+            wanted.extend([number(header), (header.epoch, header.base_seq)]);
+            least = least.min(header.captured_ns);
+            most = most.max(header.captured_ns);
+        }
+        let range = least.saturating_sub(CONFLICT_NS)..=most.saturating_add(CONFLICT_NS);
+        self.reader.frames_of(host_id, &wanted, Some(range)).await.map_err(archive)
+    }
+
+    async fn open_found(
+        &self,
+        found: &Found,
+        cuts: &mut Cuts,
+        conflict: bool,
+    ) -> Result<Arc<HostSnapshot>, QueryError> {
         let header = &found.header;
         let mut hash = [0; 16];
         hash.copy_from_slice(&header.raw_hash[..16]);
-        let identity = (header.host_id, header.epoch, header.seq, hash);
+        let identity = (header.host_id, header.epoch, header.seq, hash, conflict);
         if let Some(snapshot) = self.cache.get(&identity) {
             return Ok(snapshot);
         }
         let frame = Arc::new(self.read(found).await?);
-        let key = match frame.header.kind {
-            FrameKind::Key => None,
-            FrameKind::Delta => Some(self.key_of(&frame).await?),
-        };
-        self.open(frame, key, found.received_ns(), identity).await
+        match frame.header.kind {
+            FrameKind::Key => self.open(&frame, None, found.received_ns(), identity).await,
+            FrameKind::Delta => self.open_with_keys(&frame, cuts, found.received_ns(), identity).await,
+        }
     }
 }
 
@@ -225,8 +311,28 @@ impl Answers for HostAnswers {
     }
 }
 
-fn identity(host_id: HostId, saved: &SavedFrame) -> Identity {
-    (host_id, saved.epoch, saved.seq, saved.raw_hash)
+/// Epoch and sequence number.
+fn number(header: &ArchivedHeader) -> (Epoch, u64) {
+    (header.epoch, header.seq)
+}
+
+fn absent(host_id: HostId, epoch: Epoch, seq: u64) -> QueryError {
+    QueryError::Archive(format!("frame {seq} of epoch {epoch} of host {host_id} is not in the archive"))
+}
+
+fn used_up(host_id: HostId, tried: u64, captured_ns: i64) -> QueryError {
+    QueryError::Budget(format!(
+        "{tried} frames of host {host_id} cannot be read, and the {} s for one question are used up; what lies before {} \
+         UTC was not looked at: ask for that moment",
+        SEARCH_MAX.as_secs(),
+        time_text(captured_ns)
+    ))
+}
+
+/// What is wrong when a snapshot says that it is of another host than the frame around it.
+fn other_host(host_id: HostId, view: &SnapshotView) -> Option<String> {
+    let claimed = view.host().ok()?.host_id;
+    (claimed != host_id).then(|| format!("its content says that it is of another host, {claimed}"))
 }
 
 fn archive(error: ArchiveError) -> QueryError {
@@ -333,6 +439,104 @@ mod tests {
         assert_eq!(third.newest.save(|_| true)[0].newest, second.newest.save(|_| true)[0].newest);
     }
 
+    /// Archives records of partition 0 from `offset` on, received one a nanosecond from `received_ns` on.
+    async fn archive_records(frames: &mut Frames, offset: i64, received_ns: i64, bytes: &[Vec<u8>]) -> i64 {
+        let rows: Vec<_> = bytes.iter().zip(0..).map(|(bytes, n)| row(0, offset + n, received_ns + n, bytes)).collect();
+        let next = offset + rows.len() as i64;
+        frames.append(&rows, &BTreeMap::from([(partition(0), next)])).await.unwrap();
+        next
+    }
+
+    #[tokio::test]
+    async fn no_later_content_replaces_the_first_one_and_every_moment_says_that_there_is_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut frames = Frames::open(dir.path()).await.unwrap();
+        frames.position(&partition(0)).await.unwrap();
+        let mut next = archive_three(&mut frames, 1, 0).await;
+        // Afterwards, other contents of frame 2: at the same moment, a little later, and in many more tries.
+        let forgeries: Vec<Vec<u8>> = (0..24)
+            .flat_map(|n| {
+                let forged = FrameHeader { captured_ns: (20 + n / 8) * SECOND_NS, ..header(1, 2) };
+                let mut snapshot = sample();
+                snapshot.host.host_id = HostId([1; 16]);
+                snapshot.host.hostname = format!("forged-{n}");
+                records(&forged, &rmp_serde::to_vec_named(&snapshot).unwrap(), None, 1 << 20)
+            })
+            .collect();
+        next = archive_records(&mut frames, next, 60 * SECOND_NS, &forgeries).await;
+        // And one that is of another host by its own word, under a number that is free.
+        let stranger = FrameHeader { captured_ns: 25 * SECOND_NS, epoch: Epoch([7; 8]), ..header(1, 1) };
+        archive_records(&mut frames, next, 70 * SECOND_NS, &records(&stranger, &raw(2, 1), None, 1 << 20)).await;
+
+        let answers = HostAnswers::from_archive(dir.path()).await.unwrap();
+        let id = HostId([1; 16]).to_string();
+        for at in 20..25 {
+            let snapshot = answers.snapshot(&id, Some(at * SECOND_NS)).await.unwrap();
+            assert_eq!((snapshot.seq, snapshot.view.host().unwrap().hostname.as_str()), (2, "host-1"), "at {at} s");
+            assert!(snapshot.alarms[0].starts_with("frame 2 of epoch 0101010101010101 came with other contents too"));
+        }
+        assert_eq!(answers.snapshot(&id, Some(15 * SECOND_NS)).await.unwrap().alarms, [""; 0]);
+        let other = answers.snapshot(&id, Some(26 * SECOND_NS)).await.unwrap();
+        assert_eq!(other.alarms, [format!("its content says that it is of another host, {}", HostId([2; 16]))]);
+    }
+
+    #[tokio::test]
+    async fn records_that_came_later_hide_no_frame_however_many_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut frames = Frames::open(dir.path()).await.unwrap();
+        frames.position(&partition(0)).await.unwrap();
+        let mut next = archive_three(&mut frames, 1, 0).await;
+        // Incomplete contents of key and delta, and of frames that nobody sent, at the moments before the question.
+        let first_part = |header: &FrameHeader, n: usize| {
+            let mut raw = raw(1, 1);
+            raw.extend_from_slice(&n.to_le_bytes());
+            records(header, &raw, None, 64).swap_remove(0)
+        };
+        let junk: Vec<Vec<u8>> = (0..300)
+            .flat_map(|n| {
+                let free = FrameHeader { epoch: Epoch([8; 8]), captured_ns: 29 * SECOND_NS, ..header(1, 1 + n as u64) };
+                [first_part(&header(1, 1), n), first_part(&header(1, 2), n), first_part(&free, n)]
+            })
+            .collect();
+        next = archive_records(&mut frames, next, 60 * SECOND_NS, &junk).await;
+        // Whole ones that cannot be read: deltas of a key that is not there.
+        let orphans: Vec<Vec<u8>> = (0..9)
+            .flat_map(|n| {
+                let orphan = FrameHeader { captured_ns: 28 * SECOND_NS, epoch: Epoch([9; 8]), ..delta(1, 5 + n, 4) };
+                records(&orphan, &raw(1, 1), Some(&raw(1, 2)), 1 << 20)
+            })
+            .collect();
+        archive_records(&mut frames, next, 70 * SECOND_NS, &orphans).await;
+
+        let answers = HostAnswers::from_archive(dir.path()).await.unwrap();
+        let id = HostId([1; 16]).to_string();
+        for (at, expected) in [(15, 1), (20, 2), (29, 2)] {
+            let snapshot = answers.snapshot(&id, Some(at * SECOND_NS)).await.unwrap();
+            assert_eq!((snapshot.epoch, snapshot.view.process_count()), (Epoch([1; 8]), expected), "at {at} s");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_frame_sent_again_in_other_parts_is_read_whichever_of_them_are_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut frames = Frames::open(dir.path()).await.unwrap();
+        frames.position(&partition(0)).await.unwrap();
+        let key = raw(1, 1);
+        let cut = |part_bytes| records(&header(1, 1), &key, None, part_bytes);
+        let (large, small) = (cut(256), cut(64));
+        assert!(large.len() > 1 && small.len() > large.len());
+        let next = archive_records(&mut frames, 0, SECOND_NS, &large[1..2]).await;
+        let next = archive_records(&mut frames, next, 2 * SECOND_NS, &small).await;
+        let deltas = records(&delta(1, 2, 1), &raw(1, 2), Some(&key), 1 << 20);
+        archive_records(&mut frames, next, 3 * SECOND_NS, &deltas).await;
+        let answers = HostAnswers::from_archive(dir.path()).await.unwrap();
+        let id = HostId([1; 16]).to_string();
+        for (at, expected) in [(15, 1), (20, 2)] {
+            let snapshot = answers.snapshot(&id, Some(at * SECOND_NS)).await.unwrap();
+            assert_eq!((snapshot.view.process_count(), snapshot.alarms.len()), (expected, 0), "at {at} s");
+        }
+    }
+
     #[tokio::test]
     async fn a_newest_frame_that_cannot_be_read_is_named_and_the_one_before_is_shown() {
         let dir = tempfile::tempdir().unwrap();
@@ -340,7 +544,7 @@ mod tests {
         frames.position(&partition(0)).await.unwrap();
         let next = archive_three(&mut frames, 1, 0).await;
         // A delta of a key that never came.
-        let orphan = FrameHeader { epoch: edr_wire::Epoch([9; 8]), ..delta(1, 5, 4) };
+        let orphan = FrameHeader { epoch: Epoch([9; 8]), ..delta(1, 5, 4) };
         let bytes = records(&orphan, &raw(1, 1), Some(&raw(1, 2)), 1 << 20).remove(0);
         frames
             .append(&[row(0, next, 60 * SECOND_NS, &bytes)], &BTreeMap::from([(partition(0), next + 1)]))

@@ -65,6 +65,9 @@ pub struct HostSnapshot {
     pub received_ns: i64,
     /// The snapshot.
     pub view: SnapshotView,
+    /// What does not add up about this one: its frame came with other contents too, or it says that it is of another
+    /// host.
+    pub alarms: Vec<String>,
     /// What was scanned, joined with its sockets.
     pub joined: Joined,
 }

@@ -206,7 +206,7 @@ impl Head {
             os: Shown::of(&host.os),
             fresh: Fresh::new(snapshot.captured_ns, snapshot.received_ns, agent.interval_ns, pulse, *now_ns),
             degraded: agent.degraded.iter().take(REASONS_MAX).map(Shown::of).collect(),
-            alarms: row.iter().flat_map(|row| &row.alarms).map(Shown::of).collect(),
+            alarms: row.iter().flat_map(|row| &row.alarms).chain(&snapshot.alarms).map(Shown::of).collect(),
             past,
             events: params.at.is_none().then(|| format!("/events?host={id}&version={}", version(snapshot))),
             at: params.at.as_ref().map(|at| at.text.clone()).unwrap_or_default(),

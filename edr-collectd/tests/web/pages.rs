@@ -327,12 +327,16 @@ async fn a_degraded_host_and_an_alarm_say_so() {
     let mut sample = Sample::server("web-01", now_ns());
     sample.agent.degraded = vec!["files of other users cannot be read".to_owned()];
     sample.alarms = vec!["frame 7 arrived with two contents".to_owned()];
+    sample.snapshot_alarms = vec!["it says that it is of another host".to_owned()];
     let site = Site::open(&Fleet::new(&[sample])).await;
     for target in ["/", "/hosts/web-01", "/hosts/web-01/files"] {
         let page = site.get(target).await;
         assert!(page.body.contains("files of other users cannot be read"), "{target}");
         assert!(page.body.contains("frame 7 arrived with two contents"), "{target}");
     }
+    let past = site.get("/hosts/web-01?at=2100-01-01T00:00:00Z").await;
+    assert!(!past.body.contains("frame 7 arrived with two contents"), "it is of now");
+    assert!(past.body.contains("is of another host"), "it is of the snapshot");
     site.close().await;
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct Sample {
     pub(crate) gaps: Vec<Gap>,
     pub(crate) bye: bool,
     pub(crate) alarms: Vec<String>,
+    /// Of the snapshot.
+    pub(crate) snapshot_alarms: Vec<String>,
     pub(crate) received_ns: i64,
 }
 
@@ -422,6 +424,7 @@ impl Sample {
             received_ns: self.received_ns,
             view: SnapshotView::parse(raw).unwrap(),
             joined: Joined::default(),
+            alarms: self.snapshot_alarms.clone(),
         }
     }
 

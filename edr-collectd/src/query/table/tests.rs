@@ -17,6 +17,7 @@ pub(crate) fn host_snapshot(snapshot: &Snapshot) -> HostSnapshot {
         received_ns: 0,
         view: SnapshotView::parse(rmp_serde::to_vec_named(snapshot).unwrap()).unwrap(),
         joined: Joined::default(),
+        alarms: Vec::new(),
     }
 }
 
