@@ -33,6 +33,8 @@ use crate::web;
 const STATUS_PERIOD: Duration = Duration::from_secs(10);
 /// How often the log says how things are when nothing happens.
 const HOUR: Duration = Duration::from_secs(3_600);
+/// How much longer a start may take at each sign that it goes on.
+const START_EXTENSION: Duration = Duration::from_secs(120);
 /// How long all tasks together may take to stop.
 const STOP_MAX: Duration = Duration::from_millis(4_500);
 
@@ -86,7 +88,7 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
     let newest = Arc::new(Newest::default());
     let reader = Arc::new(Reader::new(archive));
     let answers = Arc::new(HostAnswers::new(Arc::clone(&newest), Arc::clone(&reader)));
-    catch_up(&newest, &reader, Some(&mut hosts)).await?;
+    catch_up(&newest, &reader, Some(&mut hosts), &|| manager.extend(START_EXTENSION)).await?;
     log::info!("{} hosts read from {} in {:?}", newest.len(), archive.display(), begin.elapsed());
 
     let (consumer, progress) =

@@ -82,7 +82,7 @@ impl Scene {
         let mut hosts = HostsTable::open(archive).await.unwrap();
         let reader = Arc::new(Reader::new(archive));
         let newest = Arc::new(Newest::default());
-        catch_up(&newest, &reader, Some(&mut hosts)).await.unwrap();
+        catch_up(&newest, &reader, Some(&mut hosts), &|| {}).await.unwrap();
         let archive = Archive { frames, hosts, reader };
         let (consumer, progress) = Consumer::new(config, group, archive, Arc::clone(&newest)).unwrap();
         let (stop, stopped) = watch::channel(false);

@@ -48,6 +48,11 @@ impl ServiceManager {
         self.send("WATCHDOG=1");
     }
 
+    /// `EXTEND_TIMEOUT_USEC=`: what is under way, start or stop, goes on and may take this much longer.
+    pub fn extend(&self, time: Duration) {
+        self.send(&format!("EXTEND_TIMEOUT_USEC={}", time.as_micros()));
+    }
+
     /// `STOPPING=1`.
     pub fn stopping(&self) {
         self.send("STOPPING=1");

@@ -154,25 +154,25 @@ impl Reader {
         self.search(filter, &mut take).await
     }
 
-    /// When the first and the last record was received, ns since the epoch, from the table's log alone; `None` for an
-    /// empty archive.
+    /// When the first and the last record of each file was received (ns since the epoch), by the first, from the table's
+    /// log alone.
     ///
     /// # Errors
     /// When the archive cannot be read.
-    pub async fn received(&self) -> Result<Option<(i64, i64)>, ArchiveError> {
+    pub async fn received(&self) -> Result<Vec<RangeInclusive<i64>>, ArchiveError> {
         let store = self.table().await?.log_store();
         let failed = |error| ArchiveError::store("read", &self.path)(error);
         let snapshot = Snapshot::try_new(&store, None).await.map_err(failed)?;
         let mut files = snapshot.file_views(&store, None);
-        let mut received: Option<(i64, i64)> = None;
+        let mut received = BTreeSet::new();
         while let Some(file) = files.try_next().await.map_err(failed)? {
-            let statistics = file.stats().and_then(|text| serde_json::from_str::<Statistics>(&text).ok());
-            let span = statistics.map(|stats| (stats.least.received_ns, stats.most.received_ns));
-            // A file whose statistics somebody dropped still has its day.
-            let Some((from, to)) = span.or_else(|| day_span(&file.partition_values_map())) else { continue };
-            received = Some(received.map_or((from, to), |(first, last)| (first.min(from), last.max(to))));
+            match file.stats().and_then(|text| serde_json::from_str::<Statistics>(&text).ok()) {
+                Some(Statistics { least, most }) => _ = received.insert((least.received_ns, most.received_ns)),
+                // A file whose statistics somebody dropped still has its day: any hour of it.
+                None => received.extend(day_hours(&file.partition_values_map())),
+            }
         }
-        Ok(received)
+        Ok(received.into_iter().map(|(first, last)| first..=last).collect())
     }
 
     /// The last frames of a host taken at or before `at_ns`, by their own word, with all their parts; of those below
@@ -461,12 +461,19 @@ fn headers_of(batch: &RecordBatch, take: &mut impl FnMut(Header)) -> Result<(), 
     Ok(())
 }
 
-/// First and last nanosecond of the receive day in a file's partition values.
-fn day_span(values: &HashMap<String, Option<String>>) -> Option<(i64, i64)> {
-    let day: Date = values.get("receive_day")?.as_ref()?.parse().ok()?;
-    let days = Date::constant(1970, 1, 1).until(day).ok()?.get_days();
-    let from = i64::from(days).checked_mul(86_400_000_000_000)?;
-    Some((from, from.checked_add(86_399_999_999_999)?))
+/// First and last nanosecond of each hour of the receive day in a file's partition values.
+fn day_hours(values: &HashMap<String, Option<String>>) -> Vec<(i64, i64)> {
+    const HOUR_NS: i64 = 3_600_000_000_000;
+    let midnight = || -> Option<i64> {
+        let day: Date = values.get("receive_day")?.as_ref()?.parse().ok()?;
+        let days = Date::constant(1970, 1, 1).until(day).ok()?.get_days();
+        i64::from(days).checked_mul(24 * HOUR_NS)
+    };
+    let hour = |midnight: i64, hour: i64| {
+        let from = midnight.saturating_add(hour * HOUR_NS);
+        (from, from.saturating_add(HOUR_NS - 1))
+    };
+    midnight().into_iter().flat_map(|midnight| (0..24).map(move |n| hour(midnight, n))).collect()
 }
 
 fn day(days: i32) -> Expr {

@@ -377,7 +377,9 @@ impl Consumer {
         self.batch = Batch::default();
         frames.reload().await.map_err(|error| error.to_string())?;
         // What another collector archived meanwhile is not read again from Kafka.
-        catch_up(&self.newest, &self.reader, Some(&mut self.hosts)).await.map_err(|error| error.to_string())?;
+        let beats = Arc::clone(&self.beats);
+        let alive = || _ = beats.fetch_add(1, Ordering::Relaxed);
+        catch_up(&self.newest, &self.reader, Some(&mut self.hosts), &alive).await.map_err(|error| error.to_string())?;
         for (partition, low, high) in marks {
             let name = PartitionName { cluster: cluster.clone(), topic: topic.clone(), partition, generation: 0 };
             let archived = frames.newest(&name).await.map_err(|error| error.to_string())?;

@@ -1,5 +1,9 @@
 //! Filling memory from the archive: the hosts as they were saved, then what came since.
 
+use std::collections::VecDeque;
+use std::ops::{Range, RangeInclusive};
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use super::Newest;
 use crate::archive::{ArchiveError, HostsTable, Reader};
 
@@ -8,28 +12,129 @@ const WINDOW_NS: i64 = 3_600_000_000_000;
 /// How much is read again of what a save covers: a record can be committed this long after its receipt, by another
 /// collector than the one that saved. Reading a record twice changes nothing.
 const MARGIN_NS: i64 = 600_000_000_000;
+/// Records between two signs of life.
+const SIGN_RECORDS: usize = 10_000;
 
 /// Brings memory to where the archive is, by the columns of the records alone. What is in memory stays, unless the
-/// archive has something newer.
+/// archive has something newer. `alive` is called again and again meanwhile: it may take minutes.
 ///
 /// # Errors
 /// When the archive cannot be read.
-pub async fn catch_up(newest: &Newest, reader: &Reader, hosts: Option<&mut HostsTable>) -> Result<(), ArchiveError> {
+pub async fn catch_up(
+    newest: &Newest,
+    reader: &Reader,
+    hosts: Option<&mut HostsTable>,
+    alive: &(dyn Fn() + Sync),
+) -> Result<(), ArchiveError> {
+    alive();
     let saved = match hosts {
         Some(hosts) => hosts.load().await?,
         None => Default::default(),
     };
     newest.restore(saved.hosts);
-    let Some((first, last)) = reader.received().await? else { return Ok(()) };
-    let end = last.saturating_add(1);
-    let mut from = saved.complete_until_ns.map_or(first, |until| until.saturating_sub(MARGIN_NS)).max(first);
-    while from < end {
-        let until = from.saturating_add(WINDOW_NS).min(end);
+    // Saved by a clock that was ahead: what came since it was set right is earlier than that.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
+    let from = saved.complete_until_ns.map_or(i64::MIN, |until| until.min(now_ns).saturating_sub(MARGIN_NS));
+    for window in windows(&reader.received().await?, from) {
+        alive();
         let mut headers = Vec::new();
-        reader.headers(from..until, |header| headers.push(header)).await?;
+        let take = |header| {
+            headers.push(header);
+            if headers.len().is_multiple_of(SIGN_RECORDS) {
+                alive();
+            }
+        };
+        reader.headers(window, take).await?;
         headers.sort_unstable_by_key(|header| header.place);
         headers.into_iter().for_each(|header| newest.note(header));
-        from = until;
     }
     Ok(())
+}
+
+/// What to read of files that hold records of these times of receipt, by the first: nothing of the time between them,
+/// whichever years a clock that was set lies between. A file that was written while the clock jumped spans the jump; what
+/// only such files cover is read in one piece, since it is a batch.
+fn windows(files: &[RangeInclusive<i64>], from: i64) -> Vec<Range<i64>> {
+    let ends_later = |file: &&RangeInclusive<i64>| *file.end() >= from;
+    let is_wide = |file: &RangeInclusive<i64>| file.end().saturating_sub(*file.start()) > WINDOW_NS;
+    let (wide, narrow): (Vec<_>, Vec<_>) = files.iter().filter(ends_later).cloned().partition(is_wide);
+    let (mut wide, mut narrow) = (VecDeque::from(wide), VecDeque::from(narrow));
+    let mut windows = Vec::new();
+    let mut at = from;
+    loop {
+        for files in [&mut wide, &mut narrow] {
+            while files.front().is_some_and(|file| *file.end() < at) {
+                files.pop_front();
+            }
+        }
+        let next = |files: &VecDeque<RangeInclusive<i64>>| files.front().map(|file| at.max(*file.start()));
+        let hour = |start: i64| start.saturating_add(WINDOW_NS);
+        let window = match (next(&wide), next(&narrow)) {
+            (None, None) => return windows,
+            (Some(start), None) => start..wide.iter().map(|file| *file.end()).max().unwrap_or(start).saturating_add(1),
+            (Some(start), Some(stop)) if start < stop => start..stop.max(hour(start)),
+            (_, Some(start)) => start..hour(start),
+        };
+        at = window.end;
+        windows.push(window);
+        if at == i64::MAX {
+            return windows;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use edr_wire::HostId;
+
+    use super::*;
+    use crate::archive::Frames;
+    use crate::archive::testing::{header, partition, records, row};
+
+    const HOUR: i64 = WINDOW_NS;
+
+    #[tokio::test]
+    async fn a_clock_that_was_ten_years_ahead_for_a_moment_costs_a_start_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut frames = Frames::open(dir.path()).await.unwrap();
+        frames.position(&partition(0)).await.unwrap();
+        let ahead_ns = 87_000 * HOUR;
+        for (offset, received_ns) in [(0, HOUR), (1, ahead_ns), (2, HOUR + 1)] {
+            let bytes = records(&header(1, 1 + offset as u64), b"snapshot", None, 1 << 20).remove(0);
+            let rows = [row(0, offset, received_ns, &bytes)];
+            frames.append(&rows, &BTreeMap::from([(partition(0), offset + 1)])).await.unwrap();
+        }
+        let (newest, signs) = (Newest::default(), AtomicUsize::new(0));
+        let alive = || _ = signs.fetch_add(1, Ordering::Relaxed);
+        catch_up(&newest, &Reader::new(dir.path()), None, &alive).await.unwrap();
+        assert_eq!(newest.current(HostId([1; 16])).unwrap().newest.saved.seq, 3);
+        assert_eq!(signs.into_inner(), 3, "one at the begin and one for each of two windows");
+    }
+
+    #[test]
+    fn only_what_files_hold_is_read_and_all_of_it() {
+        let day = 24 * HOUR;
+        let years = 87_000 * HOUR;
+        let cases: [(&[RangeInclusive<i64>], i64, usize); 6] = [
+            (&[], 0, 0),
+            (&[4..=5, 5..=5], 6, 0),
+            // A file every five seconds for an hour, one of another year, and one that a jump of the clock went through.
+            (&[0..=5, 5..=10, 7..=HOUR / 2, HOUR - 1..=HOUR], 0, 2),
+            (&[0..=5, 10..=20, years..=years + 9], 0, 2),
+            (&[0..=5, 10..=years, years + 5..=years + 9], 0, 3),
+            (&[10..=years, day..=day + 1, day + 2..=day + 3, years + 1..=years + 9], 15, 4),
+        ];
+        for (files, from, count) in cases {
+            let windows = windows(files, from);
+            assert_eq!(windows.len(), count, "{files:?}: {windows:?}");
+            assert!(windows.windows(2).all(|pair| pair[0].end <= pair[1].start), "{windows:?}");
+            for at in files.iter().flat_map(|file| [*file.start(), *file.end()]).filter(|at| *at >= from) {
+                assert!(windows.iter().any(|window| window.contains(&at)), "{at} of {files:?}: {windows:?}");
+            }
+        }
+    }
 }

@@ -56,7 +56,7 @@ impl HostAnswers {
     pub async fn from_archive(archive: &Path) -> Result<Self, ArchiveError> {
         let answers = Self::new(Arc::default(), Arc::new(Reader::new(archive)));
         let mut hosts = HostsTable::existing(archive).await?;
-        catch_up(&answers.newest, &answers.reader, hosts.as_mut()).await?;
+        catch_up(&answers.newest, &answers.reader, hosts.as_mut(), &|| {}).await?;
         Ok(answers)
     }
 
