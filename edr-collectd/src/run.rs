@@ -101,10 +101,7 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
     let mut tasks: JoinSet<(&'static str, anyhow::Result<()>)> = JoinSet::new();
     {
         let stopped = stopped.clone();
-        tasks.spawn(async move {
-            consumer.run(stopped).await;
-            ("consumer", Ok(()))
-        });
+        tasks.spawn(async move { ("consumer", consumer.run(stopped).await) });
     }
     {
         let (answers, stopped) = (Arc::clone(&answers), stopped.clone());

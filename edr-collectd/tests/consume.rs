@@ -41,7 +41,7 @@ struct Scene {
 
 /// A collector without page, in this process.
 struct Collector {
-    task: JoinHandle<()>,
+    task: JoinHandle<anyhow::Result<()>>,
     stop: watch::Sender<bool>,
     progress: watch::Receiver<Progress>,
     newest: Arc<Newest>,
@@ -119,7 +119,7 @@ impl Collector {
 
     async fn stop(self) {
         self.stop.send_replace(true);
-        tokio::time::timeout(LIMIT, self.task).await.unwrap().unwrap();
+        tokio::time::timeout(LIMIT, self.task).await.unwrap().unwrap().unwrap();
     }
 
     async fn kill(self) {
@@ -326,6 +326,21 @@ async fn a_topic_made_anew_is_another_log_even_when_it_is_longer() {
     collector.archived(fourth.len() as u64).await;
     collector.stop().await;
     assert_eq!(offsets(&archive).await[&(2, 0)], span(third.len() + fourth.len()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_whose_name_another_one_took_ends_and_says_so() {
+    let Some(scene) = Scene::new() else { return };
+    scene.create_topic().await;
+    let sent = frames(1, 1..=1);
+    scene.produce(0, &sent);
+    let mut first = scene.collector("one", &scene.archive()).await;
+    first.archived(sent.len() as u64).await;
+    let mut copy = scene.collector("one", &scene.dir.path().join("copy")).await;
+    let error = tokio::time::timeout(LIMIT, first.task).await.unwrap().unwrap().unwrap_err().to_string();
+    assert!(error.contains("joined group one under the name of this one, one"), "{error}");
+    copy.archived(sent.len() as u64).await;
+    copy.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -213,7 +213,11 @@ impl Consumer {
     }
 
     /// Reads and archives until `stop` is true; then commits what is in hand and saves the hosts.
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+    ///
+    /// # Errors
+    /// When this client will never read again, whatever happens: only a new one can.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
+        let mut result = Ok(());
         let mut client = Arc::clone(&self.client);
         let mut beat = tokio::time::interval(BEAT);
         while !*stop.borrow() {
@@ -230,13 +234,19 @@ impl Consumer {
                 () = sleep_until(start_at), if self.commit.is_none() => self.start().await,
                 committed = finished(&mut self.commit) => self.committed(committed).await,
                 () = sleep_until(commit_at) => self.begin_commit(),
-                _ = beat.tick() => {}
+                _ = beat.tick() => {
+                    result = self.is_able();
+                    if result.is_err() {
+                        break;
+                    }
+                }
                 message = client.recv() => self.received(message).await,
             }
         }
         self.finish().await;
         drop(client);
         close(self.client).await;
+        result
     }
 
     /// Whether where Kafka is, how it is spoken to, or a file with a secret or a certificate is another one than the client
@@ -300,6 +310,20 @@ impl Consumer {
     fn in_trouble(&mut self, event: Said, words: String) {
         edr_daemon::limited!(log::Level::Warn, event, EDR_SOURCE = "consume"; "Kafka: {words}; it is tried again until it answers");
         self.trouble(Some(words));
+    }
+
+    /// An error that librdkafka calls fatal stays: from then on the client says nothing and gets nothing.
+    fn is_able(&self) -> anyhow::Result<()> {
+        match self.client.client().fatal_error() {
+            None => Ok(()),
+            Some((RDKafkaErrorCode::FencedInstanceId, _)) => anyhow::bail!(
+                "another collector joined group {} under the name of this one, {}: it has the same instance-id in its \
+                 state-dir; remove that file from the one that is a copy",
+                self.config.kafka.group,
+                self.instance
+            ),
+            Some((_, reason)) => anyhow::bail!("the Kafka client gave up for good: {reason}"),
+        }
     }
 
     /// When the next commit begins: at once for a full batch, else when its oldest row has waited long enough.
