@@ -119,7 +119,7 @@ impl Sources {
 
     /// Reads everything once.
     pub fn read(&mut self, config: &Config, proc_root: &Path, reading: &mut Reading) {
-        reading.time = self.host.time();
+        reading.time = self.host.time(&mut self.gaps);
         reading.processes.clear();
         reading.sockets.clear();
         let mut cost = Vec::with_capacity(8);

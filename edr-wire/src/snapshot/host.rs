@@ -122,8 +122,8 @@ pub struct Time {
     pub wall_ns: i64,
     /// `CLOCK_BOOTTIME`, ns: runs on through suspend, never jumps. Orders snapshots inside a boot.
     pub boottime_ns: u64,
-    /// Whether the kernel says the clock is synchronised (`adjtimex(2)`: not `STA_UNSYNC`), or systemd-timesyncd does where
-    /// a sandbox refuses that question (`/run/systemd/timesync/synchronized`); `None` when neither says.
+    /// Whether something keeps the clock right, as the kernel says (`adjtimex(2)`: not `STA_UNSYNC`). Where a sandbox
+    /// refuses the question, `true` when systemd-timesyncd or chronyd says so; `None`, with a gap, when nobody does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub synchronised: Option<bool>,
     /// Offset of the host's zone from UTC, seconds east.

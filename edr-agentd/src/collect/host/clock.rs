@@ -1,6 +1,4 @@
-//! The clocks: wall clock, boot time, and whether the wall clock is called right.
-
-use std::path::Path;
+//! The clocks: wall clock, boot time, and what the kernel knows of the wall clock's error.
 
 use edr_wire::snapshot::Time;
 use jiff::Timestamp;
@@ -10,13 +8,13 @@ use rustix::time::{ClockId, clock_gettime};
 
 const NANOSECONDS: i64 = 1_000_000_000;
 
-/// The time, now.
+/// The time, now; whether it is right is for `synchronised` to say.
 pub(super) fn now() -> Time {
     let wall_ns = nanoseconds(ClockId::Realtime);
     Time {
         wall_ns,
         boottime_ns: nanoseconds(ClockId::Boottime).unsigned_abs(),
-        synchronised: synchronised(),
+        synchronised: None,
         utc_offset_seconds: utc_offset_seconds(wall_ns),
     }
 }
@@ -33,20 +31,6 @@ fn utc_offset_seconds(wall_ns: i64) -> i32 {
     Timestamp::from_nanosecond(wall_ns.into()).map_or(0, |now| zone.to_offset(now).seconds())
 }
 
-/// systemd-timesyncd's folder; `synchronized` in it appears with the first answer of a time server.
-const TIMESYNC: &str = "/run/systemd/timesync";
-
-/// Whether the clock is right, by the kernel's word, or by that of systemd-timesyncd where the sandbox refuses the question
-/// (`ProtectClock=`). `None` when neither says.
-fn synchronised() -> Option<bool> {
-    clock_state().map(|state| state.synchronised).or_else(|| by_timesyncd(Path::new(TIMESYNC)))
-}
-
-/// `None` where it does not run: its folder goes with it.
-fn by_timesyncd(folder: &Path) -> Option<bool> {
-    folder.is_dir().then(|| folder.join("synchronized").exists())
-}
-
 /// What the kernel holds of the wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClockState {
@@ -57,7 +41,7 @@ pub struct ClockState {
 }
 
 /// Asks the kernel (adjtimex(2)); `None` when the sandbox refuses the question.
-#[expect(unsafe_code, reason = "no crate in use wraps adjtimex(2), and nothing else tells whether the clock is right")]
+#[expect(unsafe_code, reason = "no crate in use wraps adjtimex(2), and nothing else is the kernel's own account")]
 pub fn clock_state() -> Option<ClockState> {
     // SAFETY: `timex` holds only integers, for which all-zero bytes are a value. Zero in `modes` makes the call a
     // question, which changes nothing and needs no privilege. The pointer is to a whole `timex` that outlives the call.
@@ -80,18 +64,7 @@ mod tests {
         let after = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as i64;
         assert!((before..=after).contains(&first.wall_ns));
         assert!(second.boottime_ns >= first.boottime_ns && first.boottime_ns > 0);
-        assert!(first.synchronised.is_some());
-    }
-
-    #[test]
-    fn timesyncd_says_it_with_a_file_and_nothing_where_it_does_not_run() {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = dir.path().join("timesync");
-        assert_eq!(by_timesyncd(&folder), None);
-        std::fs::create_dir(&folder).unwrap();
-        assert_eq!(by_timesyncd(&folder), Some(false));
-        std::fs::write(folder.join("synchronized"), "").unwrap();
-        assert_eq!(by_timesyncd(&folder), Some(true));
+        assert!(clock_state().is_some_and(|state| state.error_us_max >= 0));
     }
 
     #[test]

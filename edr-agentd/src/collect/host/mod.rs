@@ -5,6 +5,7 @@
 
 mod clock;
 mod identity;
+mod synchronised;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,6 +17,7 @@ use procfs::{FromBufReadSI, FromRead, KernelStats, LoadAverage, ProcError, Uptim
 use sysinfo::{MemoryRefreshKind, System};
 
 pub use self::clock::{ClockState, clock_state};
+use self::synchronised::{TimeDaemons, synchronised};
 use super::{Gaps, proc_files};
 use crate::errno::reason;
 
@@ -30,6 +32,7 @@ const BOOT_TIME_JITTER_S: u64 = 1;
 #[derive(Debug)]
 pub struct HostReader {
     proc_root: OwnedFd,
+    time_daemons: TimeDaemons,
     system: System,
     boot_time_s: Option<u64>,
     text: Vec<u8>,
@@ -72,7 +75,9 @@ impl HostReader {
             labels,
             ..Host::default()
         };
-        Ok(Self { proc_root: root, system: System::new().map_err(io::Error::other)?, boot_time_s: None, text, fixed })
+        let system = System::new().map_err(io::Error::other)?;
+        let time_daemons = TimeDaemons::default();
+        Ok(Self { proc_root: root, time_daemons, system, boot_time_s: None, text, fixed })
     }
 
     /// The facts of this tick.
@@ -105,8 +110,10 @@ impl HostReader {
     }
 
     /// The time, now.
-    pub fn time(&self) -> Time {
-        clock::now()
+    pub fn time(&self, gaps: &mut Gaps) -> Time {
+        let mut time = clock::now();
+        time.synchronised = synchronised(&self.time_daemons, gaps);
+        time
     }
 
     fn parse<T>(
