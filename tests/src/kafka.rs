@@ -122,6 +122,18 @@ impl Broker {
         Ok(broker)
     }
 
+    /// A broker that was prepared in `dir` before, by another process perhaps, without more listeners; it does not run.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let properties = std::fs::read_to_string(dir.join("server.properties")).context("read server.properties")?;
+        let own = properties.lines().find_map(|line| line.strip_prefix("advertised.listeners=PLAINTEXT://127.0.0.1:"));
+        let digits: String = own.unwrap_or_default().chars().take_while(char::is_ascii_digit).collect();
+        let port = digits.parse().context("read the port in server.properties")?;
+        Ok(Self { dir: dir.to_owned(), port, listeners: BTreeMap::new(), process: None })
+    }
+
     /// Starts it, again or for the first time, and waits until it answers.
     ///
     /// # Errors

@@ -19,5 +19,6 @@ pub mod psad;
 pub mod reader;
 pub mod running;
 pub mod scene;
+pub mod systemd;
 pub mod topic;
 pub mod wait;

@@ -1,0 +1,321 @@
+//! What goes wrong on a host, one thing after the other: the agent samples on, its status names the fault, and whatever
+//! was accepted is in the archive at the end, by a count of the test's own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use edr_tests::daemons::spooled;
+use edr_tests::kafka::Broker;
+use edr_tests::load::Load;
+use edr_tests::scene::Scene;
+use edr_tests::systemd::{End, Machine};
+use edr_tests::wait;
+use edr_wire::frame::{FrameHeader, Record};
+
+use crate::archive;
+use crate::installed::{
+    LIMIT, comes_back, configure, drop_in, journal, main_pid, place, run, show, start, status, systemctl,
+};
+use crate::{BOOT_MAX, Verdict, scenario};
+
+const AGENT: &str = "edr-agentd";
+const STATE: &str = "/var/lib/edr-agentd";
+const KAFKA: &str = "/var/lib/edr-test-kafka";
+const ARCHIVE: &str = "/var/lib/edr-collectd/archive";
+/// The second boot's id.
+const BOOT_ID: &str = "3f0c86ee-2f66-4d6a-9a53-5a1e0f7a0002";
+
+/// What the first boot leaves for the second: epoch and number of a frame in the spool.
+const BEFORE: &str = "/var/lib/edr-test-before";
+
+/// From a kill to a running agent, from a stop in its tracks, and from the end of a fault to a snapshot in the archive.
+const KILLED_MAX: Duration = Duration::from_secs(3);
+const HUNG_MAX: Duration = Duration::from_secs(35);
+const FRESH_MAX: Duration = Duration::from_secs(30);
+/// `systemctl stop`, whatever waits.
+const STOP_MAX: Duration = Duration::from_secs(5);
+
+/// Faults, then a reboot with frames in the spool: nothing accepted is missing from the archive.
+pub(crate) fn lose_nothing() -> Verdict {
+    Scene::run("faults", |scene| {
+        let mut machine = Machine::new(scene.path())?;
+        place(&machine)?;
+        let mut first = scenario("faults")?;
+        first.end = End::Shutdown;
+        println!("{}", machine.boot(&first, BOOT_MAX)?);
+        // ProtectKernelTunables= shows the unit a /proc/sys without what is mounted below it.
+        machine.write("/usr/share/edr-test/boot-id", &format!("{BOOT_ID}\n"))?;
+        machine.write(
+            "/etc/systemd/system/edr-agentd.service.d/boot-id.conf",
+            "[Service]\nBindReadOnlyPaths=/usr/share/edr-test/boot-id:/proc/sys/kernel/random/boot_id\n",
+        )?;
+        let mut second = scenario("after-reboot")?;
+        (second.boot_id, second.end) = (Some(BOOT_ID.to_owned()), End::Shutdown);
+        println!("{}", machine.boot(&second, BOOT_MAX)?);
+        Ok(())
+    })
+}
+
+/// Inside: everything but the reboot.
+pub(crate) fn faults() -> Verdict {
+    let mut broker = Broker::prepare(Path::new(KAFKA))?;
+    broker.resume()?;
+    // A disk of its own, which can be filled.
+    fs::create_dir_all(STATE)?;
+    run("mount", &["-t", "tmpfs", "-o", "size=24m,mode=700", "tmpfs", STATE])?;
+    run("chown", &["edr-agentd:edr-agentd", STATE])?;
+    // The floor of free space would keep frames away from a disk this small.
+    let small = "interval = \"1s\"\nkey-interval = \"10s\"\n[spool]\nfree-bytes-min = \"1MiB\"\n";
+    start(&broker.address(), small)?;
+    // Nothing compresses them: a key has 400 KB, and a slow drain takes a while.
+    let _load = Load::random_argv(100, 4_000)?;
+    let accepted = Accepted::watch();
+    fresh("start")?;
+
+    killed()?;
+    hung()?;
+    second_start()?;
+    broken_configuration()?;
+    memory_ceiling()?;
+    full_disk()?;
+    broker_away(&mut broker)?;
+
+    let accepted = accepted.end()?;
+    nothing_is_lost(&accepted)?;
+    // For the reboot: a spool on a disk that stays, and in it frames that nobody has taken.
+    systemctl(&["stop", AGENT])?;
+    run("umount", &[STATE])?;
+    systemctl(&["start", AGENT])?;
+    fresh("another disk")?;
+    broker.stop();
+    let waiting = wait::until("5 frames to wait", LIMIT, || {
+        let waiting = spooled(Path::new(STATE))?;
+        Ok((waiting.len() >= 5).then_some(waiting))
+    })?;
+    let (epoch, seq) = waiting.last().and_then(|path| id(path)).context("the newest frame")?;
+    fs::write(BEFORE, format!("{epoch} {seq}"))?;
+    Ok(())
+}
+
+/// Waits until the archive has a frame that is taken from now on.
+fn fresh(after: &str) -> Result<()> {
+    let begin = Instant::now();
+    let now_ns = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_nanos();
+    wait::until_ok(&format!("a snapshot in the archive after {after}"), FRESH_MAX, || {
+        let newest = archived()?.into_iter().map(|header| header.captured_ns).max().unwrap_or(0);
+        ensure!(u128::try_from(newest)? > now_ns, "the newest is of {newest}");
+        Ok(())
+    })
+    .with_context(|| show(AGENT, "StatusText").unwrap_or_default())?;
+    println!("{after}: a fresh snapshot is archived after {} ms", begin.elapsed().as_millis());
+    Ok(())
+}
+
+/// The header of every frame in the archive, by partition and offset.
+fn archived() -> Result<Vec<FrameHeader>> {
+    let rows = archive::holds(Path::new(ARCHIVE), 1, Duration::ZERO)?;
+    rows.iter().map(|row| Ok(Record::decode(&row.record)?.header)).collect()
+}
+
+fn killed() -> Result<()> {
+    let (pid, begin) = (main_pid(AGENT)?, Instant::now());
+    systemctl(&["kill", "--signal=KILL", "--kill-who=main", AGENT])?;
+    comes_back(AGENT, pid)?;
+    let took = begin.elapsed();
+    println!("killed: running after {} ms", took.as_millis());
+    ensure!(took <= KILLED_MAX, "back after {took:?}");
+    fresh("a kill")
+}
+
+fn hung() -> Result<()> {
+    let (pid, begin) = (main_pid(AGENT)?, Instant::now());
+    systemctl(&["kill", "--signal=STOP", "--kill-who=main", AGENT])?;
+    comes_back(AGENT, pid)?;
+    let took = begin.elapsed();
+    println!("stopped in its tracks: running after {} ms", took.as_millis());
+    ensure!(took <= HUNG_MAX, "back after {took:?}");
+    fresh("a hang")
+}
+
+fn second_start() -> Result<()> {
+    let output = Command::new("/usr/sbin/edr-agentd").arg("run").output().context("start a second agent")?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.code() == Some(75), "a second agent ends with {}: {said}", output.status);
+    let wanted = format!("another edr-agentd (pid {}) holds {STATE}/lock", main_pid(AGENT)?);
+    ensure!(said.contains(&wanted), "{wanted} is not in {said}");
+    Ok(())
+}
+
+fn broken_configuration() -> Result<()> {
+    let pid = main_pid(AGENT)?;
+    configure(AGENT, "60-broken", "interval = \"soon\"\n")?;
+    systemctl(&["reload", AGENT])?;
+    wait::until("the journal to refuse the configuration", LIMIT, || {
+        Ok(journal(AGENT)?.contains("60-broken.toml:1: interval").then_some(()))
+    })?;
+    let line =
+        status(AGENT, "what is wrong with the configuration", |text| text.contains("60-broken.toml:1: interval"))?;
+    println!("broken configuration: {line}");
+    fresh("a broken configuration, while it is broken")?;
+    configure(AGENT, "60-broken", "[labels]\nrole = \"mended\"\n")?;
+    systemctl(&["reload", AGENT])?;
+    status(AGENT, "nothing of the configuration", |text| !text.contains("60-broken"))?;
+    ensure!(main_pid(AGENT)? == pid, "it was started anew");
+    fresh("a mended configuration")
+}
+
+/// A ceiling that no agent can live with, for a while.
+fn memory_ceiling() -> Result<()> {
+    drop_in(AGENT, "[Service]\nMemoryHigh=infinity\nMemoryMax=2M\n")?;
+    systemctl(&["kill", "--signal=KILL", "--kill-who=main", AGENT])?;
+    // Without version 2 of the control groups systemd is not told why; it sees one kill after the other.
+    let restarts = || show(AGENT, "NRestarts")?.parse::<u32>().context("a number of restarts");
+    let before = restarts()?;
+    wait::until("the kernel to end it for its memory", LIMIT, || Ok((restarts()? >= before + 3).then_some(())))?;
+    fs::remove_file(format!("/etc/systemd/system/{AGENT}.service.d/test.conf"))?;
+    systemctl(&["daemon-reload"])?;
+    fresh("a memory ceiling")
+}
+
+fn full_disk() -> Result<()> {
+    let filler = format!("{STATE}/filler");
+    let pid = main_pid(AGENT)?;
+    // Ends when nothing goes in any more.
+    let _ = Command::new("dd").args(["if=/dev/zero", &format!("of={filler}"), "bs=4k"]).output().context("run dd")?;
+    let line = status(AGENT, "that the disk is full", |text| text.contains("the disk cannot be used"))?;
+    println!("full disk: {line}");
+    fresh("a full disk, while it is full")?;
+    fs::remove_file(&filler)?;
+    status(AGENT, "nothing of the disk", |text| !text.contains("the disk cannot be used"))?;
+    fresh("a full disk")?;
+    ensure!(main_pid(AGENT)? == pid, "it was started anew");
+    Ok(())
+}
+
+fn broker_away(broker: &mut Broker) -> Result<()> {
+    let address = broker.address();
+    broker.stop();
+    let line = status(AGENT, "that no broker answers", |text| text.contains(&address))?;
+    println!("broker away: {line}");
+    wait::until("30 frames to wait", LIMIT, || Ok((spooled(Path::new(STATE))?.len() >= 30).then_some(())))?;
+    // Slow enough that the stop comes in the middle of the drain.
+    configure(AGENT, "60-broken", "[kafka]\ndrain-bytes-max = \"64KiB\"\n")?;
+    systemctl(&["reload", AGENT])?;
+    broker.resume()?;
+    wait::until("the drain to begin", LIMIT, || Ok((spooled(Path::new(STATE))?.len() < 30).then_some(())))?;
+    let begin = Instant::now();
+    systemctl(&["stop", AGENT])?;
+    let took = begin.elapsed();
+    println!("stop while draining: {} ms, {} frames stay", took.as_millis(), spooled(Path::new(STATE))?.len());
+    ensure!(took <= STOP_MAX, "stopping took {took:?}");
+    fs::remove_file(format!("/etc/{AGENT}/conf.d/60-broken.toml"))?;
+    systemctl(&["start", AGENT])?;
+    fresh("a broker that was away")
+}
+
+/// Epoch and number of every frame that appeared in the spool.
+struct Accepted {
+    seen: Arc<Mutex<BTreeSet<(String, u64)>>>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Accepted {
+    /// Looks ten times for each frame: the newest one stays until the next one is there.
+    fn watch() -> Self {
+        let (seen, stop) = (Arc::new(Mutex::new(BTreeSet::new())), Arc::new(AtomicBool::new(false)));
+        let (into, until) = (Arc::clone(&seen), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || {
+            while !until.load(Ordering::Relaxed) {
+                // A folder that goes while it is read is read again.
+                let found = spooled(Path::new(STATE)).unwrap_or_default();
+                let mut seen = into.lock().unwrap_or_else(PoisonError::into_inner);
+                seen.extend(found.iter().filter_map(|path| id(path)));
+                drop(seen);
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        Self { seen, stop, thread }
+    }
+
+    fn end(self) -> Result<BTreeSet<(String, u64)>> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| anyhow::anyhow!("the thread that watches the spool panicked"))?;
+        Ok(std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+fn id(path: &Path) -> Option<(String, u64)> {
+    let epoch = path.parent()?.file_name()?.to_str()?.to_owned();
+    Some((epoch, path.file_stem()?.to_str()?.parse().ok()?))
+}
+
+/// Every frame that was seen in the spool is in the archive; no epoch has a hole; and the frames that were made in memory
+/// are there, in epochs of their own.
+fn nothing_is_lost(accepted: &BTreeSet<(String, u64)>) -> Result<()> {
+    let missing = |archived: &[FrameHeader]| -> Vec<(String, u64)> {
+        let have: BTreeSet<_> = archived.iter().map(|header| (header.epoch.to_string(), header.seq)).collect();
+        accepted.difference(&have).cloned().collect()
+    };
+    // What is still on its way is waited for.
+    let headers = wait::until_ok("every accepted frame to be archived", LIMIT, || {
+        let headers = archived()?;
+        let missing = missing(&headers);
+        ensure!(missing.is_empty(), "missing: {missing:?}");
+        Ok(headers)
+    })?;
+    let mut epochs: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
+    for header in &headers {
+        ensure!(header.lost.is_empty(), "declared lost: {:?}", header.lost);
+        epochs.entry(header.epoch.to_string()).or_default().insert(header.seq);
+    }
+    for (epoch, numbers) in &epochs {
+        let last = numbers.last().copied().unwrap_or(0);
+        ensure!(numbers.iter().copied().eq(1..=last), "epoch {epoch} has holes: {numbers:?}");
+    }
+    let disk: BTreeSet<_> = accepted.iter().map(|(epoch, _)| epoch.clone()).collect();
+    let memory = epochs.keys().filter(|epoch| !disk.contains(*epoch)).count();
+    ensure!(memory >= 1, "no epoch in memory");
+    println!(
+        "{} frames accepted, {} archived, {} epochs ({memory} in memory)",
+        accepted.len(),
+        headers.len(),
+        epochs.len()
+    );
+    Ok(())
+}
+
+/// Inside, after the reboot: the enabled units come by themselves, and the first frame names the last one of the boot
+/// before, of which nothing is missing.
+pub(crate) fn after_reboot() -> Verdict {
+    let before = fs::read_to_string(BEFORE)?;
+    let (epoch, at_least) = before.split_once(' ').context("what the first boot wrote")?;
+    let at_least: u64 = at_least.parse()?;
+    comes_back(AGENT, 0)?;
+    let mut broker = Broker::open(Path::new(KAFKA))?;
+    broker.resume()?;
+    fresh("a reboot")?;
+    let headers = archived()?;
+    let old: BTreeSet<u64> =
+        headers.iter().filter(|header| header.epoch.to_string() == epoch).map(|header| header.seq).collect();
+    let last = old.last().copied().unwrap_or(0);
+    ensure!(last >= at_least && old.iter().copied().eq(1..=last), "of {epoch} up to {at_least} there is {old:?}");
+    let first = headers.iter().find(|header| header.boot_id == BOOT_ID).context("no frame of this boot")?;
+    let named = first.previous_epoch.as_ref().map(|previous| (previous.id.to_string(), previous.last_seq));
+    ensure!(
+        first.seq == 1 && named == Some((epoch.to_owned(), last)),
+        "the first frame names {named:?}, not {epoch}/{last}"
+    );
+    let said_goodbye =
+        headers.iter().any(|header| header.epoch.to_string() == epoch && header.seq == last && header.bye);
+    ensure!(said_goodbye, "the shutdown was no clean end");
+    println!("epoch {} follows {epoch}/{last}", first.epoch);
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! The units as they run where they are installed: under a systemd of their own ([`edr_tests::systemd`]).
+//!
+//! A test places the files and judges what came out; what happens inside is a scenario, a function of this program that
+//! the machine runs as `--inside NAME`. So a scenario has the same broker, waiting and archive as every other test.
+
+#[expect(dead_code, reason = "these tests look at the records alone")]
+#[path = "../e2e/archive.rs"]
+mod archive;
+mod faults;
+mod installed;
+mod machine;
+mod sight;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use edr_tests::systemd::{Machine, Scenario};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+/// What a test gives back when nothing went wrong.
+type Verdict = anyhow::Result<()>;
+
+/// A test, or a scenario.
+type Run = fn() -> Verdict;
+
+/// The tests by name.
+const TESTS: &[(&str, Run)] = &[
+    ("machine::keeps_its_files_and_leaves_nothing", machine::keeps_its_files_and_leaves_nothing),
+    ("faults::lose_nothing", faults::lose_nothing),
+    ("sight::sees_everything_and_can_do_nothing_else", sight::sees_everything_and_can_do_nothing_else),
+];
+
+/// What runs inside, by name.
+const SCENARIOS: &[(&str, Run)] = &[
+    ("first-boot", machine::first_boot),
+    ("second-boot", machine::second_boot),
+    ("faults", faults::faults),
+    ("after-reboot", faults::after_reboot),
+    ("sight", sight::sight),
+    ("listen", sight::listen),
+];
+
+/// A machine boots in a second; a JVM and two daemons on a busy one take the rest.
+const BOOT_MAX: Duration = Duration::from_secs(300);
+
+/// The scenario of that name, as the machine is to run it.
+fn scenario(name: &str) -> anyhow::Result<Scenario> {
+    Ok(Scenario::new([std::env::current_exe()?.into_os_string(), "--inside".into(), name.into()]))
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [flag, name] = words.as_slice()
+        && flag == "--inside"
+    {
+        let (_, run) = SCENARIOS.iter().find(|(known, _)| known == name).ok_or_else(|| anyhow::anyhow!("{name}?"))?;
+        run()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut args = Arguments::from_args();
+    // Each boot has a broker and two daemons; beside each other they would only wait for the processors.
+    args.test_threads.get_or_insert(1);
+    let impossible = Machine::impossible();
+    let trial = |(name, test): &(&'static str, Run)| {
+        let (impossible, test) = (impossible.clone(), *test);
+        Trial::ignorable_test(*name, move || match impossible {
+            Some(why) => Ok(Completion::ignored_with(why)),
+            None => test().map(|()| Completion::Completed).map_err(|error| Failed::from(format!("{error:#}"))),
+        })
+    };
+    Ok(libtest_mimic::run(&args, TESTS.iter().map(trial).collect()).exit_code())
+}
