@@ -1,0 +1,374 @@
+//! One test, outside, and its scenario, inside.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use edr_tests::binaries::built;
+use edr_tests::cache::checkout;
+use edr_tests::daemons::spooled;
+use edr_tests::kafka::Broker;
+use edr_tests::running::Program;
+use edr_tests::scene::Scene;
+use edr_tests::systemd::Machine;
+use edr_tests::topic;
+use edr_tests::wait;
+use edr_wire::frame::Record;
+
+use crate::{Verdict, archive, scenario};
+
+/// Rounds of everything, after the installation.
+const ROUNDS: usize = 5;
+/// Each round has a dozen runs of apt.
+const LIMIT: Duration = Duration::from_secs(900);
+/// How long one thing may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A package of before: its version is older and its configuration file has another comment.
+const OLD: &str = "0.0.9-1";
+const OLD_COMMENT: &str = "# This line is in the older package only.\n";
+
+const TOPIC: &str = "edr.snapshots";
+
+/// What is installed; its package has the same name.
+struct Daemon {
+    name: &'static str,
+    config: &'static str,
+    /// Settings under which more happens in a shorter time.
+    load: &'static str,
+}
+
+const AGENT: Daemon = Daemon { name: "edr-agentd", config: "/etc/edr-agentd/agent.toml", load: "interval = \"1s\"\n" };
+const COLLECTOR: Daemon = Daemon {
+    name: "edr-collectd",
+    config: "/etc/edr-collectd/collector.toml",
+    load: "[archive]\ncommit-interval = \"1s\"\n",
+};
+const DAEMONS: [&Daemon; 2] = [&AGENT, &COLLECTOR];
+
+// --- outside ----------------------------------------------------------------------------------------------------------
+
+/// Nothing is lost over five rounds of upgrade, downgrade, removal, purge and installation, and nothing is left.
+pub(crate) fn come_and_go_under_load() -> Verdict {
+    Scene::run("packages", |scene| {
+        let mut machine = Machine::new(scene.path())?;
+        let repository = machine.out().join("repository");
+        let made = Command::new(checkout().join("script/package"))
+            .arg("--psad")
+            .arg("--built")
+            .arg(built(scene.path())?)
+            .arg("--out")
+            .arg(&repository)
+            .output()
+            .context("run script/package")?;
+        ensure!(made.status.success(), "script/package: {}", String::from_utf8_lossy(&made.stderr));
+        for daemon in DAEMONS {
+            make_older(&repository, daemon, &scene.folder(daemon.name)?)?;
+        }
+        // The index, with them.
+        sh(
+            &repository,
+            "apt-ftparchive packages . >Packages && gzip -9kf Packages && rm Release && apt-ftparchive release . >../Release && mv ../Release .",
+        )?;
+        machine.boot(&scenario()?, LIMIT)?;
+        Ok(())
+    })
+}
+
+/// The same program in a package of an older version with another configuration file.
+fn make_older(repository: &Path, daemon: &Daemon, folder: &Path) -> Result<()> {
+    let script = format!(
+        "dpkg-deb --raw-extract {repository}/{name}_*.deb root
+         sed -i 's/^Version: .*/Version: {OLD}/' root/DEBIAN/control
+         printf '%s' \"$COMMENT\" >>root{config}
+         dpkg-deb --root-owner-group -Zgzip -z1 --build root {repository}",
+        repository = repository.display(),
+        name = daemon.name,
+        config = daemon.config,
+    );
+    sh(folder, &script).map(drop)
+}
+
+// --- inside -----------------------------------------------------------------------------------------------------------
+
+/// Frames by epoch.
+type Frames = BTreeMap<String, BTreeSet<u64>>;
+
+/// What the scenario knows.
+struct Life {
+    broker: Broker,
+    /// Frames that a purge took with the spool.
+    purged: Frames,
+}
+
+/// See [`come_and_go_under_load`].
+pub(crate) fn life() -> Verdict {
+    // The machine outside forbids maintainer scripts to start anything; this one is as machines are.
+    sh(Path::new("/"), "rm -f /usr/sbin/policy-rc.d; rm -f /etc/apt/sources.list /etc/apt/sources.list.d/*")?;
+    // An index of all manual pages after each of sixty runs of apt would take longer than all of them.
+    sh(Path::new("/"), "rm -f /var/lib/man-db/auto-update")?;
+    let broker = Broker::start(Path::new("/var/tmp/kafka"))?;
+    let load = "while :; do /bin/true; sleep 0.02; done";
+    let _load = Program::new("load", Path::new("/var/tmp"), "sh").args(["-c", load]).start()?;
+    let mut life = Life { broker, purged: Frames::new() };
+
+    life.install_as_readme_says()?;
+    ensure!(
+        sh(Path::new("/"), "dpkg-query -W -f '${db:Status-Status}' psad")? == "installed",
+        "psad was not recommended"
+    );
+    for round in 0..ROUNDS {
+        let step = |what: &str| println!("round {round}: {what}");
+        step("downgrade");
+        life.change(&format!("edr-agentd={OLD} edr-collectd={OLD}"), true)?;
+        if round % 2 == 1 {
+            // The administrator's own words stay, from here to the purge.
+            for daemon in DAEMONS {
+                sh(Path::new("/"), &format!("echo '# mine' >>{}", daemon.config))?;
+            }
+        }
+        step("upgrade");
+        life.change("edr-agentd edr-collectd", round % 2 == 0)?;
+        for daemon in DAEMONS {
+            let text = std::fs::read_to_string(daemon.config)?;
+            let mine = round % 2 == 1;
+            ensure!(
+                text.ends_with("# mine\n") == mine && text.contains(OLD_COMMENT) == mine,
+                "{}: {text}",
+                daemon.config
+            );
+        }
+        step("upgrade of what is stopped");
+        life.stays_stopped()?;
+        step("removal");
+        life.remove()?;
+        step("purge");
+        life.purge()?;
+        step("installation");
+        life.install_as_readme_says()?;
+    }
+    life.judge()
+}
+
+impl Life {
+    /// Types README's two blocks, with the address of this broker and this repository.
+    fn install_as_readme_says(&mut self) -> Result<()> {
+        for daemon in DAEMONS {
+            for line in self.readme(daemon)? {
+                if line.starts_with("systemctl enable") {
+                    inert(daemon)?;
+                }
+                if line.contains("conf.d/kafka.toml") {
+                    // Ten times as many snapshots as by default, and commits at the same pace.
+                    std::fs::write(Path::new(daemon.config).with_file_name("conf.d/10-load.toml"), daemon.load)?;
+                }
+                sh(Path::new("/root"), &line).with_context(|| format!("README says: {line}"))?;
+            }
+        }
+        self.both_work()
+    }
+
+    fn readme(&self, daemon: &Daemon) -> Result<Vec<String>> {
+        let text = std::fs::read_to_string(checkout().join("README.md"))?;
+        let install = format!("apt-get install -y {}\n", daemon.name);
+        let block = text.split("```").find(|block| block.contains(&install)).context("README does not install it")?;
+        let block = block.strip_prefix("sh\n").context("the block is no shell")?;
+        ensure!(block.contains("file:/srv/edr") || daemon.name == COLLECTOR.name, "README names no repository");
+        let mine = block
+            .replace("file:/srv/edr", "file:/out/repository")
+            .replace("kafka-1.example.org:9092", &self.broker.address());
+        ensure!(mine.contains(&self.broker.address()), "README names no broker");
+        Ok(mine.lines().map(str::to_owned).collect())
+    }
+
+    /// Another version over the one that runs: restarted, and going on where it was.
+    fn change(&mut self, packages: &str, replaces_config: bool) -> Result<()> {
+        let before: Vec<String> = DAEMONS.iter().map(|daemon| main_pid(daemon)).collect::<Result<_>>()?;
+        let epochs = epochs()?;
+        apt(&format!("install -y --allow-downgrades {packages}"))?;
+        for (daemon, before) in DAEMONS.iter().zip(before) {
+            ensure!(active(daemon)?, "{} does not run after {packages}", daemon.name);
+            ensure!(main_pid(daemon)? != before, "{} was not restarted", daemon.name);
+            let old = packages.contains(OLD);
+            if replaces_config {
+                let text = std::fs::read_to_string(daemon.config)?;
+                ensure!(text.contains(OLD_COMMENT) == old, "{} is not that of the package", daemon.config);
+            }
+        }
+        self.both_work()?;
+        ensure!(epochs == self::epochs()?, "the epoch of the spool changed: {epochs:?} → {:?}", self::epochs()?);
+        Ok(())
+    }
+
+    /// What somebody stopped is not started by an upgrade.
+    fn stays_stopped(&mut self) -> Result<()> {
+        let epochs = epochs()?;
+        sh(Path::new("/"), "systemctl stop edr-agentd edr-collectd")?;
+        apt(&format!("install -y --allow-downgrades edr-agentd={OLD} edr-collectd={OLD}"))?;
+        apt("install -y edr-agentd edr-collectd")?;
+        for daemon in DAEMONS {
+            ensure!(!active(daemon)?, "{} was started by an upgrade", daemon.name);
+        }
+        sh(Path::new("/"), "systemctl start edr-agentd edr-collectd")?;
+        self.both_work()?;
+        ensure!(epochs == self::epochs()?, "the epoch of the spool changed");
+        Ok(())
+    }
+
+    /// Programs go; spool, archive and settings stay, and the next installation goes on with them.
+    fn remove(&mut self) -> Result<()> {
+        let epochs = epochs()?;
+        apt("remove -y edr-agentd edr-collectd")?;
+        for daemon in DAEMONS {
+            ensure!(!active(daemon)?, "{} runs after its removal", daemon.name);
+            ensure!(!Path::new("/usr/sbin").join(daemon.name).exists(), "{} is still there", daemon.name);
+            ensure!(Path::new(daemon.config).exists(), "{} is gone", daemon.config);
+        }
+        ensure!(epochs == self::epochs()?, "the spool is gone");
+        ensure!(Path::new("/var/lib/edr-collectd/archive/frames/_delta_log").exists(), "the archive is gone");
+        apt("install -y edr-agentd edr-collectd")?;
+        sh(Path::new("/"), "systemctl enable --now edr-agentd edr-collectd")?;
+        self.both_work()?;
+        ensure!(epochs == self::epochs()?, "the epoch of the spool changed");
+        Ok(())
+    }
+
+    /// Everything goes. What had not been sent goes with the spool, and is remembered.
+    fn purge(&mut self) -> Result<()> {
+        sh(Path::new("/"), "systemctl stop edr-agentd")?;
+        for (epoch, seqs) in waiting()? {
+            self.purged.entry(epoch).or_default().extend(seqs);
+        }
+        sh(Path::new("/"), "systemctl start edr-agentd")?;
+        apt("purge -y edr-agentd edr-collectd")?;
+        let places = "/etc /usr /var /run /opt /srv /home";
+        let named = "-name '*edr-agentd*' -o -name '*edr-collectd*' -o -name agent.toml -o -name collector.toml";
+        let owned = "-user edr-agentd -o -user edr-collectd";
+        // The list of users, the log of dpkg and the index of apt keep their memory of every package.
+        let left = sh(
+            Path::new("/"),
+            &format!("find {places} -xdev -path /var/lib/apt -prune -o \\( {named} -o {owned} \\) -print"),
+        )?;
+        ensure!(left.is_empty(), "left after purge:\n{left}");
+        for daemon in DAEMONS {
+            ensure!(!active(daemon)?, "{} runs after its purge", daemon.name);
+            let status =
+                sh(Path::new("/"), &format!("dpkg-query -W -f '${{db:Status-Status}}' {} 2>&1 || true", daemon.name))?;
+            ensure!(!status.contains("config-files") && !status.starts_with("installed"), "{}: {status}", daemon.name);
+        }
+        Ok(())
+    }
+
+    /// A snapshot taken from now on arrives in the archive.
+    fn both_work(&self) -> Result<()> {
+        let known = topic::records(&self.broker, TOPIC).map_or(0, |records| records.len());
+        wait::until("a snapshot to be accepted", PATIENCE, || {
+            Ok((topic::records(&self.broker, TOPIC)?.len() > known).then_some(()))
+        })?;
+        archive::holds(Path::new("/var/lib/edr-collectd/archive"), known + 1, PATIENCE).map(drop)
+    }
+
+    /// Every frame that was ever made is in the topic, or was purged; every record of the topic is in the archive once,
+    /// verbatim.
+    fn judge(&mut self) -> Result<()> {
+        sh(Path::new("/"), "systemctl stop edr-agentd")?;
+        let accepted = topic::records(&self.broker, TOPIC)?;
+        let mut sent = Frames::new();
+        for record in &accepted {
+            let record = Record::decode(&record.value).map_err(|error| anyhow::anyhow!("a record: {error}"))?;
+            sent.entry(record.header.epoch.to_string()).or_default().insert(record.header.seq);
+        }
+        ensure!(sent.len() == ROUNDS + 1, "a purge ends an epoch and nothing else does: {:?}", sent.keys());
+        let waiting = waiting()?;
+        for (epoch, seqs) in &sent {
+            let mut all = seqs.clone();
+            for more in [self.purged.get(epoch), waiting.get(epoch)].into_iter().flatten() {
+                all.extend(more);
+            }
+            let last = all.last().copied().unwrap_or_default();
+            let missing: Vec<u64> = (1..=last).filter(|seq| !all.contains(seq)).collect();
+            ensure!(missing.is_empty(), "epoch {epoch}: {missing:?} of 1 to {last} are nowhere");
+        }
+        let archived = archive::holds(Path::new("/var/lib/edr-collectd/archive"), accepted.len(), PATIENCE)?;
+        ensure!(archived.len() == accepted.len(), "{} records, {} rows", accepted.len(), archived.len());
+        for (record, row) in accepted.iter().zip(&archived) {
+            ensure!((record.partition, record.offset) == (row.partition, row.offset), "another place: {row:?}");
+            ensure!(record.value == row.record && row.fault.is_none(), "another record at {}", record.offset);
+        }
+        println!("{} records of {} epochs, all archived", accepted.len(), sent.len());
+        Ok(())
+    }
+}
+
+/// As installed it does not run, and says what to do when it is started nevertheless.
+fn inert(daemon: &Daemon) -> Result<()> {
+    ensure!(!active(daemon)?, "{} was started by its installation", daemon.name);
+    let drop_ins = Path::new(daemon.config).with_file_name("conf.d");
+    let aside = PathBuf::from("/var/tmp").join(daemon.name);
+    std::fs::rename(&drop_ins, &aside)?;
+    let started = Command::new("systemctl").args(["start", daemon.name]).output()?;
+    ensure!(!started.status.success(), "{} starts without a broker", daemon.name);
+    let status = sh(Path::new("/"), &format!("systemctl status {} || true", daemon.name))?;
+    let line = 1 + std::fs::read_to_string(daemon.config)?
+        .lines()
+        .position(|line| line.starts_with("# brokers = "))
+        .context("no line for the brokers")?;
+    let wanted = format!("Status: \"{}:{line}: kafka.brokers: is not set", daemon.config);
+    ensure!(status.contains(&wanted), "{wanted}\nis not in\n{status}");
+    let state = sh(Path::new("/"), &format!("systemctl show -p ActiveState -p NRestarts {}", daemon.name))?;
+    let settled = state.contains("ActiveState=failed") && state.contains("NRestarts=0");
+    ensure!(settled, "{} tries again: {state}", daemon.name);
+    std::fs::rename(&aside, &drop_ins)?;
+    sh(Path::new("/"), &format!("systemctl reset-failed {}", daemon.name)).map(drop)
+}
+
+fn active(daemon: &Daemon) -> Result<bool> {
+    Ok(Command::new("systemctl").args(["is-active", "--quiet", daemon.name]).status()?.success())
+}
+
+fn main_pid(daemon: &Daemon) -> Result<String> {
+    sh(Path::new("/"), &format!("systemctl show -P MainPID {}", daemon.name))
+}
+
+/// Epoch and seq of what lies in the agent's spool: what waits, and the newest frame and key.
+fn waiting() -> Result<Frames> {
+    let mut found = Frames::new();
+    for path in spooled(Path::new("/var/lib/edr-agentd"))? {
+        let epoch = path.parent().and_then(Path::file_name).and_then(OsStr::to_str).context("a frame has an epoch")?;
+        let seq = path.file_stem().and_then(OsStr::to_str).context("a frame has a number")?;
+        found.entry(epoch.to_owned()).or_default().insert(seq.parse()?);
+    }
+    Ok(found)
+}
+
+fn epochs() -> Result<Vec<String>> {
+    Ok(waiting()?.into_keys().collect())
+}
+
+/// apt as a tool runs it: nobody to ask, and a changed configuration file stays as it is.
+fn apt(words: &str) -> Result<String> {
+    sh(Path::new("/"), &format!("apt-get -o Dpkg::Options::=--force-confold {words}"))
+}
+
+/// Runs a line of shell that must succeed, and returns what it printed, less the last line break.
+fn sh(folder: &Path, line: &str) -> Result<String> {
+    let comment = OLD_COMMENT;
+    let output = Command::new("bash")
+        .args(["-eo", "pipefail", "-c", line])
+        .current_dir(folder)
+        .envs([
+            ("DEBIAN_FRONTEND", "noninteractive"),
+            ("COMMENT", comment),
+            ("SYSTEMD_PAGER", ""),
+            ("LC_ALL", "C.UTF-8"),
+        ])
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .output()
+        .context("run bash")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "{line}: {}\n{said}{}", output.status, String::from_utf8_lossy(&output.stderr));
+    Ok(said.trim_end().to_owned())
+}

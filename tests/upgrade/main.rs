@@ -1,0 +1,40 @@
+//! The packages as an administrator has them: installed as README says, upgraded, downgraded, removed, purged and
+//! installed again, while snapshots are taken and archived. Under a systemd of its own ([`edr_tests::systemd`]).
+
+#![expect(clippy::print_stdout, reason = "what a scenario prints is its log")]
+
+#[path = "../e2e/archive.rs"]
+mod archive;
+mod life;
+
+use std::process::ExitCode;
+
+use edr_tests::systemd::{Machine, Scenario};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+/// What a test gives back when nothing went wrong.
+type Verdict = anyhow::Result<()>;
+
+/// What the machine runs, and this program then does.
+const INSIDE: &str = "--inside";
+
+/// This program again, as the machine is to run it.
+fn scenario() -> anyhow::Result<Scenario> {
+    Ok(Scenario::new([std::env::current_exe()?.into_os_string(), INSIDE.into()]))
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    if std::env::args().nth(1).is_some_and(|word| word == INSIDE) {
+        life::life()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let args = Arguments::from_args();
+    let trial = Trial::ignorable_test("packages_come_and_go_under_load", || match Machine::impossible() {
+        Some(why) => Ok(Completion::ignored_with(why)),
+        None => match life::come_and_go_under_load() {
+            Ok(()) => Ok(Completion::Completed),
+            Err(error) => Err(Failed::from(format!("{error:#}"))),
+        },
+    });
+    Ok(libtest_mimic::run(&args, vec![trial]).exit_code())
+}
