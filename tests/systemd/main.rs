@@ -10,6 +10,7 @@ mod faults;
 mod installed;
 mod machine;
 mod sight;
+mod units;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -28,6 +29,7 @@ const TESTS: &[(&str, Run)] = &[
     ("machine::keeps_its_files_and_leaves_nothing", machine::keeps_its_files_and_leaves_nothing),
     ("faults::lose_nothing", faults::lose_nothing),
     ("sight::sees_everything_and_can_do_nothing_else", sight::sees_everything_and_can_do_nothing_else),
+    ("units::are_hardly_exposed", units::are_hardly_exposed),
 ];
 
 /// What runs inside, by name.

@@ -4,6 +4,7 @@
 //! It prints one line for each attempt, `NAME ok` or `NAME ERRNO`, and before them what it is: `is KEY VALUE`.
 
 #![expect(unsafe_code, reason = "most of these calls have no safe wrapper, since nobody should want them")]
+#![expect(clippy::print_stdout, reason = "its lines are what the test reads")]
 
 use std::ffi::{CString, c_long};
 use std::fs::OpenOptions;
