@@ -3,6 +3,8 @@
 //! A test places the files and judges what came out; what happens inside is a scenario, a function of this program that
 //! the machine runs as `--inside NAME`. So a scenario has the same broker, waiting and archive as every other test.
 
+#![expect(clippy::print_stdout, reason = "what a scenario prints is its log")]
+
 #[expect(dead_code, reason = "these tests look at the records alone")]
 #[path = "../e2e/archive.rs"]
 mod archive;
