@@ -110,6 +110,20 @@ impl Daemon {
         fs::read_to_string(&self.log).unwrap()
     }
 
+    /// Waits until the sampler is in its wait.
+    fn waits_for_its_tick(&self) {
+        let started = Instant::now();
+        let waits = |task: PathBuf| {
+            let read = |file: &str| fs::read_to_string(task.join(file)).unwrap_or_default();
+            read("comm") == "sampler\n" && read("syscall").starts_with(&format!("{} ", nix::libc::SYS_ppoll))
+        };
+        let tasks = format!("/proc/{}/task", self.process.id());
+        while !fs::read_dir(&tasks).unwrap().any(|task| waits(task.unwrap().path())) {
+            assert!(started.elapsed() < PATIENCE, "the sampler does not wait:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Waits until the log has `words`.
     fn logs(&self, words: &str) {
         let started = Instant::now();
@@ -314,6 +328,8 @@ fn a_stopped_process_misses_ticks_and_does_not_catch_up() {
     let host = Host::new();
     let mut daemon = host.start();
     host.told("READY=1");
+    // READY=1 comes a moment before the wait for the next tick. Stopped in that moment it would have overrun its time.
+    daemon.waits_for_its_tick();
     let before = host.frames().len();
     daemon.signal(Signal::SIGSTOP);
     std::thread::sleep(Duration::from_millis(3_500));
