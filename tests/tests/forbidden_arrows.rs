@@ -9,7 +9,8 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// Every Rust file below a folder (or the file itself, with `.rs` appended), with its content less comments.
+/// Every Rust file below a folder (or the file itself, with `.rs` appended), with its content less comments and the
+/// tests at its end.
 fn sources(place: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut open = vec![root().join(place), root().join(format!("{place}.rs"))];
@@ -18,7 +19,8 @@ fn sources(place: &str) -> Vec<(PathBuf, String)> {
             open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
         } else if path.extension().is_some_and(|extension| extension == "rs") && path.exists() {
             let text = fs::read_to_string(&path).unwrap();
-            let code = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+            let code = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap();
+            let code = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
             found.push((path, code));
         }
     }
