@@ -20,8 +20,6 @@ use edr_wire::frame::Record;
 
 use crate::{Verdict, archive, scenario};
 
-/// Rounds of everything, after the installation.
-const ROUNDS: usize = 5;
 /// Each round has a dozen runs of apt; all of it takes eight minutes beside other tests.
 const LIMIT: Duration = Duration::from_secs(1800);
 /// How long one thing may take on a busy machine.
@@ -51,7 +49,7 @@ const DAEMONS: [&Daemon; 2] = [&AGENT, &COLLECTOR];
 
 // --- outside ----------------------------------------------------------------------------------------------------------
 
-/// Nothing is lost over five rounds of upgrade, downgrade, removal, purge and installation, and nothing is left.
+/// Nothing is lost over rounds of upgrade, downgrade, removal, purge and installation, and nothing is left.
 pub(crate) fn come_and_go_under_load() -> Verdict {
     Scene::run("packages", |scene| {
         let mut machine = Machine::new(scene.path())?;
@@ -105,7 +103,7 @@ struct Life {
 }
 
 /// See [`come_and_go_under_load`].
-pub(crate) fn life() -> Verdict {
+pub(crate) fn life(rounds: usize) -> Verdict {
     // The machine outside forbids maintainer scripts to start anything; this one is as machines are.
     sh(Path::new("/"), "rm -f /usr/sbin/policy-rc.d; rm -f /etc/apt/sources.list /etc/apt/sources.list.d/*")?;
     // An index of all manual pages after each of sixty runs of apt would take longer than all of them.
@@ -120,7 +118,7 @@ pub(crate) fn life() -> Verdict {
         sh(Path::new("/"), "dpkg-query -W -f '${db:Status-Status}' psad")? == "installed",
         "psad was not recommended"
     );
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let step = |what: &str| println!("round {round}: {what}");
         step("downgrade");
         life.change(&format!("edr-agentd={OLD} edr-collectd={OLD}"), true)?;
@@ -150,7 +148,7 @@ pub(crate) fn life() -> Verdict {
         step("installation");
         life.install_as_readme_says()?;
     }
-    life.judge()
+    life.judge(rounds)
 }
 
 impl Life {
@@ -273,7 +271,7 @@ impl Life {
 
     /// Every frame that was ever made is in the topic, or was purged; every record of the topic is in the archive once,
     /// verbatim.
-    fn judge(&mut self) -> Result<()> {
+    fn judge(&mut self, rounds: usize) -> Result<()> {
         sh(Path::new("/"), "systemctl stop edr-agentd")?;
         let accepted = topic::records(&self.broker, TOPIC)?;
         let mut sent = Frames::new();
@@ -281,7 +279,7 @@ impl Life {
             let record = Record::decode(&record.value).map_err(|error| anyhow::anyhow!("a record: {error}"))?;
             sent.entry(record.header.epoch.to_string()).or_default().insert(record.header.seq);
         }
-        ensure!(sent.len() == ROUNDS + 1, "a purge ends an epoch and nothing else does: {:?}", sent.keys());
+        ensure!(sent.len() == rounds + 1, "a purge ends an epoch and nothing else does: {:?}", sent.keys());
         let waiting = waiting()?;
         for (epoch, seqs) in &sent {
             let mut all = seqs.clone();

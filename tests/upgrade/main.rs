@@ -9,6 +9,7 @@ mod life;
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use edr_tests::systemd::{Machine, Scenario};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
@@ -18,14 +19,16 @@ type Verdict = anyhow::Result<()>;
 /// What the machine runs, and this program then does.
 const INSIDE: &str = "--inside";
 
-/// This program again, as the machine is to run it.
+/// This program again, as the machine is to run it: two rounds differ, and take three minutes;
+/// five of them with `script/test --long`.
 fn scenario() -> anyhow::Result<Scenario> {
-    Ok(Scenario::new([std::env::current_exe()?.into_os_string(), INSIDE.into()]))
+    let rounds = if std::env::var_os("EDR_TEST_LONG").is_some() { "5" } else { "2" };
+    Ok(Scenario::new([std::env::current_exe()?.into_os_string(), INSIDE.into(), rounds.into()]))
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     if std::env::args().nth(1).is_some_and(|word| word == INSIDE) {
-        life::life()?;
+        life::life(std::env::args().nth(2).context("--inside ROUNDS")?.parse()?)?;
         return Ok(ExitCode::SUCCESS);
     }
     let args = Arguments::from_args();
