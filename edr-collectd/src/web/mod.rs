@@ -57,7 +57,7 @@ pub struct Options {
     pub connections_max: usize,
     /// Live-update streams at a time, fewer than connections, so that they alone cannot use up those.
     pub streams_max: usize,
-    /// Pages rendered at a time: the processors the page may take from the consumer.
+    /// Pages rendered at a time. What finds and opens a snapshot before that is not counted.
     pub renders_max: usize,
     /// From the first to the last byte of a request's head, and between two requests of a connection.
     pub head_timeout: Duration,

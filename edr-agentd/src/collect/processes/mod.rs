@@ -1,8 +1,9 @@
 //! Processes and their open files.
 //!
 //! Promises: one row for every process that was there, with what the kernel shows of it, exact; what could not be
-//! read is named in the row and in the gaps; a process that ends meanwhile is normal. A read that never comes back
-//! costs one thread (two at most) and the one field it was for. Equal facts give equal bytes.
+//! read is named in the row and in the gaps; a process that ends meanwhile is normal. A read of command line, map or
+//! executable that never comes back costs one thread (two at most) and the one field it was for. Equal facts give equal
+//! bytes.
 //!
 //! Knows nothing of snapshots, frames or the clock: `start_ticks` is the identity, and wall-clock times come from the
 //! boot time, read once.

@@ -35,7 +35,9 @@ impl Step {
     }
 
     /// The kernel may have to wait for the memory map or for the storage of *that* process: `cmdline` and `maps` take
-    /// its mmap_lock and page its memory in, hashing reads its executable. The rest is kept in kernel memory.
+    /// its mmap_lock and page its memory in, hashing reads its executable. The rest is kept in kernel memory, and
+    /// answered at once but for one case: while execve(2) waits for a file system that does not answer, Linux 6.18 holds
+    /// back `stat`, `io` and the links of that process, too (SECURITY.md).
     pub(super) fn may_hang(self) -> bool {
         matches!(self, Self::Cmdline | Self::Maps | Self::Hash)
     }
