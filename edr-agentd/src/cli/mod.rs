@@ -14,8 +14,10 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use edr_daemon::config::Report;
 use edr_daemon::exit;
 use edr_daemon::preflight::{Findings, Level};
+use edr_wire::snapshot::Rows;
 
-use crate::collect::processes::degraded;
+use crate::collect::Gaps;
+use crate::collect::processes::{ProcessReader, ProcessSettings, degraded};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::event::Event;
 use crate::preflight::preflight;
@@ -235,6 +237,17 @@ fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What this user cannot see.
+fn rights(proc_root: &Path) -> Vec<String> {
+    let settings = ProcessSettings { mapped: false, hash: None, ..ProcessSettings::default() };
+    let access = ProcessReader::open(proc_root, settings).map(|mut reader| {
+        reader.read(&mut Rows::default(), &mut Gaps::default());
+        reader.access()
+    });
+    // That it cannot be opened is among the reasons.
+    degraded(proc_root, &access.unwrap_or_default())
+}
+
 fn check(path: &Path, overrides: &Overrides, online: bool, format: TextFormat) -> anyhow::Result<ExitCode> {
     let config = overrides.over(Config::load(path)?);
     let mut out = io::stdout().lock();
@@ -246,7 +259,7 @@ fn check(path: &Path, overrides: &Overrides, online: bool, format: TextFormat) -
         preflight(&config, overrides)
     } else {
         let mut findings = Findings::default();
-        for reason in degraded(overrides.proc_root()) {
+        for reason in rights(overrides.proc_root()) {
             findings.warn("rights", reason, "");
         }
         findings

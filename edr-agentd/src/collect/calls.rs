@@ -20,18 +20,24 @@ pub struct Calls {
     pub made: u64,
     /// Bytes they gave: contents of files and links, listings, messages.
     pub bytes: u64,
+    /// CPU time that other threads took for this one, ns: its own CPU clock does not show it.
+    pub cpu_ns: u64,
 }
 
 impl Sub for Calls {
     type Output = Self;
 
     fn sub(self, before: Self) -> Self {
-        Self { made: self.made.saturating_sub(before.made), bytes: self.bytes.saturating_sub(before.bytes) }
+        Self {
+            made: self.made.saturating_sub(before.made),
+            bytes: self.bytes.saturating_sub(before.bytes),
+            cpu_ns: self.cpu_ns.saturating_sub(before.cpu_ns),
+        }
     }
 }
 
 thread_local! {
-    static CALLS: Cell<Calls> = const { Cell::new(Calls { made: 0, bytes: 0 }) };
+    static CALLS: Cell<Calls> = const { Cell::new(Calls { made: 0, bytes: 0, cpu_ns: 0 }) };
 }
 
 /// Of the calling thread, since it began.
@@ -42,22 +48,26 @@ pub(crate) fn so_far() -> Calls {
 /// Adds what another thread did for this one.
 pub(super) fn add(calls: Calls) {
     let before = CALLS.get();
-    CALLS.set(Calls { made: before.made + calls.made, bytes: before.bytes + calls.bytes });
+    CALLS.set(Calls {
+        made: before.made + calls.made,
+        bytes: before.bytes + calls.bytes,
+        cpu_ns: before.cpu_ns + calls.cpu_ns,
+    });
 }
 
 /// One call that gives no bytes, or failed.
 pub(super) fn one() {
-    add(Calls { made: 1, bytes: 0 });
+    add(Calls { made: 1, ..Calls::default() });
 }
 
 /// One call that gave so many bytes.
 pub(super) fn got(bytes: usize) {
-    add(Calls { made: 1, bytes: bytes as u64 });
+    add(Calls { made: 1, bytes: bytes as u64, cpu_ns: 0 });
 }
 
 /// One open(2), and the close(2) that follows when it gave a file.
 pub(super) fn opened<E>(file: Result<OwnedFd, E>) -> Result<OwnedFd, E> {
-    add(Calls { made: 1 + u64::from(file.is_ok()), bytes: 0 });
+    add(Calls { made: 1 + u64::from(file.is_ok()), ..Calls::default() });
     file
 }
 
@@ -83,7 +93,7 @@ pub(super) fn each_name(
         let name = entry.file_name();
         // The kernel's record: 19 bytes of numbers, the name with its NUL, up to the next multiple of 8.
         let bytes = (19 + name.count_bytes() + 1).next_multiple_of(8) as u64;
-        add(Calls { made: u64::from(asks), bytes });
+        add(Calls { made: u64::from(asks), bytes, cpu_ns: 0 });
         visit(name);
     }
 }
@@ -117,6 +127,6 @@ mod tests {
         assert!(opened(Err(Errno::NOENT)).is_err());
         assert_eq!(read::<Errno>(Ok(7)), Ok(7));
         one();
-        assert_eq!(so_far() - before, Calls { made: 5, bytes: 7 });
+        assert_eq!(so_far() - before, Calls { made: 5, bytes: 7, cpu_ns: 0 });
     }
 }

@@ -10,10 +10,10 @@ use edr_wire::snapshot::{Agent, Gap, GapReason, Host, Position, Reread, Rows, Sn
 
 use crate::clock::{nanos, thread_cpu};
 use crate::collect::host::HostReader;
-use crate::collect::processes::{HashSettings, ProcessReader, ProcessSettings, degraded};
+use crate::collect::processes::{Access, HashSettings, ProcessReader, ProcessSettings, degraded};
 use crate::collect::psad::{PsadReader, PsadReading, PsadSettings};
 use crate::collect::sockets::SocketReader;
-use crate::collect::{Gaps, calls};
+use crate::collect::{Gaps, Inhabitants, calls};
 use crate::config::Config;
 use crate::event::Event;
 use crate::heartbeat::{self, Heartbeat};
@@ -135,14 +135,17 @@ impl Sources {
             (reread.unwrap_or_default(), reading.processes.len())
         });
         self.heartbeat.beat();
-        // Processes are read by a thread of their own.
         if let (Some(reader), Some(cost)) = (&self.processes.reader, cost.last_mut()) {
-            cost.cpu_ns += reader.cost().cpu_ns;
             cost.carried = reader.cost().carried;
         }
+        let nobody = Inhabitants::default();
+        let (inhabitants, access) = match &self.processes.reader {
+            Some(reader) => (reader.inhabitants(), reader.access()),
+            None => (&nobody, Access::default()),
+        };
         measured_by_calls(&mut cost, "sockets", || {
             if let Some(reader) = self.sockets.get(gaps, || SocketReader::open(proc_root)) {
-                reader.read(&mut reading.sockets, gaps);
+                reader.read(inhabitants, &mut reading.sockets, gaps);
             }
             ((), reading.sockets.len())
         });
@@ -156,7 +159,7 @@ impl Sources {
         self.degraded_holds = match self.degraded_holds.checked_sub(1) {
             Some(left) => left,
             None => {
-                let degraded = degraded(proc_root);
+                let degraded = degraded(proc_root, &access);
                 if degraded != self.degraded {
                     for reason in &degraded {
                         edr_daemon::event!(log::Level::Warn, Event::Degraded, EDR_SOURCE = "processes"; "{reason}");
@@ -232,15 +235,15 @@ fn keep_within(bytes_max: usize, reading: &mut Reading, gaps: &mut Gaps) {
     }
 }
 
-/// Runs one stage and notes its CPU time, wall time and product.
+/// Runs one stage and notes its CPU time (with that of threads that worked for it), wall time and product.
 pub(crate) fn measured<T>(cost: &mut Vec<SourceCost>, source: &'static str, stage: impl FnOnce() -> (T, usize)) -> T {
-    let (cpu, wall) = (thread_cpu(), Instant::now());
+    let (cpu, wall, lent) = (thread_cpu(), Instant::now(), calls::so_far());
     heartbeat::begin(source);
     let (value, produced) = stage();
     heartbeat::end();
     cost.push(SourceCost {
         source: source.to_owned(),
-        cpu_ns: nanos(thread_cpu().saturating_sub(cpu)),
+        cpu_ns: nanos(thread_cpu().saturating_sub(cpu)) + (calls::so_far() - lent).cpu_ns,
         wall_ns: nanos(wall.elapsed()),
         produced: produced as u64,
         ..SourceCost::default()

@@ -1,15 +1,21 @@
-//! A descriptor on a file system whose server is dead: a stat(2) of it waits for ever, a tick must not.
+//! A file system whose server does not answer: what touches it waits for ever, a tick must not.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use edr_wire::snapshot::FileKind;
+use edr_agentd::collect::Gaps;
+use edr_agentd::collect::processes::{ProcessReader, ProcessSettings};
+use edr_agentd::collect::sockets::SocketReader;
+use edr_wire::snapshot::{FileKind, GapReason, Rows};
 
-use super::common::{Running, file, look};
+use super::common::{Running, file, look, tick};
 
-/// A FUSE server in a mount namespace of its own: it serves one file until a child holds it open, and never again.
+/// A FUSE server in a mount namespace of its own: it serves one file until a child holds it open, and answers nothing
+/// after that. Told to, the child executes another program, which closes the file first and waits for the server then.
 /// The protocol is that of `include/uapi/linux/fuse.h`, version 7.31.
 const DYING_SERVER: &str = "
-import ctypes, os, struct, sys
+import ctypes, os, socket, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)
 folder = sys.argv[1].encode()
 if libc.unshare(0x20000) or libc.mount(b'none', b'/', None, 0x44000, None):
@@ -18,13 +24,19 @@ fuse = os.open('/dev/fuse', os.O_RDWR)
 if libc.mount(b'fuse', folder, b'fuse', 0, b'fd=%d,rootmode=40000,user_id=0,group_id=0' % fuse):
     sys.exit('mount')
 told, tell = os.pipe()
+waits, starts = os.pipe()
 holder = os.fork()
 if holder == 0:
     libc.prctl(1, 9)
     os.close(fuse)
-    os.dup2(os.open(folder + b'/file', os.O_RDONLY), 60)
+    if libc.unshare(0x40000000): os._exit(1)
+    listener = socket.socket()
+    listener.listen()
+    os.dup2(listener.fileno(), 61)
+    os.dup2(os.open(folder + b'/file', os.O_RDONLY), 60, False)
     os.write(tell, b'x')
-    while True: libc.pause()
+    os.read(waits, 1)
+    os.execv('/bin/sleep', ['sleep', '1000'])
 os.set_blocking(told, False)
 def attributes(node):
     mode, size = (0o40755, 0) if node == 1 else (0o100644, 4321)
@@ -44,22 +56,81 @@ while True:
 os.set_blocking(told, True)
 os.read(told, 1)
 print('ready', flush=True)
+sys.stdin.readline()
+os.write(starts, b'x')
+while struct.unpack_from('<II', os.read(fuse, 1 << 20))[1] != 25: pass
+print('held', flush=True)
 while True: libc.pause()
 ";
 
-#[test]
-fn a_descriptor_on_a_dead_file_system_is_listed_without_waiting_for_it() {
+/// The server and the folder where it is mounted; `None` where the machine has no FUSE.
+fn serve() -> Option<(Running, tempfile::TempDir)> {
     if !nix::unistd::geteuid().is_root() || !std::path::Path::new("/dev/fuse").exists() {
         println!("skipped: no /dev/fuse here, or not root");
-        return;
+        return None;
     }
     let folder = tempfile::tempdir().unwrap();
     let mut server = Command::new("python3");
     server.args(["-c", DYING_SERVER]).arg(folder.path()).stderr(Stdio::piped());
-    let Ok(server) = Running::try_start(&mut server) else {
+    let server = Running::try_start(&mut server);
+    if server.is_err() {
         println!("skipped: FUSE cannot be mounted here");
-        return;
+    }
+    Some((server.ok()?, folder))
+}
+
+#[test]
+fn a_process_held_inside_execve_stops_nothing_and_keeps_a_row() {
+    let Some((mut server, _folder)) = serve() else { return };
+    let holder = server.child();
+    let settings = ProcessSettings { stuck_after: Duration::from_millis(300), ..ProcessSettings::default() };
+    let mut reader = ProcessReader::open(Path::new("/proc"), settings).unwrap();
+    let before = tick(&mut reader);
+    let (netns, inhabitants) = (before.process(holder).namespaces.net, reader.inhabitants().clone());
+    assert_eq!(inhabitants.by_netns[&netns], [holder]);
+    let mut sockets = SocketReader::open(Path::new("/proc")).unwrap();
+    let mut look_at_sockets = |inhabitants| {
+        let (mut rows, mut gaps) = (Rows::default(), Gaps::default());
+        sockets.read(inhabitants, &mut rows, &mut gaps);
+        (rows.len(), gaps.take())
     };
+    let (all, gaps) = look_at_sockets(&inhabitants);
+    let name = format!("netns {netns}");
+    assert!(gaps.iter().all(|gap| gap.field.to_string() != name), "{gaps:?}");
+
+    server.say("now");
+    assert_eq!(server.line(), "held");
+    for round in 0..3 {
+        let seen = tick(&mut reader);
+        let held = seen.process(holder);
+        assert_eq!((held.ppid, held.uids), (server.pid(), [0; 4]), "round {round}");
+        assert!(matches!(held.state, 'S' | 'D'), "{held:?}");
+        assert!(held.incomplete.contains(&"stat".to_owned()) && held.incomplete.contains(&"files".to_owned()));
+        assert_eq!((held.start_ticks, held.cgroup.clone()), (0, before.process(holder).cgroup.clone()));
+        let gap = seen.gaps.iter().find(|gap| gap.reason == GapReason::Stuck).unwrap();
+        assert_eq!((gap.pid, gap.field.to_string()), (Some(holder), "stat".to_owned()));
+        let own = seen.process(std::process::id());
+        assert!(own.exe.is_some() && !own.argv.is_empty() && own.incomplete.is_empty(), "{own:?}");
+        assert!(reader.inhabitants().unknown.contains(&holder));
+    }
+
+    // Its namespace is asked for all the same when it was not known to hang, and its rows of the last time stay.
+    let (rows, gaps) = look_at_sockets(&inhabitants);
+    assert!(gaps.iter().any(|gap| gap.reason == GapReason::Stuck && gap.field.to_string() == name), "{gaps:?}");
+    assert!(rows + 5 > all, "{rows} of {all} sockets");
+
+    drop(server);
+    loop {
+        let seen = tick(&mut reader);
+        if seen.find(holder).is_none() && seen.gaps.iter().all(|gap| gap.reason != GapReason::Stuck) {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_descriptor_on_a_dead_file_system_is_listed_without_waiting_for_it() {
+    let Some((server, folder)) = serve() else { return };
     let holder = server.child();
     let descriptor = format!("/proc/{holder}/fd/60");
     let mut waits = Command::new("stat").args(["--dereference", &descriptor]).stdout(Stdio::null()).spawn().unwrap();

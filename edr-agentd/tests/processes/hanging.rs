@@ -85,6 +85,75 @@ fn two_that_hang_are_left_behind_and_a_third_is_not_touched() {
 }
 
 #[test]
+fn what_one_user_makes_hang_costs_another_nothing() {
+    let proc = FakeProc::new();
+    let fifos: Vec<_> = [10, 20, 30].into_iter().map(|pid| hang(&proc, pid, "cmdline")).collect();
+    let folder = proc.add(40, "fine");
+    std::fs::write(folder.join("status"), "Name:\tx\nUid:\t7\t7\t7\t7\nGid:\t7\t7\t7\t7\nGroups:\t\n").unwrap();
+    let mut reader = reader(&proc);
+    for _ in 0..2 {
+        let seen = tick(&mut reader);
+        assert!(seen.process(30).argv.is_empty());
+        assert_eq!(seen.process(40).argv, [Bytes::from(b"fine")]);
+    }
+    for fifo in fifos {
+        drop(OpenOptions::new().write(true).custom_flags_nonblock().open(fifo));
+    }
+}
+
+#[test]
+fn many_that_hang_in_stat_take_neither_all_threads_nor_the_rows() {
+    let proc = FakeProc::new();
+    let fifos: Vec<_> = (10..60).map(|pid| hang(&proc, pid, "stat")).collect();
+    proc.add(70, "after");
+    let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
+    let mut reader = reader(&proc);
+    let before = threads();
+    for _ in 0..3 {
+        let seen = tick(&mut reader);
+        assert_eq!(seen.processes.len(), 51);
+        for hangs in seen.processes.iter().take(50) {
+            assert_eq!((hangs.comm.clone(), hangs.start_ticks), (Bytes::from(b"x"), 0));
+            assert!(hangs.incomplete.contains(&"stat".to_owned()), "{hangs:?}");
+        }
+    }
+    assert!(threads() <= before + 3 + 8, "other tests run beside this one");
+    for fifo in fifos {
+        drop(OpenOptions::new().write(true).custom_flags_nonblock().open(fifo));
+    }
+}
+
+#[test]
+fn an_answer_that_comes_late_is_in_no_later_pass() {
+    let proc = FakeProc::new();
+    let fifo = hang(&proc, 10, "cgroup");
+    proc.add(5, "before");
+    let mut reader = reader(&proc);
+    assert_eq!(stuck(&tick(&mut reader)), [(Some(10), "cgroup".to_owned())]);
+    drop(OpenOptions::new().write(true).open(&fifo).unwrap());
+    std::fs::remove_file(&fifo).unwrap();
+    std::fs::write(&fifo, "0::/\n").unwrap();
+    loop {
+        let seen = tick(&mut reader);
+        assert!(seen.find(5).is_some());
+        if seen.find(10).is_some() {
+            assert_eq!(stuck(&seen), []);
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_reader_is_closed_while_a_read_hangs() {
+    let proc = FakeProc::new();
+    let fifo = hang(&proc, 10, "stat");
+    let mut reader = reader(&proc);
+    tick(&mut reader);
+    drop(reader);
+    drop(OpenOptions::new().write(true).open(fifo).unwrap());
+}
+
+#[test]
 fn a_file_that_never_hangs_and_does_costs_that_process() {
     let proc = FakeProc::new();
     let fifo = hang(&proc, 50, "status");

@@ -3,10 +3,17 @@
 use std::path::Path;
 use std::process::Command;
 
-use edr_agentd::collect::processes::degraded;
-use edr_wire::snapshot::GapReason;
+use edr_agentd::collect::Gaps;
+use edr_wire::snapshot::{GapReason, Rows};
 
-use super::common::look;
+use super::common::{look, reader};
+
+/// What this process cannot see.
+fn degraded() -> Vec<String> {
+    let mut reader = reader();
+    reader.read(&mut Rows::default(), &mut Gaps::default());
+    edr_agentd::collect::processes::degraded(Path::new("/proc"), &reader.access())
+}
 
 /// Set in the process with fewer rights.
 const INSIDE: &str = "EDR_TEST_WITHOUT_RIGHTS";
@@ -45,7 +52,7 @@ fn root_with_its_capabilities_is_told_of_no_missing_capability() {
         println!("skipped: not root");
         return;
     }
-    assert!(!degraded(Path::new("/proc")).iter().any(|reason| reason.contains("missing")));
+    assert!(!degraded().iter().any(|reason| reason.contains("missing")));
 }
 
 #[test]
@@ -55,7 +62,7 @@ fn another_users_descriptors_are_told_to_be_missing() {
     if !again("rights::another_users_descriptors_are_told_to_be_missing", &nobody) {
         return;
     }
-    let reasons = degraded(Path::new("/proc"));
+    let reasons = degraded();
     assert_eq!(
         reasons[0],
         "degraded: no descriptors of other users' processes (CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH missing); run as \
@@ -78,7 +85,7 @@ fn each_missing_capability_is_named() {
     if !again("rights::each_missing_capability_is_named", &half) {
         return;
     }
-    let reasons = degraded(Path::new("/proc"));
+    let reasons = degraded();
     assert!(reasons[0].starts_with("degraded: no descriptors of other users' processes (CAP_SYS_PTRACE missing);"));
 }
 
@@ -88,7 +95,7 @@ fn a_user_namespace_takes_the_worth_of_capabilities() {
     if !again("rights::a_user_namespace_takes_the_worth_of_capabilities", &unshared) {
         return;
     }
-    let reasons = degraded(Path::new("/proc"));
+    let reasons = degraded();
     assert!(
         reasons[0].starts_with("degraded: no descriptors of processes outside of this user namespace"),
         "{reasons:?}"
@@ -103,7 +110,7 @@ fn a_pid_namespace_and_hidden_processes_are_told() {
     if !again("rights::a_pid_namespace_and_hidden_processes_are_told", &unshared) {
         return;
     }
-    let reasons = degraded(Path::new("/proc"));
+    let reasons = degraded();
     assert!(reasons.iter().any(|reason| reason.contains("are hidden (/proc is mounted with hidepid=")), "{reasons:?}");
     assert!(reasons.iter().any(|reason| reason.contains("outside of this pid namespace")), "{reasons:?}");
     let seen = look();

@@ -19,6 +19,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use edr_agentd::collect::Gaps;
+use edr_agentd::collect::processes::{ProcessReader, ProcessSettings};
 use edr_agentd::collect::sockets::SocketReader;
 use edr_wire::snapshot::{Family, Gap, GapReason, Rows, SnapshotParts, SnapshotView, Socket, encode_row};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind};
@@ -225,8 +226,11 @@ fn netns_of(pid: &str) -> u64 {
 }
 
 fn read(reader: &mut SocketReader) -> (Vec<Socket>, Vec<Gap>) {
+    let settings = ProcessSettings { mapped: false, hash: None, ..ProcessSettings::default() };
+    let mut processes = ProcessReader::open(Path::new("/proc"), settings).unwrap();
+    processes.read(&mut Rows::default(), &mut Gaps::default());
     let (mut rows, mut gaps) = (Rows::default(), Gaps::default());
-    reader.read(&mut rows, &mut gaps);
+    reader.read(processes.inhabitants(), &mut rows, &mut gaps);
     let (host, agent, time, psad) = Default::default();
     let raw = SnapshotParts {
         host: &host,

@@ -6,11 +6,10 @@ use std::path::Path;
 use procfs::FromBufRead;
 use procfs::process::MountInfos;
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use rustix::io::Errno;
 
-use super::file::{each_number, open_folder, open_place, read_file, read_link};
+use super::access::Access;
+use super::file::read_link;
 use super::link::namespace_inode;
-use super::number::Name;
 use super::status::{Status, parse_status};
 
 /// Bits of capability sets (capabilities(7)).
@@ -24,8 +23,8 @@ const ALL_IDS: u64 = u32::MAX as u64;
 
 /// Each reason why snapshots of this process show less than there is, with its remedy; empty when they show everything.
 ///
-/// Reads its own `status`, `uid_map` and `mountinfo`, and tries the descriptors of another user's process.
-pub fn degraded(proc_root: &Path) -> Vec<String> {
+/// Reads its own `status`, `uid_map` and `mountinfo`; `access` is what a pass over all processes found out.
+pub fn degraded(proc_root: &Path, access: &Access) -> Vec<String> {
     let mut reasons = Vec::new();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let proc = match openat(CWD, proc_root, flags, Mode::empty()) {
@@ -57,7 +56,7 @@ pub fn degraded(proc_root: &Path) -> Vec<String> {
             run without PrivateUsers= or outside of the container"
                 .to_owned(),
         );
-    } else if let Some(pid) = refused_although_root(proc.as_fd(), own.uids[1]) {
+    } else if let Some(pid) = access.refused() {
         reasons.push(format!(
             "degraded: descriptors of other users' processes are refused (process {pid}) although the capabilities are \
             there; look for a security module's denials in the kernel's log"
@@ -96,32 +95,6 @@ fn sees_all_ids() -> bool {
     ids.sum::<u64>() >= ALL_IDS
 }
 
-/// A process of another user whose descriptors are refused, when all are.
-fn refused_although_root(proc: std::os::fd::BorrowedFd<'_>, own_uid: u32) -> Option<u32> {
-    let mut pids = Vec::new();
-    let mut folder = vec![std::mem::MaybeUninit::uninit(); 8 << 10];
-    each_number(open_folder(proc, c".").ok()?, &mut folder, |pid| pids.push(pid)).ok()?;
-    let mut buf = vec![0; 4 << 10];
-    let mut refused = None;
-    for pid in pids {
-        let Ok(dir) = open_place(proc, Name::of(pid).as_c_str()) else { continue };
-        let mut status = Status::default();
-        let is_known =
-            read_file(dir.as_fd(), c"status", &mut buf).is_ok_and(|text| parse_status(text, &mut status).is_ok());
-        if !is_known || status.uids[1] == own_uid {
-            continue;
-        }
-        match read_link(dir.as_fd(), c"fd/0", &mut buf) {
-            Ok(_) => return None,
-            Err(Errno::ACCESS | Errno::PERM) => {
-                refused.get_or_insert(pid);
-            }
-            Err(_) => {}
-        }
-    }
-    refused
-}
-
 /// `hidepid` of the mount at `proc_root` (proc(5)); `None` when nothing is hidden.
 fn hidepid(proc_root: &Path) -> Option<String> {
     let mountinfo = std::fs::read("/proc/self/mountinfo").ok()?;
@@ -156,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_root_that_is_not_there_is_told() {
-        let reasons = degraded(Path::new("/nonexistent"));
+        let reasons = degraded(Path::new("/nonexistent"), &Access::default());
         assert_eq!(reasons.len(), 1);
         assert!(reasons[0].starts_with("degraded: no processes; mount /proc: open /nonexistent: "), "{reasons:?}");
     }

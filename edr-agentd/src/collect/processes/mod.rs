@@ -1,9 +1,8 @@
 //! Processes and their open files.
 //!
 //! Promises: one row for every process that was there, with what the kernel shows of it, exact; what could not be
-//! read is named in the row and in the gaps; a process that ends meanwhile is normal. A read of command line, map or
-//! executable that never comes back costs one thread (two at most) and the one field it was for. Equal facts give equal
-//! bytes.
+//! read is named in the row and in the gaps; a process that ends meanwhile is normal. A read that never comes back costs
+//! one thread and what it was for. Equal facts give equal bytes.
 //!
 //! Knows nothing of snapshots, frames or the clock: `start_ticks` is the identity, and wall-clock times come from the
 //! boot time, read once.
@@ -11,6 +10,7 @@
 //! One file per kernel file holds its parser, a pure function over bytes; `row` and `files` read, `pass` walks over
 //! all processes and watches for reads that hang.
 
+mod access;
 mod cgroup;
 mod cmdline;
 mod degraded;
@@ -39,9 +39,11 @@ use std::time::Duration;
 use edr_wire::limits::{FILES_PER_PROCESS_MAX, RAW_BYTES_SOFT};
 use edr_wire::snapshot::{Reread, Rows};
 
+pub use self::access::Access;
 pub use self::degraded::degraded;
 pub use self::hash::HashSettings;
-use super::Gaps;
+use super::watched::STUCK_AFTER;
+use super::{Gaps, Inhabitants};
 use crate::heartbeat::Heartbeat;
 use crate::redact::Redactor;
 
@@ -86,7 +88,7 @@ impl Default for ProcessSettings {
             redactor: Redactor::with_random_key().map(Arc::new),
             rows_bytes_soft: RAW_BYTES_SOFT - (6 << 20),
             heartbeat: Arc::default(),
-            stuck_after: Duration::from_secs(2),
+            stuck_after: STUCK_AFTER,
             passwd: PathBuf::from("/etc/passwd"),
             group: PathBuf::from("/etc/group"),
         }
@@ -130,6 +132,16 @@ impl ProcessReader {
     /// From the next reading on no row is older; see [`ProcessSettings::reread_interval`].
     pub fn set_reread_interval(&mut self, reread_interval: Duration) {
         self.pass.set_reread_interval(reread_interval);
+    }
+
+    /// Which processes the last [`ProcessReader::read`] found in which network namespace.
+    pub fn inhabitants(&self) -> &Inhabitants {
+        self.pass.inhabitants()
+    }
+
+    /// What it found out about the right to look.
+    pub fn access(&self) -> Access {
+        self.pass.access()
     }
 
     /// What the last [`ProcessReader::read`] cost.

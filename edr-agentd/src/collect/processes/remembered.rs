@@ -6,7 +6,7 @@ use edr_wire::ProcessKey;
 use edr_wire::snapshot::Reread;
 
 use super::missed::Miss;
-use super::row::Memory;
+use super::row::{Memory, Told};
 
 /// Rows of one tick, by pid.
 #[derive(Debug, Default)]
@@ -27,6 +27,8 @@ pub(super) struct Process {
     pub(super) row: Range<usize>,
     /// What its row lacks: the gaps of every snapshot that the row is in.
     pub(super) missed: Vec<Miss>,
+    /// What other sources need to know of it.
+    pub(super) told: Told,
 }
 
 impl Remembered {

@@ -7,6 +7,7 @@ use edr_wire::snapshot::{PsadMode, PsadRunState};
 use super::config::Conf;
 use super::folder::read_config;
 use super::lines::number;
+use crate::collect::watched::Watched;
 
 /// A running process that a pid file names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub(crate) struct Running {
 pub(crate) enum PidFile {
     /// There is none, or it cannot be read.
     Missing,
+    /// What the process it names is, the kernel does not answer.
+    Unanswered,
     /// The process it names is gone, or is another program by now.
     Stale,
     /// The process is there.
@@ -38,16 +41,22 @@ impl PidFile {
 
 /// Reads the pid file at `path` and looks whether its process has `program` in its command line: psad is a perl
 /// script, so the name of the executable would say `perl`.
-pub(crate) fn look_up(path: &Path, proc_root: &Path, program: &str) -> PidFile {
+pub(crate) fn look_up(path: &Path, proc_root: &Path, program: &str, watched: &Watched) -> PidFile {
     let Ok(text) = read_config(path) else { return PidFile::Missing };
     let Some(pid) = number::<u32>(text.trim_ascii()).filter(|&pid| pid > 0) else { return PidFile::Stale };
-    let process = proc_root.join(pid.to_string());
-    let command_line = std::fs::read(process.join("cmdline")).unwrap_or_default();
-    if memchr::memmem::find(&command_line, program.as_bytes()).is_none() {
-        return PidFile::Stale;
+    // A pid file that psad left behind may name anyone's process by now.
+    let (process, program) = (proc_root.join(pid.to_string()), program.to_owned());
+    let answer = watched.ask(move |beats| {
+        let command_line = std::fs::read(process.join("cmdline")).unwrap_or_default();
+        beats.beat();
+        memchr::memmem::find(&command_line, program.as_bytes())?;
+        parse_start_ticks(&std::fs::read(process.join("stat")).unwrap_or_default())
+    });
+    match answer {
+        Ok(Some(start_ticks)) => PidFile::Running(Running { pid, start_ticks }),
+        Ok(None) => PidFile::Stale,
+        Err(_) => PidFile::Unanswered,
     }
-    let stat = std::fs::read(process.join("stat")).unwrap_or_default();
-    parse_start_ticks(&stat).map_or(PidFile::Stale, |start_ticks| PidFile::Running(Running { pid, start_ticks }))
 }
 
 /// Field 22 of proc_pid_stat(5); fields are counted from the last `)`, since `comm` may hold anything.
@@ -102,13 +111,16 @@ pub(crate) fn run_state(pid_file: PidFile, heartbeat_age_s: Option<u64>, check_i
         PidFile::Running(_) => PsadRunState::Stuck,
         PidFile::Stale => PsadRunState::Dead,
         // Its processes may be hidden from here (another pid namespace): then only the heartbeat tells.
-        PidFile::Missing if fresh => PsadRunState::Running,
+        PidFile::Missing | PidFile::Unanswered if fresh => PsadRunState::Running,
         PidFile::Missing => PsadRunState::Dead,
+        PidFile::Unanswered => PsadRunState::Unknown,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn conf(text: &str) -> Conf {
@@ -140,23 +152,38 @@ mod tests {
 
     #[test]
     fn a_pid_is_psads_only_while_its_command_line_says_so() {
-        let root = tempfile::tempdir().unwrap();
+        let (root, watched) = (tempfile::tempdir().unwrap(), Watched::default());
         let write = |path: &str, text: &str| {
             let path = root.path().join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         };
         let pid_file = root.path().join("psad.pid");
-        assert_eq!(look_up(&pid_file, root.path(), "psad"), PidFile::Missing);
+        assert_eq!(look_up(&pid_file, root.path(), "psad", &watched), PidFile::Missing);
         write("psad.pid", "77\n");
-        assert_eq!(look_up(&pid_file, root.path(), "psad"), PidFile::Stale);
+        assert_eq!(look_up(&pid_file, root.path(), "psad", &watched), PidFile::Stale);
         write("77/cmdline", "/usr/bin/perl\0-w\0/usr/sbin/psad\0");
         write("77/stat", "77 (ev) l) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20");
         write("stat", "cpu 1\nbtime 1000\n");
-        let found = look_up(&pid_file, root.path(), "psad");
+        let found = look_up(&pid_file, root.path(), "psad", &watched);
         assert_eq!(found, PidFile::Running(Running { pid: 77, start_ticks: 4242 }));
         assert_eq!(started_ns(found.running().unwrap(), root.path()), Some(1_042_420_000_000));
         write("77/cmdline", "sshd\0");
-        assert_eq!(look_up(&pid_file, root.path(), "psad"), PidFile::Stale);
+        assert_eq!(look_up(&pid_file, root.path(), "psad", &watched), PidFile::Stale);
+    }
+
+    #[test]
+    fn a_process_that_does_not_answer_is_not_waited_for() {
+        let (root, watched) = (tempfile::tempdir().unwrap(), Watched::with_patience(Duration::from_millis(20)));
+        let pid_file = root.path().join("psad.pid");
+        std::fs::write(&pid_file, "77\n").unwrap();
+        std::fs::create_dir(root.path().join("77")).unwrap();
+        let fifo = root.path().join("77/cmdline");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for _ in 0..3 {
+            assert_eq!(look_up(&pid_file, root.path(), "psad", &watched), PidFile::Unanswered);
+        }
+        assert_eq!(run_state(PidFile::Unanswered, None, 5), PsadRunState::Unknown);
+        drop(std::fs::OpenOptions::new().write(true).open(fifo).unwrap());
     }
 }

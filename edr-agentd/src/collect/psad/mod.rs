@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use edr_wire::Bytes;
-use edr_wire::snapshot::{Position, Psad, PsadConf, PsadMode, PsadRunState, Rows};
+use edr_wire::snapshot::{GapReason, Position, Psad, PsadConf, PsadMode, PsadRunState, Rows};
 
 use self::config::{Arguments, Conf, parse_daemon_args};
 use self::daemon::{PidFile, Running};
@@ -36,6 +36,7 @@ use self::folder::{Stamp, read_config, stamp_of_path};
 use self::tree::{FileTimes, Names, Tree};
 use super::Gaps;
 use super::packets::{Format, Found, JOURNAL, JournalTail, PacketLog, Wanted};
+use super::watched::Watched;
 
 /// psad's folder when nothing names another.
 const PSAD_DIR: &str = "/var/log/psad";
@@ -105,6 +106,7 @@ pub struct PsadReader {
     logs: Vec<PacketLog>,
     /// Positions from an earlier run, for logs that are not open yet.
     remembered: Vec<Position>,
+    watched: Watched,
 }
 
 /// Where psad's files are, as its configuration says.
@@ -129,6 +131,7 @@ impl PsadReader {
             tree: Tree::new(PathBuf::new(), Names::of(&Conf::default())),
             logs: Vec::new(),
             remembered: positions.to_vec(),
+            watched: Watched::default(),
             settings,
         };
         reader.configure(None);
@@ -139,6 +142,9 @@ impl PsadReader {
     pub fn read(&mut self, gaps: &mut Gaps) -> PsadReading {
         let now_ns = now_ns();
         let pid_file = self.pid_file("PSAD_PID_FILE", "psad.pid", "psad");
+        if pid_file == PidFile::Unanswered {
+            gaps.add("psad", None, b"pid", GapReason::Stuck, "the kernel does not say what process its pid file names");
+        }
         let changed = |(path, stamp): &(PathBuf, Option<Stamp>)| stamp_of_path(path) != *stamp;
         if pid_file.running() != self.daemon || self.config_files.iter().any(changed) {
             self.configure(pid_file.running());
@@ -194,7 +200,7 @@ impl PsadReader {
     fn pid_file(&self, key: &str, name: &str, program: &str) -> PidFile {
         let Some(run_dir) = &self.installation.run_dir else { return PidFile::Missing };
         let path = self.installation.conf.path(key, || run_dir.join(name));
-        daemon::look_up(&path, &self.settings.proc_root, program)
+        daemon::look_up(&path, &self.settings.proc_root, program, &self.watched)
     }
 
     /// How psad is, and since when its counters count.

@@ -25,11 +25,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 
 use edr_wire::snapshot::{Family, GapReason, Rows, Socket};
 use rustix::io::Errno;
 
-use super::{Gaps, proc_files};
+use super::{Gaps, Inhabitants, proc_files};
 use crate::errno::reason;
 use counts::Counts;
 use found::{Found, SOCK_DIAG};
@@ -52,7 +53,7 @@ const UNSUPPORTED_TICKS: u64 = 60;
 /// Reads the sockets of the host.
 #[derive(Debug)]
 pub struct SocketReader {
-    proc_root: OwnedFd,
+    proc_root: Arc<OwnedFd>,
     /// The agent's own namespace and the way to ask the kernel about it; `None` for a proc tree of another system.
     own: Option<Own>,
     others: Namespaces,
@@ -106,7 +107,7 @@ impl SocketReader {
             None
         };
         Ok(Self {
-            proc_root: root,
+            proc_root: Arc::new(root),
             own,
             others: Namespaces::default(),
             tick: 0,
@@ -116,8 +117,9 @@ impl SocketReader {
         })
     }
 
-    /// Pushes one row per socket, sorted by (inode, netns, protocol, endpoints).
-    pub fn read(&mut self, rows: &mut Rows, gaps: &mut Gaps) {
+    /// Pushes one row per socket, sorted by (inode, netns, protocol, endpoints). Other namespaces are read through
+    /// `inhabitants`.
+    pub fn read(&mut self, inhabitants: &Inhabitants, rows: &mut Rows, gaps: &mut Gaps) {
         self.tick += 1;
         self.found.rows.clear();
         self.found.beyond = 0;
@@ -125,7 +127,7 @@ impl SocketReader {
             self.read_own(gaps);
         }
         let own = self.own.as_ref().map(|own| own.netns);
-        self.others.read(&self.proc_root, own, self.tick, &mut self.text, &mut self.found, gaps);
+        self.others.read(&self.proc_root, own, inhabitants, &mut self.text, &mut self.found, gaps);
         self.write(rows, gaps);
     }
 

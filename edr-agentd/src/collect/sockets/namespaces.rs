@@ -1,22 +1,24 @@
 //! Other network namespaces: read through one process each, so many a tick as the budget allows.
 //!
 //! Namespaces take turns when the budget is used up; one that was not read keeps its rows of the last time, and a gap
-//! says so. Rows of a namespace that has no process any more go.
+//! says so. Rows of a namespace that has no process any more go. Who lives where is known from the pass over the
+//! processes. Each namespace is read by a thread that may be left behind: it asks for what belongs to a process.
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
+use std::sync::Arc;
 
 use edr_wire::snapshot::GapReason;
-use rustix::io::Errno;
 
 use super::counts::Counts;
 use super::found::Found;
 use super::tables::{File, TABLES};
 use super::{FoundRows, SOURCE, gap, take_file};
-use crate::collect::{Gaps, calls, proc_files};
+use crate::collect::watched::{Beats, NoAnswer, Watched};
+use crate::collect::{Gaps, Inhabitants, calls, proc_files};
 use crate::errno::reason;
 
 /// What one tick may spend here, in microseconds of CPU time as estimated by [`Price`]: 1 % of a core at one tick in
@@ -35,8 +37,6 @@ const BUCKETS_FILE: &str = "sys/net/ipv4/tcp_ehash_entries";
 const REMEMBERED_MAX: usize = 1_024;
 /// Rows remembered of one namespace.
 const REMEMBERED_ROWS_MAX: usize = 20_000;
-/// Processes of a namespace that are remembered: the first may be gone when its files are read.
-const MEMBERS_MAX: usize = 3;
 /// Where namespaces are kept by name.
 const NAMED_IN: [&str; 2] = ["/run/netns", "/run/docker/netns"];
 /// Namespaces named one by one in gaps.
@@ -46,9 +46,11 @@ const NAMED_MAX: usize = 32;
 #[derive(Debug, Default)]
 pub(super) struct Namespaces {
     known: BTreeMap<u64, Known>,
+    tick: u64,
     /// The first whose turn it is.
     next: u64,
     price: Price,
+    watched: Watched,
 }
 
 /// What files cost to read.
@@ -82,27 +84,29 @@ impl Namespaces {
     /// Adds the rows of every namespace but `own`.
     pub(super) fn read(
         &mut self,
-        proc_root: &OwnedFd,
+        proc_root: &Arc<OwnedFd>,
         own: Option<u64>,
-        tick: u64,
+        inhabitants: &Inhabitants,
         text: &mut Vec<u8>,
         found: &mut FoundRows,
         gaps: &mut Gaps,
     ) {
-        let members = match Members::read(proc_root) {
-            Ok(members) => members,
-            Err(error) => return gap(gaps, "ns/net", reason(&error), &error.to_string()),
-        };
-        for pid in &members.denied {
-            let detail = "the process may be in a network namespace that is not listed";
-            gaps.add(SOURCE, Some(*pid), b"ns/net", GapReason::Denied, detail);
+        self.tick += 1;
+        if inhabitants.unknown_total > 0 {
+            let detail = format!(
+                "processes {:?}{} may be in a network namespace that is not listed",
+                inhabitants.unknown,
+                if inhabitants.unknown_total > inhabitants.unknown.len() as u64 { " and others" } else { "" }
+            );
+            gaps.add_count(SOURCE, b"ns/net", GapReason::Unknown, &detail, inhabitants.unknown_total);
         }
-        let mut others = members.by_netns;
+        let mut others = inhabitants.by_netns.clone();
         if let Some(own) = own {
             others.remove(&own);
         } else if others.is_empty() {
             // A copied tree without processes may still have the files.
-            read_one(proc_root, "net/", 0, self.price, text, found, gaps);
+            let beats = Beats::default();
+            read_one(proc_root, 0, &mut Means { price: self.price, text, beats: &beats }, found, gaps);
             return;
         }
         if self.price.walk_us == 0 {
@@ -124,36 +128,80 @@ impl Namespaces {
                 unread = at;
                 break;
             }
-            let mut read = FoundRows::default();
-            let spent_us = read_any(proc_root, &others[netns], *netns, self.price, text, &mut read, gaps);
-            budget_us = budget_us.saturating_sub(spent_us);
+            let read = match self.read_watched(proc_root, &others[netns], *netns, text, gaps) {
+                Ok((read, spent_us)) => {
+                    budget_us = budget_us.saturating_sub(spent_us);
+                    read
+                }
+                Err(why) => {
+                    let reason = match why {
+                        NoAnswer::Stuck(_) | NoAnswer::Full => GapReason::Stuck,
+                        NoAnswer::NoThread(_) => GapReason::Io,
+                    };
+                    self.carry_over_one(*netns, at, (reason, &why.to_string()), found, gaps);
+                    continue;
+                }
+            };
             found.beyond += read.beyond;
             read.rows.iter().for_each(|row| found.push(row.clone()));
             if read.rows.len() <= REMEMBERED_ROWS_MAX
                 && (self.known.len() < REMEMBERED_MAX || self.known.contains_key(netns))
             {
-                self.known.insert(*netns, Known { rows: read.rows, tick });
+                self.known.insert(*netns, Known { rows: read.rows, tick: self.tick });
             } else {
                 self.known.remove(netns);
             }
         }
-        self.carry_over(&turn[unread..], tick, found, gaps);
+        self.carry_over(&turn[unread..], found, gaps);
+    }
+
+    /// Reads a namespace by a thread that may be left behind; also says what it cost, in microseconds.
+    fn read_watched(
+        &self,
+        proc_root: &Arc<OwnedFd>,
+        pids: &[u32],
+        netns: u64,
+        text: &mut Vec<u8>,
+        gaps: &mut Gaps,
+    ) -> Result<(FoundRows, u64), NoAnswer> {
+        let (proc_root, pids, price) = (Arc::clone(proc_root), pids.to_vec(), self.price);
+        let mut text_there = std::mem::take(text);
+        let (found, mut found_gaps, spent_us, text_back) = self.watched.ask(move |beats| {
+            let (mut found, mut gaps) = (FoundRows::default(), Gaps::default());
+            let mut means = Means { price, text: &mut text_there, beats };
+            let spent_us = read_any(&proc_root, &pids, netns, &mut means, &mut found, &mut gaps);
+            (found, gaps, spent_us, text_there)
+        })?;
+        *text = text_back;
+        gaps.append(&mut found_gaps);
+        Ok((found, spent_us))
     }
 
     /// Rows of the last time, for those whose turn it was not.
-    fn carry_over(&self, unread: &[u64], tick: u64, found: &mut FoundRows, gaps: &mut Gaps) {
+    fn carry_over(&self, unread: &[u64], found: &mut FoundRows, gaps: &mut Gaps) {
         for (at, netns) in unread.iter().enumerate() {
-            let known = self.known.get(netns);
-            for row in known.map_or(&[][..], |known| &known.rows) {
-                found.push(row.clone());
-            }
-            let field = if at < NAMED_MAX { format!("netns {netns}") } else { "netns".to_owned() };
-            let detail = match known {
-                Some(known) => format!("not read in this tick; rows of {} ticks ago", tick - known.tick),
-                None => "not read in this tick; no rows of it yet".to_owned(),
-            };
-            gap(gaps, &field, GapReason::Budget, &detail);
+            self.carry_over_one(*netns, at, (GapReason::Budget, "not read in this tick"), found, gaps);
         }
+    }
+
+    fn carry_over_one(
+        &self,
+        netns: u64,
+        at: usize,
+        (reason, why): (GapReason, &str),
+        found: &mut FoundRows,
+        gaps: &mut Gaps,
+    ) {
+        let known = self.known.get(&netns);
+        for row in known.map_or(&[][..], |known| &known.rows) {
+            found.push(row.clone());
+        }
+        let field = if at < NAMED_MAX { format!("netns {netns}") } else { "netns".to_owned() };
+        let detail = match known {
+            Some(known) => format!("{why}; rows of {} ticks ago", self.tick - known.tick),
+            None => format!("{why}; no rows of it yet"),
+        };
+        gap(gaps, &field, reason, &detail);
     }
 }
 
@@ -182,35 +230,11 @@ fn stat_of(dir: impl std::os::fd::AsFd, name: &CStr) -> rustix::io::Result<rusti
     rustix::fs::statat(dir, name, rustix::fs::AtFlags::empty())
 }
 
-/// Who lives in which network namespace.
-#[derive(Debug, Default)]
-struct Members {
-    /// Some processes of each namespace.
-    by_netns: BTreeMap<u64, Vec<u32>>,
-    /// Processes whose namespace the kernel does not tell us.
-    denied: Vec<u32>,
-}
-
-impl Members {
-    /// Asks every process below `proc_root`.
-    fn read(proc_root: &OwnedFd) -> io::Result<Self> {
-        let mut members = Self::default();
-        proc_files::each_name(&proc_files::open_dir(proc_root, ".")?, |name| {
-            let Some(pid) = name.to_str().ok().and_then(|name| name.parse::<u32>().ok()) else { return };
-            match proc_files::namespace(proc_root, &format!("{pid}/ns/net")) {
-                Ok(netns) => {
-                    let pids = members.by_netns.entry(netns).or_default();
-                    if pids.len() < MEMBERS_MAX {
-                        pids.push(pid);
-                    }
-                }
-                Err(Errno::ACCESS | Errno::PERM) => members.denied.push(pid),
-                // Gone, or a zombie, which has none.
-                Err(_) => {}
-            }
-        })?;
-        Ok(members)
-    }
+/// What a reading takes along.
+pub(super) struct Means<'a> {
+    pub(super) price: Price,
+    pub(super) text: &'a mut Vec<u8>,
+    pub(super) beats: &'a Beats,
 }
 
 /// Reads a namespace through the first of its processes that stays in it while it is read; says what that cost.
@@ -218,8 +242,7 @@ pub(super) fn read_any(
     proc_root: &OwnedFd,
     pids: &[u32],
     netns: u64,
-    price: Price,
-    text: &mut Vec<u8>,
+    means: &mut Means<'_>,
     found: &mut FoundRows,
     gaps: &mut Gaps,
 ) -> u64 {
@@ -228,7 +251,8 @@ pub(super) fn read_any(
         // The handle keeps its process: a new one with the same pid is not read through it.
         let Ok(process) = proc_files::open_dir(proc_root, pid.to_string()) else { continue };
         let mut attempt_gaps = Gaps::default();
-        spent_us += read_one(&process, "net/", netns, price, text, found, &mut attempt_gaps);
+        spent_us += read_one(&process, netns, means, found, &mut attempt_gaps);
+        means.beats.beat();
         // `net` is the namespace at the moment of each open, so a process that moved may have shown two.
         match proc_files::namespace(&process, "ns/net") {
             Ok(now) if now == netns => {
@@ -242,19 +266,13 @@ pub(super) fn read_any(
     spent_us
 }
 
-/// Reads the files in `dir`/`prefix`; says what they cost, in microseconds.
-fn read_one(
-    dir: &OwnedFd,
-    prefix: &str,
-    netns: u64,
-    price: Price,
-    text: &mut Vec<u8>,
-    found: &mut FoundRows,
-    gaps: &mut Gaps,
-) -> u64 {
+/// Reads the files in `dir`/net; says what they cost, in microseconds.
+fn read_one(dir: &OwnedFd, netns: u64, means: &mut Means<'_>, found: &mut FoundRows, gaps: &mut Gaps) -> u64 {
+    let Means { price, text, beats } = means;
     let (mut spent_us, mut is_readable) = (0, false);
     let mut read = |name: &str, text: &mut Vec<u8>| -> io::Result<bool> {
-        let cut = proc_files::read(dir, &format!("{prefix}{name}"), text);
+        let cut = proc_files::read(dir, &format!("net/{name}"), text);
+        beats.beat();
         spent_us += price.of(name);
         is_readable |= cut.is_ok();
         cut

@@ -2,13 +2,33 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 
 use super::*;
+use crate::collect::watched::Beats;
 use edr_wire::snapshot::{Gap, Reread, SnapshotParts, SnapshotView};
 
-/// One reading as owned rows.
+/// One reading as owned rows, with the processes that are there now.
 fn read(reader: &mut SocketReader) -> (Vec<Socket>, Vec<Gap>) {
+    read_through(&inhabitants(reader), reader)
+}
+
+fn read_through(inhabitants: &Inhabitants, reader: &mut SocketReader) -> (Vec<Socket>, Vec<Gap>) {
     let (mut rows, mut gaps) = (Rows::default(), Gaps::default());
-    reader.read(&mut rows, &mut gaps);
+    reader.read(inhabitants, &mut rows, &mut gaps);
     (decode(&rows), gaps.take())
+}
+
+/// Who lives where, as the links say.
+fn inhabitants(reader: &SocketReader) -> Inhabitants {
+    let mut pids = Vec::new();
+    let root = proc_files::open_dir(&reader.proc_root, ".").unwrap();
+    proc_files::each_name(&root, |name| pids.extend(name.to_str().unwrap().parse::<u32>())).unwrap();
+    pids.sort_unstable();
+    let mut inhabitants = Inhabitants::default();
+    for pid in pids {
+        if let Ok(netns) = proc_files::namespace(&root, &format!("{pid}/ns/net")) {
+            inhabitants.add(netns, pid);
+        }
+    }
+    inhabitants
 }
 
 fn inode(socket: &impl AsFd) -> u64 {
@@ -118,16 +138,17 @@ fn a_second_process_stands_in_for_one_that_is_gone() {
     std::fs::rename(root.path().join("1/ns"), second.join("ns")).unwrap();
     std::fs::rename(root.path().join("1/net"), second.join("net")).unwrap();
     // The first still has its link when processes are listed, but not when it is read.
-    let price = namespaces::Price::default();
+    let (price, text, beats) = (namespaces::Price::default(), &mut Vec::new(), &Beats::default());
+    let mut means = namespaces::Means { price, text, beats };
     let dir = proc_files::open_dir(rustix::fs::CWD, root.path()).unwrap();
     let (mut found, mut gaps) = (FoundRows::default(), Gaps::default());
-    namespaces::read_any(&dir, &[1, 2], netns(1), price, &mut Vec::new(), &mut found, &mut gaps);
+    namespaces::read_any(&dir, &[1, 2], netns(1), &mut means, &mut found, &mut gaps);
     assert_eq!((found.rows.len(), gaps.take()), (1, vec![]));
-    namespaces::read_any(&dir, &[1], netns(1), price, &mut Vec::new(), &mut found, &mut gaps);
+    namespaces::read_any(&dir, &[1], netns(1), &mut means, &mut found, &mut gaps);
     assert_eq!(gaps.take()[0].reason, GapReason::Gone);
     // One that moved to another namespace shows that one's sockets: not those asked for.
     let mut found = FoundRows::default();
-    namespaces::read_any(&dir, &[2], netns(9), price, &mut Vec::new(), &mut found, &mut gaps);
+    namespaces::read_any(&dir, &[2], netns(9), &mut means, &mut found, &mut gaps);
     assert_eq!((found.rows.len(), gaps.take()[0].reason), (0, GapReason::Gone));
 }
 

@@ -7,11 +7,13 @@ use edr_wire::ProcessKey;
 use edr_wire::snapshot::{GapReason, Reread, Rows};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::super::access::Access;
 use super::super::remembered::{Process, Remembered, Turn};
-use super::super::row::{Context, Counting, Outcome, RowReader, Task, Tools};
-use super::super::step::{Progress, Step};
-use super::{Passes, ROWS_BYTES_BEYOND, STUCK_MAX};
-use crate::collect::{Calls, Gaps, calls};
+use super::super::row::{Context, Counting, Netns, Outcome, RowReader, Task, Tools};
+use super::super::step::{Progress, Step, Steps};
+use super::suspects::{LEFT_BEHIND_MAX, Suspects};
+use super::{Passes, ROWS_BYTES_BEYOND};
+use crate::collect::{Calls, Gaps, Inhabitants, calls};
 use crate::errno::reason;
 
 #[derive(Debug)]
@@ -32,22 +34,16 @@ pub(super) struct State {
     pub(super) pass: Option<Pass>,
     /// The thread whose work counts; every other one ends when it comes back.
     pub(super) active: u64,
-    pub(super) stuck: Vec<Stuck>,
+    pub(super) suspects: Suspects,
     /// The tick before.
     pub(super) before: Remembered,
     pub(super) closing: bool,
 }
 
-/// A thread left behind.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Stuck {
-    pub(super) worker: u64,
-    pub(super) pid: u32,
-    pub(super) step: Step,
-}
-
 #[derive(Debug)]
 pub(super) struct Pass {
+    /// Tells this pass from the others: what belongs to an earlier one has no place in it.
+    pub(super) number: u64,
     pub(super) pids: Vec<u32>,
     pub(super) next: usize,
     pub(super) done: bool,
@@ -68,6 +64,32 @@ pub(super) struct Pass {
     /// Rows without their files, and processes without a row, for want of room.
     pub(super) short: u64,
     pub(super) unlisted: u64,
+    /// Reads given up.
+    pub(super) hangs: usize,
+    pub(super) inhabitants: Inhabitants,
+    pub(super) access: Access,
+}
+
+/// The next process to look at.
+struct Next {
+    pass: u64,
+    task: Task,
+    context: Arc<Context>,
+    /// Whose it is must be known first: reads of others hang.
+    wary: bool,
+    /// Its row of the tick before is whole.
+    read_well: bool,
+    hangs: usize,
+}
+
+/// How a pass goes on without the thread that hangs.
+enum Onward {
+    /// Another thread does the rest.
+    Another,
+    /// There is none to be had, so the caller does the rest, without what may hang.
+    Caller(Box<RowReader>),
+    /// Not at all.
+    Over,
 }
 
 impl Passes {
@@ -99,37 +121,51 @@ impl Passes {
                 self.settings.heartbeat.beat();
                 continue;
             }
-            if !self.leave_behind(&mut state, step) {
-                break;
+            match self.leave_behind(&mut state, step) {
+                Onward::Another => last = None,
+                Onward::Caller(reader) => {
+                    drop(state);
+                    shared.work(self.workers_ever, *reader, true);
+                    state = shared.lock();
+                    break;
+                }
+                Onward::Over => break,
             }
-            last = None;
         }
         state.pass.take().unwrap_or_else(|| unreachable!("only this function takes the pass"))
     }
 
-    /// Gives the active thread up. Returns false when there can be no other one.
-    fn leave_behind(&mut self, state: &mut State, step: Step) -> bool {
+    /// Gives the active thread up.
+    fn leave_behind(&mut self, state: &mut State, step: Step) -> Onward {
         let worker = state.active;
-        let room = state.stuck.len() < STUCK_MAX;
-        let Some(pass) = &mut state.pass else { return false };
+        let Some(pass) = &mut state.pass else { return Onward::Over };
         let pid = pass.pids.get(pass.next).copied().unwrap_or(0);
-        if !room || !step.may_hang() {
-            let detail = format!("no answer for {} ms", self.settings.stuck_after.as_millis());
-            pass.gaps.add("processes", Some(pid), step.field().as_bytes(), GapReason::Stuck, &detail);
-        }
-        if !room {
-            for pid in &pass.pids[pass.next + 1..] {
-                pass.gaps.add("processes", Some(*pid), b"", GapReason::Stuck, "a third read hangs");
-            }
-            return false;
-        }
-        if !step.may_hang() {
-            pass.next += 1; // else the process is read once more, without that step
-        }
-        state.stuck.push(Stuck { worker, pid, step });
+        state.suspects.add(worker, pid, step);
+        pass.hangs += 1;
         // The thread is not joined: it is in the kernel, and ends by itself when the kernel lets it go.
         self.worker = None;
-        self.ensure_worker(state).is_none()
+        if step.kin() == Steps::ALL {
+            let detail = format!("no answer for {} ms", self.settings.stuck_after.as_millis());
+            pass.gaps.add("processes", Some(pid), step.field().as_bytes(), GapReason::Stuck, &detail);
+            pass.inhabitants.add_unknown(pid);
+            pass.next += 1;
+        } // else the process is read once more, without what hangs
+        if state.suspects.count() >= LEFT_BEHIND_MAX {
+            for pid in &pass.pids[pass.next.min(pass.pids.len())..] {
+                pass.gaps.add("processes", Some(*pid), b"", GapReason::Stuck, "too many reads hang");
+                pass.inhabitants.add_unknown(*pid);
+            }
+            return Onward::Over;
+        }
+        match self.ensure_worker(state) {
+            None => Onward::Another,
+            Some(reader) => {
+                if let Some(pass) = &mut state.pass {
+                    pass.hangs = usize::MAX;
+                }
+                Onward::Caller(Box::new(reader))
+            }
+        }
     }
 
     /// Makes sure that a thread works on the pass. Where no thread can be had (a limit on tasks) the caller gets what
@@ -194,10 +230,10 @@ impl Shared {
         let mut state = self.lock();
         loop {
             if state.closing || state.active != id {
-                state.stuck.retain(|stuck| stuck.worker != id);
+                state.suspects.remove(id);
                 return;
             }
-            let Some((task, context)) = state.next_process() else {
+            let Some(next) = state.next_process() else {
                 if !state.is_done() {
                     if let Some(pass) = &mut state.pass {
                         pass.done = true;
@@ -217,77 +253,105 @@ impl Shared {
                 continue;
             };
             drop(state);
-            let outcome = reader.read(&task, &context);
+            let mut task = next.task;
+            if next.wary {
+                let owner = reader.owner(task.pid);
+                state = self.lock();
+                if state.active != id {
+                    continue;
+                }
+                if let Some(owner) = owner {
+                    task.avoid = state.suspects.avoid(task.pid, owner, next.read_well, next.hangs);
+                }
+                drop(state);
+            }
+            let outcome = reader.read(&task, &next.context);
             state = self.lock();
-            if state.active == id {
-                state.put(&task, outcome, &mut reader);
+            // A thread given up may come back in a later pass.
+            let is_active = state.active == id;
+            let State { pass, before, .. } = &mut *state;
+            if let Some(pass) = pass.as_mut().filter(|pass| is_active && pass.number == next.pass) {
+                pass.put(&task, outcome, &mut reader, before);
             }
         }
     }
 }
 
 impl State {
-    /// The next process to look at.
-    fn next_process(&mut self) -> Option<(Task, Arc<Context>)> {
+    fn next_process(&mut self) -> Option<Next> {
         let pass = self.pass.as_mut().filter(|pass| !pass.done)?;
         loop {
             let pid = *pass.pids.get(pass.next)?;
             let used = pass.rows.byte_len() - pass.rows_start;
-            let mut known = self.stuck.iter().filter(|stuck| stuck.pid == pid);
-            let is_stuck = known.clone().next().is_some();
+            let avoid = self.suspects.of(pid);
             if used > pass.rows_bytes_soft + ROWS_BYTES_BEYOND {
                 pass.unlisted += 1;
-            } else if known.clone().count() < STUCK_MAX && known.all(|stuck| stuck.step.may_hang()) {
+            } else if avoid == Steps::ALL {
+                pass.gaps.add("processes", Some(pid), b"", GapReason::Stuck, "an earlier read of it hangs");
+            } else {
                 let short = used > pass.rows_bytes_soft;
                 let counts = pass.context.schedstat == Counting::Yes;
-                let before = self.before.find(pid).filter(|process| counts && !short && !pass.turn.has_come(process));
-                let task = Task {
-                    pid,
-                    before: before.map(|process| process.memory),
-                    careful: is_stuck || self.stuck.len() >= STUCK_MAX,
-                    short,
-                };
-                return Some((task, Arc::clone(&pass.context)));
-            } else {
-                // What hangs although it never should is not touched again while it hangs.
-                pass.gaps.add("processes", Some(pid), b"", GapReason::Stuck, "an earlier read of it hangs");
+                let before = self.before.find(pid);
+                let unchanged = before.filter(|process| counts && !short && !pass.turn.has_come(process));
+                let task = Task { pid, before: unchanged.map(|process| process.memory), avoid, short };
+                return Some(Next {
+                    pass: pass.number,
+                    task,
+                    context: Arc::clone(&pass.context),
+                    wary: self.suspects.count() > 0 || pass.hangs > 0,
+                    read_well: before.is_some_and(|process| process.memory.is_whole()),
+                    hangs: pass.hangs,
+                });
             }
+            pass.inhabitants.add_unknown(pid);
             pass.next += 1;
         }
     }
+}
 
+impl Pass {
     /// Puts a result in its place.
-    fn put(&mut self, task: &Task, outcome: Outcome, reader: &mut RowReader) {
-        let Some(pass) = &mut self.pass else { return };
+    fn put(&mut self, task: &Task, outcome: Outcome, reader: &mut RowReader, before: &Remembered) {
         let pid = task.pid;
-        pass.next += 1;
-        let start = pass.rows.byte_len();
-        let (missed, read_at_ns) = match (outcome, self.before.find(pid)) {
-            (Outcome::Unchanged, Some(before)) => {
-                pass.rows.push_encoded(self.before.row(before));
-                pass.carried += 1;
-                (before.missed.clone(), before.read_at_ns)
+        self.next += 1;
+        let start = self.rows.byte_len();
+        let (missed, read_at_ns, told) = match (outcome, before.find(pid)) {
+            (Outcome::Unchanged, Some(process)) => {
+                self.rows.push_encoded(before.row(process));
+                self.carried += 1;
+                (process.missed.clone(), process.read_at_ns, process.told)
             }
             _ => {
                 if outcome == Outcome::Row {
-                    pass.rows.push_encoded(&reader.encoded);
-                    pass.read += 1;
-                    pass.short += u64::from(task.short);
+                    self.rows.push_encoded(&reader.encoded);
+                    self.read += 1;
+                    self.short += u64::from(task.short);
                     let key = ProcessKey { pid, start_ticks: reader.memory.start_ticks };
-                    if Reread::slice_of(key, pass.turn.slices) != pass.turn.slice {
-                        pass.out_of_turn.push(pid);
+                    if Reread::slice_of(key, self.turn.slices) != self.turn.slice {
+                        self.out_of_turn.push(pid);
                     }
                 }
-                (reader.missed.drain().collect(), pass.turn.now_ns)
+                let told = reader.told();
+                (reader.missed.drain().collect(), self.turn.now_ns, told)
             }
         };
         for miss in &missed {
             let source = if matches!(miss.field, "files" | "fdinfo" | "path") { "files" } else { "processes" };
-            pass.gaps.add(source, Some(pid), miss.field.as_bytes(), miss.reason, &miss.detail);
+            self.gaps.add(source, Some(pid), miss.field.as_bytes(), miss.reason, &miss.detail);
         }
-        if matches!(outcome, Outcome::Row | Outcome::Unchanged) {
-            let row = start - pass.rows_start..pass.rows.byte_len() - pass.rows_start;
-            pass.processes.push(Process { pid, memory: reader.memory, read_at_ns, row, missed });
+        match outcome {
+            Outcome::Gone => {}
+            Outcome::Unreadable => self.inhabitants.add_unknown(pid),
+            Outcome::Row | Outcome::Unchanged => {
+                match told.netns {
+                    Netns::Is(netns) => self.inhabitants.add(netns, pid),
+                    Netns::Unknown => self.inhabitants.add_unknown(pid),
+                    Netns::None => {}
+                }
+                self.access.note(pid, &told);
+                let row = start - self.rows_start..self.rows.byte_len() - self.rows_start;
+                self.processes.push(Process { pid, memory: reader.memory, read_at_ns, row, missed, told });
+            }
         }
     }
 }

@@ -20,6 +20,9 @@ use super::super::status::parse_status;
 use super::super::step::Step;
 use super::{Context, RowReader, Task};
 
+/// Threads looked at for one that lives, of a process whose first thread is dead (some 10 ms).
+const THREADS_LOOKED_AT_MAX: usize = 2_048;
+
 impl RowReader {
     /// Fills the row with everything there is.
     pub(super) fn fill(
@@ -37,7 +40,8 @@ impl RowReader {
         self.read_io(dir);
 
         // A thread group goes on after its first thread ended; that thread then shows as a zombie without files.
-        let living = if stat.is_dead() && stat.num_threads > 1 { self.living_thread(task.pid, dir) } else { None };
+        let has_others = stat.is_dead() && stat.num_threads > 1;
+        let living = if has_others { self.living_thread(task.pid, dir) } else { None };
         let place = living.as_ref().map_or(dir, AsFd::as_fd);
         if living.is_none() && stat.is_dead() {
             return;
@@ -97,7 +101,7 @@ impl RowReader {
         };
     }
 
-    fn read_status(&mut self, dir: BorrowedFd<'_>, context: &Context) {
+    pub(super) fn read_status(&mut self, dir: BorrowedFd<'_>, context: &Context) {
         self.progress.at(Step::Status);
         // Numbers that are no ids: a row without its status must not look like root's.
         (self.row.uids, self.row.gids) = ([u32::MAX; 4], [u32::MAX; 4]);
@@ -128,7 +132,7 @@ impl RowReader {
         }
     }
 
-    fn put_cgroup(&mut self, cgroup: Result<&[u8], Errno>) {
+    pub(super) fn put_cgroup(&mut self, cgroup: Result<&[u8], Errno>) {
         match cgroup {
             Ok(text) => {
                 let cgroup = parse_cgroup(text);
@@ -143,6 +147,7 @@ impl RowReader {
     }
 
     fn read_io(&mut self, dir: BorrowedFd<'_>) {
+        self.progress.at(Step::Io);
         match read_file(dir, c"io", &mut self.buf).map(parse_io) {
             Ok(Ok(io)) => self.row.io = Some(io),
             Ok(Err(malformed)) => self.missed.malformed("io", malformed),
@@ -224,7 +229,7 @@ impl RowReader {
         let result = match known {
             Lookup::Known(sha256) => Ok(sha256),
             Lookup::Not(reason) => Err(reason),
-            Lookup::Read if task.careful => Err(NotHashed::Stuck),
+            Lookup::Read if task.avoid.has(Step::Hash) => Err(NotHashed::Stuck),
             Lookup::Read => hash(place, found, &mut self.buf, &self.progress),
         };
         if known == Lookup::Read
@@ -241,21 +246,33 @@ impl RowReader {
         }
     }
 
-    /// The folder of a thread that still lives.
+    /// The folder of a thread that still lives. A traced thread that ended stays in the list, dead, so all of them are
+    /// looked at.
     fn living_thread(&mut self, pid: u32, dir: BorrowedFd<'_>) -> Option<OwnedFd> {
-        let tasks = open_folder(dir, c"task").ok()?;
-        let mut threads = Vec::new();
-        each_number(&tasks, &mut self.folder, |tid| {
-            if tid != pid && threads.len() < 64 {
-                threads.push(tid);
-            }
-        })
-        .ok()?;
-        threads.into_iter().find_map(|tid| {
-            let thread = open_place(tasks.as_fd(), Name::of(tid).as_c_str()).ok()?;
-            let stat = parse_stat(read_file(thread.as_fd(), c"stat", &mut self.buf).ok()?).ok()?;
-            (!stat.is_dead()).then_some(thread)
-        })
+        self.progress.at(Step::Stat);
+        let (mut living, mut looked_at) = (None, 0);
+        let (progress, buf, folder) = (&self.progress, &mut self.buf, &mut self.folder);
+        let listed = open_folder(dir, c"task").and_then(|tasks| {
+            each_number(&tasks, folder, |tid| {
+                if tid == pid || living.is_some() || looked_at == THREADS_LOOKED_AT_MAX {
+                    return;
+                }
+                looked_at += 1;
+                progress.beat();
+                let thread = open_place(tasks.as_fd(), Name::of(tid).as_c_str());
+                living = thread.ok().filter(|thread| {
+                    let text = read_file(thread.as_fd(), c"stat", buf);
+                    text.is_ok_and(|text| parse_stat(text).is_ok_and(|stat| !stat.is_dead()))
+                });
+            })
+        });
+        if let Err(errno) = listed {
+            self.missed.add("files", errno);
+        } else if living.is_none() {
+            let detail = format!("its first thread is dead, and so are the {looked_at} others that were looked at");
+            self.missed.because("files", GapReason::Budget, &detail);
+        }
+        living
     }
 }
 

@@ -17,16 +17,15 @@ const CMDLINE_COUNT_MAX: u64 = 16 << 20;
 impl RowReader {
     /// Command line and mapped files: what lies in the memory of the process, or asks for its map.
     pub(super) fn read_memory(&mut self, task: &Task, place: BorrowedFd<'_>) {
-        if task.careful {
-            let detail = "not read: reads of this process, or of too many others, hang";
+        let detail = "not read: reads of this process, or of others like it, hang";
+        if task.avoid.has(Step::Cmdline) {
             self.missed.because("argv", GapReason::Stuck, detail);
-            if self.reads_maps {
-                self.missed.because("mapped", GapReason::Stuck, detail);
-            }
-            return;
+        } else {
+            self.read_cmdline(place);
         }
-        self.read_cmdline(place);
-        if self.reads_maps && !task.short {
+        if self.reads_maps && task.avoid.has(Step::Maps) {
+            self.missed.because("mapped", GapReason::Stuck, detail);
+        } else if self.reads_maps && !task.short {
             self.read_maps(place);
         }
     }

@@ -6,6 +6,7 @@
 //! stack or name moved is read anew.
 
 mod fill;
+mod held_back;
 mod memory;
 
 use std::hash::{BuildHasher, RandomState};
@@ -14,7 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use edr_wire::limits::ARGV_BYTES_MAX;
-use edr_wire::snapshot::{GapReason, Process, encode_row_into};
+use edr_wire::snapshot::{Fd, GapReason, Process, encode_row_into};
 use rustix::io::Errno;
 
 use super::ProcessSettings;
@@ -27,7 +28,7 @@ use super::number::Name;
 use super::schedstat::{Ran, parse_schedstat};
 use super::stat::{Stat, parse_stat};
 use super::status::Status;
-use super::step::{Progress, Step};
+use super::step::{Progress, Step, Steps};
 use super::users::Names;
 use crate::errno::reason;
 use crate::redact::Redactor;
@@ -87,8 +88,8 @@ pub(super) struct Task {
     pub(super) pid: u32,
     /// What is remembered of the process that had this pid in the tick before, if its row may be taken over.
     pub(super) before: Option<Memory>,
-    /// Leave out what may hang ([`Step::may_hang`]).
-    pub(super) careful: bool,
+    /// Leave this out: it hangs, or may.
+    pub(super) avoid: Steps,
     /// There is room for the facts but no more for the lists.
     pub(super) short: bool,
 }
@@ -111,10 +112,40 @@ pub(super) struct Memory {
 }
 
 impl Memory {
+    /// Of a process of which nothing is known.
+    fn unknown() -> Self {
+        Self { start_ticks: 0, facts: 0, ran: None, descriptors: 0, waits_for: None, unfinished: true }
+    }
+
+    /// Its row is all that it could be.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.unfinished
+    }
+
     fn is_same(&self, now: &Self) -> bool {
         let same = Self { waits_for: None, ..*self } == Self { waits_for: None, ..*now };
         same && self.ran.is_some() && !self.unfinished
     }
+}
+
+/// What other sources need to know of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) netns: Netns,
+    /// The effective user id; `u32::MAX` when it is not known.
+    pub(super) uid: u32,
+    /// Whether its descriptors could be looked at; `None` when it has none, or something else was in the way.
+    pub(super) files: Option<bool>,
+}
+
+/// The network namespace of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Netns {
+    Is(u64),
+    /// It is in one, and the kernel does not say in which.
+    Unknown,
+    /// It is dead.
+    None,
 }
 
 /// Reads processes one after the other, always into the same memory.
@@ -147,7 +178,7 @@ impl RowReader {
             row: Process::default(),
             encoded: Vec::new(),
             missed: Missed::default(),
-            memory: Memory { start_ticks: 0, facts: 0, ran: None, descriptors: 0, waits_for: None, unfinished: true },
+            memory: Memory::unknown(),
             proc: Arc::clone(&shared.proc),
             devices: shared.devices,
             hashes: Arc::clone(&shared.hashes),
@@ -168,12 +199,17 @@ impl RowReader {
 
     /// Looks at a process, and reads it unless nothing of it changed.
     pub(super) fn read(&mut self, task: &Task, context: &Context) -> Outcome {
-        self.progress.at(Step::Stat);
+        self.progress.at(Step::Open);
         self.missed.0.clear();
         let dir = match open_place(self.proc.as_fd(), Name::of(task.pid).as_c_str()) {
             Ok(dir) => dir,
             Err(errno) => return self.unreadable("stat", errno),
         };
+        if task.avoid.has(Step::Stat) {
+            let outcome = self.read_held_back(task, dir.as_fd(), context);
+            encode_row_into(&self.row, &mut self.encoded);
+            return outcome;
+        }
         let (mut stat, mut cgroup) = (mem::take(&mut self.stat), mem::take(&mut self.cgroup));
         let outcome = self.read_at(task, dir.as_fd(), &mut stat, &mut cgroup, context);
         (self.stat, self.cgroup) = (stat, cgroup);
@@ -191,6 +227,7 @@ impl RowReader {
         cgroup_buf: &mut [u8],
         context: &Context,
     ) -> Outcome {
+        self.progress.at(Step::Stat);
         let mut length = match read_file(dir, c"stat", stat_buf) {
             Ok(text) => text.len(),
             Err(errno) => return self.unreadable("stat", errno),
@@ -207,6 +244,7 @@ impl RowReader {
             let asks = context.schedstat != Counting::No && stat.state != b'R';
             let ran = if asks { self.ran(task, &stat, dir) } else { None };
             let descriptors = if stat.is_kernel_thread() { 0 } else { inode(dir, c"fd").map_or(0, |fd| fd.size) };
+            self.progress.at(Step::Cgroup);
             let cgroup = read_file(dir, c"cgroup", cgroup_buf);
             self.memory = Memory {
                 start_ticks: stat.starttime,
@@ -272,7 +310,22 @@ impl RowReader {
         self.row.incomplete.sort_unstable();
         self.missed.0.retain(|miss| miss.reason != GapReason::Gone || miss.field == "stat");
         let may_pass = |miss: &Miss| matches!(miss.reason, GapReason::Denied | GapReason::TooLong);
-        self.memory.unfinished = task.careful || task.short || gone || !self.missed.0.iter().all(may_pass);
+        self.memory.unfinished = task.avoid != Steps::NONE || task.short || gone || !self.missed.0.iter().all(may_pass);
+    }
+
+    /// What other sources need to know of the process that was read last.
+    pub(super) fn told(&self) -> Told {
+        let misses = |field: &str| self.missed.0.iter().find(|miss| miss.field == field);
+        let netns = match self.row.namespaces.net {
+            0 if misses("namespaces").or_else(|| misses("stat")).is_some_and(|miss| miss.reason != GapReason::Gone) => {
+                Netns::Unknown
+            }
+            0 => Netns::None,
+            netns => Netns::Is(netns),
+        };
+        let is_refused = misses("files").is_some_and(|miss| miss.reason == GapReason::Denied);
+        let lists_some = self.row.files.iter().any(|file| matches!(file.fd, Fd::Number(_)));
+        Told { netns, uid: self.row.uids[1], files: (is_refused || lists_some).then_some(!is_refused) }
     }
 
     /// How much its threads ran, or `None` when that is not known or costs more than reading the process.

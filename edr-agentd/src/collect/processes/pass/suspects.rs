@@ -1,0 +1,210 @@
+//! Whose reads hang, and what is therefore not read of whom.
+//!
+//! Each read that hangs costs a thread and the time until it is given up. A user may have thousands of processes whose
+//! reads hang; that must neither stop a snapshot nor empty the rows of others. So after two hangs the processes that
+//! belong together with those that hang are read with care, and nobody else's: the first measure that reaches everyone
+//! takes threads of eight such owners at once. Care means that the reads which hung are left out of what was not read
+//! well before; when the hangs go on, of everything of that owner. A row there always is: `status` and `cgroup` do not
+//! wait for the process.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use super::super::step::{Step, Steps};
+
+/// Hangs after which the kindred are read with care, and those after which all that hung is left out of them.
+const OF_ONE_OWNER: Thresholds = Thresholds { care: 2, stop: 4 };
+/// The same for everyone's processes, by all the threads that are left behind.
+const OF_ALL: Thresholds = Thresholds { care: 16, stop: 20 };
+/// And by the hangs of one pass, each of which takes the time after which a read is given up: four leave a pass
+/// shorter than a tick.
+const OF_A_PASS: Thresholds = Thresholds { care: 3, stop: 4 };
+/// Threads left behind at most. With the last four nothing but `status` and `cgroup` is read.
+pub(super) const LEFT_BEHIND_MAX: usize = OF_ALL.stop + 4;
+
+#[derive(Debug, Clone, Copy)]
+struct Thresholds {
+    care: usize,
+    stop: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Suspicion {
+    None,
+    /// Against what was not read well in the tick before, and what waits for storage right now.
+    Care,
+    /// Against everything.
+    Stop,
+}
+
+impl Thresholds {
+    fn reached(self, count: usize) -> Suspicion {
+        match count {
+            count if count >= self.stop => Suspicion::Stop,
+            count if count >= self.care => Suspicion::Care,
+            _ => Suspicion::None,
+        }
+    }
+}
+
+/// Whose process it is, as far as suspicion goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) struct Owner {
+    /// The real user id.
+    pub(in super::super) uid: u32,
+    /// Where its cgroup is, two folders deep: a user's slice, a service, a container; `None` at the root. A user with
+    /// many ids (subuid(5)) has one of these, and a container's root is not the host's.
+    home: Option<u64>,
+    /// It sleeps for storage now, as one that waits for a dead file system does.
+    waits: bool,
+}
+
+impl Owner {
+    pub(in super::super) fn new(uid: u32, cgroup_path: &[u8], waits: bool) -> Self {
+        let mut hasher = DefaultHasher::new();
+        let mut parts = 0;
+        for part in cgroup_path.split(|&b| b == b'/').filter(|part| !part.is_empty()).take(2) {
+            part.hash(&mut hasher);
+            parts += 1;
+        }
+        Self { uid, home: (parts > 0).then(|| hasher.finish()), waits }
+    }
+
+    /// Root's processes are kin only where they live together: too much runs as root.
+    fn is_kin(self, other: Self) -> bool {
+        (self.uid != 0 && self.uid == other.uid)
+            || (self.home.is_some() && self.home == other.home)
+            || (self.home, self.uid) == (other.home, other.uid)
+    }
+}
+
+/// A thread left behind.
+#[derive(Debug, Clone, Copy)]
+struct Stuck {
+    worker: u64,
+    pid: u32,
+    step: Step,
+    /// `None` until its process is looked at again.
+    owner: Option<Owner>,
+}
+
+/// All threads left behind.
+#[derive(Debug, Default)]
+pub(super) struct Suspects(Vec<Stuck>);
+
+impl Suspects {
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// `worker` hangs in a read of `pid`.
+    pub(super) fn add(&mut self, worker: u64, pid: u32, step: Step) {
+        self.0.push(Stuck { worker, pid, step, owner: None });
+    }
+
+    /// `worker` came back.
+    pub(super) fn remove(&mut self, worker: u64) {
+        self.0.retain(|stuck| stuck.worker != worker);
+    }
+
+    /// What hangs of `pid` itself, with its kin.
+    pub(super) fn of(&self, pid: u32) -> Steps {
+        self.0.iter().filter(|stuck| stuck.pid == pid).fold(Steps::NONE, |steps, stuck| steps.with(stuck.step.kin()))
+    }
+
+    /// What is not to be read of `pid`, now that its owner is known. `read_well`: its row of the tick before is whole;
+    /// `hangs` is how many reads of this pass were given up.
+    pub(super) fn avoid(&mut self, pid: u32, owner: Owner, read_well: bool, hangs: usize) -> Steps {
+        let (mut kindred, mut theirs) = (0, Steps::NONE);
+        for stuck in &mut self.0 {
+            if stuck.pid == pid {
+                stuck.owner = Some(owner);
+            } else if stuck.owner.is_some_and(|other| other.is_kin(owner)) {
+                kindred += 1;
+                theirs = theirs.with(stuck.step.kin());
+            }
+        }
+        let is_left_out = |suspicion| match suspicion {
+            Suspicion::None => false,
+            Suspicion::Care => !read_well || owner.waits,
+            Suspicion::Stop => true,
+        };
+        let mut avoid = self.of(pid);
+        if is_left_out(OF_ONE_OWNER.reached(kindred)) {
+            avoid = avoid.with(theirs.and(Steps::HELD_BACK));
+        }
+        if is_left_out(OF_ALL.reached(self.0.len()).max(OF_A_PASS.reached(hangs))) {
+            avoid = avoid.with(Steps::HELD_BACK);
+        }
+        avoid
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MEMORY: Steps = Steps::of(&[Step::Cmdline, Step::Maps]);
+
+    fn of(uid: u32, cgroup: &str) -> Owner {
+        Owner::new(uid, cgroup.as_bytes(), false)
+    }
+
+    /// So many processes of `owner` hang in `step`, the first pid given.
+    fn hang(suspects: &mut Suspects, first: u32, count: u32, step: Step, owner: Owner) {
+        for pid in first..first + count {
+            suspects.add(pid.into(), pid, step);
+            assert!(suspects.avoid(pid, owner, false, 0).has(step));
+        }
+    }
+
+    #[test]
+    fn two_hangs_cost_the_kindred_that_one_thing_and_nobody_else_anything() {
+        let mut suspects = Suspects::default();
+        let alice = of(1000, "/user.slice/user-1000.slice/session-1.scope");
+        hang(&mut suspects, 10, 1, Step::Cmdline, alice);
+        assert_eq!(suspects.avoid(90, alice, false, 1), Steps::NONE, "one may be an accident");
+        hang(&mut suspects, 11, 1, Step::Cmdline, alice);
+        assert_eq!(suspects.avoid(90, alice, false, 2), MEMORY);
+        assert_eq!(suspects.avoid(91, alice, true, 2), Steps::NONE, "it answered a tick ago");
+        assert_eq!(suspects.avoid(91, Owner { waits: true, ..alice }, true, 2), MEMORY);
+        assert_eq!(suspects.avoid(92, of(1001, "/user.slice/user-1001.slice/x"), false, 2), Steps::NONE);
+        // Another of her ids, in her slice; her cron job, elsewhere.
+        assert_eq!(suspects.avoid(93, of(100_000, "/user.slice/user-1000.slice/y"), false, 2), MEMORY);
+        assert_eq!(suspects.avoid(94, of(1000, "/system.slice/cron.service"), false, 2), MEMORY);
+        assert_eq!(suspects.avoid(95, of(0, "/system.slice/cron.service"), false, 2), Steps::NONE);
+
+        hang(&mut suspects, 12, 2, Step::Cmdline, alice);
+        assert_eq!(suspects.avoid(91, alice, true, 2), MEMORY);
+        suspects.remove(10);
+        suspects.remove(11);
+        suspects.remove(12);
+        assert_eq!(suspects.avoid(90, alice, false, 0), Steps::NONE);
+    }
+
+    #[test]
+    fn root_in_a_container_is_not_root_on_the_host() {
+        let mut suspects = Suspects::default();
+        hang(&mut suspects, 10, 4, Step::Stat, of(0, "/docker/0123/x"));
+        assert_eq!(suspects.avoid(90, of(0, "/docker/0123/y"), true, 0), Steps::HELD_BACK);
+        assert_eq!(suspects.avoid(91, of(0, "/docker/4567"), false, 0), Steps::NONE);
+        assert_eq!(suspects.avoid(92, of(0, "/system.slice/sshd.service"), false, 0), Steps::NONE);
+        assert_eq!(suspects.avoid(93, of(0, "/"), false, 0), Steps::NONE);
+    }
+
+    #[test]
+    fn everyone_is_read_with_care_only_when_threads_or_time_run_out() {
+        let mut suspects = Suspects::default();
+        let other = of(5, "/system.slice/other.service");
+        assert_eq!(suspects.avoid(90, other, false, 2), Steps::NONE);
+        assert_eq!(suspects.avoid(90, other, false, 3), Steps::HELD_BACK);
+        assert_eq!(suspects.avoid(90, other, true, 3), Steps::NONE);
+        assert_eq!(suspects.avoid(90, other, true, 4), Steps::HELD_BACK);
+        for pid in 0..20 {
+            let alone = suspects.avoid(90, other, false, 0);
+            assert_eq!(alone == Steps::NONE, pid < 16, "{pid}");
+            assert_eq!(suspects.avoid(90, other, true, 0), Steps::NONE);
+            hang(&mut suspects, pid, 1, Step::Hash, of(1000 + pid, &format!("/x/{pid}")));
+        }
+        assert_eq!(suspects.avoid(90, other, true, 0), Steps::HELD_BACK);
+    }
+}
