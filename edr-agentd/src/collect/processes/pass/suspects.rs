@@ -15,8 +15,8 @@ use super::super::step::{Step, Steps};
 const OF_ONE_OWNER: Thresholds = Thresholds { care: 2, stop: 4 };
 /// The same for everyone's processes, by all the threads that are left behind.
 const OF_ALL: Thresholds = Thresholds { care: 16, stop: 20 };
-/// And by the hangs of one pass, each of which takes the time after which a read is given up: four leave a pass
-/// shorter than a tick.
+/// And by the hangs of one pass, each of which takes the time after which a read is given up: four, of two seconds or
+/// little more, fit a tick.
 const OF_A_PASS: Thresholds = Thresholds { care: 3, stop: 4 };
 /// Threads left behind at most. With the last four nothing but `status` and `cgroup` is read.
 pub(super) const LEFT_BEHIND_MAX: usize = OF_ALL.stop + 4;

@@ -16,6 +16,10 @@ use super::{Passes, ROWS_BYTES_BEYOND};
 use crate::collect::{Calls, Gaps, Inhabitants, calls};
 use crate::errno::reason;
 
+/// Looks at the reading thread within the time after which it is given up: a thread that hangs is found out no later
+/// than one and a half of that time after it began to.
+const LOOKS: u32 = 4;
+
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) progress: Arc<Progress>,
@@ -104,11 +108,11 @@ impl Passes {
             state = shared.lock();
         }
         shared.changed.notify_all();
-        let mut last = None;
+        let (mut last, mut quiet) = (None, 0);
         loop {
             let (guard, timeout) = shared
                 .changed
-                .wait_timeout_while(state, self.settings.stuck_after, |state| !state.is_done())
+                .wait_timeout_while(state, self.settings.stuck_after / LOOKS, |state| !state.is_done())
                 .unwrap_or_else(PoisonError::into_inner);
             state = guard;
             if !timeout.timed_out() {
@@ -116,13 +120,17 @@ impl Passes {
             }
             let Some(worker) = &self.worker else { break };
             let (beats, step) = worker.progress.look();
-            let moved = last.replace(beats) != Some(beats);
-            if moved {
+            if last.replace(beats) != Some(beats) {
+                quiet = 0;
                 self.settings.heartbeat.beat();
                 continue;
             }
+            quiet += 1;
+            if quiet < LOOKS {
+                continue;
+            }
             match self.leave_behind(&mut state, step) {
-                Onward::Another => last = None,
+                Onward::Another => (last, quiet) = (None, 0),
                 Onward::Caller(reader) => {
                     drop(state);
                     shared.work(self.workers_ever, *reader, true);
