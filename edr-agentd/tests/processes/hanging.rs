@@ -124,6 +124,30 @@ fn many_that_hang_in_stat_take_neither_all_threads_nor_the_rows() {
 }
 
 #[test]
+fn what_comes_drop_by_drop_is_given_up() {
+    let proc = FakeProc::new();
+    std::fs::write(proc.add(10, "drips").join("maps"), "").unwrap();
+    let fifo = hang(&proc, 10, "maps");
+    proc.add(20, "after");
+    let mut reader = reader(&proc);
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let drops = std::thread::spawn(move || {
+        use std::io::Write as _;
+        let mut pipe = OpenOptions::new().write(true).open(fifo).unwrap();
+        while stopped.recv_timeout(Duration::from_millis(5)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            // The reader ends when it is left alone with the rest.
+            let _ = pipe.write(b"x");
+        }
+    });
+    let seen = tick(&mut reader);
+    assert!(seen.process(10).incomplete.contains(&"mapped".to_owned()), "{:?}", seen.process(10));
+    assert_eq!(seen.process(20).argv, [Bytes::from(b"after")]);
+    assert!(stuck(&seen).contains(&(Some(10), "mapped".to_owned())));
+    drop(stop);
+    drops.join().unwrap();
+}
+
+#[test]
 fn an_answer_that_comes_late_is_in_no_later_pass() {
     let proc = FakeProc::new();
     let fifo = hang(&proc, 10, "cgroup");

@@ -24,6 +24,7 @@ use procfs::{FromBufReadSI as _, KernelStats};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::time::{ClockId, clock_gettime};
 
+use self::suspects::Lost;
 pub(super) use self::suspects::Owner;
 use self::worker::{Pass, Shared, Worker};
 use super::access::Access;
@@ -132,6 +133,7 @@ impl Passes {
         let age_ns_max = u64::try_from(self.settings.reread_interval.as_nanos()).unwrap_or(u64::MAX);
         let turn = Turn { slice: self.slice, slices: self.slices, now_ns, age_ns_max };
         self.shared.tools.hashes.lock().unwrap_or_else(PoisonError::into_inner).start_pass(self.slices.into());
+        self.shared.lock().suspects.start_pass(self.number);
         let mut inhabitants = mem::take(&mut self.inhabitants);
         inhabitants.clear();
         let mut pass = self.work_through(Pass {
@@ -153,7 +155,7 @@ impl Passes {
             calls: Calls::default(),
             short: 0,
             unlisted: 0,
-            hangs: 0,
+            lost: Lost::default(),
             inhabitants,
             access: Access::of(rustix::process::geteuid().as_raw()),
         });

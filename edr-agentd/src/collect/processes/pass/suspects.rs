@@ -1,6 +1,7 @@
 //! Whose reads hang, and what is therefore not read of whom.
 //!
-//! Each read that hangs costs a thread and the time until it is given up. A user may have thousands of processes whose
+//! Each read that hangs costs a thread and the time until it is given up; one that is slow (memory or an executable on a
+//! file system of somebody's own that answers just in time) costs the time alone. A user may have thousands of processes whose
 //! reads hang; that must neither stop a snapshot nor empty the rows of others. So after two hangs the processes that
 //! belong together with those that hang are read with care, and nobody else's: the first measure that reaches everyone
 //! takes threads of eight such owners at once. Care means that the reads which hung are left out of what was not read
@@ -77,33 +78,74 @@ impl Owner {
     }
 }
 
-/// A thread left behind.
+/// Passes for which a slow read is remembered: five minutes of ticks.
+const SLOW_FOR: u64 = 30;
+/// Slow reads remembered.
+const SLOW_MAX: usize = 64;
+
+/// Why a read counts against its owner, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// This thread was left behind, and is not back.
+    Hangs { worker: u64 },
+    /// It was slow in this pass.
+    Slow { pass: u64 },
+}
+
+/// A read that counts against its owner.
 #[derive(Debug, Clone, Copy)]
 struct Stuck {
-    worker: u64,
+    why: Why,
     pid: u32,
     step: Step,
     /// `None` until its process is looked at again.
     owner: Option<Owner>,
 }
 
-/// All threads left behind.
+/// What one pass lost its time with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Lost {
+    /// Reads given up.
+    pub(super) hangs: usize,
+    /// Reads that came back, late.
+    pub(super) slow: usize,
+}
+
+/// All reads that hang, and the slow ones of late.
 #[derive(Debug, Default)]
 pub(super) struct Suspects(Vec<Stuck>);
 
 impl Suspects {
-    pub(super) fn count(&self) -> usize {
-        self.0.len()
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Threads left behind.
+    pub(super) fn left_behind(&self) -> usize {
+        self.0.iter().filter(|stuck| matches!(stuck.why, Why::Hangs { .. })).count()
     }
 
     /// `worker` hangs in a read of `pid`.
     pub(super) fn add(&mut self, worker: u64, pid: u32, step: Step) {
-        self.0.push(Stuck { worker, pid, step, owner: None });
+        self.0.push(Stuck { why: Why::Hangs { worker }, pid, step, owner: None });
+    }
+
+    /// A read of `pid` came back, late.
+    pub(super) fn add_slow(&mut self, pass: u64, pid: u32, step: Step, owner: Option<Owner>) {
+        let slow = |stuck: &Stuck| matches!(stuck.why, Why::Slow { .. });
+        if self.0.iter().filter(|stuck| slow(stuck)).count() < SLOW_MAX {
+            self.0.push(Stuck { why: Why::Slow { pass }, pid, step, owner });
+        }
+    }
+
+    /// A pass begins: what was slow long ago is forgiven.
+    pub(super) fn start_pass(&mut self, number: u64) {
+        self.0.retain(|stuck| !matches!(stuck.why, Why::Slow { pass } if pass + SLOW_FOR <= number));
     }
 
     /// `worker` came back.
     pub(super) fn remove(&mut self, worker: u64) {
-        self.0.retain(|stuck| stuck.worker != worker);
+        self.0.retain(|stuck| stuck.why != Why::Hangs { worker });
     }
 
     /// What hangs of `pid` itself, with its kin.
@@ -112,8 +154,8 @@ impl Suspects {
     }
 
     /// What is not to be read of `pid`, now that its owner is known. `read_well`: its row of the tick before is whole;
-    /// `hangs` is how many reads of this pass were given up.
-    pub(super) fn avoid(&mut self, pid: u32, owner: Owner, read_well: bool, hangs: usize) -> Steps {
+    /// `lost` is what this pass lost so far.
+    pub(super) fn avoid(&mut self, pid: u32, owner: Owner, read_well: bool, lost: Lost) -> Steps {
         let (mut kindred, mut theirs) = (0, Steps::NONE);
         for stuck in &mut self.0 {
             if stuck.pid == pid {
@@ -132,8 +174,11 @@ impl Suspects {
         if is_left_out(OF_ONE_OWNER.reached(kindred)) {
             avoid = avoid.with(theirs.and(Steps::HELD_BACK));
         }
-        if is_left_out(OF_ALL.reached(self.0.len()).max(OF_A_PASS.reached(hangs))) {
+        if is_left_out(OF_ALL.reached(self.left_behind()).max(OF_A_PASS.reached(lost.hangs))) {
             avoid = avoid.with(Steps::HELD_BACK);
+        }
+        if is_left_out(OF_A_PASS.reached(lost.slow)) {
+            avoid = avoid.with(Step::Cmdline.kin()).with(Step::Hash.kin());
         }
         avoid
     }
@@ -145,6 +190,10 @@ mod tests {
 
     const MEMORY: Steps = Steps::of(&[Step::Cmdline, Step::Maps]);
 
+    fn lost(hangs: usize) -> Lost {
+        Lost { hangs, slow: 0 }
+    }
+
     fn of(uid: u32, cgroup: &str) -> Owner {
         Owner::new(uid, cgroup.as_bytes(), false)
     }
@@ -153,7 +202,7 @@ mod tests {
     fn hang(suspects: &mut Suspects, first: u32, count: u32, step: Step, owner: Owner) {
         for pid in first..first + count {
             suspects.add(pid.into(), pid, step);
-            assert!(suspects.avoid(pid, owner, false, 0).has(step));
+            assert!(suspects.avoid(pid, owner, false, lost(0)).has(step));
         }
     }
 
@@ -162,49 +211,70 @@ mod tests {
         let mut suspects = Suspects::default();
         let alice = of(1000, "/user.slice/user-1000.slice/session-1.scope");
         hang(&mut suspects, 10, 1, Step::Cmdline, alice);
-        assert_eq!(suspects.avoid(90, alice, false, 1), Steps::NONE, "one may be an accident");
+        assert_eq!(suspects.avoid(90, alice, false, lost(1)), Steps::NONE, "one may be an accident");
         hang(&mut suspects, 11, 1, Step::Cmdline, alice);
-        assert_eq!(suspects.avoid(90, alice, false, 2), MEMORY);
-        assert_eq!(suspects.avoid(91, alice, true, 2), Steps::NONE, "it answered a tick ago");
-        assert_eq!(suspects.avoid(91, Owner { waits: true, ..alice }, true, 2), MEMORY);
-        assert_eq!(suspects.avoid(92, of(1001, "/user.slice/user-1001.slice/x"), false, 2), Steps::NONE);
+        assert_eq!(suspects.avoid(90, alice, false, lost(2)), MEMORY);
+        assert_eq!(suspects.avoid(91, alice, true, lost(2)), Steps::NONE, "it answered a tick ago");
+        assert_eq!(suspects.avoid(91, Owner { waits: true, ..alice }, true, lost(2)), MEMORY);
+        assert_eq!(suspects.avoid(92, of(1001, "/user.slice/user-1001.slice/x"), false, lost(2)), Steps::NONE);
         // Another of her ids, in her slice; her cron job, elsewhere.
-        assert_eq!(suspects.avoid(93, of(100_000, "/user.slice/user-1000.slice/y"), false, 2), MEMORY);
-        assert_eq!(suspects.avoid(94, of(1000, "/system.slice/cron.service"), false, 2), MEMORY);
-        assert_eq!(suspects.avoid(95, of(0, "/system.slice/cron.service"), false, 2), Steps::NONE);
+        assert_eq!(suspects.avoid(93, of(100_000, "/user.slice/user-1000.slice/y"), false, lost(2)), MEMORY);
+        assert_eq!(suspects.avoid(94, of(1000, "/system.slice/cron.service"), false, lost(2)), MEMORY);
+        assert_eq!(suspects.avoid(95, of(0, "/system.slice/cron.service"), false, lost(2)), Steps::NONE);
 
         hang(&mut suspects, 12, 2, Step::Cmdline, alice);
-        assert_eq!(suspects.avoid(91, alice, true, 2), MEMORY);
+        assert_eq!(suspects.avoid(91, alice, true, lost(2)), MEMORY);
         suspects.remove(10);
         suspects.remove(11);
         suspects.remove(12);
-        assert_eq!(suspects.avoid(90, alice, false, 0), Steps::NONE);
+        assert_eq!(suspects.avoid(90, alice, false, lost(0)), Steps::NONE);
     }
 
     #[test]
     fn root_in_a_container_is_not_root_on_the_host() {
         let mut suspects = Suspects::default();
         hang(&mut suspects, 10, 4, Step::Stat, of(0, "/docker/0123/x"));
-        assert_eq!(suspects.avoid(90, of(0, "/docker/0123/y"), true, 0), Steps::HELD_BACK);
-        assert_eq!(suspects.avoid(91, of(0, "/docker/4567"), false, 0), Steps::NONE);
-        assert_eq!(suspects.avoid(92, of(0, "/system.slice/sshd.service"), false, 0), Steps::NONE);
-        assert_eq!(suspects.avoid(93, of(0, "/"), false, 0), Steps::NONE);
+        assert_eq!(suspects.avoid(90, of(0, "/docker/0123/y"), true, lost(0)), Steps::HELD_BACK);
+        assert_eq!(suspects.avoid(91, of(0, "/docker/4567"), false, lost(0)), Steps::NONE);
+        assert_eq!(suspects.avoid(92, of(0, "/system.slice/sshd.service"), false, lost(0)), Steps::NONE);
+        assert_eq!(suspects.avoid(93, of(0, "/"), false, lost(0)), Steps::NONE);
     }
 
     #[test]
     fn everyone_is_read_with_care_only_when_threads_or_time_run_out() {
         let mut suspects = Suspects::default();
         let other = of(5, "/system.slice/other.service");
-        assert_eq!(suspects.avoid(90, other, false, 2), Steps::NONE);
-        assert_eq!(suspects.avoid(90, other, false, 3), Steps::HELD_BACK);
-        assert_eq!(suspects.avoid(90, other, true, 3), Steps::NONE);
-        assert_eq!(suspects.avoid(90, other, true, 4), Steps::HELD_BACK);
+        assert_eq!(suspects.avoid(90, other, false, lost(2)), Steps::NONE);
+        assert_eq!(suspects.avoid(90, other, false, lost(3)), Steps::HELD_BACK);
+        assert_eq!(suspects.avoid(90, other, true, lost(3)), Steps::NONE);
+        assert_eq!(suspects.avoid(90, other, true, lost(4)), Steps::HELD_BACK);
         for pid in 0..20 {
-            let alone = suspects.avoid(90, other, false, 0);
+            let alone = suspects.avoid(90, other, false, lost(0));
             assert_eq!(alone == Steps::NONE, pid < 16, "{pid}");
-            assert_eq!(suspects.avoid(90, other, true, 0), Steps::NONE);
+            assert_eq!(suspects.avoid(90, other, true, lost(0)), Steps::NONE);
             hang(&mut suspects, pid, 1, Step::Hash, of(1000 + pid, &format!("/x/{pid}")));
         }
-        assert_eq!(suspects.avoid(90, other, true, 0), Steps::HELD_BACK);
+        assert_eq!(suspects.avoid(90, other, true, lost(0)), Steps::HELD_BACK);
+    }
+
+    #[test]
+    fn slow_reads_count_like_hangs_take_no_thread_and_are_forgiven() {
+        let mut suspects = Suspects::default();
+        let alice = of(1000, "/user.slice/user-1000.slice/session-1.scope");
+        for pid in 10..12 {
+            suspects.add_slow(1, pid, Step::Hash, Some(alice));
+        }
+        let hash = Step::Hash.kin();
+        assert_eq!((suspects.avoid(90, alice, false, lost(0)), suspects.left_behind()), (hash, 0));
+        suspects.start_pass(SLOW_FOR);
+        assert_eq!(suspects.avoid(90, alice, false, lost(0)), hash);
+        suspects.start_pass(1 + SLOW_FOR);
+        assert!(suspects.is_empty());
+        let other = of(5, "/x");
+        assert_eq!(suspects.avoid(90, other, true, Lost { hangs: 0, slow: 4 }), MEMORY.with(hash));
+        for pid in 0..1_000 {
+            suspects.add_slow(2, pid, Step::Hash, None);
+        }
+        assert_eq!(suspects.0.len(), SLOW_MAX);
     }
 }

@@ -11,7 +11,7 @@ use super::super::access::Access;
 use super::super::remembered::{Process, Remembered, Turn};
 use super::super::row::{Context, Counting, Netns, Outcome, RowReader, Task, Tools};
 use super::super::step::{Progress, Step, Steps};
-use super::suspects::{LEFT_BEHIND_MAX, Suspects};
+use super::suspects::{LEFT_BEHIND_MAX, Lost, Suspects};
 use super::{Passes, ROWS_BYTES_BEYOND};
 use crate::collect::{Calls, Gaps, Inhabitants, calls};
 use crate::errno::reason;
@@ -19,6 +19,8 @@ use crate::errno::reason;
 /// Looks at the reading thread within the time after which it is given up: a thread that hangs is found out no later
 /// than one and a half of that time after it began to.
 const LOOKS: u32 = 4;
+/// And one that moves, in the same step of the same process, after twice that time.
+const SLOW_LOOKS: u32 = 2 * LOOKS;
 
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -68,8 +70,7 @@ pub(super) struct Pass {
     /// Rows without their files, and processes without a row, for want of room.
     pub(super) short: u64,
     pub(super) unlisted: u64,
-    /// Reads given up.
-    pub(super) hangs: usize,
+    pub(super) lost: Lost,
     pub(super) inhabitants: Inhabitants,
     pub(super) access: Access,
 }
@@ -83,7 +84,7 @@ struct Next {
     wary: bool,
     /// Its row of the tick before is whole.
     read_well: bool,
-    hangs: usize,
+    lost: Lost,
 }
 
 /// How a pass goes on without the thread that hangs.
@@ -108,7 +109,7 @@ impl Passes {
             state = shared.lock();
         }
         shared.changed.notify_all();
-        let (mut last, mut quiet) = (None, 0);
+        let (mut last, mut quiet, mut last_reading, mut same) = (None, 0, None, 0);
         loop {
             let (guard, timeout) = shared
                 .changed
@@ -120,17 +121,20 @@ impl Passes {
             }
             let Some(worker) = &self.worker else { break };
             let (beats, step) = worker.progress.look();
+            let reading = (state.pass.as_ref().map(|pass| pass.next), step);
+            // One process takes long: what it gives comes just in time for never being quiet.
+            same = if last_reading.replace(reading) == Some(reading) { same + 1 } else { 0 };
             if last.replace(beats) != Some(beats) {
                 quiet = 0;
                 self.settings.heartbeat.beat();
-                continue;
+            } else {
+                quiet += 1;
             }
-            quiet += 1;
-            if quiet < LOOKS {
+            if quiet < LOOKS && same < SLOW_LOOKS {
                 continue;
             }
             match self.leave_behind(&mut state, step) {
-                Onward::Another => (last, quiet) = (None, 0),
+                Onward::Another => (last, quiet, last_reading, same) = (None, 0, None, 0),
                 Onward::Caller(reader) => {
                     drop(state);
                     shared.work(self.workers_ever, *reader, true);
@@ -149,7 +153,7 @@ impl Passes {
         let Some(pass) = &mut state.pass else { return Onward::Over };
         let pid = pass.pids.get(pass.next).copied().unwrap_or(0);
         state.suspects.add(worker, pid, step);
-        pass.hangs += 1;
+        pass.lost.hangs += 1;
         // The thread is not joined: it is in the kernel, and ends by itself when the kernel lets it go.
         self.worker = None;
         if step.kin() == Steps::ALL {
@@ -158,7 +162,7 @@ impl Passes {
             pass.inhabitants.add_unknown(pid);
             pass.next += 1;
         } // else the process is read once more, without what hangs
-        if state.suspects.count() >= LEFT_BEHIND_MAX {
+        if state.suspects.left_behind() >= LEFT_BEHIND_MAX {
             for pid in &pass.pids[pass.next.min(pass.pids.len())..] {
                 pass.gaps.add("processes", Some(*pid), b"", GapReason::Stuck, "too many reads hang");
                 pass.inhabitants.add_unknown(*pid);
@@ -169,7 +173,7 @@ impl Passes {
             None => Onward::Another,
             Some(reader) => {
                 if let Some(pass) = &mut state.pass {
-                    pass.hangs = usize::MAX;
+                    pass.lost.hangs = usize::MAX;
                 }
                 Onward::Caller(Box::new(reader))
             }
@@ -269,7 +273,7 @@ impl Shared {
                     continue;
                 }
                 if let Some(owner) = owner {
-                    task.avoid = state.suspects.avoid(task.pid, owner, next.read_well, next.hangs);
+                    task.avoid = state.suspects.avoid(task.pid, owner, next.read_well, next.lost);
                 }
                 drop(state);
             }
@@ -277,8 +281,12 @@ impl Shared {
             state = self.lock();
             // A thread given up may come back in a later pass.
             let is_active = state.active == id;
-            let State { pass, before, .. } = &mut *state;
+            let State { pass, before, suspects, .. } = &mut *state;
             if let Some(pass) = pass.as_mut().filter(|pass| is_active && pass.number == next.pass) {
+                if let Some(step) = reader.slow.take() {
+                    pass.lost.slow += 1;
+                    suspects.add_slow(pass.number, task.pid, step, reader.owner_of_row());
+                }
                 pass.put(&task, outcome, &mut reader, before);
             }
         }
@@ -306,9 +314,9 @@ impl State {
                     pass: pass.number,
                     task,
                     context: Arc::clone(&pass.context),
-                    wary: self.suspects.count() > 0 || pass.hangs > 0,
+                    wary: !self.suspects.is_empty() || pass.lost != Lost::default(),
                     read_well: before.is_some_and(|process| process.memory.is_whole()),
-                    hangs: pass.hangs,
+                    lost: pass.lost,
                 });
             }
             pass.inhabitants.add_unknown(pid);

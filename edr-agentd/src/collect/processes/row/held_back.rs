@@ -80,6 +80,12 @@ impl RowReader {
         Some(Owner::new(self.status.uids[0], &parse_cgroup(cgroup).path.0, waits))
     }
 
+    /// Whose process it is whose row was read last.
+    pub(in super::super) fn owner_of_row(&self) -> Option<Owner> {
+        let cgroup = self.row.cgroup.0.as_slice();
+        Some(Owner::new(self.row.uids[0], cgroup, false)).filter(|_| self.row.uids[0] != u32::MAX)
+    }
+
     /// Reads what does not wait for the process.
     pub(super) fn read_held_back(&mut self, task: &Task, dir: BorrowedFd<'_>, context: &Context) -> Outcome {
         self.progress.at(Step::Status);

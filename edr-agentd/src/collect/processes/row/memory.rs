@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::super::cmdline::split_cmdline;
 use super::super::file::{inode, open_file, read_more};
-use super::super::step::Step;
+use super::super::step::{Progress, Step};
 use super::{RowReader, Task};
 
 /// Bytes after which the length of a command line is no longer counted: the kernel allows 6 MiB (execve(2)).
@@ -21,18 +21,18 @@ impl RowReader {
         if task.avoid.has(Step::Cmdline) {
             self.missed.because("argv", GapReason::Stuck, detail);
         } else {
-            self.read_cmdline(place);
+            self.timed(Step::Cmdline, |reader| reader.read_cmdline(place));
         }
         if self.reads_maps && task.avoid.has(Step::Maps) {
             self.missed.because("mapped", GapReason::Stuck, detail);
         } else if self.reads_maps && !task.short {
-            self.read_maps(place);
+            self.timed(Step::Maps, |reader| reader.read_maps(place));
         }
     }
 
     fn read_cmdline(&mut self, place: BorrowedFd<'_>) {
         self.progress.at(Step::Cmdline);
-        match read_counted(place, c"cmdline", &mut self.buf) {
+        match read_counted(place, c"cmdline", &mut self.buf, &self.progress) {
             Ok((kept, total)) => {
                 if !split_cmdline(&self.buf[..kept], &mut self.row.argv) || total > kept as u64 {
                     self.row.argv_bytes = Some(total);
@@ -97,7 +97,7 @@ fn is_called_deleted(place: BorrowedFd<'_>, file: &MappedFile) -> bool {
 }
 
 /// Reads `name` into `buf` and counts its bytes to the end: what is in `buf`, and how many there are.
-fn read_counted(dir: BorrowedFd<'_>, name: &CStr, buf: &mut [u8]) -> Result<(usize, u64), Errno> {
+fn read_counted(dir: BorrowedFd<'_>, name: &CStr, buf: &mut [u8], progress: &Progress) -> Result<(usize, u64), Errno> {
     let file = open_file(dir, name)?;
     let kept = read_more(&file, buf)?;
     let mut total = kept as u64;
@@ -108,6 +108,7 @@ fn read_counted(dir: BorrowedFd<'_>, name: &CStr, buf: &mut [u8]) -> Result<(usi
                 0 => break,
                 more => total += more as u64,
             }
+            progress.beat();
         }
     }
     Ok((kept, total))

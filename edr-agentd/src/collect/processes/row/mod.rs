@@ -13,6 +13,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use edr_wire::limits::ARGV_BYTES_MAX;
 use edr_wire::snapshot::{Fd, GapReason, Process, encode_row_into};
@@ -155,6 +156,9 @@ pub(super) struct RowReader {
     pub(super) encoded: Vec<u8>,
     pub(super) missed: Missed,
     pub(super) memory: Memory,
+    /// The step that took long although it came back.
+    pub(super) slow: Option<Step>,
+    slow_after: Duration,
     proc: Arc<OwnedFd>,
     devices: PseudoDevices,
     hashes: Arc<Mutex<Hashes>>,
@@ -179,6 +183,8 @@ impl RowReader {
             encoded: Vec::new(),
             missed: Missed::default(),
             memory: Memory::unknown(),
+            slow: None,
+            slow_after: settings.stuck_after / 2,
             proc: Arc::clone(&shared.proc),
             devices: shared.devices,
             hashes: Arc::clone(&shared.hashes),
@@ -350,6 +356,16 @@ impl RowReader {
         })
         .ok()?;
         all_counted.then_some(ran)
+    }
+
+    /// Does one step, and notes when it takes long.
+    fn timed<T>(&mut self, step: Step, work: impl FnOnce(&mut Self) -> T) -> T {
+        let begun = Instant::now();
+        let value = work(self);
+        if begun.elapsed() > self.slow_after {
+            self.slow = Some(step);
+        }
+        value
     }
 
     fn hashes(&self) -> MutexGuard<'_, Hashes> {
