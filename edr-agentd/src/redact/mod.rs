@@ -4,16 +4,19 @@
 //! under the same key, so that equal secrets on many hosts can be seen to be equal, and nothing else of them.
 //!
 //! Pure: bytes in, bytes out. It errs on the side of replacing, and it is no proof: a secret in a form that nobody
-//! thought of passes. The forms it knows are the tests of this module.
+//! thought of passes. The forms it knows are the tests of this module. Its work is linear in the command line and has a
+//! budget; the arguments beyond the budget are replaced whole, unseen.
 //!
 //! - [`name`]: whether a name (`--db-password`, `AWS_SECRET_ACCESS_KEY`) names a secret.
 //! - [`program`]: options that carry a secret only for some programs (`mysql -pX`, `curl -u user:X`).
 //! - [`text`]: secrets inside a text: URLs, headers, JSON, connection strings, keys known by their form.
+//! - [`work`]: what looking may cost.
 //! - this file: from words to arguments.
 
 mod name;
 mod program;
 mod text;
+mod work;
 
 use std::ops::Range;
 
@@ -23,13 +26,18 @@ use sha2::Sha256;
 
 use self::name::names_a_secret;
 use self::program::{Program, SecretOption};
+use self::work::Work;
 
 /// What a secret becomes: `‹redacted:0123456789abcdef›`.
 const TOKEN_START: &str = "‹redacted:";
 const TOKEN_END: &str = "›";
+/// What an argument becomes that was not looked into.
+const UNSEEN: &str = "‹redacted›";
 
 /// Command lines in a string (`sh -c`, `ssh host '…'`) are looked into; those in strings inside them once more.
 const DEPTH_MAX: usize = 2;
+/// Work on one command line: some milliseconds. Of 64 KiB only those reach it that hold a secret every six bytes.
+const WORK_MAX: u64 = 12 << 20;
 
 /// Replaces secrets by keyed tokens.
 #[derive(Clone)]
@@ -60,37 +68,35 @@ impl Redactor {
         Some(Self::new(&key))
     }
 
-    /// Replaces every secret in a command line.
+    /// Replaces every secret in a command line, and arguments whole that it has no budget left to look into.
     pub fn redact(&self, argv: &mut [Bytes]) {
-        let words: Vec<&[u8]> = argv.iter().map(|argument| argument.0.as_slice()).collect();
-        let mut found = Vec::new();
-        secrets(&words, 0, &mut found);
-        if found.is_empty() {
-            return;
+        self.redact_within(argv, WORK_MAX);
+    }
+
+    fn redact_within(&self, argv: &mut [Bytes], work_max: u64) {
+        let words: Vec<Word<'_>> =
+            argv.iter().enumerate().map(|(argument, bytes)| Word { bytes: &bytes.0, argument, start: 0 }).collect();
+        let mut search = Search::new(work_max);
+        let seen = search.command(&words, 0);
+        self.replace(&mut argv[..seen], search.secrets());
+        for argument in argv[seen..].iter_mut().filter(|argument| !argument.is_empty()) {
+            argument.0 = UNSEEN.into();
         }
-        found.sort_unstable_by_key(|secret| (secret.word, secret.range.start));
-        // Where two rules found parts of the same, both parts are one secret.
-        found.dedup_by(|later, earlier| {
-            let overlap = later.word == earlier.word && later.range.start < earlier.range.end;
-            if overlap {
-                earlier.range.end = earlier.range.end.max(later.range.end);
+    }
+
+    /// Replaces `secrets`, which are in order and apart, but for those in arguments beyond `argv`.
+    fn replace(&self, argv: &mut [Bytes], secrets: Vec<Secret>) {
+        for of_one in secrets.chunk_by(|first, second| first.argument == second.argument) {
+            let Some(Bytes(argument)) = of_one.first().and_then(|secret| argv.get_mut(secret.argument)) else { return };
+            let mut redacted = Vec::with_capacity(argument.len());
+            let mut copied = 0;
+            for Secret { range, .. } in of_one {
+                redacted.extend_from_slice(&argument[copied..range.start]);
+                redacted.extend_from_slice(self.token(&argument[range.clone()]).as_bytes());
+                copied = range.end;
             }
-            overlap
-        });
-        let mut redacted: Vec<Option<Vec<u8>>> = vec![None; argv.len()];
-        let mut copied = vec![0; argv.len()];
-        for Secret { word, range } in found {
-            let bytes = &argv[word].0;
-            let out = redacted[word].get_or_insert_default();
-            out.extend_from_slice(&bytes[copied[word]..range.start]);
-            out.extend_from_slice(self.token(&bytes[range.clone()]).as_bytes());
-            copied[word] = range.end;
-        }
-        for ((argument, redacted), copied) in argv.iter_mut().zip(redacted).zip(copied) {
-            if let Some(mut redacted) = redacted {
-                redacted.extend_from_slice(&argument.0[copied..]);
-                argument.0 = redacted;
-            }
+            redacted.extend_from_slice(&argument[copied..]);
+            *argument = redacted;
         }
     }
 
@@ -103,70 +109,144 @@ impl Redactor {
     }
 }
 
-/// Where a secret is: which word, and which bytes of it.
+/// A word of a command line: an argument, or a part of one that is a command line itself.
+#[derive(Debug, Clone, Copy)]
+struct Word<'a> {
+    bytes: &'a [u8],
+    argument: usize,
+    /// Where in the argument it starts.
+    start: usize,
+}
+
+/// Where a secret is: which argument, and which bytes of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Secret {
-    word: usize,
+    argument: usize,
     range: Range<usize>,
 }
 
 /// Finds the secrets in a command line.
-fn secrets(words: &[&[u8]], depth: usize, found: &mut Vec<Secret>) {
-    let mut program = Program::default();
-    let mut carried = None;
-    for (index, &word) in words.iter().enumerate() {
-        let mut add = |range: Range<usize>| {
-            if !is_harmless(&word[range.clone()]) {
-                found.push(Secret { word: index, range });
+#[derive(Debug)]
+struct Search {
+    found: Vec<Secret>,
+    work: Work,
+}
+
+impl Search {
+    fn new(work_max: u64) -> Self {
+        Self { found: Vec::new(), work: Work::up_to(work_max) }
+    }
+
+    /// What was found, in order and apart.
+    fn secrets(self) -> Vec<Secret> {
+        let mut found = self.found;
+        found.sort_unstable_by_key(|secret| (secret.argument, secret.range.start));
+        // Where two rules found parts of the same, both parts are one secret.
+        found.dedup_by(|later, earlier| {
+            let overlap = later.argument == earlier.argument && later.range.start < earlier.range.end;
+            if overlap {
+                earlier.range.end = earlier.range.end.max(later.range.end);
             }
-        };
+            overlap
+        });
+        found
+    }
+
+    /// Bytes of `word` that are a secret, unless they cannot be one.
+    fn add(&mut self, word: Word<'_>, range: Range<usize>) {
+        if is_harmless(&word.bytes[range.clone()]) {
+            return;
+        }
+        let range = word.start + range.start..word.start + range.end;
+        let is_in_last = self.found.last().is_some_and(|last| {
+            last.argument == word.argument && last.range.start <= range.start && range.end <= last.range.end
+        });
+        if !is_in_last {
+            self.work.spend(work::TOKEN);
+            self.found.push(Secret { argument: word.argument, range });
+        }
+    }
+
+    /// Looks into the words of one command and returns how many of them it has looked into to their end.
+    fn command(&mut self, words: &[Word<'_>], depth: usize) -> usize {
+        let mut program = Program::default();
+        let mut carried = None;
+        for (index, &word) in words.iter().enumerate() {
+            self.word(word, words, index, &mut program, &mut carried, depth);
+            if self.work.is_spent() {
+                return index;
+            }
+        }
+        words.len()
+    }
+
+    fn word(
+        &mut self,
+        word: Word<'_>,
+        words: &[Word<'_>],
+        index: usize,
+        program: &mut Program,
+        carried: &mut Option<Carried>,
+        depth: usize,
+    ) {
+        let bytes = word.bytes;
+        self.work.spend(work::WORD + bytes.len());
         match carried.take() {
-            Some(Carried::All) if !looks_like_option(word) => {
-                add(0..word.len());
-                continue;
-            }
-            Some(Carried::After(separator)) if !looks_like_option(word) => {
-                if let Some(at) = word.iter().position(|&b| b == separator) {
-                    add(at + 1..word.len());
-                }
-                continue;
+            Some(Carried::All) if !looks_like_option(bytes) => return self.add(word, 0..bytes.len()),
+            Some(Carried::After(separator)) if !looks_like_option(bytes) => {
+                return self.add_after(word, 0, separator);
             }
             _ => {}
         }
-        if let Some(named) = Program::named(word) {
-            program = named;
-        } else if let Some(option) = program.option(word) {
+        if let Some(named) = Program::named(bytes) {
+            *program = named;
+        } else if let Some(option) = program.option(bytes) {
             match option {
-                SecretOption::Here { start, after: None } => add(start..word.len()),
-                SecretOption::Here { start, after: Some(separator) } => {
-                    if let Some(at) = word[start..].iter().position(|&b| b == separator) {
-                        add(start + at + 1..word.len());
-                    }
-                }
-                SecretOption::Next { after: None } => carried = Some(Carried::All),
-                SecretOption::Next { after: Some(separator) } => carried = Some(Carried::After(separator)),
+                SecretOption::Here { start, after: None } => self.add(word, start..bytes.len()),
+                SecretOption::Here { start, after: Some(separator) } => self.add_after(word, start, separator),
+                SecretOption::Next { after: None } => *carried = Some(Carried::All),
+                SecretOption::Next { after: Some(separator) } => *carried = Some(Carried::After(separator)),
                 SecretOption::NotSecret => {}
             }
-            continue;
-        } else if program.last_is_secret(words, index) {
-            add(0..word.len());
-            continue;
+            return;
+        } else if index + 1 == words.len() && program.last_is_secret(words.iter().map(|word| word.bytes)) {
+            return self.add(word, 0..bytes.len());
         }
-        match named_value(word) {
-            NamedValue::Here(range) => {
-                add(range);
-                continue;
-            }
+        match named_value(bytes) {
+            NamedValue::Here(range) => return self.add(word, range),
             NamedValue::Next => {
-                carried = Some(Carried::All);
-                continue;
+                *carried = Some(Carried::All);
+                return;
             }
             NamedValue::None => {}
         }
-        text::secrets(word, &mut add);
-        if depth < DEPTH_MAX && word.iter().any(u8::is_ascii_whitespace) {
-            inner_command_lines(word, index, depth, found);
+        text::secrets(word, self);
+        if depth < DEPTH_MAX && bytes.iter().any(u8::is_ascii_whitespace) {
+            self.inner_commands(word, depth + 1);
         }
+    }
+
+    /// What follows the first `separator` after `start`.
+    fn add_after(&mut self, word: Word<'_>, start: usize, separator: u8) {
+        if let Some(at) = word.bytes[start..].iter().position(|&b| b == separator) {
+            self.add(word, start + at + 1..word.bytes.len());
+        }
+    }
+
+    /// A string that is a command line itself: its words are looked at like arguments.
+    fn inner_commands(&mut self, string: Word<'_>, depth: usize) {
+        self.work.spend(string.bytes.len());
+        let mut words = Vec::new();
+        text::each_command(string.bytes, |command| {
+            words.clear();
+            words.extend(command.iter().map(|range| Word {
+                bytes: &string.bytes[range.clone()],
+                start: string.start + range.start,
+                ..string
+            }));
+            self.command(&words, depth);
+            !self.work.is_spent()
+        });
     }
 }
 
@@ -203,19 +283,6 @@ fn named_value(word: &[u8]) -> NamedValue {
     }
 }
 
-/// A string that is a command line itself: its words are looked at like arguments.
-fn inner_command_lines(string: &[u8], word: usize, depth: usize, found: &mut Vec<Secret>) {
-    for command in text::commands(string) {
-        let words: Vec<&[u8]> = command.iter().map(|range| &string[range.clone()]).collect();
-        let mut inner = Vec::new();
-        secrets(&words, depth + 1, &mut inner);
-        found.extend(inner.into_iter().map(|secret| {
-            let start = command[secret.word].start;
-            Secret { word, range: start + secret.range.start..start + secret.range.end }
-        }));
-    }
-}
-
 /// `-x` or `--long-name`: then the option before had no value. A password may start with a dash, too.
 fn looks_like_option(word: &[u8]) -> bool {
     match word {
@@ -230,14 +297,18 @@ fn looks_like_option(word: &[u8]) -> bool {
 
 /// A value that is no secret whatever its name: a switch, a reference to where the secret is, a token of ours.
 fn is_harmless(value: &[u8]) -> bool {
-    let lower = value.to_ascii_lowercase();
-    matches!(
-        lower.as_slice(),
-        b"" | b"true" | b"false" | b"yes" | b"no" | b"on" | b"off" | b"none" | b"null" | b"prompt" | b"ask" | b"-"
-    ) || value.starts_with(b"$")
-        || value.starts_with(b"@")
-        || [b"file:".as_slice(), b"env:", b"fd:", b"stdin", b"prompt:"].iter().any(|prefix| lower.starts_with(prefix))
+    const SWITCHES: [&[u8]; 12] =
+        [b"", b"true", b"false", b"yes", b"no", b"on", b"off", b"none", b"null", b"prompt", b"ask", b"-"];
+    const REFERENCES: [&[u8]; 5] = [b"file:", b"env:", b"fd:", b"stdin", b"prompt:"];
+    SWITCHES.iter().any(|switch| value.eq_ignore_ascii_case(switch))
+        || matches!(value, [b'$' | b'@', ..])
+        || REFERENCES.iter().any(|prefix| starts_with_ignore_ascii_case(value, prefix))
         || value.starts_with(TOKEN_START.as_bytes())
+        || value == UNSEEN.as_bytes()
+}
+
+fn starts_with_ignore_ascii_case(text: &[u8], prefix: &[u8]) -> bool {
+    text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
 #[cfg(test)]

@@ -54,6 +54,9 @@ const KEYS: [&str; 14] = [
 const ENDS: [&str; 8] = ["password", "passwd", "passphrase", "secret", "apikey", "token", "pwd", "secretkey"];
 /// Words that end like that and are none.
 const NOT: [&str; 5] = ["bypass", "compass", "encompass", "trespass", "surpass"];
+/// What stands before `pass` in one written word (`dbpass`, `storepass`).
+const JOINED_PASS: [&str; 15] =
+    ["db", "ssh", "store", "key", "user", "my", "root", "admin", "smtp", "ftp", "http", "bind", "ldap", "src", "dest"];
 /// Words after the secret's name that change nothing.
 const TRAILING: [&str; 6] = ["value", "string", "text", "plain", "plaintext", "base64"];
 /// No name is longer.
@@ -65,65 +68,44 @@ pub(super) fn names_a_secret(name: &[u8]) -> bool {
     if name.is_empty() || name.len() > NAME_BYTES_MAX {
         return false;
     }
-    let words = words(name);
-    let mut rest = words.as_slice();
-    while let [before @ .., last] = rest {
-        if !before.is_empty() && (TRAILING.contains(&last.as_str()) || last.bytes().all(|b| b.is_ascii_digit())) {
+    let mut rest = name;
+    while let Some((before, last)) = split_last_word(rest) {
+        let word_before = split_last_word(before).map(|(_, word)| word);
+        if word_before.is_some() && (is_one_of(&TRAILING, last) || last.iter().all(u8::is_ascii_digit)) {
             rest = before;
             continue;
         }
-        let last = last.trim_end_matches(|c: char| c.is_ascii_digit());
-        let is_key = |word: &String| KEYS.contains(&word.as_str());
-        return SECRETS.contains(&last)
-            || last == "key" && before.last().is_some_and(is_key)
-            || last == "pass" && !before.is_empty()
-            || !NOT.contains(&last) && (ENDS.iter().any(|end| last.ends_with(end)) || is_joined_pass(last));
+        let digits = last.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+        let last = &last[..last.len() - digits];
+        return is_one_of(&SECRETS, last)
+            || last.eq_ignore_ascii_case(b"key") && word_before.is_some_and(|word| is_one_of(&KEYS, word))
+            || !is_one_of(&NOT, last)
+                && (ENDS.iter().any(|end| strip_end(last, end).is_some())
+                    || strip_end(last, "pass").is_some_and(|before| is_one_of(&JOINED_PASS, before)));
     }
     false
 }
 
-/// `dbpass`, `sshpass`, `storepass`, `keypass`.
-fn is_joined_pass(word: &str) -> bool {
-    word.strip_suffix("pass").is_some_and(|before| {
-        matches!(
-            before,
-            "db" | "ssh"
-                | "store"
-                | "key"
-                | "user"
-                | "my"
-                | "root"
-                | "admin"
-                | "smtp"
-                | "ftp"
-                | "http"
-                | "bind"
-                | "ldap"
-                | "src"
-                | "dest"
-        )
-    })
+/// The last word of a name, and what is before it: `--clientSecret`, `CLIENT_SECRET` and `client.secret` are `client`,
+/// `secret`, whatever their case.
+fn split_last_word(name: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = name.iter().rposition(u8::is_ascii_alphanumeric)? + 1;
+    let starts = |at: usize| match name[at - 1] {
+        before if before.is_ascii_lowercase() || before.is_ascii_digit() => name[at].is_ascii_uppercase(),
+        before => !before.is_ascii_uppercase(),
+    };
+    let start = (1..end).rev().find(|&at| starts(at)).unwrap_or(0);
+    Some((&name[..start], &name[start..end]))
 }
 
-/// Lower-case words: `--clientSecret`, `CLIENT_SECRET` and `client.secret` are `client`, `secret`.
-fn words(name: &[u8]) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word = String::new();
-    let mut before_is_lower = false;
-    for &byte in name {
-        let is_new = byte.is_ascii_uppercase() && before_is_lower;
-        if (is_new || !byte.is_ascii_alphanumeric()) && !word.is_empty() {
-            words.push(std::mem::take(&mut word));
-        }
-        if byte.is_ascii_alphanumeric() {
-            word.push(char::from(byte.to_ascii_lowercase()));
-        }
-        before_is_lower = byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    }
-    if !word.is_empty() {
-        words.push(word);
-    }
-    words
+fn is_one_of(known: &[&str], word: &[u8]) -> bool {
+    known.iter().any(|known| word.eq_ignore_ascii_case(known.as_bytes()))
+}
+
+/// What is before `end`, in whatever case, at the end of `word`.
+fn strip_end<'a>(word: &'a [u8], end: &str) -> Option<&'a [u8]> {
+    let (before, last) = word.split_at_checked(word.len().checked_sub(end.len())?)?;
+    last.eq_ignore_ascii_case(end.as_bytes()).then_some(before)
 }
 
 #[cfg(test)]

@@ -102,9 +102,14 @@ impl Program {
     /// By the last part of its path; `None` for every word that is no program known here.
     pub(super) fn named(path: &[u8]) -> Option<Self> {
         let name = path.rsplit(|&b| b == b'/').next().unwrap_or_default();
-        let is_it = |known: &str| match known.strip_suffix('*') {
-            Some(beginning) => name.starts_with(beginning.as_bytes()) && is_plain(name),
-            None => name == known.as_bytes(),
+        let first = name.first()?;
+        // Most words are told by their first letter.
+        let is_it = |known: &str| {
+            known.as_bytes().first() == Some(first)
+                && match known.strip_suffix('*') {
+                    Some(beginning) => name.starts_with(beginning.as_bytes()) && is_plain(name),
+                    None => name == known.as_bytes(),
+                }
         };
         KNOWN.iter().find(|known| known.names.iter().any(|known| is_it(known))).map(|known| Self(Some(known)))
     }
@@ -141,10 +146,10 @@ impl Program {
         matches!(letters.last(), Some(b'u' | b'U')).then_some(SecretOption::Next { after: Some(b':') })
     }
 
-    /// Whether the word at `index` is a secret by being the last: `htpasswd -b FILE USER PASSWORD`.
-    pub(super) fn last_is_secret(self, words: &[&[u8]], index: usize) -> bool {
-        let has_b = |word: &&[u8]| word.starts_with(b"-") && !word.starts_with(b"--") && word.contains(&b'b');
-        self.is("htpasswd") && index + 1 == words.len() && words.iter().any(has_b)
+    /// Whether the last of the words is a secret by its place: `htpasswd -b FILE USER PASSWORD`.
+    pub(super) fn last_is_secret<'a>(self, mut words: impl Iterator<Item = &'a [u8]>) -> bool {
+        let has_b = |word: &[u8]| word.starts_with(b"-") && !word.starts_with(b"--") && word.contains(&b'b');
+        self.is("htpasswd") && words.any(has_b)
     }
 
     fn is(self, name: &str) -> bool {

@@ -1,5 +1,6 @@
 //! The forms of secrets that are known, and what must stay.
 
+use edr_wire::limits::{ARGV_BYTES_MAX, ARGV_MAX};
 use proptest::prelude::*;
 
 use super::*;
@@ -103,7 +104,145 @@ fn a_token_is_not_replaced_again() {
     assert_eq!(once, again);
 }
 
+/// What command lines are made of that are made to be expensive.
+const HOSTILE: [&str; 58] = [
+    "=",
+    ":",
+    "-",
+    "@",
+    ";",
+    " ",
+    "'",
+    "\\",
+    "a",
+    "a=",
+    "a:",
+    "a ",
+    "a;",
+    "'a b' ",
+    "-p ",
+    "://",
+    "://a:b@",
+    "x://a:b@h ",
+    "a:b@h.d ",
+    "password=",
+    "password:",
+    "password: ",
+    "password=x ",
+    "password=\"",
+    "password='\"",
+    "password=\\\"",
+    "pw=x,",
+    "pw=x;",
+    "pw=\"x\" ",
+    "k=v&token=x&",
+    "token=token ",
+    "pass=bearer ",
+    "cookie=",
+    "cookie:",
+    "cookie: x ",
+    "--password ",
+    "--password x ",
+    "mysql -px;",
+    "curl -u a:b;",
+    "htpasswd -b a;",
+    "htpasswd -b a b ",
+    "1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1=",
+    "a1A1a1A1a1A1a1A1a1A1a1A1=",
+    "-----",
+    "-----BEGIN ",
+    "------BEGIN ",
+    "-----BEGIN PRIVATE KEY",
+    "-----BEGIN PRIVATE KEY-----END",
+    "sk-",
+    "=sk-",
+    "=AKIAIOSFODNN7EXAMPLE",
+    "eyJhbGciOi",
+    "=eyJhbGciOi",
+    "SG.",
+    "=hvs.",
+    "hooks.slack.com/services/",
+    "api.telegram.org/bot",
+    "api.telegram.org/bot ",
+];
+
+/// `bytes` of a shape as one argument, as a shell's string, and as an argument each.
+fn hostile(shape: &str, bytes: usize) -> [Vec<Bytes>; 3] {
+    let text: Vec<u8> = shape.bytes().cycle().take(bytes).collect();
+    [
+        vec![Bytes::from("x"), Bytes::from(&text)],
+        vec![Bytes::from("sh"), Bytes::from("-c"), Bytes::from(&text)],
+        vec![Bytes::from(shape); bytes / shape.len()],
+    ]
+}
+
+fn work(argv: &[Bytes], work_max: u64) -> (usize, u64) {
+    let words: Vec<Word<'_>> =
+        argv.iter().enumerate().map(|(argument, bytes)| Word { bytes: &bytes.0, argument, start: 0 }).collect();
+    let mut search = Search::new(work_max);
+    (search.command(&words, 0), search.work.done())
+}
+
+#[test]
+fn twice_the_arguments_are_twice_the_work_whatever_they_are_made_of() {
+    const BYTES: usize = 4 << 10;
+    for shape in HOSTILE {
+        for (once, twice) in hostile(shape, BYTES).iter().zip(hostile(shape, 2 * BYTES)) {
+            let ((_, work_once), (_, work_twice)) = (work(once, u64::MAX), work(&twice, u64::MAX));
+            assert!(work_twice <= 2 * work_once + 4_096, "{shape:?}: {work_once}, then {work_twice}");
+            let bytes: usize = twice.iter().map(|argument| argument.0.len() + 1).sum();
+            let longest = |max: usize, now: usize| work_twice * max as u64 / now as u64;
+            let all = longest(ARGV_BYTES_MAX, bytes).min(longest(ARGV_MAX, twice.len()));
+            assert!(all <= WORK_MAX, "{shape:?}: {all} for the longest command line");
+        }
+    }
+}
+
+#[test]
+fn what_the_budget_does_not_reach_is_replaced_whole() {
+    let argv = [b"app".as_slice(), b"--password=one", b"host", b"", b"--password=two", b"last"].map(Bytes::from);
+    let mut whole = argv.clone();
+    Redactor::new(KEY).redact(&mut whole);
+    let (_, all) = work(&argv, u64::MAX);
+    let mut reached_before = 0;
+    for work_max in 0..=all {
+        let mut redacted = argv.clone();
+        Redactor::new(KEY).redact_within(&mut redacted, work_max);
+        let (reached, _) = work(&argv, work_max);
+        assert!(reached >= reached_before && (reached == argv.len()) == (work_max == all));
+        reached_before = reached;
+        assert_eq!(redacted[..reached], whole[..reached]);
+        for (unseen, argument) in redacted[reached..].iter().zip(&argv[reached..]) {
+            let expected = if argument.is_empty() { "" } else { UNSEEN };
+            assert_eq!(unseen.to_string(), expected, "with {work_max}");
+        }
+    }
+}
+
+#[test]
+fn work_ends_soon_after_its_budget() {
+    for shape in HOSTILE {
+        for argv in hostile(shape, 8 << 10) {
+            let ((_, all), (_, done)) = (work(&argv, u64::MAX), work(&argv, 10_000));
+            // One step may look at the whole argument a few times.
+            assert!(done <= all && done <= 10_000 + 8 * (8 << 10), "{shape:?}: {done} of {all}");
+        }
+    }
+}
+
 proptest! {
+    #[test]
+    fn a_look_ahead_is_remembered_and_right(
+        text in "[a;]{0,60}",
+        starts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..9),
+    ) {
+        let (mut ahead, mut work) = (text::Ahead::default(), Work::up_to(0));
+        for start in starts.iter().map(|start| start.index(text.len() + 1)) {
+            let naive = text[start..].find(';').map_or(text.len(), |length| start + length);
+            prop_assert_eq!(ahead.end(text.as_bytes(), start, &mut work, |byte| *byte == b';'), naive);
+        }
+    }
+
     #[test]
     fn any_arguments_keep_their_number_and_a_secret_of_any_bytes_goes(
         mut argv in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..8),

@@ -1,8 +1,15 @@
 //! Secrets inside a text, whatever program it is for.
+//!
+//! One pass from left to right. What a rule looks for ahead is remembered ([`Ahead`]), so that many rules that start in
+//! one stretch of text look at it once, not once each.
 
 use std::ops::Range;
 
+use memchr::memmem;
+
 use super::name::names_a_secret;
+use super::work::{self, Work};
+use super::{Search, Word, starts_with_ignore_ascii_case};
 
 /// Keys known by their form: beginning, and how many more bytes of `A-Za-z0-9_-` it needs at least.
 const KEYS: [(&[u8], usize); 32] = [
@@ -45,16 +52,19 @@ const HOOKS: [&[u8]; 4] =
 /// Words before the secret in `Authorization: Bearer …`.
 const SCHEMES: [&[u8]; 6] = [b"bearer ", b"basic ", b"token ", b"digest ", b"apikey ", b"negotiate "];
 
-/// Calls `add` with each place of a secret.
-pub(super) fn secrets(text: &[u8], add: &mut impl FnMut(Range<usize>)) {
+/// Finds the secrets in `word`, as far as the budget goes.
+pub(super) fn secrets(word: Word<'_>, search: &mut Search) {
+    let text = word.bytes;
+    search.work.spend(text.len());
+    let mut ahead = Stretches::default();
     let mut at = 0;
-    while at < text.len() {
+    while at < text.len() && !search.work.is_spent() {
         match text[at] {
-            b':' if text[at..].starts_with(b"://") => user_info(text, at + 3, add),
-            b'=' | b':' => named(text, at, add),
+            b':' if text[at..].starts_with(b"://") => user_info(word, at + 3, search),
+            b'=' | b':' => named(word, at, &mut ahead, search),
             b'-' if text[at..].starts_with(b"-----BEGIN ") => {
-                if let Some(end) = private_key(text, at) {
-                    add(at..end);
+                if let Some(end) = private_key(text, at, &mut ahead, &mut search.work) {
+                    search.add(word, at..end);
                     at = end;
                     continue;
                 }
@@ -62,45 +72,103 @@ pub(super) fn secrets(text: &[u8], add: &mut impl FnMut(Range<usize>)) {
             _ => {}
         }
         let is_start = at == 0 || !is_key_byte(text[at - 1]);
-        if let Some(end) = known_key(text, at).filter(|_| is_start) {
-            add(at..end);
+        if is_start && let Some(end) = known_key(text, at, &mut search.work) {
+            search.add(word, at..end);
             at = end;
             continue;
         }
-        for hook in HOOKS {
-            if text[at..].starts_with(hook) {
-                let start = at + hook.len();
-                add(start..until(text, start, |b| b.is_ascii_whitespace() || matches!(b, b'"' | b'\'')));
-            }
+        if let Some(hook) = HOOKS.iter().find(|hook| hook[0] == text[at] && text[at..].starts_with(hook)) {
+            let start = at + hook.len();
+            let end = ahead.hook.end(text, start, &mut search.work, ends_hook);
+            search.add(word, start..end);
         }
         at += 1;
     }
-    account_at_host(text, add);
+    account_at_host(word, search);
+}
+
+/// A stretch of text from some start to the first place of something.
+#[derive(Debug, Default)]
+pub(super) struct Ahead(Option<Range<usize>>);
+
+impl Ahead {
+    /// The first place from `start` on that `find` finds, or the text's end. `find` must be the same every time.
+    fn find(&mut self, text: &[u8], start: usize, work: &mut Work, find: impl FnOnce(&[u8]) -> Option<usize>) -> usize {
+        match &self.0 {
+            Some(known) if (known.start..=known.end).contains(&start) => known.end,
+            _ => {
+                let end = text.get(start..).and_then(find).map_or(text.len(), |length| start + length);
+                work.spend(end.saturating_sub(start));
+                self.0 = Some(start..end);
+                end
+            }
+        }
+    }
+
+    /// The first byte from `start` on that `is_end`, or the text's end. `is_end` must be the same every time.
+    pub(super) fn end(&mut self, text: &[u8], start: usize, work: &mut Work, is_end: fn(&u8) -> bool) -> usize {
+        self.find(text, start, work, |rest| rest.iter().position(is_end))
+    }
+}
+
+/// What lies ahead of the place where the search is.
+#[derive(Debug, Default)]
+struct Stretches {
+    /// To the end of an address whose last part is the secret.
+    hook: Ahead,
+    /// To the end of a value without quotes.
+    value: Ahead,
+    /// To the end of all cookies of a header.
+    cookies: Ahead,
+    double_quoted: Ahead,
+    single_quoted: Ahead,
+    /// To the words that make a PEM block a private key.
+    private_key: Ahead,
+}
+
+fn ends_hook(byte: &u8) -> bool {
+    byte.is_ascii_whitespace() || matches!(byte, b'"' | b'\'')
+}
+
+fn ends_value(byte: &u8) -> bool {
+    byte.is_ascii_whitespace() || matches!(byte, b'&' | b';' | b',' | b'"' | b'\'' | b'}' | b')')
+}
+
+fn ends_cookies(byte: &u8) -> bool {
+    matches!(byte, b'\n' | b'\r' | b'"' | b'\'')
+}
+
+fn ends_user_info(byte: &u8) -> bool {
+    byte.is_ascii_whitespace() || matches!(byte, b'/' | b'?' | b'#' | b'"' | b'\'' | b'<' | b'>')
 }
 
 /// `scheme://user:SECRET@host`, `scheme://SECRET@host`.
-fn user_info(text: &[u8], start: usize, add: &mut impl FnMut(Range<usize>)) {
-    let end =
-        until(text, start, |b| b.is_ascii_whitespace() || matches!(b, b'/' | b'?' | b'#' | b'"' | b'\'' | b'<' | b'>'));
-    let Some(at) = text[start..end].iter().rposition(|&b| b == b'@') else { return };
-    let user_info = &text[start..start + at];
+///
+/// Its end is at a `/` at the latest, which the next `://` has: no byte is looked at for two of them.
+fn user_info(word: Word<'_>, start: usize, search: &mut Search) {
+    let rest = &word.bytes[start..];
+    let user_info = &rest[..rest.iter().position(ends_user_info).unwrap_or(rest.len())];
+    search.work.spend(user_info.len());
+    let Some(at) = user_info.iter().rposition(|&b| b == b'@') else { return };
+    let user_info = &user_info[..at];
     match user_info.iter().position(|&b| b == b':') {
-        Some(colon) => add(start + colon + 1..start + at),
+        Some(colon) => search.add(word, start + colon + 1..start + at),
         // A name has no 16 bytes with digits in it; a token has.
-        None if user_info.len() >= 16 && user_info.iter().any(u8::is_ascii_digit) => add(start..start + at),
+        None if user_info.len() >= 16 && user_info.iter().any(u8::is_ascii_digit) => {
+            search.add(word, start..start + at);
+        }
         None => {}
     }
 }
 
 /// `name=SECRET`, `"name": "SECRET"`, `Name: scheme SECRET`, with the separator at `at`.
-fn named(text: &[u8], at: usize, add: &mut impl FnMut(Range<usize>)) {
-    let mut name_end = at;
-    while name_end > 0 && matches!(text[name_end - 1], b' ' | b'"' | b'\'' | b'\\') {
-        name_end -= 1;
-    }
-    let name_start = text[..name_end].iter().rposition(|&b| !is_name_byte(b)).map_or(0, |before| before + 1);
-    let name = &text[name_start..name_end];
-    if !names_a_secret(name) || text[at..].starts_with(b"://") {
+fn named(word: Word<'_>, at: usize, ahead: &mut Stretches, search: &mut Search) {
+    let text = word.bytes;
+    // Both look back to the separator before this one at most.
+    let name = before(&text[..at], |b| matches!(b, b' ' | b'"' | b'\'' | b'\\'));
+    let name = &name[before(name, is_name_byte).len()..];
+    search.work.spend(work::NAME + name.len());
+    if !names_a_secret(name) {
         return;
     }
     let mut start = at + 1;
@@ -118,59 +186,61 @@ fn named(text: &[u8], at: usize, add: &mut impl FnMut(Range<usize>)) {
         }
         _ => None,
     };
-    let lower = |length: usize| text[start..text.len().min(start + length)].to_ascii_lowercase();
-    if let Some(scheme) = SCHEMES.iter().find(|scheme| lower(scheme.len()) == **scheme) {
+    if let Some(scheme) = SCHEMES.iter().find(|scheme| starts_with_ignore_ascii_case(&text[start..], scheme)) {
         start += scheme.len();
     }
+    let work = &mut search.work;
     let end = match quote {
-        Some(quote) => quoted_end(text, start, quote),
+        Some(quote) => {
+            let stretch = if quote == b'"' { &mut ahead.double_quoted } else { &mut ahead.single_quoted };
+            let end = stretch.find(text, start, work, |rest| memchr::memchr(quote, rest));
+            // In `\"…\"` the quote itself is escaped, and ends it.
+            if end > start && text[end - 1] == b'\\' { end - 1 } else { end }
+        }
         // Several cookies stand in one header.
         None if text[at] == b':' && name.eq_ignore_ascii_case(b"cookie") => {
-            until(text, start, |b| matches!(b, b'\n' | b'\r' | b'"' | b'\''))
+            ahead.cookies.end(text, start, work, ends_cookies)
         }
-        None => until(text, start, |b| {
-            b.is_ascii_whitespace() || matches!(b, b'&' | b';' | b',' | b'"' | b'\'' | b'}' | b')')
-        }),
+        None => ahead.value.end(text, start, work, ends_value),
     };
     if start < end {
-        add(start..end);
+        search.add(word, start..end);
     }
 }
 
-fn quoted_end(text: &[u8], start: usize, quote: u8) -> usize {
-    let mut at = start;
-    while at < text.len() && text[at] != quote {
-        // In `\"…\"` the quote itself is escaped, and ends it.
-        at += if text[at] == b'\\' && text.get(at + 1) != Some(&quote) { 2 } else { 1 };
-    }
-    let at = at.min(text.len());
-    if at > start && text[at - 1] == b'\\' { at - 1 } else { at }
+/// `text` without the bytes at its end that are `such`.
+fn before(text: &[u8], such: impl Fn(u8) -> bool) -> &[u8] {
+    &text[..text.iter().rposition(|&b| !such(b)).map_or(0, |last| last + 1)]
 }
 
 /// `-----BEGIN … PRIVATE KEY-----` to its end.
-fn private_key(text: &[u8], at: usize) -> Option<usize> {
-    let label_end = at + find(&text[at..], b"PRIVATE KEY")?;
-    if find(&text[at + 11..label_end], b"-----").is_some() {
-        return None; // of another block
+fn private_key(text: &[u8], at: usize, ahead: &mut Stretches, work: &mut Work) -> Option<usize> {
+    let label_end = ahead.private_key.find(text, at, work, |rest| memmem::find(rest, b"PRIVATE KEY"));
+    let label = text.get(at + 11..label_end).filter(|_| label_end < text.len())?;
+    // Up to the next block at most.
+    let other_block = memmem::find(label, b"-----");
+    work.spend(other_block.unwrap_or(label.len()));
+    if other_block.is_some() {
+        return None;
     }
-    let end = find(&text[label_end..], b"-----END").map(|end| label_end + end);
-    Some(end.map_or(text.len(), |end| {
-        let close = find(&text[end + 5..], b"-----").map_or(text.len(), |close| end + 5 + close + 5);
-        close.min(text.len())
-    }))
+    let end = memmem::find(&text[label_end..], b"-----END").map(|end| label_end + end + 5);
+    let end = end.and_then(|end| memmem::find(&text[end..], b"-----").map(|close| end + close + 5));
+    Some(end.unwrap_or(text.len()))
 }
 
-fn known_key(text: &[u8], at: usize) -> Option<usize> {
+fn known_key(text: &[u8], at: usize, work: &mut Work) -> Option<usize> {
     let rest = &text[at..];
-    let (prefix, more) = KEYS.iter().find(|(prefix, _)| rest.starts_with(prefix))?;
+    let (prefix, more) = KEYS.iter().find(|(prefix, _)| prefix[0] == rest[0] && rest.starts_with(prefix))?;
     // A JWT has three parts.
     let is_dotted = prefix.starts_with(b"eyJ") || prefix.ends_with(b".");
     let length = rest.iter().take_while(|&&b| is_key_byte(b) || is_dotted && b == b'.').count();
+    work.spend(length);
     (length >= prefix.len() + more).then_some(at + length)
 }
 
 /// `user:SECRET@host.domain`, `domain/user:SECRET@host.domain`, `user/SECRET@database`, as the whole text.
-fn account_at_host(text: &[u8], add: &mut impl FnMut(Range<usize>)) {
+fn account_at_host(word: Word<'_>, search: &mut Search) {
+    let text = word.bytes;
     let Some(at) = text.iter().rposition(|&b| b == b'@') else { return };
     let host = &text[at + 1..];
     let is_host = !host.is_empty()
@@ -181,23 +251,19 @@ fn account_at_host(text: &[u8], add: &mut impl FnMut(Range<usize>)) {
         && text[..colon].iter().all(|&b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'/' | b'\\'));
     let is_secret = colon + 1 < at && !text[colon + 1..at].iter().any(|b| b.is_ascii_whitespace() || *b == b'/');
     if is_host && is_user && is_secret {
-        add(colon + 1..at);
+        search.add(word, colon + 1..at);
     }
 }
 
-/// The words of each command of a shell's string: split at white space outside of quotes, commands at `;`, `|`, `&` and
-/// newlines. Quotes around a whole word are left out.
-pub(super) fn commands(string: &[u8]) -> Vec<Vec<Range<usize>>> {
-    let mut commands = vec![Vec::new()];
+/// Calls `take` with the words of each command of a shell's string, until it says false: split at white space outside
+/// of quotes, commands at `;`, `|`, `&` and newlines. Quotes around a whole word are left out.
+pub(super) fn each_command(string: &[u8], mut take: impl FnMut(&[Range<usize>]) -> bool) {
+    let mut words = Vec::new();
     let mut start = None;
     let mut quote = None;
-    let push = |commands: &mut Vec<Vec<Range<usize>>>, range: Range<usize>| {
-        let word = &string[range.clone()];
-        let is_quoted = word.len() >= 2 && matches!(word[0], b'"' | b'\'') && word.last() == Some(&word[0]);
-        let range = if is_quoted { range.start + 1..range.end - 1 } else { range };
-        if let Some(command) = commands.last_mut() {
-            command.push(range);
-        }
+    let unquoted = |range: Range<usize>| match &string[range.clone()] {
+        [open @ (b'"' | b'\''), .., close] if open == close => range.start + 1..range.end - 1,
+        _ => range,
     };
     for (at, &byte) in string.iter().enumerate() {
         if let Some(open) = quote {
@@ -208,11 +274,12 @@ pub(super) fn commands(string: &[u8]) -> Vec<Vec<Range<usize>>> {
         }
         let ends_command = matches!(byte, b';' | b'|' | b'&' | b'\n');
         if byte.is_ascii_whitespace() || ends_command {
-            if let Some(start) = start.take() {
-                push(&mut commands, start..at);
-            }
-            if ends_command {
-                commands.push(Vec::new());
+            words.extend(start.take().map(|start| unquoted(start..at)));
+            if ends_command && !words.is_empty() {
+                if !take(&words) {
+                    return;
+                }
+                words.clear();
             }
             continue;
         }
@@ -221,20 +288,10 @@ pub(super) fn commands(string: &[u8]) -> Vec<Vec<Range<usize>>> {
         }
         start.get_or_insert(at);
     }
-    if let Some(start) = start {
-        push(&mut commands, start..string.len());
+    words.extend(start.map(|start| unquoted(start..string.len())));
+    if !words.is_empty() {
+        take(&words);
     }
-    commands.retain(|command| !command.is_empty());
-    commands
-}
-
-fn until(text: &[u8], start: usize, is_end: impl Fn(u8) -> bool) -> usize {
-    let start = start.min(text.len());
-    text[start..].iter().position(|&b| is_end(b)).map_or(text.len(), |length| start + length)
-}
-
-fn find(text: &[u8], what: &[u8]) -> Option<usize> {
-    text.windows(what.len()).position(|window| window == what)
 }
 
 fn is_name_byte(byte: u8) -> bool {
