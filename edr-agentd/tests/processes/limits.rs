@@ -149,3 +149,22 @@ fn an_executable_of_another_mount_namespace_is_seen_by_its_link() {
     assert_ne!(process.namespaces.mnt, seen.process(std::process::id()).namespaces.mnt);
     assert!(exe.size > 0 && exe.inode > 0);
 }
+
+#[test]
+fn all_the_groups_there_can_be_hide_no_capability() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: only root can set groups");
+        return;
+    }
+    let program =
+        "import os\nos.setgroups([4000000000 + n for n in range(65536)])\nprint('ready', flush=True)\ninput()";
+    let running = Running::python(program);
+    let seen = look();
+    let process = seen.process(running.pid());
+    assert!(
+        process.capabilities.effective != 0 && process.capabilities == seen.process(std::process::id()).capabilities
+    );
+    assert_eq!((process.uids, process.groups.len(), process.groups[1_023]), ([0; 4], 1_024, 4_000_001_023));
+    let gap = seen.gaps.iter().find(|gap| gap.pid == Some(running.pid()) && gap.field.as_ref() == b"groups").unwrap();
+    assert_eq!(gap.reason, GapReason::TooLong);
+}

@@ -7,6 +7,9 @@ use super::{Malformed, malformed};
 
 /// Supplementary groups kept of one process. A process may have 65,536 of them.
 pub(super) const GROUPS_MAX: usize = 1_024;
+/// Bytes of a line within which [`GROUPS_MAX`] groups end, and one more begins: `Groups:`, a tab, numbers of up to ten
+/// digits with a blank each. No other line is as long.
+const LINE_BYTES_MAX: usize = 8 + (GROUPS_MAX + 1) * 11;
 
 /// What a row needs of `status`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,7 +28,27 @@ pub(super) struct Status {
     pub(super) locked: bool,
 }
 
-/// Parses `status` into `into`, whose memory is reused.
+/// Drops from each line of the first piece of `status` what [`parse_status`] does not need, so that there is room for
+/// the next piece, and returns how long the rest is: 65,536 groups are ten times what a buffer holds, and the
+/// capabilities come after them.
+pub(super) fn shorten_lines(piece: &mut [u8]) -> usize {
+    let (mut line_start, mut kept) = (0, 0);
+    while line_start < piece.len() {
+        let end = memchr::memchr(b'\n', &piece[line_start..]).map(|len| line_start + len);
+        let line_end = end.unwrap_or(piece.len());
+        let shortened = line_start..line_end.min(line_start + LINE_BYTES_MAX);
+        piece.copy_within(shortened.clone(), kept);
+        kept += shortened.len();
+        if end.is_some() {
+            piece[kept] = b'\n';
+            kept += 1;
+        }
+        line_start = line_end + 1;
+    }
+    kept
+}
+
+/// Parses `status` into `into`, whose memory is reused. A line without its end is none: it was cut.
 ///
 /// `Name:`, the one line a process controls, comes first and the kernel escapes its newlines, so it cannot imitate
 /// another line.
@@ -34,8 +57,9 @@ pub(super) fn parse_status(status: &[u8], into: &mut Status) -> Result<(), Malfo
     let mut groups = std::mem::take(&mut into.groups);
     groups.clear();
     *into = Status { groups, ..Status::default() };
-    let (mut has_uid, mut has_gid) = (false, false);
-    for line in status.split(|&b| b == b'\n') {
+    let (mut has_uid, mut has_gid, mut has_capabilities) = (false, false, false);
+    for line in status.split_inclusive(|&b| b == b'\n') {
+        let Some(line) = line.strip_suffix(b"\n") else { break };
         let Some(colon) = line.iter().position(|&b| b == b':') else { continue };
         let value = line[colon + 1..].trim_ascii();
         match &line[..colon] {
@@ -61,7 +85,11 @@ pub(super) fn parse_status(status: &[u8], into: &mut Status) -> Result<(), Malfo
             b"CapInh" => into.capabilities.inheritable = hex(value).ok_or(malformed(FILE, "CapInh"))?,
             b"CapPrm" => into.capabilities.permitted = hex(value).ok_or(malformed(FILE, "CapPrm"))?,
             b"CapEff" => into.capabilities.effective = hex(value).ok_or(malformed(FILE, "CapEff"))?,
-            b"CapBnd" => into.capabilities.bounding = hex(value).ok_or(malformed(FILE, "CapBnd"))?,
+            b"CapBnd" => {
+                into.capabilities.bounding = hex(value).ok_or(malformed(FILE, "CapBnd"))?;
+                // The kernel prints these four together, in this order.
+                has_capabilities = true;
+            }
             b"CapAmb" => into.capabilities.ambient = hex(value).ok_or(malformed(FILE, "CapAmb"))?,
             b"NoNewPrivs" => into.no_new_privs = value == b"1",
             b"Seccomp" => {
@@ -73,7 +101,11 @@ pub(super) fn parse_status(status: &[u8], into: &mut Status) -> Result<(), Malfo
             _ => {}
         }
     }
-    if has_uid && has_gid { Ok(()) } else { Err(malformed(FILE, "Uid and Gid")) }
+    if !(has_uid && has_gid) {
+        return Err(malformed(FILE, "Uid and Gid"));
+    }
+    // A process whose status was cut must not look like one without rights.
+    if has_capabilities { Ok(()) } else { Err(malformed(FILE, "CapBnd, at its end")) }
 }
 
 fn id(digits: &[u8]) -> Option<u32> {
@@ -136,13 +168,59 @@ mod tests {
     #[test]
     fn groups_are_bounded_and_the_cut_is_told() {
         let groups: Vec<String> = (0..2 * GROUPS_MAX).map(|group| group.to_string()).collect();
-        let text = format!("Uid:\t1\t1\t1\t1\nGid:\t1\t1\t1\t1\nGroups:\t{} \n", groups.join(" "));
+        let text =
+            format!("Uid:\t1\t1\t1\t1\nGid:\t1\t1\t1\t1\nGroups:\t{} \nCapBnd:\t0000000000000003\n", groups.join(" "));
         let mut status = Status::default();
         parse_status(text.as_bytes(), &mut status).unwrap();
         assert!(status.groups_cut && status.groups.len() == GROUPS_MAX);
     }
 
+    #[test]
+    fn a_status_that_is_cut_is_malformed_and_never_one_without_capabilities() {
+        let whole = SSHD.windows(7).position(|window| window == b"CapAmb:").unwrap();
+        let mut status = Status::default();
+        for cut in 0..whole {
+            assert!(parse_status(&SSHD[..cut], &mut status).is_err(), "{cut}");
+        }
+        parse_status(&SSHD[..whole], &mut status).unwrap();
+        assert_eq!((status.capabilities.effective, status.capabilities.bounding), (2, 3));
+    }
+
+    #[test]
+    fn pieces_with_shortened_lines_parse_like_the_whole() {
+        let groups: String = (0..65_536_u32).map(|group| format!("{} ", u32::MAX - group)).collect();
+        let text = [
+            &b"Name:\tx\nUid:\t1\t1\t1\t1\nGid:\t1\t1\t1\t1\nGroups:\t"[..],
+            groups.as_bytes(),
+            b"\nCapInh:\t0000000000000001\nCapPrm:\t0000000000000002\nCapEff:\t0000000000000003\nCapBnd:\t000000000000000f\n\
+            CapAmb:\t0000000000000004\nNoNewPrivs:\t1\nSeccomp:\t2\n",
+        ]
+        .concat();
+        let (mut whole, mut pieced) = (Status::default(), Status::default());
+        parse_status(&text, &mut whole).unwrap();
+        assert_eq!((whole.groups.len(), whole.groups_cut, whole.capabilities.effective), (GROUPS_MAX, true, 3));
+        for buffer_bytes in [12_000, 16_384, 65_537] {
+            let (mut buffer, mut len, mut rest) = (vec![0; buffer_bytes], 0, &text[..]);
+            while !rest.is_empty() {
+                len = shorten_lines(&mut buffer[..len]);
+                let piece = rest.split_off(..rest.len().min(buffer_bytes - len)).unwrap();
+                buffer[len..len + piece.len()].copy_from_slice(piece);
+                len += piece.len();
+            }
+            parse_status(&buffer[..len], &mut pieced).unwrap();
+            assert_eq!(pieced, whole);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn shortening_keeps_short_lines(lines in proptest::collection::vec("[a-z:]{0,9}", 0..9)) {
+            let text = lines.join("\n").into_bytes();
+            let mut shortened = text.clone();
+            let kept = shorten_lines(&mut shortened);
+            prop_assert_eq!(&shortened[..kept], &text[..]);
+        }
+
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), cut in 0..SSHD.len()) {
             let mut status = Status::default();

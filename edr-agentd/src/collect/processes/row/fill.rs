@@ -9,14 +9,16 @@ use edr_wire::snapshot::{Exe, Fd, GapReason, Namespaces, Process};
 use rustix::io::Errno;
 
 use super::super::cgroup::parse_cgroup;
-use super::super::file::{Inode, each_number, inode, open_folder, open_place, read_file, read_link};
+use super::super::file::{
+    Inode, each_number, inode, open_file, open_folder, open_place, read_file, read_link, read_more,
+};
 use super::super::files::{Held, Limits, is_memfd};
 use super::super::hash::{ContentKey, Lookup, NotHashed, hash};
 use super::super::io::{parse_io, parse_loginuid};
 use super::super::link::{memfd_name, namespace_inode, path_of};
 use super::super::number::Name;
 use super::super::stat::{Stat, parse_stat};
-use super::super::status::parse_status;
+use super::super::status::{parse_status, shorten_lines};
 use super::super::step::Step;
 use super::{Context, RowReader, Task};
 
@@ -105,10 +107,10 @@ impl RowReader {
         self.progress.at(Step::Status);
         // Numbers that are no ids: a row without its status must not look like root's.
         (self.row.uids, self.row.gids) = ([u32::MAX; 4], [u32::MAX; 4]);
-        match read_file(dir, c"status", &mut self.buf) {
+        match read_status_file(dir, &mut self.buf) {
             Err(errno) => return self.missed.add("status", errno),
-            Ok(text) => {
-                if let Err(malformed) = parse_status(text, &mut self.status) {
+            Ok(len) => {
+                if let Err(malformed) = parse_status(&self.buf[..len], &mut self.status) {
                     return self.missed.malformed("status", malformed);
                 }
             }
@@ -274,6 +276,20 @@ impl RowReader {
         }
         living
     }
+}
+
+/// Reads `status` to its end, whatever the number of groups; the kernel gives it in pieces of one moment.
+fn read_status_file(dir: BorrowedFd<'_>, buf: &mut [u8]) -> Result<usize, Errno> {
+    let file = open_file(dir, c"status")?;
+    let mut len = read_more(&file, buf)?;
+    while len == buf.len() {
+        len = shorten_lines(buf);
+        match read_more(&file, &mut buf[len..])? {
+            0 => break,
+            more => len += more,
+        }
+    }
+    Ok(len)
 }
 
 fn read_held<'b>(place: BorrowedFd<'_>, name: &CStr, link: &'b mut [u8]) -> Result<(&'b [u8], Inode), Errno> {
