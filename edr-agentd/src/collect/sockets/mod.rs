@@ -16,6 +16,7 @@ mod netlink;
 mod netlink_diag;
 mod packet_diag;
 mod proc_net;
+mod rows;
 mod tables;
 mod unix_diag;
 mod vsock_diag;
@@ -37,16 +38,13 @@ use found::{Found, SOCK_DIAG};
 use message::Malformed;
 use namespaces::Namespaces;
 use netlink::{Diag, Dump};
+use rows::{FoundRows, ROWS_MAX};
 use tables::{Asked, TABLES, Table};
 
 /// The source's name in gaps.
 const SOURCE: &str = "sockets";
 /// The files of the namespace that a socket made by this thread belongs to.
 const OWN_NET: &str = "thread-self/net";
-/// Rows listed, as many as fit beside the processes in one snapshot: a row is some 200 bytes.
-const ROWS_MAX: usize = 50_000;
-/// Rows held while a tick is read; the rest is counted.
-const FOUND_MAX: usize = 200_000;
 /// Ticks for which "no such table" is remembered: the kernel starts modprobe(8) for every question about one.
 const UNSUPPORTED_TICKS: u64 = 60;
 
@@ -71,23 +69,6 @@ struct Own {
     diag: Option<Diag>,
     /// Tables the kernel does not have, with the tick at which to ask again.
     unsupported: BTreeMap<&'static str, u64>,
-}
-
-/// Rows of one tick, bounded.
-#[derive(Debug, Default)]
-struct FoundRows {
-    rows: Vec<Found>,
-    beyond: u64,
-}
-
-impl FoundRows {
-    fn push(&mut self, found: Found) {
-        if self.rows.len() < FOUND_MAX {
-            self.rows.push(found);
-        } else {
-            self.beyond += 1;
-        }
-    }
 }
 
 impl SocketReader {
@@ -121,8 +102,7 @@ impl SocketReader {
     /// `inhabitants`.
     pub fn read(&mut self, inhabitants: &Inhabitants, rows: &mut Rows, gaps: &mut Gaps) {
         self.tick += 1;
-        self.found.rows.clear();
-        self.found.beyond = 0;
+        self.found.clear();
         if self.own.is_some() {
             self.read_own(gaps);
         }
@@ -167,23 +147,13 @@ impl SocketReader {
     }
 
     fn write(&mut self, rows: &mut Rows, gaps: &mut Gaps) {
-        let found = &mut self.found.rows;
-        found.sort_unstable();
-        // A table that changes while it is read may give the same socket twice. Without an inode two alike are two.
-        found.dedup_by(|later, first| first.inode != 0 && later == first);
-        let over = found.len().saturating_sub(ROWS_MAX);
-        let beyond = self.found.beyond + over as u64;
+        let beyond = self.found.finish();
         if beyond > 0 {
             gap(gaps, "rows", GapReason::TooLong, &format!("{beyond} sockets beyond {ROWS_MAX} are not listed"));
         }
-        // Those without an inode come first and have no owner any more: they give way.
-        let ownerless = found.partition_point(|found| found.inode == 0);
-        let cut = ownerless.saturating_sub(over)..ownerless;
-        for (at, found) in found.iter().enumerate().take(ROWS_MAX + cut.len()) {
-            if !cut.contains(&at) {
-                found.fill(&mut self.row);
-                rows.push(&self.row);
-            }
+        for found in &self.found.rows {
+            found.fill(&mut self.row);
+            rows.push(&self.row);
         }
     }
 }
@@ -196,19 +166,22 @@ fn ask(
     gaps: &mut Gaps,
     mut dump: impl FnMut(&mut dyn FnMut(Result<Found, Malformed>)) -> io::Result<Dump>,
 ) -> io::Result<()> {
-    let (start, beyond) = (found.rows.len(), found.beyond);
+    found.make_room();
+    let start = found.mark();
     let mut read = |found: &mut FoundRows| {
-        found.rows.truncate(start);
-        found.beyond = beyond;
-        let mut malformed = 0;
+        found.go_back(start);
+        let (mut malformed, mut owned) = (0, 0);
         let dump = dump(&mut |row| match row {
-            Ok(row) => found.push(Found { netns, ..row }),
+            Ok(row) => {
+                owned += usize::from(row.inode != 0);
+                // More would make room by rows of other tables before it is known whether this one stays.
+                if row.inode == 0 || owned <= ROWS_MAX { found.push(Found { netns, ..row }) } else { found.beyond += 1 }
+            }
             Err(Malformed(_)) => malformed += 1,
         });
         if dump.is_err() {
             // Half a table beside what its file gives would list sockets twice.
-            found.rows.truncate(start);
-            found.beyond = beyond;
+            found.go_back(start);
         }
         dump.map(|dump| Dump { malformed: dump.malformed + malformed, ..dump })
     };

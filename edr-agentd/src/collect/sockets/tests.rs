@@ -252,6 +252,51 @@ fn rows_are_sorted_single_and_bounded_and_owned_ones_stay() {
     assert_eq!((inodes.len(), inodes[0], inodes[ROWS_MAX - 1]), (ROWS_MAX, 1, max));
 }
 
+#[test]
+fn a_flood_of_time_wait_hides_no_socket_of_a_later_table_or_namespace() {
+    let root = tree(2);
+    let net = root.path().join("1/net");
+    let time_wait = "0: 0100007F:0016 0100007F:9C40 06 0:0 00:0 0 0 0 0 1\n".repeat(230_000);
+    std::fs::write(net.join("tcp"), format!("heading\n{time_wait}")).unwrap();
+    std::fs::write(net.join("protocols"), "protocol size sockets\nTCP 1 1\nUDP 1 1\n").unwrap();
+    std::fs::write(net.join("udp"), format!("heading\n{}", tcp_row(77))).unwrap();
+    let (rows, gaps) = read(&mut open(&root));
+    let owned: Vec<_> = rows.iter().filter(|row| row.inode > 0).map(|row| (row.inode, row.netns)).collect();
+    assert_eq!((rows.len(), owned), (ROWS_MAX, vec![(2, netns(2)), (77, netns(1))]));
+    let beyond = gaps.iter().find(|gap| gap.field.as_ref() == b"rows").unwrap();
+    assert_eq!(beyond.detail, "180002 sockets beyond 50000 are not listed");
+}
+
+#[test]
+fn a_table_that_is_read_again_or_fails_leaves_the_others_as_they_were() {
+    let socket = |inode| Found { inode, ..Found::new(Family::Inet, SOCK_DIAG, "listen") };
+    let (mut found, mut gaps) = (FoundRows::default(), Gaps::default());
+    (1..=60_000).for_each(|inode| found.push(socket(inode)));
+    let all = |take: &mut dyn FnMut(Result<Found, Malformed>)| {
+        (0..70_000).for_each(|_| take(Ok(socket(0))));
+        (1..=70_000).for_each(|inode| take(Ok(socket(100_000 + inode))));
+        take(Ok(socket(0)));
+    };
+    for interrupted in [false, true] {
+        ask(&TABLES[0], 9, &mut found, &mut gaps, |take| {
+            all(take);
+            Ok(Dump { interrupted, malformed: 0 })
+        })
+        .unwrap();
+        assert!(found.rows.len() <= 200_000);
+    }
+    let before = (found.rows.len(), found.beyond);
+    assert_eq!(before.0 as u64 + before.1, 60_000 + 2 * 140_001);
+    assert!(
+        ask(&TABLES[0], 9, &mut found, &mut gaps, |take| {
+            all(take);
+            Err(Errno::NOBUFS.into())
+        })
+        .is_err()
+    );
+    assert_eq!(found.rows.len() as u64 + found.beyond, before.0 as u64 + before.1);
+}
+
 fn decode(rows: &Rows) -> Vec<Socket> {
     let (host, agent, time, psad) = Default::default();
     let raw = SnapshotParts {

@@ -1,0 +1,190 @@
+//! The rows of one tick, bounded: a crowd of sockets in one table or namespace takes no row from the others.
+
+use std::collections::BTreeMap;
+
+use edr_wire::snapshot::Family;
+
+use super::found::{Found, Protocol};
+
+/// Rows listed, as many as fit beside the processes in one snapshot: a row is some 200 bytes.
+pub(super) const ROWS_MAX: usize = 50_000;
+/// Rows with an inode held while a tick is read. Those without one (time-wait, not yet accepted) are held beside them,
+/// [`ROWS_MAX`] of them: whoever makes connections can make any number.
+const OWNED_MAX: usize = 2 * ROWS_MAX;
+
+/// Rows as they are found. What there is no room for is counted.
+#[derive(Debug, Default)]
+pub(super) struct FoundRows {
+    pub(super) rows: Vec<Found>,
+    pub(super) beyond: u64,
+    /// How many of the rows have no inode.
+    ownerless: usize,
+}
+
+/// A moment to go back to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mark {
+    rows: usize,
+    beyond: u64,
+    ownerless: usize,
+}
+
+/// Who shares the room: a protocol in a namespace.
+type Group = (u64, Family, Protocol);
+
+impl FoundRows {
+    pub(super) fn clear(&mut self) {
+        self.rows.clear();
+        (self.beyond, self.ownerless) = (0, 0);
+    }
+
+    pub(super) fn push(&mut self, found: Found) {
+        if found.inode == 0 {
+            if self.ownerless == ROWS_MAX {
+                self.beyond += 1;
+                return;
+            }
+            self.ownerless += 1;
+        } else if self.rows.len() - self.ownerless >= OWNED_MAX {
+            self.make_room();
+        }
+        self.rows.push(found);
+    }
+
+    /// Lets [`ROWS_MAX`] rows with an inode stay, so that as many more can come; the next [`Self::push`] of that many
+    /// moves none.
+    pub(super) fn make_room(&mut self) {
+        let before = self.rows.len();
+        if before - self.ownerless <= ROWS_MAX {
+            return;
+        }
+        keep_shares(&mut self.rows, ROWS_MAX, |found| found.inode != 0);
+        self.beyond += (before - self.rows.len()) as u64;
+    }
+
+    pub(super) fn mark(&self) -> Mark {
+        Mark { rows: self.rows.len(), beyond: self.beyond, ownerless: self.ownerless }
+    }
+
+    /// Forgets what was pushed since `mark`, between which no room was made.
+    pub(super) fn go_back(&mut self, mark: Mark) {
+        self.rows.truncate(mark.rows);
+        (self.beyond, self.ownerless) = (mark.beyond, mark.ownerless);
+    }
+
+    /// Sorts the rows and leaves those that are listed, [`ROWS_MAX`] at most: those without an inode have no owner any
+    /// more, and give way. Returns how many are not listed.
+    pub(super) fn finish(&mut self) -> u64 {
+        self.rows.sort_unstable();
+        // A table that changes while it is read may give the same socket twice. Without an inode two alike are two.
+        self.rows.dedup_by(|later, first| first.inode != 0 && later == first);
+        let before = self.rows.len();
+        if before <= ROWS_MAX {
+            return self.beyond;
+        }
+        keep_shares(&mut self.rows, ROWS_MAX, |found| found.inode != 0);
+        let ownerless = self.rows.partition_point(|found| found.inode == 0);
+        let room = ROWS_MAX - (self.rows.len() - ownerless);
+        keep_shares(&mut self.rows, room, |found| found.inode == 0);
+        self.beyond + (before - self.rows.len()) as u64
+    }
+}
+
+/// Of the rows that are `such`, keeps `max`, the first ones of each group: a group keeps all its rows when they are
+/// fewer than what each of those keeps that lose some.
+fn keep_shares(rows: &mut Vec<Found>, max: usize, such: impl Fn(&Found) -> bool) {
+    let group = |found: &Found| -> Group { (found.netns, found.family, found.protocol) };
+    let mut shares: BTreeMap<Group, usize> = BTreeMap::new();
+    for found in rows.iter().filter(|found| such(found)) {
+        *shares.entry(group(found)).or_default() += 1;
+    }
+    if shares.values().sum::<usize>() <= max {
+        return;
+    }
+    let mut by_rows: Vec<&mut usize> = shares.values_mut().collect();
+    by_rows.sort_by_key(|rows| **rows);
+    let (mut room, groups) = (max, by_rows.len());
+    for (at, rows) in by_rows.into_iter().enumerate() {
+        *rows = (*rows).min(room / (groups - at));
+        room -= *rows;
+    }
+    rows.retain(|found| {
+        if !such(found) {
+            return true;
+        }
+        let left = shares.entry(group(found)).or_default();
+        let stays = *left > 0;
+        *left = left.saturating_sub(1);
+        stays
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn socket(netns: u64, inode: u64) -> Found {
+        Found { inode, netns, ..Found::new(Family::Unix, Protocol::Named("stream"), "unconnected") }
+    }
+
+    fn inodes_of(rows: &FoundRows, netns: u64) -> Vec<u64> {
+        rows.rows.iter().filter(|found| found.netns == netns).map(|found| found.inode).collect()
+    }
+
+    #[test]
+    fn a_flood_without_inodes_takes_no_row_from_later_tables() {
+        let mut rows = FoundRows::default();
+        (0..300_000).for_each(|_| rows.push(socket(1, 0)));
+        (1..=1_000).for_each(|inode| rows.push(socket(1, inode)));
+        assert_eq!(rows.rows.len(), ROWS_MAX + 1_000);
+        assert_eq!(rows.finish(), 251_000);
+        assert_eq!((rows.rows.len(), rows.rows[ROWS_MAX - 1_000].inode), (ROWS_MAX, 1));
+    }
+
+    #[test]
+    fn a_crowd_takes_no_row_from_the_other_namespaces() {
+        let mut rows = FoundRows::default();
+        let all = 3 * OWNED_MAX as u64;
+        (1..=all).for_each(|inode| rows.push(socket(1, inode)));
+        (1..=20_000).for_each(|inode| rows.push(socket(2, all + inode)));
+        (1..=30_000).for_each(|inode| rows.push(socket(3, 2 * all + inode)));
+        assert!(rows.rows.len() <= OWNED_MAX);
+        let listed = ROWS_MAX as u64;
+        assert_eq!(rows.finish(), all + 50_000 - listed);
+        assert!(rows.rows.is_sorted() && rows.rows.len() == ROWS_MAX);
+        let shares = [1, 2, 3].map(|netns| inodes_of(&rows, netns).len());
+        assert_eq!(shares, [16_667, 16_666, 16_667]);
+        assert_eq!(inodes_of(&rows, 2), (all + 1..=all + 16_666).collect::<Vec<_>>(), "the same ones at each tick");
+    }
+
+    #[test]
+    fn what_was_pushed_since_a_mark_is_forgotten_with_its_counts() {
+        let mut rows = FoundRows::default();
+        (0..ROWS_MAX - 1).for_each(|_| rows.push(socket(1, 0)));
+        let mark = rows.mark();
+        [0, 0, 7].into_iter().for_each(|inode| rows.push(socket(1, inode)));
+        assert_eq!((rows.rows.len(), rows.beyond), (ROWS_MAX + 1, 1));
+        rows.go_back(mark);
+        rows.push(socket(1, 0));
+        assert_eq!((rows.rows.len(), rows.beyond), (ROWS_MAX, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn shares_are_fair_and_fill_the_room(sizes in proptest::collection::vec(0..40_usize, 1..8), max in 0..120_usize) {
+            let of = |(netns, size): (usize, &usize)| (1..=*size as u64).map(move |inode| socket(netns as u64, inode));
+            let mut rows: Vec<Found> = sizes.iter().enumerate().flat_map(of).collect();
+            rows.push(socket(0, 0));
+            keep_shares(&mut rows, max, |found| found.inode != 0);
+            let kept = |netns: usize| rows.iter().filter(|row| row.inode != 0 && row.netns == netns as u64).count();
+            let kept: Vec<usize> = (0..sizes.len()).map(kept).collect();
+            prop_assert_eq!(kept.iter().sum::<usize>(), sizes.iter().sum::<usize>().min(max));
+            let most = kept.iter().max().unwrap();
+            for (size, kept) in sizes.iter().zip(&kept) {
+                prop_assert!(kept == size || kept + 1 >= *most, "{:?} of {:?}", kept, sizes);
+            }
+            prop_assert!(rows.iter().any(|row| row.inode == 0));
+        }
+    }
+}
