@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::scan::{value_elements, value_len};
 
-use super::{Agent, Gap, Host, Position, Psad, Reread, SCHEMA, Time};
+use super::{Agent, Gap, Host, PacketRow, Position, Psad, Reread, SCHEMA, Time};
 
 /// Rows of one list, each encoded on its own: a row taken over from the snapshot before is its bytes, copied.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +17,12 @@ impl Rows {
     /// Encodes one more row.
     pub fn push<T: Serialize>(&mut self, row: &T) {
         write_named(&mut self.bytes, row);
+        self.count += 1;
+    }
+
+    /// Encodes one more row: the bytes that [`Self::push`] gives, sooner.
+    pub fn push_packet(&mut self, row: &PacketRow<'_>) {
+        row.write(&mut self.bytes);
         self.count += 1;
     }
 

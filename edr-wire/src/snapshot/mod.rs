@@ -6,6 +6,7 @@
 
 mod encode;
 mod host;
+mod msgpack;
 mod packet;
 mod process;
 mod psad;
@@ -15,7 +16,7 @@ mod view;
 pub(crate) use encode::write_named;
 pub use encode::{Rows, SnapshotParts, elements, encode_row, encode_row_into};
 pub use host::{Agent, Gap, GapReason, Host, Position, Reread, SourceCost, SpoolState, Time};
-pub use packet::{Address, BytesRef, Packet, PacketRow, TcpFlags};
+pub use packet::{Address, BytesRef, Dotted, Packet, PacketRow, TcpFlags};
 pub use process::{Access, Capabilities, Container, Exe, Fd, FileKind, Io, MappedFile, Namespaces, OpenFile, Process};
 pub use psad::{
     Attacker, Blocked, Dshield, PrefixCounter, ProtocolCounter, Psad, PsadConf, PsadEvent, PsadMode, PsadRunState,

@@ -98,6 +98,9 @@ fn strip_priority(line: &[u8]) -> &[u8] {
 
 /// `kernel: `, `psad: `, `psad[123]: `; busybox's syslogd writes `kern.info` before it.
 fn strip_tag(rest: &[u8]) -> (Tag, &[u8]) {
+    if let Some(rest) = rest.strip_prefix(b"kernel: ") {
+        return (Tag::Kernel, rest);
+    }
     let named = match memchr::memchr(b' ', &rest[..rest.len().min(32)]) {
         Some(end) if memchr::memchr(b'.', &rest[..end]).is_some() && !rest[..end].ends_with(b":") => &rest[end + 1..],
         _ => rest,
@@ -187,17 +190,30 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> Option<i64> {
 
 /// `Mar 11 20:35:11`, the day padded with a blank.
 fn parse_short(text: &[u8]) -> Option<LineTime> {
-    const MONTHS: &[u8; 36] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
     let text: &[u8; SHORT_BYTES] = text.try_into().ok()?;
     if text[3] != b' ' || text[6] != b' ' || text[9] != b':' || text[12] != b':' {
         return None;
     }
-    let month = MONTHS.chunks_exact(3).position(|name| name == &text[..3])?;
+    let month = match &text[..3] {
+        b"Jan" => 1,
+        b"Feb" => 2,
+        b"Mar" => 3,
+        b"Apr" => 4,
+        b"May" => 5,
+        b"Jun" => 6,
+        b"Jul" => 7,
+        b"Aug" => 8,
+        b"Sep" => 9,
+        b"Oct" => 10,
+        b"Nov" => 11,
+        b"Dec" => 12,
+        _ => return None,
+    };
     let two = |tens: u8, ones: u8| digits(&[tens, ones]).map(|number| number as i8);
     let day = two(if text[4] == b' ' { b'0' } else { text[4] }, text[5])?;
     let (hour, minute, second) = (two(text[7], text[8])?, two(text[10], text[11])?, two(text[13], text[14])?);
     let valid = (1..=31).contains(&day) && hour < 24 && minute < 60 && second <= 60;
-    valid.then_some(LineTime::Short { month: month as i8 + 1, day, hour, minute, second })
+    valid.then_some(LineTime::Short { month, day, hour, minute, second })
 }
 
 fn digits(text: &[u8]) -> Option<u64> {

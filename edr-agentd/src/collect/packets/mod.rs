@@ -215,7 +215,7 @@ impl Sorter<'_> {
                 packet.kernel_us = kernel_us;
                 packet.raw = BytesRef(line);
                 self.raw_bytes += line.len();
-                self.found.packets.push(&packet);
+                self.found.packets.push_packet(&packet);
                 if bad {
                     self.fault(Fault::BadValue, line);
                 }
