@@ -12,7 +12,8 @@ use edr_agentd::config;
 use edr_agentd::sample::{Framer, Made, Moment, Shape};
 use edr_agentd::spool::{FrameId, MEMORY_BYTES_MAX, Resume, Spool, SpoolError, verify};
 use edr_wire::HostId;
-use edr_wire::frame::{FrameHeader, FrameKind, LostRange, Record, split_records};
+use edr_wire::frame::{FrameHeader, FrameKind, LostRange, MissedTicks, Record, split_records};
+use edr_wire::limits::RANGES_MAX;
 use edr_wire::snapshot::{Host, Snapshot, encode_row};
 
 const SETTINGS: config::Spool = config::Spool { bytes_max: 64 << 20, free_bytes_min: 0 };
@@ -218,6 +219,54 @@ fn losses_for_want_of_room_are_declared_before_anything_is_deleted_and_room_is_k
     agent.tick(10);
     let newest = agent.tick(10).id;
     assert!(agent.spool.load(newest).unwrap().header.lost.is_empty());
+}
+
+/// However many there are: a crash after a frame was accepted forgets none of them.
+#[test]
+fn no_crash_forgets_what_was_missed_or_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    for count in [300_u64, 3_000] {
+        let mut agent = Agent::start(dir.path(), SETTINGS);
+        agent.ship();
+        agent.tick(10);
+        agent.ship();
+        let single = |tick: u64| MissedTicks {
+            from_boottime_ns: 100 * tick,
+            to_boottime_ns: 100 * tick,
+            ticks: 1,
+            reason: ["overrun", "suspended"][(tick % 2) as usize].to_owned(),
+        };
+        (1..=count).for_each(|tick| agent.spool.declare_missed(single(tick)));
+        let lost = |n: u64| LostRange {
+            epoch: edr_wire::Epoch([9; 8]),
+            first_seq: 2 * n,
+            last_seq: 2 * n,
+            reason: "vanished".to_owned(),
+        };
+        agent.spool.take_over(&(1..=count).map(lost).collect::<Vec<_>>(), &[]);
+        agent.tick(10);
+        drop(agent);
+        let mut agent = Agent::start(dir.path(), SETTINGS);
+        let next = agent.tick(10).id;
+        let header = agent.spool.load(next).unwrap().header.clone();
+        assert!(header.missed.len() <= RANGES_MAX && header.lost.len() <= RANGES_MAX);
+        for tick in 1..=count {
+            let single = single(tick);
+            let said = header.missed.iter().filter(|missed| {
+                missed.reason == single.reason
+                    && (missed.from_boottime_ns..=missed.to_boottime_ns).contains(&single.from_boottime_ns)
+            });
+            assert_eq!(said.count(), 1, "tick {tick} of {count}");
+            let said = |lost: &LostRange| (lost.first_seq..=lost.last_seq).contains(&(2 * tick));
+            assert!(header.lost.iter().any(said), "frame {tick} of {count}");
+        }
+        let ticks = |reason: &str| -> u64 {
+            header.missed.iter().filter(|missed| missed.reason == reason).map(|missed| missed.ticks).sum()
+        };
+        assert_eq!((ticks("overrun"), ticks("suspended")), (count / 2, count / 2));
+        // A few single losses stay single.
+        assert!(count > 300 || (header.missed.len() >= 300 && header.lost.len() == 300));
+    }
 }
 
 #[test]

@@ -34,5 +34,6 @@ pub const PARTS_MAX: u32 = 520;
 /// Longest time between two snapshots, ns: the agent takes no longer interval, and by a longer one a host that fell
 /// silent would never be missed.
 pub const INTERVAL_NS_MAX: u64 = 3_600_000_000_000;
-/// Entries in `lost` and in `missed` of one frame; older entries are merged beyond it.
+/// Entries in `lost` and in `missed` of one frame; beyond it, those that are closest are joined. With 1,024 of each, a
+/// header of 170 KiB and a body of [`PART_BYTES`] still are below every broker's default.
 pub const RANGES_MAX: usize = 1_024;

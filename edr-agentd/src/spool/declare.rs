@@ -3,14 +3,15 @@
 //! A declaration is in every frame from its first one on, until Kafka has acknowledged one of them. So the newest
 //! frame holds all that nobody has confirmed, and a start needs nothing else; and a reader, which may see the same
 //! entry many times, takes their union.
+//!
+//! A frame may carry [`RANGES_MAX`] entries of each kind. Neighbours are joined, and beyond that number those that are
+//! closest: what waited for a later frame would end with a crash.
 
 use edr_wire::frame::{FrameHeader, LostRange, MissedTicks};
+use edr_wire::limits::RANGES_MAX;
 
 use super::FrameId;
 use super::index::Place;
-
-/// Entries of either list in one frame. The others wait for their turn: with 256 of each a header stays below 64 KiB.
-pub(super) const ENTRIES_MAX: usize = 256;
 
 #[derive(Debug)]
 struct Declared<T> {
@@ -36,44 +37,50 @@ impl Declarations {
     /// Joins neighbours that are as far on their way: not carried yet, or carried by every frame from now on. What is
     /// carried stays in front, so that it stays in every frame.
     pub(super) fn join_lost(&mut self) {
-        self.lost.sort_by_key(|entry| (entry.carrier.is_none(), entry.what.epoch, entry.what.first_seq));
+        self.lost.sort_by_cached_key(|entry| {
+            let what = &entry.what;
+            (entry.carrier.is_none(), what.epoch, what.reason.clone(), what.first_seq)
+        });
         self.lost.dedup_by(|next, known| {
-            let (a, b) = (&mut known.what, &next.what);
-            let touch = b.first_seq <= a.last_seq.saturating_add(1);
-            let join = a.epoch == b.epoch && a.reason == b.reason && touch;
-            let join = join && known.carrier.is_some() == next.carrier.is_some();
+            let touch = known.what.gap(&next.what) == Some(0);
+            let join = touch && known.carrier.is_some() == next.carrier.is_some();
             if join {
-                a.last_seq = a.last_seq.max(b.last_seq);
+                known.what.extend(&next.what);
                 known.carrier = known.carrier.max(next.carrier);
             }
             join
         });
+        fit(&mut self.lost);
     }
 
-    /// Ticks that became no frame. Beyond [`ENTRIES_MAX`] it joins the last one of the same reason, if no frame
-    /// carries that yet.
+    /// Ticks that became no frame.
     pub(super) fn missed(&mut self, missed: MissedTicks) {
-        if self.missed.len() >= ENTRIES_MAX
-            && let Some(last) = self.missed.last_mut().filter(|last| last.carrier.is_none())
-            && last.what.reason == missed.reason
-        {
-            last.what.to_boottime_ns = last.what.to_boottime_ns.max(missed.to_boottime_ns);
-            last.what.ticks += missed.ticks;
-            return;
-        }
         self.missed.push(Declared { what: missed, carrier: None });
+        self.fit_missed();
     }
 
     /// Declarations of an earlier run that nobody is known to have confirmed.
     pub(super) fn take_over(&mut self, lost: &[LostRange], missed: &[MissedTicks]) {
         self.lost.extend(lost.iter().map(|what| Declared { what: what.clone(), carrier: None }));
+        self.join_lost();
         self.missed.extend(missed.iter().map(|what| Declared { what: what.clone(), carrier: None }));
+        self.fit_missed();
     }
 
+    fn fit_missed(&mut self) {
+        if self.missed.len() > RANGES_MAX {
+            self.missed.sort_by_cached_key(|entry| {
+                (entry.carrier.is_none(), entry.what.reason.clone(), entry.what.from_boottime_ns)
+            });
+            fit(&mut self.missed);
+        }
+    }
+
+    /// As many as a frame may carry, those first that were carried before.
     pub(super) fn for_next_frame(&self) -> (Vec<LostRange>, Vec<MissedTicks>) {
         (
-            self.lost.iter().take(ENTRIES_MAX).map(|entry| entry.what.clone()).collect(),
-            self.missed.iter().take(ENTRIES_MAX).map(|entry| entry.what.clone()).collect(),
+            self.lost.iter().take(RANGES_MAX).map(|entry| entry.what.clone()).collect(),
+            self.missed.iter().take(RANGES_MAX).map(|entry| entry.what.clone()).collect(),
         )
     }
 
@@ -98,6 +105,58 @@ impl Declarations {
         let pending = |carrier: Option<Place>| carrier.is_none_or(|carrier| carrier > place);
         self.lost.retain(|entry| pending(entry.carrier));
         self.missed.retain(|entry| pending(entry.carrier));
+    }
+}
+
+/// What two entries of one list have to do with each other.
+trait Range {
+    /// What lies between this one and `next`, which comes after it; `None` when they cannot be one.
+    fn gap(&self, next: &Self) -> Option<u64>;
+    /// Both, and what lies between them, as one.
+    fn extend(&mut self, next: &Self);
+}
+
+impl Range for LostRange {
+    /// In frames.
+    fn gap(&self, next: &Self) -> Option<u64> {
+        let kin = self.epoch == next.epoch && self.reason == next.reason;
+        kin.then(|| next.first_seq.saturating_sub(self.last_seq.saturating_add(1)))
+    }
+
+    fn extend(&mut self, next: &Self) {
+        self.last_seq = self.last_seq.max(next.last_seq);
+    }
+}
+
+impl Range for MissedTicks {
+    /// In ns.
+    fn gap(&self, next: &Self) -> Option<u64> {
+        let kin = self.reason == next.reason;
+        kin.then(|| next.from_boottime_ns.checked_sub(self.to_boottime_ns)).flatten()
+    }
+
+    fn extend(&mut self, next: &Self) {
+        self.to_boottime_ns = self.to_boottime_ns.max(next.to_boottime_ns);
+        self.ticks = self.ticks.saturating_add(next.ticks);
+    }
+}
+
+/// Makes the entries fit a frame, so that no crash finds one that no frame carries: joins those that are closest and as
+/// far on their way. What is then declared beside the truth is what lies between them: a frame that came, or comes, is
+/// not lost by that, and the number of ticks stays exact.
+fn fit<T: Range>(list: &mut Vec<Declared<T>>) {
+    while list.len() > RANGES_MAX {
+        let gaps = list.windows(2).enumerate().filter_map(|(at, pair)| {
+            let [a, b] = pair else { return None };
+            (a.carrier.is_some() == b.carrier.is_some()).then(|| a.what.gap(&b.what))?.map(|gap| (gap, at))
+        });
+        // Kinds of loss are few; if each entry were of another one, the last would wait for their turn.
+        let Some((_, at)) = gaps.min() else { return };
+        let next = list.remove(at + 1);
+        if let Some(first) = list.get_mut(at) {
+            first.what.extend(&next.what);
+            first.carrier = first.carrier.max(next.carrier);
+        }
     }
 }
 
