@@ -30,6 +30,8 @@ edr_daemon::events! {
     SpoolUsable = "cc3712219f5947f08880b234442dfd4f",
     /// A frame in the spool is damaged; it is declared lost.
     SpoolDamaged = "b53788a00144440a9107d83735151325",
+    /// A frame in the spool cannot be read now; it is tried again.
+    SpoolUnreadable = "b3973cf3fdcf4843a733709518606886",
     /// Snapshots show less than there is.
     Degraded = "8b7b0d64c69e47f588bc307d0c9f5672",
     /// Snapshots show everything again.

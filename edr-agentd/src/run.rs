@@ -122,6 +122,7 @@ impl Shared {
                 unsent_bytes: spool.unsent_bytes,
                 dropped_frames: spool.dropped_frames,
                 memory_only: spool.memory_only,
+                trouble: self.spool.trouble(),
             },
             kafka: KafkaStatus {
                 brokers: config.kafka.brokers.clone(),

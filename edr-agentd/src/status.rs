@@ -82,6 +82,8 @@ pub struct SpoolStatus {
     pub dropped_frames: u64,
     /// The disk cannot be used: frames wait in memory.
     pub memory_only: bool,
+    /// What cannot be read now and is tried again, in words; `null` when there is no such thing.
+    pub trouble: Option<String>,
 }
 
 /// How shipping goes.
@@ -121,6 +123,9 @@ impl Status {
         words += &format!(", unsent {unsent_frames} frames ({})", about(*unsent_bytes));
         if *memory_only {
             words += " in memory: the disk cannot be used";
+        }
+        if let Some(trouble) = &self.spool.trouble {
+            words += &format!(", {trouble}");
         }
         words += &match self.kafka.last_ack_age_ms {
             Some(age_ms) => format!(", last ack {} s ago", age_ms / 1_000),
@@ -173,6 +178,7 @@ impl Status {
                 self.spool.dropped_frames
             ),
         ));
+        lines.extend(self.spool.trouble.as_ref().map(|trouble| ("unreadable", trouble.clone())));
         let kafka = &self.kafka;
         lines.push(("kafka", format!("topic {} at {}, {}", kafka.topic, kafka.brokers.join(", "), kafka.security)));
         lines.push((
@@ -235,7 +241,7 @@ impl Listener {
     pub fn answer(&self, status: &Status) -> io::Result<()> {
         let mut status = status.clone();
         let cut = |text: &mut String| *text = text.chars().take(TEXT_CHARS_MAX).collect();
-        status.kafka.last_error.iter_mut().chain(&mut status.degraded).for_each(cut);
+        status.kafka.last_error.iter_mut().chain(&mut status.spool.trouble).chain(&mut status.degraded).for_each(cut);
         let answer = serde_json::to_vec(&status)?;
         for _ in 0..ANSWERS_MAX {
             match self.listener.accept() {
@@ -318,7 +324,9 @@ mod tests {
         assert_eq!(status.in_words(), well);
         (status.kafka.trouble_for_ms, status.kafka.last_error) = (Some(65_000), Some("no broker of b:1".to_owned()));
         status.spool.memory_only = true;
+        status.spool.trouble = Some("for 9 s: spool frame 1: read: EIO; it is tried again".to_owned());
         let ill = status.in_words();
+        assert!(ill.contains(", for 9 s: spool frame 1: read: EIO; it is tried again,"), "{ill}");
         assert!(ill.contains("in memory: the disk cannot be used"), "{ill}");
         assert!(ill.ends_with("last ack 2 s ago; Kafka for 65 s: no broker of b:1"), "{ill}");
     }

@@ -313,6 +313,47 @@ fn a_kill_at_any_system_call_of_the_spool_loses_nothing_accepted() {
     assert!(points >= 6, "only {points} points were reached");
 }
 
+/// An fsync fails once, whichever of the first ones: before the first frame is accepted, the name of every folder that was
+/// made for it is on the disk all the same.
+#[test]
+fn no_frame_is_accepted_in_a_folder_that_a_power_cut_would_take() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        eprintln!("skipped: strace is not installed");
+        return;
+    }
+    for when in 1..=6 {
+        let host = Host::new();
+        let agent = host.command(&["run"]);
+        let trace = host.state().with_extension("trace");
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-qq", "-y", "-e", "trace=fsync", "-o"]).arg(&trace);
+        strace.args(["-e", &format!("inject=fsync:error=EIO:when={when}")]);
+        strace.env("NOTIFY_SOCKET", host.dir.path().join("notify")).env_remove("WATCHDOG_USEC");
+        strace.arg(agent.get_program()).args(agent.get_args()).stderr(Stdio::null());
+        let mut traced = strace.spawn().unwrap();
+        host.told("READY=1");
+        end_tracer(&mut traced);
+        let spool = host.state().join("spool");
+        let frame = host.frames();
+        if frame.is_empty() {
+            // It is in memory: nothing is claimed to be on the disk.
+            continue;
+        }
+        let calls = fs::read_to_string(&trace).unwrap();
+        let folder = spool.join(frame[0].id.epoch.to_string());
+        let made =
+            [folder.as_path(), spool.as_path(), &host.state(), host.state().parent().unwrap()].map(Path::to_owned);
+        for folder in made {
+            let synced = format!("<{}>)", folder.display());
+            assert!(
+                calls.lines().any(|call| call.contains(&synced) && call.ends_with("= 0")),
+                "fsync {when}: {} in {calls}",
+                folder.display()
+            );
+        }
+    }
+}
+
 /// A tracer that ends with SIGTERM lets its tracee go on: the tracee goes first.
 fn end_tracer(tracer: &mut Child) {
     let children = format!("/proc/{0}/task/{0}/children", tracer.id());

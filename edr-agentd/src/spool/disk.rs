@@ -6,6 +6,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use edr_wire::Epoch;
 use edr_wire::frame::FrameError;
@@ -18,7 +19,7 @@ use super::{FrameId, SpoolError};
 /// Tries to write one frame when the disk reports an I/O error. After a failed fsync the kernel calls the lost pages
 /// clean, so each try is a new file.
 const WRITE_TRIES: u32 = 3;
-/// Damaged frames kept for inspection.
+/// Damaged frames kept for inspection. Those that cannot be read are kept all.
 const ASIDE_MAX: usize = 16;
 /// A frame file larger than this was not written by an agent: the largest snapshot, incompressible, with its headers.
 const FILE_BYTES_MAX: u64 = 2 * RAW_BYTES_MAX as u64;
@@ -30,21 +31,35 @@ const ASIDE: &str = "set-aside";
 pub(super) enum ReadFault {
     #[error("its file vanished")]
     Vanished,
+    /// So the file may come back with it.
+    #[error("its folder is not there")]
+    Away,
     #[error("read: {0}")]
     Unreadable(io::Error),
     #[error("{0}")]
     Corrupt(#[from] FrameError),
+    #[error("its file has {0} bytes, {FILE_BYTES_MAX} are allowed")]
+    TooLarge(u64),
     #[error("it says it is {0}")]
     OtherFrame(FrameId),
 }
 
 impl ReadFault {
+    /// Whether it proves that the frame is not there: bytes were read and are wrong, or its folder was read and does
+    /// not have it. Everything else may be over at the next look: the disk, a mount, rights, descriptors.
+    pub(super) fn is_proof(&self) -> bool {
+        match self {
+            Self::Away | Self::Unreadable(_) => false,
+            Self::Vanished | Self::Corrupt(_) | Self::TooLarge(_) | Self::OtherFrame(_) => true,
+        }
+    }
+
     /// The reason in `lost`.
     pub(super) fn reason(&self) -> &'static str {
         match self {
-            Self::Vanished => "vanished",
+            Self::Vanished | Self::Away => "vanished",
             Self::Unreadable(_) => "unreadable",
-            Self::Corrupt(_) | Self::OtherFrame(_) => "corrupt",
+            Self::Corrupt(_) | Self::TooLarge(_) | Self::OtherFrame(_) => "corrupt",
         }
     }
 }
@@ -64,11 +79,15 @@ pub(super) struct Disk {
     root: PathBuf,
     /// Makes each temporary name new.
     tries: AtomicU64,
+    /// Folders in which a folder was made whose name may not be on the disk yet. No frame is accepted while there is one.
+    unsynced: Mutex<Vec<PathBuf>>,
 }
 
 impl Disk {
     pub(super) fn new(root: PathBuf) -> Self {
-        Self { root, tries: AtomicU64::new(0) }
+        // An earlier run may have been killed between making a folder and its fsync.
+        let unsynced = root.ancestors().take(2).map(Path::to_owned).collect();
+        Self { root, tries: AtomicU64::new(0), unsynced: Mutex::new(unsynced) }
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -78,12 +97,8 @@ impl Disk {
     /// Makes the folder if it is not there, and takes rights away from group and others if they have any: frames tell
     /// all about a host.
     pub(super) fn prepare(&self) -> io::Result<()> {
-        if fs::symlink_metadata(&self.root).is_err() {
-            DirBuilder::new().recursive(true).mode(0o700).create(&self.root)?;
-            if let Some(parent) = self.root.parent() {
-                sync_dir(parent)?;
-            }
-        }
+        self.make_folders(&self.root)?;
+        self.sync_folders().map_err(|(_, error)| error)?;
         let metadata = fs::symlink_metadata(&self.root)?;
         if !metadata.is_dir() {
             return Err(Errno::NOTDIR.into());
@@ -94,6 +109,53 @@ impl Disk {
             log::warn!("spool {} had mode {mode:03o}; it is 700 now", self.root.display());
         }
         Ok(())
+    }
+
+    /// Makes a folder and those above it that are not there.
+    fn make_folders(&self, folder: &Path) -> io::Result<()> {
+        for level in missing_levels(folder).iter().rev() {
+            self.make_folder(level)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a folder in one that is there. Its name is on the disk only after [`Disk::sync_folders`].
+    fn make_folder(&self, folder: &Path) -> io::Result<()> {
+        match DirBuilder::new().mode(0o700).create(folder) {
+            Ok(()) => {
+                self.is_new(folder);
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// This folder was just made: its parent is to be synced.
+    pub(super) fn is_new(&self, folder: &Path) {
+        if let Some(parent) = folder.parent() {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            self.unsynced().push(parent.to_owned());
+        }
+    }
+
+    /// Brings the names of all folders that were made to the disk; what fails is tried again by the next call.
+    fn sync_folders(&self) -> Result<(), (PathBuf, io::Error)> {
+        let mut unsynced = self.unsynced();
+        while let Some(folder) = unsynced.last() {
+            match sync_dir(folder) {
+                Ok(()) => {}
+                // What is not there any more holds nothing that could be lost by a power cut.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err((folder.clone(), error)),
+            }
+            unsynced.pop();
+        }
+        Ok(())
+    }
+
+    fn unsynced(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Names and sizes of all frames.
@@ -149,11 +211,12 @@ impl Disk {
 
     fn publish_once(&self, id: FrameId, records: &[Vec<u8>]) -> Result<(), SpoolError> {
         let folder = self.folder(id.epoch);
-        match DirBuilder::new().mode(0o700).create(&folder) {
-            Ok(()) => sync_dir(&self.root).map_err(unusable("fsync spool folder", &self.root))?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(unusable("create spool folder", &folder)(error)),
+        // An epoch's folder is made for its first frame. When it is not there for a later one, somebody took it away, or
+        // another disk lies over it: then the epoch ends.
+        if id.seq == 1 {
+            self.make_folder(&folder).map_err(unusable("create spool folder", &folder))?;
         }
+        self.sync_folders().map_err(|(folder, error)| unusable("fsync spool folder", &folder)(error))?;
         let path = self.path(id);
         let temporary = self.temporary(&folder);
         let written = write_whole(&temporary, records);
@@ -173,10 +236,16 @@ impl Disk {
     }
 
     pub(super) fn read(&self, id: FrameId) -> Result<Stored, ReadFault> {
-        let stored = Stored::parse(read_bounded(&self.path(id)).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => ReadFault::Vanished,
-            _ => ReadFault::Unreadable(error),
-        })?)?;
+        self.read_as(&self.path(id), id)
+    }
+
+    fn read_as(&self, path: &Path, id: FrameId) -> Result<Stored, ReadFault> {
+        let bytes = read_bounded(path).map_err(|fault| match fault {
+            // Only a folder that can be read proves that the file is not in it.
+            ReadFault::Vanished if path.parent().is_none_or(|folder| fs::read_dir(folder).is_err()) => ReadFault::Away,
+            fault => fault,
+        })?;
+        let stored = Stored::parse(bytes)?;
         let says = FrameId { epoch: stored.header.epoch, seq: stored.header.seq };
         if says == id { Ok(stored) } else { Err(ReadFault::OtherFrame(says)) }
     }
@@ -201,24 +270,41 @@ impl Disk {
         let _ = fs::remove_dir(self.folder(epoch));
     }
 
-    /// Moves a damaged frame to where it is not sent, and keeps the newest few of them.
-    pub(super) fn set_aside(&self, id: FrameId) {
+    /// Looks once more at a frame that is declared lost. One that is whole after all stays where it is, and is given.
+    /// One that is damaged or cannot be read moves to where it is not sent; of the damaged ones the newest few are kept.
+    pub(super) fn set_aside(&self, id: FrameId) -> Option<Stored> {
+        let fault = match self.read(id) {
+            Ok(stored) => return Some(stored),
+            // There is nothing to move; what comes back with its folder is found by the next start.
+            Err(ReadFault::Vanished | ReadFault::Away) => return None,
+            Err(fault) => fault,
+        };
         let aside = self.root.join(ASIDE);
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&aside);
         let to = aside.join(format!("{}.{}", id.epoch, file_name(id.seq)));
-        match made.and_then(|()| fs::rename(self.path(id), &to)) {
-            Ok(()) => log::warn!("damaged spool frame {id} is kept as {}", to.display()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => edr_daemon::limited!(log::Level::Warn, "set damaged spool frame {id} aside: {error}"),
+        match self.make_folder(&aside).and_then(|()| fs::rename(self.path(id), &to)) {
+            Ok(()) => log::warn!("spool frame {id}: {fault}; it is kept as {}", to.display()),
+            Err(error) => edr_daemon::limited!(log::Level::Warn, "set spool frame {id} aside: {error}"),
         }
-        let Ok(entries) = fs::read_dir(&aside) else { return };
+        self.thin_out(&aside);
+        None
+    }
+
+    /// Removes the oldest of the frames set aside beyond [`ASIDE_MAX`], if it is damaged beyond doubt.
+    fn thin_out(&self, aside: &Path) {
+        let Ok(entries) = fs::read_dir(aside) else { return };
         let dated = |entry: io::Result<fs::DirEntry>| {
             let entry = entry.ok()?;
             Some((entry.metadata().ok()?.modified().ok()?, entry.path()))
         };
         let mut kept: Vec<_> = entries.filter_map(dated).collect();
         kept.sort();
-        kept.iter().rev().skip(ASIDE_MAX).for_each(|(_, path)| self.unlink(path));
+        let is_damaged = |path: &Path| {
+            let (epoch, name) = path.file_name()?.to_str()?.split_once('.')?;
+            let id = FrameId { epoch: epoch.parse().ok()?, seq: parse_name(name)? };
+            Some(matches!(self.read_as(path, id), Err(fault) if fault.is_proof()))
+        };
+        let beyond = kept.iter().rev().skip(ASIDE_MAX);
+        beyond.filter(|(_, path)| is_damaged(path) == Some(true)).for_each(|(_, path)| self.unlink(path));
     }
 
     /// Bytes that this process may still write to the file system.
@@ -256,16 +342,29 @@ fn write_whole(path: &Path, records: &[Vec<u8>]) -> io::Result<()> {
     file.sync_all()
 }
 
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    let nofollow = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
-    let file = OpenOptions::new().read(true).custom_flags(nofollow).open(path)?;
-    let size = file.metadata()?.len();
-    if size > FILE_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("{size} bytes, {FILE_BYTES_MAX} are allowed")));
+fn read_bounded(path: &Path) -> Result<Vec<u8>, ReadFault> {
+    // What somebody put in a file's place must not make a reader wait, nor lead it elsewhere.
+    let flags = rustix::fs::OFlags::NOFOLLOW.union(rustix::fs::OFlags::NONBLOCK).bits() as i32;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => ReadFault::Vanished,
+        _ => ReadFault::Unreadable(error),
+    })?;
+    let metadata = file.metadata().map_err(ReadFault::Unreadable)?;
+    if !metadata.is_file() {
+        return Err(ReadFault::Unreadable(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
     }
-    let mut bytes = Vec::with_capacity(size as usize);
-    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+    if metadata.len() > FILE_BYTES_MAX {
+        return Err(ReadFault::TooLarge(metadata.len()));
+    }
+    let mut bytes = Vec::with_capacity(metadata.len() as usize);
+    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(ReadFault::Unreadable)?;
     Ok(bytes)
+}
+
+/// The folders of this path that are not there, deepest first.
+pub(super) fn missing_levels(folder: &Path) -> Vec<&Path> {
+    let missing = |level: &&Path| !level.as_os_str().is_empty() && fs::symlink_metadata(level).is_err();
+    folder.ancestors().take_while(missing).collect()
 }
 
 fn sync_dir(folder: &Path) -> io::Result<()> {

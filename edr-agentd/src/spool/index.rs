@@ -199,9 +199,40 @@ impl Index {
         }
     }
 
-    pub(super) fn oldest_unsent(&self) -> Option<FrameId> {
-        let unsent = self.frames.iter().find(|(_, entry)| entry.state == State::Unsent);
-        unsent.map(|(&place, _)| self.id(place))
+    /// The oldest unsent frame of the epochs that are not held.
+    pub(super) fn oldest_unsent(&self, is_held: impl Fn(Epoch) -> bool) -> Option<FrameId> {
+        let mut unsent = self.frames.iter().filter(|(_, entry)| entry.state == State::Unsent);
+        unsent.find_map(|(&place, _)| Some(self.id(place)).filter(|id| !is_held(id.epoch)))
+    }
+
+    /// Whether this frame is there and still to be sent.
+    pub(super) fn is_unsent(&self, id: FrameId) -> bool {
+        let entry = self.place(id).and_then(|place| self.frames.get(&place));
+        entry.is_some_and(|entry| entry.state == State::Unsent)
+    }
+
+    /// Whether there is a frame of this epoch to be sent.
+    pub(super) fn has_unsent(&self, epoch: Epoch) -> bool {
+        let Some(first) = self.place(FrameId { epoch, seq: 0 }) else { return false };
+        let last = Place { seq: u64::MAX, ..first };
+        self.frames.range(first..=last).any(|(_, entry)| entry.state == State::Unsent)
+    }
+
+    /// Other frames on the disk: the next ones, the one before, and the newest.
+    pub(super) fn neighbours(&self, id: FrameId) -> Vec<FrameId> {
+        let Some(place) = self.place(id) else { return Vec::new() };
+        let on_disk = |(_, entry): &(&Place, &Entry)| entry.memory.is_none();
+        let next = self.frames.range(place..).filter(on_disk).skip_while(|(other, _)| **other == place).take(2);
+        let before = self.frames.range(..place).rfind(on_disk);
+        let newest = self.frames.iter().rfind(on_disk).filter(|(other, _)| **other != place);
+        next.chain(before).chain(newest).map(|(&other, _)| self.id(other)).collect()
+    }
+
+    /// A frame that was given up and is whole after all: it is to be sent, late as it is.
+    pub(super) fn revive(&mut self, id: FrameId, bytes: u64, kind: FrameKind) {
+        if let Some(place) = self.place(id) {
+            self.add(place, Entry { bytes, kind: Some(kind), state: State::Unsent, memory: None });
+        }
     }
 
     pub(super) fn in_memory(&self, id: FrameId) -> Option<Arc<Stored>> {

@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::fs::FlockOperation;
 
 use super::SpoolError;
-use super::disk::is_transient;
+use super::disk::{is_transient, missing_levels};
 
 /// Held as long as it lives; the kernel releases it however the process ends.
 #[derive(Debug)]
@@ -17,15 +17,17 @@ pub(super) struct Lock {
 }
 
 impl Lock {
-    /// Takes `<state-dir>/lock` and writes this process's id into it.
-    pub(super) fn take(state_dir: &Path) -> Result<Self, SpoolError> {
+    /// Takes `<state-dir>/lock` and writes this process's id into it. `made` hears of each folder that had to be made.
+    pub(super) fn take(state_dir: &Path, made: impl Fn(&Path)) -> Result<Self, SpoolError> {
         let folder = |operation, path: &Path| {
             let path = path.to_owned();
             move |source| SpoolError::Folder { operation, path, source }
         };
         if !state_dir.is_dir() {
-            let made = DirBuilder::new().recursive(true).mode(0o700).create(state_dir);
-            made.map_err(folder("create state-dir", state_dir))?;
+            let missing = missing_levels(state_dir);
+            let created = DirBuilder::new().recursive(true).mode(0o700).create(state_dir);
+            created.map_err(folder("create state-dir", state_dir))?;
+            missing.into_iter().for_each(made);
         }
         let path = state_dir.join("lock");
         let mut options = OpenOptions::new();

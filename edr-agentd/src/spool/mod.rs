@@ -7,6 +7,9 @@
 //!   room runs out, or a file is damaged, its sequence numbers are first **declared** in the `lost` list of later
 //!   frames, and only when two of those are in the spool, or Kafka has one, does the file go. On doubt a frame is there
 //!   twice, never missing without a word.
+//! - What cannot be read now (an I/O error, no descriptor left, a folder that is away with its disk) is not lost: it is
+//!   tried again, and its epoch waits for it, while others go on. It is given up only after [`Patience`], while other
+//!   frames can be read, as `unreadable` or `vanished`; even then its file is not deleted.
 //! - The newest frame and the key it needs stay, acknowledged or not. They are the only state: a start reads sequence
 //!   number, log positions and pending declarations from them. There is no other state file.
 //! - `<state-dir>/spool/<epoch>/<seq>.frame`, `seq` in 20 digits, is a frame's records one after the other: the same
@@ -18,6 +21,7 @@
 
 mod declare;
 mod disk;
+mod held;
 mod index;
 mod lock;
 mod resume;
@@ -27,13 +31,15 @@ mod verify;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use edr_wire::Epoch;
 use edr_wire::frame::{EncodedFrame, FrameHeader, LostRange, MissedTicks};
 use edr_wire::snapshot::SpoolState;
 
 use self::disk::{Disk, ReadFault};
+use self::held::Held;
+pub use self::held::Patience;
 use self::index::{Doom, Index};
 use self::lock::Lock;
 pub use self::resume::{Newest, Resume};
@@ -109,6 +115,7 @@ pub struct Spool {
 #[derive(Debug)]
 struct Inner {
     index: Index,
+    held: Held,
     settings: config::Spool,
     memory_only: bool,
 }
@@ -121,8 +128,8 @@ impl Spool {
     /// [`SpoolError::Locked`] and [`SpoolError::Folder`]. A disk that is full or read-only is no error here: the spool
     /// then starts in memory.
     pub fn open(state_dir: &Path, settings: config::Spool) -> Result<(Self, Resume), SpoolError> {
-        let lock = Lock::take(state_dir)?;
         let disk = Disk::new(state_dir.join("spool"));
+        let lock = Lock::take(state_dir, |folder| disk.is_new(folder))?;
         let memory_only = match disk.prepare() {
             Ok(()) => false,
             Err(error) if disk::is_transient(&error) => {
@@ -138,7 +145,7 @@ impl Spool {
         };
         let mut index = Index::default();
         let resume = resume::read(&disk, &mut index);
-        let inner = Inner { index, settings, memory_only };
+        let inner = Inner { index, held: Held::default(), settings, memory_only };
         let spool = Self { disk, inner: Mutex::new(inner), changed: Condvar::new(), _lock: lock };
         Ok((spool, resume))
     }
@@ -180,10 +187,17 @@ impl Spool {
         let limit = room(&inner.settings, used, self.disk.free_bytes());
         let kind_of = |id| self.disk.read(id).ok().map(|stored| stored.header.kind);
         inner.index.relieve(limit, MEMORY_BYTES_MAX, kind_of);
+        let Inner { index, held, .. } = &mut *inner;
+        held.retain(|epoch| index.has_unsent(epoch));
         drop(inner);
         self.changed.notify_all();
         gone.into_iter().for_each(|id| self.disk.remove(id));
-        aside.into_iter().for_each(|id| self.disk.set_aside(id));
+        for id in aside {
+            if let Some(stored) = self.disk.set_aside(id) {
+                log::info!("spool frame {id} can be read again; it is sent after all");
+                self.lock().index.revive(id, stored.byte_len() as u64, stored.header.kind);
+            }
+        }
     }
 
     /// Kafka has all of this frame.
@@ -195,46 +209,98 @@ impl Spool {
         self.changed.notify_all();
     }
 
-    /// The oldest frame that Kafka has not acknowledged.
+    /// The oldest frame that Kafka has not acknowledged, of the epochs that are not held back by a frame that cannot
+    /// be read now.
     pub fn oldest_unsent(&self) -> Option<FrameId> {
-        self.lock().index.oldest_unsent()
+        self.lock().oldest_unsent()
     }
 
-    /// The frame's records, verified. `None` when it cannot be read: then it is on its way to `lost`, and the next
-    /// one is to be taken.
+    /// The frame's records, verified. `None` when it gives none; then the next call of [`Spool::oldest_unsent`] says
+    /// what is to be taken instead. A frame that is proven to be damaged or gone is on its way to `lost`. One that
+    /// cannot be read now is tried again after a wait, for as long as [`Patience`] says.
     pub fn load(&self, id: FrameId) -> Option<Arc<Stored>> {
         if let Some(stored) = self.lock().index.in_memory(id) {
             return Some(stored);
         }
         match self.disk.read(id) {
-            Ok(stored) => Some(Arc::new(stored)),
-            Err(fault) => {
-                edr_daemon::limited!(
-                    log::Level::Error, Event::SpoolDamaged, EDR_SOURCE = "spool", EDR_EPOCH = id.epoch.to_string(), EDR_SEQ = id.seq;
-                    "spool frame {id}: {fault}; it is declared lost"
-                );
+            Ok(stored) => {
+                if self.lock().held.read(id.epoch) {
+                    log::info!("spool frame {id} can be read again");
+                }
+                Some(Arc::new(stored))
+            }
+            Err(fault) if fault.is_proof() => {
                 self.condemn(id, &fault);
+                None
+            }
+            Err(fault) => {
+                self.hold(id, &fault);
                 None
             }
         }
     }
 
     fn condemn(&self, id: FrameId, fault: &ReadFault) {
-        self.lock().index.condemn(id, fault.reason(), Doom::SetAside);
+        let mut inner = self.lock();
+        // The sampler may have dropped it since, for want of room.
+        if inner.index.is_unsent(id) {
+            inner.index.condemn(id, fault.reason(), Doom::SetAside);
+            drop(inner);
+            edr_daemon::limited!(
+                log::Level::Error, Event::SpoolDamaged, EDR_SOURCE = "spool", EDR_EPOCH = id.epoch.to_string(), EDR_SEQ = id.seq;
+                "spool frame {id}: {fault}; it is declared lost"
+            );
+        }
+    }
+
+    /// A frame that cannot be read now. It is given up when its epoch waited long enough and other frames can be read:
+    /// then it is not the disk that is away.
+    fn hold(&self, id: FrameId, fault: &ReadFault) {
+        let (over, neighbours) = {
+            let mut inner = self.lock();
+            if !inner.index.is_unsent(id) {
+                return;
+            }
+            let over = inner.held.failed(id.epoch, Instant::now(), format!("spool frame {id}: {fault}"));
+            (over, inner.index.neighbours(id))
+        };
+        let is_readable = |id| self.disk.read(id).map_or_else(|fault| fault.is_proof(), |_| true);
+        if over && neighbours.into_iter().any(is_readable) {
+            self.condemn(id, fault);
+            self.lock().held.given_up(id.epoch, Instant::now());
+            return;
+        }
+        edr_daemon::limited!(
+            log::Level::Error, Event::SpoolUnreadable, EDR_SOURCE = "spool", EDR_EPOCH = id.epoch.to_string(), EDR_SEQ = id.seq;
+            "spool frame {id}: {fault}; it is tried again, and its epoch waits for it"
+        );
+    }
+
+    /// What cannot be read now, in words.
+    pub fn trouble(&self) -> Option<String> {
+        self.lock().held.in_words(Instant::now())
+    }
+
+    /// How long a frame that cannot be read is tried again.
+    pub fn set_patience(&self, patience: Patience) {
+        self.lock().held.patience = patience;
     }
 
     /// Waits until there is an unsent frame, something changes, or `timeout` is over.
     pub fn wait(&self, timeout: Duration) {
         let inner = self.lock();
-        if inner.index.oldest_unsent().is_none() {
+        if inner.oldest_unsent().is_none() {
+            let now = Instant::now();
+            let next = inner.held.next(now).map(|next| next.saturating_duration_since(now));
+            let timeout = next.map_or(timeout, |next| next.min(timeout));
             // The answer does not matter: the caller looks again.
             drop(self.changed.wait_timeout(inner, timeout).unwrap_or_else(PoisonError::into_inner));
         }
     }
 
-    /// Waits until every frame is acknowledged, at most `timeout`; true when it is so.
+    /// Waits until every frame that can be read is acknowledged, at most `timeout`; true when it is so.
     pub fn wait_until_sent(&self, timeout: Duration) -> bool {
-        let unsent = |inner: &mut Inner| inner.index.oldest_unsent().is_some();
+        let unsent = |inner: &mut Inner| inner.oldest_unsent().is_some();
         let waited = self.changed.wait_timeout_while(self.lock(), timeout, unsent);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
@@ -289,6 +355,13 @@ impl Spool {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // No code between lock and unlock panics; if it did, every field is still a valid value.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn oldest_unsent(&self) -> Option<FrameId> {
+        let now = Instant::now();
+        self.index.oldest_unsent(|epoch| self.held.holds(epoch, now))
     }
 }
 

@@ -13,6 +13,9 @@ use crate::event::Event;
 /// Frames that a start tries to read before it gives up finding a readable one.
 const TRIES_MAX: usize = 500;
 
+/// Frames that cannot be read now, after which it gives up earlier: a failing disk may take long to say so.
+const UNREADABLE_MAX: usize = 8;
+
 /// Between the capture of a snapshot and the rename of its file lie the reading, compressing and writing of one tick.
 const AGE_DIFFERENCE_NS_MAX: u64 = 120_000_000_000;
 
@@ -72,10 +75,23 @@ pub(super) fn read(disk: &Disk, index: &mut Index) -> Resume {
         seqs.map(move |&seq| FrameId { epoch, seq })
     });
     let mut resume = Resume::default();
+    let mut unreadable = 0;
     for id in frames.by_ref().take(TRIES_MAX) {
         resume.last.get_or_insert(PreviousEpoch { id: id.epoch, last_seq: id.seq });
         let stored = match disk.read(id) {
             Ok(stored) => stored,
+            Err(fault) if !fault.is_proof() => {
+                // The shipper tries again; that it was the last one is not proven meanwhile.
+                edr_daemon::event!(
+                    log::Level::Error, Event::SpoolUnreadable, EDR_SOURCE = "spool", EDR_EPOCH = id.epoch.to_string(), EDR_SEQ = id.seq;
+                    "spool frame {id}: {fault}; it is tried again"
+                );
+                unreadable += 1;
+                if unreadable == UNREADABLE_MAX {
+                    break;
+                }
+                continue;
+            }
             Err(fault) => {
                 edr_daemon::event!(
                     log::Level::Error, Event::SpoolDamaged, EDR_SOURCE = "spool", EDR_EPOCH = id.epoch.to_string(), EDR_SEQ = id.seq;
@@ -124,7 +140,10 @@ fn in_order(disk: &Disk, names: &Names) -> Vec<Epoch> {
         .map(|(&epoch, frames)| {
             let header = frames.keys().take(3).find_map(|&seq| Some(disk.read(FrameId { epoch, seq }).ok()?.header));
             let previous = header.as_ref().and_then(|header| header.previous_epoch).map(|previous| previous.id);
-            (header.map_or(i64::MIN, |header| header.captured_ns), epoch, previous)
+            // Of an epoch that cannot be read, its files still say when they were written.
+            let written = || frames.keys().find_map(|&seq| disk.changed_ns(FrameId { epoch, seq }));
+            let captured_ns = header.map(|header| header.captured_ns).or_else(written);
+            (captured_ns.unwrap_or(i64::MIN), epoch, previous)
         })
         .collect();
     left.sort();

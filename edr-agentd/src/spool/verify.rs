@@ -51,7 +51,7 @@ pub fn verify(state_dir: &Path) -> io::Result<(Vec<Listing>, Vec<Finding>)> {
             let id = FrameId { epoch, seq };
             let header = match look(&disk, id, &mut key) {
                 Ok(header) => Ok(header),
-                Err(ReadFault::Vanished) => continue,
+                Err(ReadFault::Vanished | ReadFault::Away) => continue,
                 Err(fault) => {
                     findings.push(finding(disk.path(id), &fault.to_string()));
                     Err(fault.to_string())
