@@ -62,7 +62,7 @@ pub struct Config {
     pub key_interval: Duration,
     /// `state-dir`: the folder that holds the spool and the lock.
     pub state_dir: PathBuf,
-    /// `runtime-dir`: the folder of the socket that `edr-agentd status` asks.
+    /// `runtime-dir`: the folder of the socket that `edr-agentd status` asks, and of the witness of the last frame.
     pub runtime_dir: PathBuf,
     /// `log-level`: the least important level that is logged.
     pub log_level: LevelFilter,

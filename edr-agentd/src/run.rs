@@ -153,7 +153,7 @@ pub fn run(config_path: &Path, overrides: &Overrides) -> anyhow::Result<()> {
     // Never joined: it ends with the process, or ends it.
     let aborts = std::thread::Builder::new().name("abort".to_owned()).spawn(move || aborts.answer());
     let aborts = aborts.context("start thread abort")?;
-    let (spool, resume) = Spool::open(&config.state_dir, config.spool)?;
+    let (spool, resume) = Spool::open(&config.state_dir, &config.runtime_dir, config.spool)?;
     let spool = Arc::new(spool);
     let sampler =
         Sampler::start(Arc::clone(&config), overrides.proc_root(), Arc::clone(&spool), &resume, Arc::clone(&sampling))

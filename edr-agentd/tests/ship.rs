@@ -43,7 +43,7 @@ impl Scene {
         cluster.create_topic(TOPIC, 4, 1).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let settings = config::Spool { bytes_max: 64 << 20, free_bytes_min: 0 };
-        let (spool, resume) = Spool::open(dir.path(), settings).unwrap();
+        let (spool, resume) = Spool::open(dir.path(), dir.path(), settings).unwrap();
         let spool = Arc::new(spool);
         let (mut framer, _) =
             Framer::start(Arc::clone(&spool), &resume, HostId([7; 16]), "boot", Duration::from_secs(3600));

@@ -32,7 +32,7 @@ impl Agent {
     }
 
     fn start_as(state_dir: &Path, settings: config::Spool, host_id: HostId, boot_id: &'static str) -> Self {
-        let (spool, resume) = Spool::open(state_dir, settings).unwrap();
+        let (spool, resume) = Spool::open(state_dir, state_dir, settings).unwrap();
         let spool = Arc::new(spool);
         let hour = Duration::from_secs(3600);
         let (framer, _) = Framer::start(Arc::clone(&spool), &resume, host_id, boot_id, hour);
@@ -354,7 +354,7 @@ fn leftovers_go_strangers_stay_and_rights_for_others_are_taken_away() {
 fn a_second_agent_is_refused_with_the_pid_of_the_first() {
     let dir = tempfile::tempdir().unwrap();
     let agent = Agent::start(dir.path(), SETTINGS);
-    let refused = Spool::open(dir.path(), SETTINGS).unwrap_err();
+    let refused = Spool::open(dir.path(), dir.path(), SETTINGS).unwrap_err();
     let lock = dir.path().join("lock");
     assert_eq!(
         refused.to_string(),
@@ -364,7 +364,7 @@ fn a_second_agent_is_refused_with_the_pid_of_the_first() {
     drop(agent);
     drop(Agent::start(dir.path(), SETTINGS));
     // A folder that cannot be one is named with the operation.
-    let refused = Spool::open(&lock, SETTINGS).unwrap_err().to_string();
+    let refused = Spool::open(&lock, dir.path(), SETTINGS).unwrap_err().to_string();
     assert!(refused.contains("create state-dir") && refused.contains("File exists"), "{refused}");
 }
 
@@ -382,7 +382,7 @@ fn fifty_thousand_frames_are_found_by_their_names() {
         fs::File::create(folder.join(format!("{seq:020}.frame"))).unwrap();
     }
     let started = Instant::now();
-    let (spool, resume) = Spool::open(dir.path(), SETTINGS).unwrap();
+    let (spool, resume) = Spool::open(dir.path(), dir.path(), SETTINGS).unwrap();
     let took = started.elapsed();
     assert_eq!(spool.state().unsent_frames, 50_001);
     assert_eq!((resume.last.unwrap().last_seq, resume.newest.unwrap().header.seq), (60_000, 60_000));
@@ -572,17 +572,40 @@ fn a_disk_that_takes_nothing_sends_frames_to_memory_and_comes_back_by_itself() {
     disk.remount("rw");
     let writable = agent.tick(10).id;
     assert_ne!(writable.epoch, read_only.epoch);
+    // What was in memory is on the disk now: a crash does not take it.
+    drop(agent);
+    let mut agent = Agent::start(disk.path(), SETTINGS);
     // All of them, in the order of their making, and nothing else.
     let (ids, lost) = agent.ship();
     let epochs: Vec<_> = ids.iter().map(|id| id.epoch).collect();
     let expected = [on_disk.epoch, in_memory.epoch, in_memory.epoch, back.epoch, read_only.epoch, writable.epoch];
     assert_eq!((epochs.as_slice(), lost.as_slice()), (expected.as_slice(), [].as_slice()));
 
+    let writable = agent.tick(10).id;
+    agent.ship();
     drop(agent);
 
-    // A start on a read-only disk is a start.
+    // A start on a read-only disk is a start, and what it makes in memory is not of the epoch on the disk: after a crash
+    // these numbers would be used again.
     disk.remount("ro");
     let mut agent = Agent::start(disk.path(), SETTINGS);
+    let in_memory = agent.tick(10).id;
+    assert!(agent.spool.state().memory_only);
+    assert_ne!(in_memory.epoch, writable.epoch);
+    assert_eq!(agent.ship().0, [writable, in_memory]);
+    drop(agent);
+    disk.remount("rw");
+    // After a crash the epoch on the disk does not go on as if nothing had been made since, however well the disk is.
+    let mut agent = Agent::start(disk.path(), SETTINGS);
+    let next = agent.tick(10).id;
+    assert!(![writable.epoch, in_memory.epoch].contains(&next.epoch));
+    let header = agent.spool.load(next).unwrap().header.clone();
+    assert_eq!(header.previous_epoch.map(|previous| (previous.id, previous.last_seq)), Some((writable.epoch, 2)));
+    drop(agent);
+    // One that was on the disk all the time goes on.
+    let mut agent = Agent::start(disk.path(), SETTINGS);
+    assert_eq!(agent.tick(10).id, FrameId { seq: 2, ..next });
+    disk.remount("ro");
     agent.tick(10);
     assert!(agent.spool.state().memory_only);
     disk.remount("rw");
@@ -680,8 +703,9 @@ impl Drop for SmallDisk {
 #[test]
 fn a_start_without_anything_is_a_start() {
     let dir = tempfile::tempdir().unwrap();
-    let (_, resume) = Spool::open(&dir.path().join("a/b"), SETTINGS).unwrap();
-    let Resume { last, newest, declared } = resume;
+    let (_, resume) = Spool::open(&dir.path().join("a/b"), dir.path(), SETTINGS).unwrap();
+    let Resume { last, newest, declared, last_made } = resume;
+    assert_eq!(last_made, None);
     assert!(declared.is_none());
     assert!(last.is_none() && newest.is_none());
     assert_eq!(mode(&dir.path().join("a/b")), 0o700);

@@ -117,7 +117,7 @@ impl World {
         self.agent = None;
         self.run += 1;
         self.forgotten.append(&mut self.removed);
-        let (spool, resume) = Spool::open(self.dir.path(), self.settings()).unwrap();
+        let (spool, resume) = Spool::open(self.dir.path(), self.dir.path(), self.settings()).unwrap();
         let spool = Arc::new(spool);
         let boot = self.boot_id();
         let (framer, _) = Framer::start(Arc::clone(&spool), &resume, HOST, &boot, Duration::from_secs(3600));

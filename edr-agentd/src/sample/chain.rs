@@ -18,8 +18,11 @@ pub(super) enum Start {
     NewBoot,
     /// The spool is of another machine.
     OtherHost,
-    /// The newest frame cannot be read, or was not written by this machine at the time it says.
+    /// The newest frame cannot be read, or was not written by this machine at the time it says, or nothing proves that
+    /// no frame was made after it.
     Unproven,
+    /// It could go on, but the disk takes no frames: what is made in memory has an epoch of its own.
+    InMemory,
 }
 
 /// The unbroken run of frames that is being written.
@@ -42,11 +45,23 @@ struct Base {
 }
 
 impl Chain {
-    /// Goes on where the newest frame of the spool ends if host, boot and that frame prove that nothing is missing
-    /// between; otherwise in `fresh`, an epoch that names the one before.
-    pub(super) fn start(resume: &Resume, host_id: HostId, boot_id: &str, fresh: Epoch) -> (Self, Start) {
+    /// Goes on where the newest frame of the spool ends if host, boot, that frame and its witness prove that nothing is
+    /// missing between, and frames go to the disk; otherwise in `fresh`, an epoch that names the one before.
+    pub(super) fn start(
+        resume: &Resume,
+        host_id: HostId,
+        boot_id: &str,
+        in_memory: bool,
+        fresh: Epoch,
+    ) -> (Self, Start) {
         let new = |previous| Self { epoch: fresh, next_seq: 1, previous, base: None };
-        let Some(last) = resume.last else { return (new(None), Start::Fresh) };
+        let made = resume.last_made.as_ref().filter(|made| made.boot_id == boot_id).and_then(|made| made.on_disk);
+        // When it is witnessed that the epoch went further, that is where it ended.
+        let further =
+            made.filter(|made| resume.last.is_none_or(|last| made.epoch == last.id && made.seq > last.last_seq));
+        let further =
+            further.filter(|made| made.seq > 0).map(|made| PreviousEpoch { id: made.epoch, last_seq: made.seq });
+        let Some(last) = further.or(resume.last) else { return (new(None), Start::Fresh) };
         let Some(newest) = &resume.newest else { return (new(Some(last)), Start::Unproven) };
         let header = &newest.header;
         if header.host_id != host_id {
@@ -57,8 +72,15 @@ impl Chain {
             return (new(Some(last)), Start::NewBoot);
         }
         let is_last = last == PreviousEpoch { id: header.epoch, last_seq: header.seq };
-        if !is_last || !newest.written_when_captured {
+        // The one that is witnessed, or the one that was just written when the agent was killed.
+        let witnessed = made.is_some_and(|made| {
+            made.epoch == header.epoch && (made.seq == header.seq || made.seq.checked_add(1) == Some(header.seq))
+        });
+        if !is_last || !newest.written_when_captured || !witnessed {
             return (new(Some(last)), Start::Unproven);
+        }
+        if in_memory {
+            return (new(Some(last)), Start::InMemory);
         }
         let previous = header.previous_epoch;
         (Self { epoch: header.epoch, next_seq: header.seq + 1, previous, base: None }, Start::Continued)
@@ -119,7 +141,7 @@ mod tests {
     use edr_wire::snapshot::{SnapshotView, encode_row};
 
     use super::*;
-    use crate::spool::Newest;
+    use crate::spool::{FrameId, LastMade, Newest};
 
     const HOST: HostId = HostId([1; 16]);
     const OLD: Epoch = Epoch([1; 8]);
@@ -140,15 +162,21 @@ mod tests {
             missed: Vec::new(),
             bye: false,
         };
-        let mut resume = Resume { last: Some(PreviousEpoch { id: OLD, last_seq: 41 }), declared: None, newest: None };
+        let last = Some(PreviousEpoch { id: OLD, last_seq: 41 });
+        let mut resume = Resume { last, last_made: made("boot", Some(41)), ..Resume::default() };
         change(&mut header, &mut resume);
         let snapshot = SnapshotView::parse(encode_row(&edr_wire::snapshot::Snapshot::default())).unwrap();
         resume.newest = Some(Box::new(Newest { header, snapshot, written_when_captured: true }));
         resume
     }
 
+    fn made(boot_id: &str, seq: Option<u64>) -> Option<LastMade> {
+        let on_disk = seq.map(|seq| FrameId { epoch: OLD, seq });
+        Some(LastMade { boot_id: boot_id.to_owned(), on_disk })
+    }
+
     fn started(resume: &Resume) -> (Start, Epoch, u64, Option<PreviousEpoch>) {
-        let (chain, start) = Chain::start(resume, HOST, "boot", FRESH);
+        let (chain, start) = Chain::start(resume, HOST, "boot", false, FRESH);
         (start, chain.epoch(), chain.seq(), chain.previous())
     }
 
@@ -170,10 +198,35 @@ mod tests {
     }
 
     #[test]
+    fn an_epoch_goes_on_only_when_it_is_witnessed_that_nothing_was_made_after() {
+        let last = |last_seq| Some(PreviousEpoch { id: OLD, last_seq });
+        let with = |last_made| resume(|_, resume| resume.last_made = last_made);
+        let new = |last_seq| (Start::Unproven, FRESH, 1, last(last_seq));
+        // Killed between the frame and its witness.
+        assert_eq!(started(&with(made("boot", Some(40)))), (Start::Continued, OLD, 42, BEFORE));
+        assert_eq!(started(&with(made("boot", Some(39)))), new(41));
+        // Frames were made in memory; nobody knows; it is of another boot.
+        assert_eq!(started(&with(made("boot", None))), new(41));
+        assert_eq!(started(&with(None)), new(41));
+        assert_eq!(started(&with(made("other", Some(41)))), new(41));
+        // Somebody took the newest ones away, or the whole spool.
+        assert_eq!(started(&with(made("boot", Some(44)))), new(44));
+        let gone = Resume { last_made: made("boot", Some(44)), ..Resume::default() };
+        assert_eq!(started(&gone), new(44));
+        let goodbye = resume(|header, resume| {
+            header.bye = true;
+            resume.last_made = made("boot", None);
+        });
+        assert_eq!(started(&goodbye), new(41), "a later run may have been in memory from its start");
+        let (chain, start) = Chain::start(&resume(|_, _| {}), HOST, "boot", true, FRESH);
+        assert_eq!((start, chain.epoch(), chain.previous()), (Start::InMemory, FRESH, last(41)));
+    }
+
+    #[test]
     fn a_key_comes_when_deltas_have_cost_as_much_and_when_it_is_old() {
         let hour = Duration::from_secs(3600);
         let at = Duration::from_secs;
-        let (mut chain, _) = Chain::start(&Resume::default(), HOST, "boot", FRESH);
+        let (mut chain, _) = Chain::start(&Resume::default(), HOST, "boot", false, FRESH);
         assert_eq!(chain.base(at(0), hour), None);
         chain.accepted(FrameKind::Key, b"key".to_vec(), 100, at(0));
         assert_eq!(chain.base(at(10), hour), Some((1, b"key".as_slice())));

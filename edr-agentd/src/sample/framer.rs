@@ -79,8 +79,13 @@ impl Framer {
         boot_id: &str,
         interval: Duration,
     ) -> (Self, Vec<Position>) {
-        let (chain, start) = Chain::start(resume, host_id, boot_id, new_epoch());
-        let (mut positions, mut last, mut reason) = (Vec::new(), None, ticks::NOT_RUNNING);
+        let in_memory = spool.state().memory_only;
+        let (chain, start) = Chain::start(resume, host_id, boot_id, in_memory, new_epoch());
+        // Whether an agent ran in this boot, and whether its last frame is known.
+        let witnessed = resume.last_made.as_ref().is_some_and(|made| made.boot_id == boot_id);
+        let proven = matches!(start, Start::Continued | Start::InMemory);
+        let (mut positions, mut last) = (Vec::new(), None);
+        let mut reason = if witnessed && !proven { ticks::UNKNOWN } else { ticks::NOT_RUNNING };
         if let Some(header) = resume.declared.as_ref().filter(|header| header.host_id == host_id) {
             let missed = if header.boot_id == boot_id { header.missed.as_slice() } else { &[] };
             spool.take_over(&header.lost, missed);
@@ -90,14 +95,17 @@ impl Framer {
             positions = newest.snapshot.positions().unwrap_or_default();
             if newest.header.boot_id == boot_id {
                 last = newest.snapshot.time().ok().map(|time| Duration::from_nanos(time.boottime_ns));
-                reason = if newest.header.bye { ticks::STOPPED } else { reason };
+                reason = match (proven, newest.header.bye) {
+                    (false, _) => ticks::UNKNOWN,
+                    (true, true) => ticks::STOPPED,
+                    (true, false) => ticks::NOT_RUNNING,
+                };
             }
         }
         if let Some(missed) = ticks::missed_before(last, boottime(), interval, reason) {
             spool.declare_missed(missed);
         }
         log_start(&chain, start, host_id, positions.len());
-        let in_memory = spool.state().memory_only;
         (Self { spool, chain, in_memory }, positions)
     }
 
@@ -113,7 +121,7 @@ impl Framer {
         cost: &mut Vec<SourceCost>,
         mut encode: impl FnMut(FrameId) -> Vec<u8>,
     ) -> Result<Made, FrameError> {
-        if self.in_memory && self.spool.probe(self.chain.key_bytes().max(PROBE_BYTES_MIN)) {
+        if self.in_memory && self.spool.recover(self.chain.key_bytes().max(PROBE_BYTES_MIN)) {
             edr_daemon::event!(log::Level::Info, Event::SpoolUsable, EDR_SOURCE = "spool"; "the spool takes frames again");
             self.in_memory = false;
             self.chain.begin(new_epoch());
@@ -194,7 +202,8 @@ fn log_start(chain: &Chain, start: Start, host_id: HostId, logs: usize) {
         Start::Fresh => "is new: the spool is empty",
         Start::NewBoot => "is new: the machine was booted",
         Start::OtherHost => "is new: the spool is of another machine",
-        Start::Unproven => "is new: the newest frame in the spool does not prove that it was the last one",
+        Start::Unproven => "is new: it is not proven that the newest frame in the spool was the last one",
+        Start::InMemory => "is new: the disk takes no frames",
     };
     let (epoch, seq) = (chain.epoch(), chain.seq());
     edr_daemon::event!(

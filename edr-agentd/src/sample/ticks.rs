@@ -15,6 +15,8 @@ use crate::stop::Stop;
 pub const NOT_RUNNING: &str = "not_running";
 /// The agent was stopped: its last frame said `bye`.
 pub const STOPPED: &str = "stopped";
+/// Nothing proves that no snapshot was made then: an agent that could not use the disk may have made some in memory.
+pub const UNKNOWN: &str = "unknown";
 /// The snapshot before took longer than an interval.
 const OVERRUN: &str = "overrun";
 /// The machine slept.

@@ -190,11 +190,13 @@ impl Disk {
         Ok(())
     }
 
-    /// Writes a frame so that it survives: temporary file, fsync, rename, fsync of the folder.
-    pub(super) fn publish(&self, id: FrameId, records: &[Vec<u8>]) -> Result<(), SpoolError> {
+    /// Writes a frame so that it survives: temporary file, fsync, rename, fsync of the folder. The folder of its epoch is
+    /// made if `opens_epoch`. When it is not there for a later frame, somebody took it away, or another disk lies over
+    /// it: then the epoch ends.
+    pub(super) fn publish(&self, id: FrameId, records: &[Vec<u8>], opens_epoch: bool) -> Result<(), SpoolError> {
         let mut failed = 0;
         loop {
-            match self.publish_once(id, records) {
+            match self.publish_once(id, records, opens_epoch) {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     // Whatever of it is there must not be taken for an accepted frame.
@@ -209,11 +211,9 @@ impl Disk {
         }
     }
 
-    fn publish_once(&self, id: FrameId, records: &[Vec<u8>]) -> Result<(), SpoolError> {
+    fn publish_once(&self, id: FrameId, records: &[Vec<u8>], opens_epoch: bool) -> Result<(), SpoolError> {
         let folder = self.folder(id.epoch);
-        // An epoch's folder is made for its first frame. When it is not there for a later one, somebody took it away, or
-        // another disk lies over it: then the epoch ends.
-        if id.seq == 1 {
+        if opens_epoch {
             self.make_folder(&folder).map_err(unusable("create spool folder", &folder))?;
         }
         self.sync_folders().map_err(|(folder, error)| unusable("fsync spool folder", &folder)(error))?;

@@ -239,6 +239,23 @@ impl Index {
         self.frames.get(&self.place(id)?)?.memory.clone()
     }
 
+    pub(super) fn oldest_in_memory(&self) -> Option<(FrameId, Arc<Stored>)> {
+        let unsent = |(_, entry): &(&Place, &Entry)| entry.state == State::Unsent && entry.memory.is_some();
+        let (&place, entry) = self.frames.iter().find(unsent)?;
+        Some((self.id(place), Arc::clone(entry.memory.as_ref()?)))
+    }
+
+    /// A frame in memory was written to the disk. False when it is not to be sent any more.
+    pub(super) fn is_on_disk_now(&mut self, id: FrameId) -> bool {
+        let entry = self.place(id).and_then(|place| self.frames.get_mut(&place));
+        let Some(entry) = entry.filter(|entry| entry.state == State::Unsent) else { return false };
+        if entry.memory.take().is_some() {
+            self.memory_bytes -= entry.bytes;
+            self.disk_bytes += entry.bytes;
+        }
+        true
+    }
+
     /// Frames Kafka has not acknowledged, and their bytes.
     pub(super) fn unsent(&self) -> (u64, u64) {
         (self.unsent_frames, self.unsent_bytes)

@@ -11,11 +11,13 @@
 //!   tried again, and its epoch waits for it, while others go on. It is given up only after [`Patience`], while other
 //!   frames can be read, as `unreadable` or `vanished`; even then its file is not deleted.
 //! - The newest frame and the key it needs stay, acknowledged or not. They are the only state: a start reads sequence
-//!   number, log positions and pending declarations from them. There is no other state file.
+//!   number, log positions and pending declarations from them. There is no other state file. That no frame was made
+//!   after the newest one is witnessed in `runtime-dir`; without the witness a start begins a new epoch.
 //! - `<state-dir>/spool/<epoch>/<seq>.frame`, `seq` in 20 digits, is a frame's records one after the other: the same
 //!   bytes that travel. One bad file costs one frame; `ls` shows what waits.
 //! - When the disk cannot be used ([`SpoolError::Unusable`]) frames are kept in memory ([`Spool::put_in_memory`], at
-//!   most [`MEMORY_BYTES_MAX`]) in an epoch of their own, until [`Spool::probe`] finds the disk usable again.
+//!   most [`MEMORY_BYTES_MAX`]) in an epoch of their own, until [`Spool::recover`] finds the disk usable again and has
+//!   brought there what is still unsent.
 //!
 //! The spool does not know what a snapshot holds, and not where frames go.
 
@@ -27,6 +29,7 @@ mod lock;
 mod resume;
 mod stored;
 mod verify;
+mod witness;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -45,11 +48,16 @@ use self::lock::Lock;
 pub use self::resume::{Newest, Resume};
 pub use self::stored::Stored;
 pub use self::verify::{Finding, Listing, verify};
+pub use self::witness::LastMade;
+use self::witness::Witness;
 use crate::config;
 use crate::event::Event;
 
 /// Bytes of frames kept in memory while the disk cannot be used; then the oldest are declared lost.
 pub const MEMORY_BYTES_MAX: u64 = 16 << 20;
+
+/// How long one tick writes frames from memory to a disk that is back. The next tick goes on.
+const RECOVER_MAX: Duration = Duration::from_secs(2);
 
 /// One frame of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -107,6 +115,7 @@ fn holder(pid: &Option<u32>) -> String {
 #[derive(Debug)]
 pub struct Spool {
     disk: Disk,
+    witness: Witness,
     inner: Mutex<Inner>,
     changed: Condvar,
     _lock: Lock,
@@ -122,12 +131,12 @@ struct Inner {
 
 impl Spool {
     /// Takes the lock and reads what an earlier run left. Reads names and sizes of all frames, and the content of the
-    /// newest only.
+    /// newest only. Which frame was the last one made is witnessed in `runtime_dir`.
     ///
     /// # Errors
     /// [`SpoolError::Locked`] and [`SpoolError::Folder`]. A disk that is full or read-only is no error here: the spool
     /// then starts in memory.
-    pub fn open(state_dir: &Path, settings: config::Spool) -> Result<(Self, Resume), SpoolError> {
+    pub fn open(state_dir: &Path, runtime_dir: &Path, settings: config::Spool) -> Result<(Self, Resume), SpoolError> {
         let disk = Disk::new(state_dir.join("spool"));
         let lock = Lock::take(state_dir, |folder| disk.is_new(folder))?;
         let memory_only = match disk.prepare() {
@@ -144,9 +153,10 @@ impl Spool {
             }
         };
         let mut index = Index::default();
-        let resume = resume::read(&disk, &mut index);
+        let (witness, last_made) = Witness::open(runtime_dir);
+        let resume = Resume { last_made, ..resume::read(&disk, &mut index) };
         let inner = Inner { index, held: Held::default(), settings, memory_only };
-        let spool = Self { disk, inner: Mutex::new(inner), changed: Condvar::new(), _lock: lock };
+        let spool = Self { disk, witness, inner: Mutex::new(inner), changed: Condvar::new(), _lock: lock };
         Ok((spool, resume))
     }
 
@@ -156,7 +166,11 @@ impl Spool {
     /// [`SpoolError::Unusable`]: the frame is not accepted, and its (epoch, seq) must not be used for another one.
     pub fn put(&self, header: &FrameHeader, frame: &EncodedFrame) -> Result<(), SpoolError> {
         let id = FrameId { epoch: header.epoch, seq: header.seq };
-        self.disk.publish(id, &frame.records)?;
+        if id.seq == 1 {
+            self.witness.on_disk(&header.boot_id, FrameId { seq: 0, ..id });
+        }
+        self.disk.publish(id, &frame.records, id.seq == 1)?;
+        self.witness.on_disk(&header.boot_id, id);
         let mut inner = self.lock();
         inner.memory_only = false;
         inner.index.insert(header, frame.byte_len() as u64, None);
@@ -167,10 +181,31 @@ impl Spool {
     /// Accepts a frame that the disk does not take. It survives as long as the process.
     pub fn put_in_memory(&self, header: &FrameHeader, frame: EncodedFrame) {
         let bytes = frame.byte_len() as u64;
+        self.witness.in_memory(&header.boot_id);
         let mut inner = self.lock();
         inner.memory_only = true;
         inner.index.insert(header, bytes, Some(Arc::new(Stored::from_parts(header.clone(), frame.records))));
         self.settle(inner, header);
+    }
+
+    /// Whether the disk has everything again: takes a file of `bytes`, and has taken the frames in memory, so that no
+    /// crash finds them there when it is over. To be asked again when that takes longer than one call may.
+    pub fn recover(&self, bytes: usize) -> bool {
+        let deadline = Instant::now() + RECOVER_MAX;
+        if !self.disk.probe(bytes) {
+            return false;
+        }
+        loop {
+            let Some((id, stored)) = self.lock().index.oldest_in_memory() else { return true };
+            let records: Vec<Vec<u8>> = stored.records().map(<[u8]>::to_vec).collect();
+            if Instant::now() > deadline || self.disk.publish(id, &records, true).is_err() {
+                return false;
+            }
+            // Kafka may have taken it meanwhile.
+            if !self.lock().index.is_on_disk_now(id) {
+                self.disk.remove(id);
+            }
+        }
     }
 
     /// What a new frame changes: declarations it carries are made, so what they stand for may go; what an older frame
@@ -328,11 +363,6 @@ impl Spool {
     /// Whether the next frame should be a key, so that what waits can be dropped in groups.
     pub fn wants_key(&self) -> bool {
         self.lock().index.wants_key
-    }
-
-    /// Whether the disk takes frames again: writes, fsyncs and removes a file of `bytes`.
-    pub fn probe(&self, bytes: usize) -> bool {
-        self.disk.probe(bytes)
     }
 
     /// How much waits.

@@ -4,10 +4,10 @@ use edr_wire::Epoch;
 use edr_wire::frame::{FrameHeader, FrameKind, PreviousEpoch};
 use edr_wire::snapshot::SnapshotView;
 
-use super::FrameId;
 use super::disk::{Disk, Names};
 use super::index::{Doom, Index};
 use super::stored::Stored;
+use super::{FrameId, LastMade};
 use crate::event::Event;
 
 /// Frames that a start tries to read before it gives up finding a readable one.
@@ -41,6 +41,8 @@ pub struct Resume {
     pub declared: Option<Box<FrameHeader>>,
     /// The newest frame whose snapshot can be read. Continuity is only provable when it is the one `last` names.
     pub newest: Option<Box<Newest>>,
+    /// The last frame that was made in a boot, by its witness; `None` when there is none.
+    pub last_made: Option<LastMade>,
 }
 
 /// Fills the index from names and sizes, and reads the newest frame and its key.

@@ -1,0 +1,95 @@
+//! Which frame was the last one made, for a start in the same boot after a crash.
+//!
+//! The spool alone cannot tell: frames that were made in memory, since the disk did not take them, leave no trace on it.
+//! So the last frame is also named in `<runtime-dir>/last-frame`, one line that is written over in place: `boot_id epoch
+//! seq` once a frame is on the disk, and `boot_id memory` before the first one in memory can be sent. A start continues
+//! an epoch only when the newest frame of the spool is the one named here, or the next one of that epoch: the agent was
+//! then killed between the two writes, and nothing else can have been made.
+//!
+//! It is a witness and no state: without it a start begins a new epoch, and nothing is lost by that. It has to outlive
+//! the process and not the boot, so its place is a file system in memory (`/run`), which does not fail as the disk of
+//! the spool does. Nothing is fsynced.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use super::FrameId;
+
+/// Bytes of the file. Writing over them needs no room: a boot id has 36 bytes, an epoch 16, a number 20 at most.
+const BYTES: usize = 128;
+
+/// What an earlier run named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastMade {
+    /// In this boot.
+    pub boot_id: String,
+    /// The last frame on the disk; `None` when frames were made in memory after it. `seq` is 0 when the epoch was
+    /// begun and no frame of it was there yet.
+    pub on_disk: Option<FrameId>,
+}
+
+#[derive(Debug)]
+pub(super) struct Witness {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl Witness {
+    /// Opens `<runtime-dir>/last-frame`, and gives what it says.
+    pub(super) fn open(runtime_dir: &Path) -> (Self, Option<LastMade>) {
+        let path = runtime_dir.join("last-frame");
+        match open(&path) {
+            Ok((file, said)) => (Self { path, file: Some(file) }, parse(&said)),
+            Err(error) => {
+                log::warn!("open {}: {error}; the next start begins a new epoch", path.display());
+                (Self { path, file: None }, None)
+            }
+        }
+    }
+
+    /// This frame is on the disk, and is the last one made.
+    pub(super) fn on_disk(&self, boot_id: &str, id: FrameId) {
+        self.say(&format!("{boot_id} {} {}", id.epoch, id.seq));
+    }
+
+    /// A frame is made in memory.
+    pub(super) fn in_memory(&self, boot_id: &str) {
+        self.say(&format!("{boot_id} memory"));
+    }
+
+    fn say(&self, words: &str) {
+        let Some(file) = &self.file else { return };
+        let line = format!("{words:<width$}\n", width = BYTES - 1);
+        if let Err(error) = file.write_all_at(line.as_bytes(), 0) {
+            edr_daemon::limited!(log::Level::Warn, "write {}: {error}", self.path.display());
+            // What it says is wrong now. Without it nothing is claimed.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<(File, String)> {
+    let flags = rustix::fs::OFlags::NOFOLLOW.union(rustix::fs::OFlags::NONBLOCK).bits() as i32;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
+    let mut file = options.open(path)?;
+    let mut said = Vec::new();
+    (&mut file).take(BYTES as u64).read_to_end(&mut said)?;
+    if said.len() < BYTES {
+        // Its place is taken now: later writes need none.
+        file.write_all_at(&[b' '; BYTES], 0)?;
+    }
+    Ok((file, String::from_utf8_lossy(&said).into_owned()))
+}
+
+fn parse(said: &str) -> Option<LastMade> {
+    let mut words = said.split_ascii_whitespace();
+    let (boot_id, place) = (words.next()?.to_owned(), words.next()?);
+    let on_disk = match words.next() {
+        None if place == "memory" => None,
+        seq => Some(FrameId { epoch: place.parse().ok()?, seq: seq?.parse().ok()? }),
+    };
+    Some(LastMade { boot_id, on_disk })
+}
