@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use edr_agentd::config;
 use edr_agentd::sample::{Framer, Made, Moment, Shape};
-use edr_agentd::spool::{FrameId, Spool, verify};
+use edr_agentd::spool::{FrameId, Patience, Spool, verify};
 use edr_wire::frame::{FrameHeader, FrameKind, LostRange};
 use edr_wire::snapshot::{Host, Snapshot, encode_row};
 use edr_wire::{Epoch, HostId};
@@ -40,6 +40,10 @@ enum Action {
     Remove(prop::sample::Index),
     /// Another quota.
     Quota(u64),
+    /// The folder of an epoch is away, with its disk.
+    Away(prop::sample::Index),
+    /// What is away is back.
+    Back,
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -53,6 +57,8 @@ fn action() -> impl Strategy<Value = Action> {
         1 => (index(), index()).prop_map(|(file, bit)| Action::Flip(file, bit)),
         1 => index().prop_map(Action::Remove),
         1 => (4_000..40_000_u64).prop_map(Action::Quota),
+        2 => index().prop_map(Action::Away),
+        2 => Just(Action::Back),
     ]
 }
 
@@ -77,6 +83,10 @@ struct World {
     says: BTreeMap<(Epoch, u64), Vec<LostRange>>,
     /// Names that a torn write left and that never were a frame.
     torn: BTreeSet<(Epoch, u64)>,
+    /// Epochs that were away.
+    away: BTreeSet<Epoch>,
+    /// Frames that were made in memory, and not sent when the agent was killed.
+    in_memory: BTreeSet<(Epoch, u64)>,
     kafka: Vec<Delivered>,
 }
 
@@ -103,6 +113,8 @@ impl World {
             forgotten: BTreeSet::new(),
             says: BTreeMap::new(),
             torn: BTreeSet::new(),
+            away: BTreeSet::new(),
+            in_memory: BTreeSet::new(),
             kafka: Vec::new(),
         };
         world.start();
@@ -113,11 +125,22 @@ impl World {
         config::Spool { bytes_max: self.quota, free_bytes_min: 0 }
     }
 
+    /// What was in memory is gone with the agent.
+    fn kill(&mut self) {
+        if self.agent.take().is_some_and(|(spool, _)| spool.state().memory_only) {
+            let disk: BTreeSet<Epoch> = self.files().into_iter().map(|(_, id)| id.0).chain(self.away.clone()).collect();
+            self.in_memory.extend(self.accepted.keys().filter(|(epoch, _)| !disk.contains(epoch)));
+        }
+    }
+
     fn start(&mut self) {
-        self.agent = None;
+        self.kill();
         self.run += 1;
         self.forgotten.append(&mut self.removed);
         let (spool, resume) = Spool::open(self.dir.path(), self.dir.path(), self.settings()).unwrap();
+        // What is away comes back; it is asked for at each call.
+        let now = Duration::ZERO;
+        spool.set_patience(Patience { first: now, last: now, ..Patience::default() });
         let spool = Arc::new(spool);
         let boot = self.boot_id();
         let (framer, _) = Framer::start(Arc::clone(&spool), &resume, HOST, &boot, Duration::from_secs(3600));
@@ -160,7 +183,12 @@ impl World {
         let run = self.run;
         for _ in 0..frames {
             let Some(id) = spool.oldest_unsent() else { return };
-            let Some(frame) = spool.load(id) else { continue };
+            let Some(frame) = spool.load(id) else {
+                if spool.trouble().is_some() {
+                    return;
+                }
+                continue;
+            };
             let records = frame.records().map(<[u8]>::to_vec).collect();
             self.kafka.push(Delivered { header: frame.header.clone(), records, run });
             spool.acknowledge(id);
@@ -187,7 +215,7 @@ impl World {
             Action::Tick(bytes) => drop(self.tick(bytes)),
             Action::Ship(frames) => self.ship(frames),
             Action::Crash(left) => {
-                self.agent = None;
+                self.kill();
                 let folder = self
                     .files()
                     .last()
@@ -203,7 +231,7 @@ impl World {
             Action::TornNewest(bytes) => {
                 let newest = self.files().into_iter().find(|(_, id)| Some(*id) == self.newest);
                 let Some((path, (epoch, seq))) = newest else { return };
-                self.agent = None;
+                self.kill();
                 let whole = fs::read(&path).unwrap();
                 let name = path.with_file_name(format!("{:020}.frame", seq + 1));
                 if name.exists() {
@@ -237,6 +265,21 @@ impl World {
                     self.torn.remove(id);
                 }
             }
+            Action::Away(epoch) => {
+                let epochs: BTreeSet<Epoch> = self.files().into_iter().map(|(_, id)| id.0).collect();
+                if !epochs.is_empty() {
+                    let epochs: Vec<Epoch> = epochs.into_iter().collect();
+                    let epoch = *epoch.get(&epochs);
+                    let name = epoch.to_string();
+                    fs::create_dir_all(self.dir.path().join("away")).unwrap();
+                    let to = self.dir.path().join("away").join(&name);
+                    if !to.exists() {
+                        fs::rename(self.dir.path().join("spool").join(&name), to).unwrap();
+                        self.away.insert(epoch);
+                    }
+                }
+            }
+            Action::Back => self.bring_back(),
             Action::Quota(bytes) => {
                 self.quota = bytes;
                 self.agent.as_ref().unwrap().0.set_limits(self.settings());
@@ -244,9 +287,23 @@ impl World {
         }
     }
 
+    fn bring_back(&mut self) {
+        let Ok(away) = fs::read_dir(self.dir.path().join("away")) else { return };
+        for folder in away {
+            let folder = folder.unwrap();
+            fs::rename(folder.path(), self.dir.path().join("spool").join(folder.file_name())).unwrap();
+        }
+    }
+
     /// Everything is shipped, with enough ticks to declare what there is to declare; then the books must balance.
     fn settle(mut self) {
+        self.bring_back();
         self.ship(usize::MAX);
+        if !self.away.is_empty() {
+            // An agent that was started while they were away finds them at its next start.
+            self.act(Action::Crash(0));
+            self.ship(usize::MAX);
+        }
         for _ in 0..4 {
             self.tick(10);
             self.ship(usize::MAX);
@@ -301,7 +358,8 @@ impl World {
         let covers = |lost: &LostRange| lost.epoch == epoch && (lost.first_seq..=lost.last_seq).contains(&seq);
         let mut carriers = self.says.iter().filter(|(_, said)| said.iter().any(covers)).map(|(id, _)| id);
         let (count, harmed) = (carriers.clone().count(), carriers.all(|id| self.harmed.contains(id)));
-        self.forgotten.contains(&(epoch, seq)) || (count >= 2 && harmed)
+        let id = (epoch, seq);
+        self.forgotten.contains(&id) || self.in_memory.contains(&id) || (count >= 2 && harmed)
     }
 
     fn is_whole(
@@ -336,7 +394,9 @@ impl World {
     fn assert_order(&self) {
         for pair in self.kafka.windows(2).filter(|pair| pair[0].run == pair[1].run) {
             let (a, b) = (&pair[0].header, &pair[1].header);
-            let ordered = if a.epoch == b.epoch { a.seq < b.seq } else { a.captured_ns <= b.captured_ns };
+            // An epoch that was away comes late, but in its order.
+            let late = [a, b].iter().any(|header| self.away.contains(&header.epoch));
+            let ordered = if a.epoch == b.epoch { a.seq < b.seq } else { late || a.captured_ns <= b.captured_ns };
             assert!(ordered, "{}/{} before {}/{}", a.epoch, a.seq, b.epoch, b.seq);
         }
     }
