@@ -2,7 +2,10 @@
 //!
 //! Nothing is thrown away here: the archive keeps the bytes either way.
 
-use edr_wire::frame::Record;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
+
+use edr_wire::frame::{FrameHeader, LostRange, MissedTicks, Record};
 
 /// A fault's text is kept beside the record; longer ones are cut.
 const FAULT_BYTES_MAX: usize = 200;
@@ -26,6 +29,45 @@ pub fn decode(bytes: &[u8]) -> Result<Record, String> {
         return Err(format!("record: seq {} is above 2^63", record.header.seq));
     }
     Ok(record)
+}
+
+/// What a frame says that the archive has no column for, as a hash with a key that nobody knows.
+pub(crate) type Rest = u64;
+
+/// Takes from headers what neither columns nor a frame in memory have: up to 2,048 ranges with a reason each. What is left
+/// of it tells whether two parts are of one frame.
+#[derive(Debug, Default)]
+pub(crate) struct Rests(RandomState);
+
+impl Rests {
+    pub(crate) fn take(&self, header: &mut FrameHeader) -> Rest {
+        // What is in a column is compared there; a new field has to be told apart here.
+        let FrameHeader {
+            boot_id,
+            previous_epoch,
+            lost,
+            missed,
+            host_id: _,
+            epoch: _,
+            seq: _,
+            kind: _,
+            base_seq: _,
+            captured_ns: _,
+            bye: _,
+        } = header;
+        let mut hasher = self.0.build_hasher();
+        std::mem::take(boot_id).hash(&mut hasher);
+        previous_epoch.map(|previous| (previous.id, previous.last_seq)).hash(&mut hasher);
+        lost.len().hash(&mut hasher);
+        for LostRange { epoch, first_seq, last_seq, reason } in std::mem::take(lost) {
+            (epoch, first_seq, last_seq, reason).hash(&mut hasher);
+        }
+        missed.len().hash(&mut hasher);
+        for MissedTicks { from_boottime_ns, to_boottime_ns, ticks, reason } in std::mem::take(missed) {
+            (from_boottime_ns, to_boottime_ns, ticks, reason).hash(&mut hasher);
+        }
+        hasher.finish()
+    }
 }
 
 #[cfg(test)]

@@ -10,15 +10,17 @@ use std::sync::Arc;
 
 use deltalake::arrow::record_batch::RecordBatch;
 use deltalake::datafusion::common::ScalarValue;
+use deltalake::datafusion::error::DataFusionError;
 use deltalake::datafusion::execution::SendableRecordBatchStream;
 use deltalake::datafusion::execution::context::SessionContext;
-use deltalake::datafusion::execution::memory_pool::GreedyMemoryPool;
+use deltalake::datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool};
 use deltalake::datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use deltalake::datafusion::logical_expr::{Expr, col, lit};
 use deltalake::datafusion::prelude::SessionConfig;
 use deltalake::kernel::Snapshot;
 use deltalake::{DeltaTable, DeltaTableError};
-use edr_wire::frame::{Frame, FrameKind, Record};
+use edr_wire::frame::{Frame, FrameError, FrameKind, Record};
+use edr_wire::limits::RAW_BYTES_MAX;
 use edr_wire::{Epoch, HostId};
 use futures::TryStreamExt as _;
 use jiff::civil::Date;
@@ -27,13 +29,24 @@ use tokio::sync::Mutex;
 
 use super::columns::{Columns, binary, integer, long, text};
 use super::{ArchiveError, ArchivedHeader, Cut, FRAMES, PartitionName, Place, day_of};
+use crate::decode::{Rest, Rests};
 
-/// Memory a query may use beside the batches it hands out.
+/// Memory that all queries of a reader together may use beside the batches they hand out.
 const QUERY_BYTES_MAX: usize = 256 << 20;
+/// Rows of a batch, DataFusion's own default.
+const BATCH_ROWS: usize = 8_192;
 /// Cuts remembered of a search back in time, whole or not; a search on goes below them.
 const CANDIDATES_MAX: usize = 256;
 /// Cuts remembered of one frame: those whose first part came first.
 const CUTS_MAX: usize = 256;
+/// Records remembered of one part of a cut: those that came first. One may be of a frame that differs in what has no
+/// column.
+const ALIKE_MAX: usize = 8;
+/// Bodies of one frame: what a snapshot of the largest size can be compressed to, with room.
+const BODY_BYTES_MAX: usize = RAW_BYTES_MAX + RAW_BYTES_MAX / 4;
+/// Records in memory at once while a frame is read; each has [`RECORD_BYTES_MAX`](edr_wire::limits::RECORD_BYTES_MAX) at
+/// most.
+const RECORDS_AT_ONCE: usize = 8;
 /// How far back a search looks before it looks at everything.
 const WINDOWS_NS: [i64; 2] = [600_000_000_000, 86_400_000_000_000];
 /// A key frame is this much older than its delta at most, by the host's clock, unless that clock jumped.
@@ -91,8 +104,8 @@ pub struct Header {
 pub struct Found {
     /// What its records say alike.
     pub header: ArchivedHeader,
-    /// Where they lie, by part.
-    pub places: BTreeMap<u32, Place>,
+    /// Where they lie, by part, in the order in which they came: several, when more than one says that it is this part.
+    pub places: BTreeMap<u32, Vec<Place>>,
 }
 
 impl Found {
@@ -102,7 +115,17 @@ impl Found {
 
     /// When its last record came.
     pub fn received_ns(&self) -> i64 {
-        self.places.values().map(|place| place.received_ns).max().unwrap_or(0)
+        self.whole_at().map_or(0, |place| place.received_ns)
+    }
+
+    /// The record that made it whole.
+    fn whole_at(&self) -> Option<Place> {
+        self.first_places().max()
+    }
+
+    /// The first record of each part.
+    fn first_places(&self) -> impl Iterator<Item = Place> {
+        self.places.values().filter_map(|places| places.first().copied())
     }
 }
 
@@ -120,12 +143,13 @@ pub struct Candidates {
 pub struct Reader {
     path: PathBuf,
     table: Mutex<Option<DeltaTable>>,
+    engine: Engine,
 }
 
 impl Reader {
     /// A reader of the archive in this folder, which need not exist yet.
     pub fn new(archive: &Path) -> Self {
-        Self { path: archive.join(FRAMES), table: Mutex::new(None) }
+        Self { path: archive.join(FRAMES), table: Mutex::new(None), engine: Engine::new() }
     }
 
     /// The table, not loaded: each scan reads its newest version, and of the list of its files only what the filter needs.
@@ -232,7 +256,7 @@ impl Reader {
             note_part(cuts, header);
             if cuts.len() > CUTS_MAX {
                 // What comes later hides nothing that came before.
-                let last = cuts.iter().max_by_key(|(_, found)| found.places.values().min()).map(|(cut, _)| *cut);
+                let last = cuts.iter().max_by_key(|(_, found)| found.first_places().min()).map(|(cut, _)| *cut);
                 if let Some(last) = last {
                     cuts.remove(&last);
                 }
@@ -241,7 +265,7 @@ impl Reader {
         self.search(filter, &mut take).await?;
         let in_order = |cuts: BTreeMap<Cut, Found>| {
             let mut found: Vec<Found> = cuts.into_values().filter(Found::is_whole).collect();
-            found.sort_by_key(|found| found.places.values().max().copied());
+            found.sort_by_key(Found::whole_at);
             found
         };
         Ok(frames.into_iter().map(|(frame, cuts)| (frame, in_order(cuts))).collect())
@@ -289,13 +313,56 @@ impl Reader {
     /// # Errors
     /// When the archive cannot be read, or a record is not there, or the records are not all parts of one frame.
     pub async fn frame(&self, places: &[Place]) -> Result<Frame, ArchiveError> {
-        let table = self.table().await?;
-        let store = |error| ArchiveError::store("read records of", &self.path)(error);
-        let records = self.records(&table, places).await.map_err(store)?;
-        let unreadable = |error: edr_wire::frame::FrameError| store(DeltaTableError::generic(error.to_string()));
-        let records: Vec<Record> =
-            records.iter().map(|record| Record::decode(record)).collect::<Result<_, _>>().map_err(unreadable)?;
-        Frame::assemble(records).map_err(unreadable)
+        let (mut records, mut left) = (Vec::new(), BODY_BYTES_MAX);
+        let (rests, mut first) = (Rests::default(), None);
+        let take = |_, mut record: Record| {
+            left = left.checked_sub(record.body.len()).ok_or_else(too_large)?;
+            let rest = rests.take(&mut record.header);
+            if *first.get_or_insert(rest) != rest {
+                return Err(FrameError::Parts("its parts are of several frames".to_owned()));
+            }
+            records.push(record);
+            Ok(())
+        };
+        self.records(places, take).await?;
+        Frame::assemble(records).map_err(|error| self.unreadable(&error))
+    }
+
+    /// The frame that was found. Of records that say that they are the same part, those count that belong together, and
+    /// that came first.
+    ///
+    /// # Errors
+    /// As [`frame`](Self::frame).
+    pub async fn found(&self, found: &Found) -> Result<Frame, ArchiveError> {
+        let first: Vec<Place> = found.first_places().collect();
+        let error = match self.frame(&first).await {
+            Ok(frame) => return Ok(frame),
+            Err(error) => error,
+        };
+        let (rests, mut frames) = (Rests::default(), HashMap::<Rest, BTreeMap<u32, Place>>::new());
+        let take = |place: Place, mut record: Record| {
+            let places = frames.entry(rests.take(&mut record.header)).or_default();
+            let known = places.entry(record.part).or_insert(place);
+            *known = place.min(*known);
+            Ok(())
+        };
+        let all: Vec<Place> = found.places.values().flatten().copied().collect();
+        self.records(&all, take).await?;
+        let mut whole: Vec<_> = frames.into_values().filter(|places| places.len() == found.places.len()).collect();
+        whole.sort_by_key(|places| places.values().max().copied());
+        for places in whole {
+            let places: Vec<Place> = places.into_values().collect();
+            if places != first
+                && let Ok(frame) = self.frame(&places).await
+            {
+                return Ok(frame);
+            }
+        }
+        Err(error)
+    }
+
+    fn unreadable(&self, error: &FrameError) -> ArchiveError {
+        ArchiveError::store("read records of", &self.path)(DeltaTableError::generic(error.to_string()))
     }
 
     /// The bytes that were archived from one offset of a log; `None` when there is no such row or it has none.
@@ -319,7 +386,7 @@ impl Reader {
             .and(col("generation").eq(lit(log.generation)))
             .and(col("topic").eq(lit(log.topic.clone())))
             .and(col("cluster").eq(lit(log.cluster.clone())));
-        let mut rows = Engine::new().scan(table, Some(filter), &["record"]).await?;
+        let mut rows = self.engine.by(RECORDS_AT_ONCE).scan(table, Some(filter), &["record"]).await?;
         while let Some(batch) = rows.next().await? {
             let bytes = Columns(&batch).binaries("record")?;
             if let Some(record) = (0..batch.num_rows()).find_map(|at| binary(&bytes, at)) {
@@ -329,8 +396,16 @@ impl Reader {
         Ok(None)
     }
 
-    async fn records(&self, table: &DeltaTable, places: &[Place]) -> Result<Vec<Vec<u8>>, DeltaTableError> {
-        let days: Vec<Expr> = places.iter().map(|place| day(day_of(place.received_ns))).collect();
+    /// Gives the records at these places to `take`, in no particular order, some at a time.
+    async fn records(
+        &self,
+        places: &[Place],
+        mut take: impl FnMut(Place, Record) -> Result<(), FrameError>,
+    ) -> Result<(), ArchiveError> {
+        let table = self.table().await?;
+        let store = |error| ArchiveError::store("read records of", &self.path)(error);
+        let days: BTreeSet<i32> = places.iter().map(|place| day_of(place.received_ns)).collect();
+        let days: Vec<Expr> = days.into_iter().map(day).collect();
         let times: Vec<Expr> = places.iter().map(|place| lit(place.received_ns)).collect();
         let offsets: Vec<Expr> = places.iter().map(|place| lit(place.offset)).collect();
         let least = places.iter().map(|place| place.received_ns).min().unwrap_or(0);
@@ -343,24 +418,18 @@ impl Reader {
             .and(col("received_ns").in_list(times, false))
             .and(col("offset").in_list(offsets, false));
         let wanted: HashSet<Place> = places.iter().copied().collect();
-        let mut rows =
-            Engine::new().scan(table, Some(filter), &["received_ns", "partition", "offset", "record"]).await?;
-        let mut records = Vec::new();
-        while let Some(batch) = rows.next().await? {
-            let columns = Columns(&batch);
-            let (times, partitions) = (columns.longs("received_ns")?, columns.integers("partition")?);
-            let (offsets, bytes) = (columns.longs("offset")?, columns.binaries("record")?);
-            for at in 0..batch.num_rows() {
-                let place =
-                    Place { received_ns: times.value(at), partition: partitions.value(at), offset: offsets.value(at) };
-                if wanted.contains(&place)
-                    && let Some(record) = binary(&bytes, at)
-                {
-                    records.push(record.to_vec());
+        let columns = ["received_ns", "partition", "offset", "record"];
+        let engine = self.engine.by(RECORDS_AT_ONCE);
+        let mut rows = engine.scan(&table, Some(filter), &columns).await.map_err(store)?;
+        while let Some(batch) = rows.next().await.map_err(store)? {
+            for (place, bytes) in records_of(&batch).map_err(store)? {
+                if wanted.contains(&place) {
+                    let record = Record::decode(&bytes).and_then(|record| take(place, record));
+                    record.map_err(|error| self.unreadable(&error))?;
                 }
             }
         }
-        Ok(records)
+        Ok(())
     }
 
     /// The newest cuts among the rows that match, whole or not, and whether there were more of them.
@@ -397,7 +466,7 @@ impl Reader {
         take: &mut impl FnMut(Header),
     ) -> Result<(), DeltaTableError> {
         let filter = filter.and(col("host_id").is_not_null());
-        let mut rows = Engine::new().scan(table, Some(filter), &HEADER_COLUMNS).await?;
+        let mut rows = self.engine.scan(table, Some(filter), &HEADER_COLUMNS).await?;
         while let Some(batch) = rows.next().await? {
             headers_of(&batch, take)?;
         }
@@ -405,13 +474,32 @@ impl Reader {
     }
 }
 
-/// Adds a part to its cut. The same part twice: the first that came counts.
+/// The records of a batch and where they lie.
+fn records_of(batch: &RecordBatch) -> Result<Vec<(Place, Vec<u8>)>, DeltaTableError> {
+    let columns = Columns(batch);
+    let (times, partitions) = (columns.longs("received_ns")?, columns.integers("partition")?);
+    let (offsets, bytes) = (columns.longs("offset")?, columns.binaries("record")?);
+    let record = |at: usize| {
+        let place = Place { received_ns: times.value(at), partition: partitions.value(at), offset: offsets.value(at) };
+        Some((place, binary(&bytes, at)?.to_vec()))
+    };
+    Ok((0..batch.num_rows()).filter_map(record).collect())
+}
+
+fn too_large() -> FrameError {
+    FrameError::Parts(format!("its parts have more than {BODY_BYTES_MAX} bytes together"))
+}
+
+/// Adds a part to its cut.
 fn note_part(cuts: &mut BTreeMap<Cut, Found>, header: Header) {
     let Header { place, content, .. } = header;
     let part = content.part;
     let found = cuts.entry(content.cut()).or_insert_with(|| Found { header: content, places: BTreeMap::new() });
-    let known = found.places.entry(part).or_insert(place);
-    *known = place.min(*known);
+    let places = found.places.entry(part).or_default();
+    if let Err(at) = places.binary_search(&place) {
+        places.insert(at, place);
+        places.truncate(ALIKE_MAX);
+    }
 }
 
 /// The whole ones.
@@ -480,21 +568,32 @@ fn day(days: i32) -> Expr {
     Expr::Literal(ScalarValue::Date32(Some(days)), None)
 }
 
-/// A query engine with a memory budget.
-pub(super) struct Engine(SessionContext);
+/// A query engine. All its queries have one memory budget.
+#[derive(Debug, Clone)]
+pub(super) struct Engine {
+    memory: Arc<dyn MemoryPool>,
+    /// Rows of a batch.
+    batch_rows: usize,
+}
 
 impl Engine {
     pub(super) fn new() -> Self {
+        Self { memory: Arc::new(GreedyMemoryPool::new(QUERY_BYTES_MAX)), batch_rows: BATCH_ROWS }
+    }
+
+    /// The same engine, with fewer rows in memory at once: for rows that are large.
+    pub(super) fn by(&self, batch_rows: usize) -> Self {
+        Self { memory: Arc::clone(&self.memory), batch_rows }
+    }
+
+    fn session(&self) -> Result<SessionContext, DataFusionError> {
         let config = SessionConfig::new()
             .with_target_partitions(2)
+            .with_batch_size(self.batch_rows)
             .set_bool("datafusion.execution.parquet.pushdown_filters", true)
             .set_bool("datafusion.execution.parquet.reorder_filters", true);
-        let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(GreedyMemoryPool::new(QUERY_BYTES_MAX)));
-        let context = match runtime.build_arc() {
-            Ok(runtime) => SessionContext::new_with_config_rt(config, runtime),
-            Err(_) => SessionContext::new_with_config(config),
-        };
-        Self(context)
+        let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::clone(&self.memory)).build_arc()?;
+        Ok(SessionContext::new_with_config_rt(config, runtime))
     }
 
     /// Rows of a table that match, with these columns.
@@ -504,11 +603,11 @@ impl Engine {
         filter: Option<Expr>,
         columns: &[&str],
     ) -> Result<Rows, DeltaTableError> {
-        let generic =
-            |error: deltalake::datafusion::error::DataFusionError| DeltaTableError::generic(error.to_string());
+        let generic = |error: DataFusionError| DeltaTableError::generic(error.to_string());
+        let session = self.session().map_err(generic)?;
         let provider = table.table_provider().await.map_err(generic)?;
-        table.update_datafusion_session(&self.0.state())?;
-        let mut frame = self.0.read_table(provider).map_err(generic)?;
+        table.update_datafusion_session(&session.state())?;
+        let mut frame = session.read_table(provider).map_err(generic)?;
         if let Some(filter) = filter {
             frame = frame.filter(filter).map_err(generic)?;
         }
@@ -523,5 +622,27 @@ pub(super) struct Rows(SendableRecordBatchStream);
 impl Rows {
     pub(super) async fn next(&mut self) -> Result<Option<RecordBatch>, DeltaTableError> {
         self.0.try_next().await.map_err(|error| DeltaTableError::generic(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use deltalake::datafusion::execution::memory_pool::MemoryConsumer;
+
+    use super::*;
+
+    #[test]
+    fn searches_at_a_time_share_one_budget() {
+        let reader = Reader::new(Path::new("/nowhere"));
+        let reserve = |engine: &Engine| {
+            let memory = Arc::clone(&engine.session().unwrap().runtime_env().memory_pool);
+            MemoryConsumer::new("a search").register(&memory)
+        };
+        let first = reserve(&reader.engine);
+        first.try_grow(QUERY_BYTES_MAX - 1).unwrap();
+        let second = reserve(&reader.engine.by(RECORDS_AT_ONCE));
+        assert!(second.try_grow(2).is_err());
+        drop(first);
+        second.try_grow(2).unwrap();
     }
 }

@@ -276,10 +276,9 @@ async fn the_last_frame_before_a_moment_is_found_across_days() {
     assert_eq!(reader.first_captured_ns(host).await.unwrap(), Some(expected[0].0));
 
     // One key and one delta give the moment.
-    let places: Vec<Place> = found[0].places.values().copied().collect();
-    let newest = reader.frame(&places).await.unwrap();
+    let newest = reader.found(&found[0]).await.unwrap();
     let key = reader.frame_of(host, newest.header.epoch, newest.header.base_seq, last_ns).await.unwrap().remove(0);
-    let key = reader.frame(&key.places.into_values().collect::<Vec<_>>()).await.unwrap().open(None).unwrap();
+    let key = reader.found(&key).await.unwrap().open(None).unwrap();
     assert_eq!(newest.open(Some(&key)).unwrap(), vec![9; 300]);
 }
 
@@ -303,9 +302,40 @@ async fn a_frame_that_lost_a_part_is_not_an_answer_and_one_sent_twice_is_one() {
     let found = reader.last_before(HostId([1; 16]), i64::MAX, None).await.unwrap().found;
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].header.seq, 1);
-    let places: Vec<Place> = found[0].places.values().copied().collect();
+    let places: Vec<Place> = found[0].places.values().map(|places| places[0]).collect();
     assert!(places.iter().all(|place| place.offset < whole.len() as i64), "the first that came counts");
     assert_eq!(reader.frame(&places).await.unwrap().open(None).unwrap(), noise);
+}
+
+#[tokio::test]
+async fn a_forged_part_that_came_first_and_differs_in_nothing_that_has_a_column_spoils_no_frame() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut frames = Frames::open(dir.path()).await.unwrap();
+    frames.position(&partition(0)).await.unwrap();
+    let noise = noise(4000, 1);
+    let lost = edr_wire::frame::LostRange {
+        epoch: edr_wire::Epoch([1; 8]),
+        first_seq: 1,
+        last_seq: 9,
+        reason: "spool_full".into(),
+    };
+    let good = records(&header(1, 1), &noise, None, 512);
+    let forged = [
+        edr_wire::frame::FrameHeader { lost: vec![lost], ..header(1, 1) },
+        edr_wire::frame::FrameHeader { boot_id: "another".into(), ..header(1, 1) },
+    ]
+    .map(|header| records(&header, &noise, None, 512));
+    // One has the first parts, the other one the last ones.
+    let mut rows = Vec::new();
+    for bytes in forged[0].iter().take(3).chain(forged[1].iter().skip(2)).chain(&good) {
+        let offset = rows.len() as i64;
+        rows.push(row(0, offset, 100 + offset, bytes));
+    }
+    append(&mut frames, &rows).await.unwrap();
+    let reader = Reader::new(dir.path());
+    let found = reader.last_before(HostId([1; 16]), i64::MAX, None).await.unwrap().found;
+    let frame = reader.found(&found[0]).await.unwrap();
+    assert_eq!(frame.open(None).unwrap(), noise);
 }
 
 fn saved(n: u8, received_ns: i64) -> SavedHost {

@@ -1,7 +1,9 @@
 //! Parts that wait for the others of their frame.
 //!
-//! What waits is bounded, for each host and in all. A set that is given up is not lost: its records are archived, and
-//! a question for that moment finds them there.
+//! Parts belong together when everything but their share of the body is alike: one that somebody forged, though it
+//! differs in nothing but what was lost before it, waits in a set of its own and spoils no other. What waits is bounded,
+//! for each host and in all, with all the memory it holds. A set that is given up is not lost: its records are archived,
+//! and a question for that moment finds them there.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,15 +11,21 @@ use edr_wire::HostId;
 use edr_wire::frame::{Frame, Record};
 
 use crate::archive::{ArchivedHeader, Cut, Place};
+use crate::decode::{Rest, Rests};
 
-/// Bytes of waiting parts of one host: the largest frame, and half of another.
+/// Memory of waiting parts of one host: the largest frame, and half of another.
 const HOST_BYTES_MAX: usize = 48 << 20;
-/// Bytes of waiting parts in all.
+/// Memory of waiting parts in all.
 const BYTES_MAX: usize = 256 << 20;
-/// Frames of one host that may be incomplete at once: one, and the same one sent again with other content.
-const HOST_SETS_MAX: usize = 4;
+/// Frames of one host that may be incomplete at once: one, and others under its number or the next ones. So many must
+/// come between two parts of a frame to make it be given up.
+const HOST_SETS_MAX: usize = 32;
 /// Incomplete frames in all.
 const SETS_MAX: usize = 4_096;
+/// Memory of a part beside its body: its record, in a list that grows twofold, and its place, in a tree that is half full.
+const PART_BYTES: usize = 2 * size_of::<Record>() + 4 * size_of::<(u32, Place)>();
+/// Memory of a set beside its parts: itself, and what it is found by.
+const SET_BYTES: usize = 2 * (size_of::<Set>() + size_of::<Cut>() + size_of::<Vec<u64>>());
 
 /// A frame with all its parts.
 #[derive(Debug)]
@@ -28,21 +36,25 @@ pub(super) struct Whole {
     pub(super) frame: Option<Frame>,
 }
 
-/// Incomplete frames, oldest first.
+/// Incomplete frames.
 #[derive(Debug, Default)]
 pub(super) struct Assembly {
+    /// In the order in which their last parts came: the first one is the first to be given up.
     sets: BTreeMap<u64, Set>,
-    by_cut: HashMap<Cut, u64>,
+    by_cut: HashMap<Cut, Vec<u64>>,
     of_host: HashMap<HostId, Share>,
     bytes: usize,
     next: u64,
     /// Incomplete frames that were given up.
     dropped: u64,
+    rests: Rests,
 }
 
 #[derive(Debug)]
 struct Set {
     header: ArchivedHeader,
+    /// Unknown of parts that came without their bytes.
+    rest: Option<Rest>,
     places: BTreeMap<u32, Place>,
     records: Vec<Record>,
     bytes: usize,
@@ -57,30 +69,31 @@ struct Share {
 
 impl Assembly {
     /// Adds one part; the frame, when it was the last one.
-    pub(super) fn add(&mut self, header: ArchivedHeader, place: Place, record: Option<Record>) -> Option<Whole> {
+    pub(super) fn add(&mut self, header: &ArchivedHeader, place: Place, mut record: Option<Record>) -> Option<Whole> {
+        let rest = record.as_mut().map(|record| self.rests.take(&mut record.header));
+        if header.parts == 1 {
+            let frame = record.map(|record| Frame::assemble(vec![record])).transpose().ok()?;
+            return Some(Whole { header: header.clone(), places: BTreeMap::from([(0, place)]), frame });
+        }
         let cut = header.cut();
-        let number = match self.by_cut.get(&cut) {
-            Some(&number) => number,
-            None => self.start(cut, &header, place),
-        };
-        let set = self.sets.get_mut(&number)?;
-        if set.places.contains_key(&header.part) {
-            return None;
+        let alike = self.by_cut.get(&cut).cloned().unwrap_or_default();
+        let own = alike.iter().copied().find(|number| self.sets.get(number).is_some_and(|set| set.rest == rest));
+        let own = own.unwrap_or_else(|| self.start(cut, header, rest, &alike, place));
+        let mut whole = self.put(own, header.part, place, record);
+        if rest.is_none() {
+            // It may be a part of any of them.
+            for other in alike.into_iter().filter(|number| *number != own) {
+                whole = self.put(other, header.part, place, None).or(whole);
+            }
         }
-        let bytes = record.as_ref().map_or(0, |record| record.body.len());
-        set.places.insert(header.part, place);
-        set.records.extend(record);
-        set.bytes += bytes;
-        self.bytes += bytes;
-        self.of_host.entry(header.host_id).or_default().bytes += bytes;
-        if set.places.len() < set.header.parts as usize {
-            self.shed(header.host_id);
-            return None;
+        if whole.is_some() {
+            // Parts without bytes that wait for the same frame.
+            let alike = self.by_cut.get(&cut).into_iter().flatten();
+            let without = alike.copied().find(|number| self.sets.get(number).is_some_and(|set| set.rest.is_none()));
+            without.map(|number| self.remove(number));
         }
-        let set = self.remove(number)?;
-        let has_all = set.records.len() == set.header.parts as usize;
-        let frame = if has_all { Frame::assemble(set.records).ok() } else { None };
-        Some(Whole { header: set.header, places: set.places, frame })
+        self.shed(header.host_id);
+        whole
     }
 
     /// When the first part of the oldest set came.
@@ -88,26 +101,66 @@ impl Assembly {
         self.sets.values().map(|set| set.since_ns).min()
     }
 
-    fn start(&mut self, cut: Cut, header: &ArchivedHeader, place: Place) -> u64 {
-        let number = self.next;
-        self.next += 1;
-        let set = Set {
-            header: header.clone(),
-            places: BTreeMap::new(),
-            records: Vec::new(),
-            bytes: 0,
-            since_ns: place.received_ns,
-        };
+    /// Starts a set. What came without bytes may be a part of it.
+    fn start(&mut self, cut: Cut, header: &ArchivedHeader, rest: Option<Rest>, alike: &[u64], place: Place) -> u64 {
+        let number = self.take_number();
+        let mut alike = alike.iter().filter_map(|number| self.sets.get(number));
+        let without = alike.find(|set| set.rest.is_none());
+        let places = without.map(|set| set.places.clone()).unwrap_or_default();
+        let since_ns = without.map_or(place.received_ns, |set| set.since_ns.min(place.received_ns));
+        let bytes = SET_BYTES + places.len() * PART_BYTES;
+        let set = Set { header: header.clone(), rest, places, records: Vec::new(), bytes, since_ns };
         self.sets.insert(number, set);
-        self.by_cut.insert(cut, number);
-        self.of_host.entry(header.host_id).or_default().sets += 1;
+        self.by_cut.entry(cut).or_default().push(number);
+        let share = self.of_host.entry(header.host_id).or_default();
+        share.sets += 1;
+        share.bytes += bytes;
+        self.bytes += bytes;
         number
+    }
+
+    fn take_number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// Adds a part to a set, which is then the last one to be given up.
+    fn put(&mut self, number: u64, part: u32, place: Place, record: Option<Record>) -> Option<Whole> {
+        if self.sets.get(&number)?.places.contains_key(&part) {
+            return None;
+        }
+        let mut set = self.sets.remove(&number)?;
+        let bytes = PART_BYTES + record.as_ref().map_or(0, |record| record.body.capacity());
+        set.places.insert(part, place);
+        set.records.extend(record);
+        set.bytes += bytes;
+        self.bytes += bytes;
+        self.of_host.entry(set.header.host_id).or_default().bytes += bytes;
+        let is_whole = set.places.len() == set.header.parts as usize;
+        let newest = self.take_number();
+        if let Some(numbers) = self.by_cut.get_mut(&set.header.cut()) {
+            numbers.iter_mut().filter(|known| **known == number).for_each(|known| *known = newest);
+        }
+        self.sets.insert(newest, set);
+        if !is_whole {
+            return None;
+        }
+        let set = self.remove(newest)?;
+        let has_all = set.records.len() == set.header.parts as usize;
+        let frame = if has_all { Frame::assemble(set.records).ok() } else { None };
+        Some(Whole { header: set.header, places: set.places, frame })
     }
 
     fn remove(&mut self, number: u64) -> Option<Set> {
         let set = self.sets.remove(&number)?;
         let header = &set.header;
-        self.by_cut.remove(&header.cut());
+        let cut = header.cut();
+        if let Some(numbers) = self.by_cut.get_mut(&cut) {
+            numbers.retain(|known| *known != number);
+            if numbers.is_empty() {
+                self.by_cut.remove(&cut);
+            }
+        }
         self.bytes = self.bytes.saturating_sub(set.bytes);
         if let Some(share) = self.of_host.get_mut(&header.host_id) {
             share.sets -= 1;
@@ -119,7 +172,7 @@ impl Assembly {
         Some(set)
     }
 
-    /// Gives up oldest sets until host and all are within their limits.
+    /// Gives up sets until host and all are within their limits.
     fn shed(&mut self, host_id: HostId) {
         loop {
             let share = self.of_host.get(&host_id);
@@ -144,6 +197,10 @@ impl Assembly {
 
 #[cfg(test)]
 mod tests {
+    use edr_wire::Epoch;
+    use edr_wire::frame::{FrameHeader, LostRange, MissedTicks, PreviousEpoch};
+    use edr_wire::limits::{PARTS_MAX, RANGES_MAX};
+
     use super::*;
     use crate::archive::testing::{header, noise, records};
 
@@ -154,7 +211,7 @@ mod tests {
 
     fn add(assembly: &mut Assembly, record: &Record, offset: i64) -> Option<Whole> {
         let place = Place { received_ns: offset, partition: 0, offset };
-        assembly.add(ArchivedHeader::from(record), place, Some(record.clone()))
+        assembly.add(&ArchivedHeader::from(record), place, Some(record.clone()))
     }
 
     #[test]
@@ -201,8 +258,107 @@ mod tests {
             assert!(assembly.of_host[&hostile.header.host_id].bytes <= HOST_BYTES_MAX);
             assert!(assembly.of_host[&hostile.header.host_id].sets <= HOST_SETS_MAX);
         }
-        assert_eq!(assembly.dropped, 36);
+        assert_eq!(assembly.dropped, 25, "fifteen bodies of 3 MiB with what lies around them");
         assert!(add(&mut assembly, &good[0], 3).unwrap().frame.is_some(), "another host's frame is not touched");
         assert_eq!(assembly.bytes, assembly.sets.values().map(|set| set.bytes).sum::<usize>());
+    }
+
+    /// As many ranges as a header may have, with reasons as long as they may be.
+    fn laden(header: &mut FrameHeader) {
+        let reason = "r".repeat(64);
+        let lost = LostRange { epoch: header.epoch, first_seq: 1, last_seq: 1, reason: reason.clone() };
+        let missed = MissedTicks { from_boottime_ns: 1, to_boottime_ns: 1, ticks: 1, reason };
+        header.lost = vec![lost; RANGES_MAX];
+        header.missed = vec![missed; RANGES_MAX];
+    }
+
+    #[test]
+    fn what_waits_holds_no_memory_that_is_not_counted() {
+        let mut assembly = Assembly::default();
+        // A frame of empty parts, each with all a header can hold.
+        for part in 0..PARTS_MAX - 1 {
+            let mut record = parts(1, 1, 3000, 512).swap_remove(0);
+            laden(&mut record.header);
+            (record.part, record.parts, record.body) = (part, PARTS_MAX, Vec::new());
+            assert!(add(&mut assembly, &record, i64::from(part)).is_none());
+        }
+        let set = assembly.sets.values().next().unwrap();
+        let heap = |record: &Record| {
+            let FrameHeader { boot_id, lost, missed, .. } = &record.header;
+            let ranges = lost.len() * size_of::<LostRange>() + missed.len() * size_of::<MissedTicks>();
+            let reasons = lost.iter().map(|lost| lost.reason.len()).sum::<usize>()
+                + missed.iter().map(|missed| missed.reason.len()).sum::<usize>();
+            boot_id.len() + ranges + reasons + record.body.capacity()
+        };
+        let held = set.records.capacity() * size_of::<Record>() + set.records.iter().map(heap).sum::<usize>();
+        assert!(held <= set.bytes, "{held} bytes are held, {} counted", set.bytes);
+        // And the one that makes a frame of one part.
+        let mut record = parts(1, 2, 3000, 1 << 20).swap_remove(0);
+        laden(&mut record.header);
+        let frame = add(&mut assembly, &record, 1).unwrap().frame.unwrap();
+        assert_eq!(heap(&Record { header: frame.header, body: Vec::new(), ..record }), 0);
+    }
+
+    #[test]
+    fn a_forged_part_that_differs_in_nothing_that_is_archived_spoils_nothing() {
+        let forgeries: [fn(&mut FrameHeader); 4] = [
+            laden,
+            |header| header.missed = vec![],
+            |header| header.boot_id = "another".to_owned(),
+            |header| header.previous_epoch = Some(PreviousEpoch { id: Epoch([9; 8]), last_seq: 8 }),
+        ];
+        for forge in forgeries {
+            let mut good = parts(1, 1, 3000, 512);
+            for record in &mut good {
+                record.header.previous_epoch = Some(PreviousEpoch { id: Epoch([9; 8]), last_seq: 7 });
+                let ticks = MissedTicks { from_boottime_ns: 1, to_boottime_ns: 2, ticks: 1, reason: "overrun".into() };
+                record.header.missed = vec![ticks];
+            }
+            let mut forged = good[1].clone();
+            forge(&mut forged.header);
+            let mut assembly = Assembly::default();
+            assert!(add(&mut assembly, &good[0], 1).is_none());
+            assert!(add(&mut assembly, &forged, 2).is_none());
+            let wholes: Vec<Whole> = good.iter().filter_map(|part| add(&mut assembly, part, 3)).collect();
+            assert_eq!(wholes.len(), 1);
+            assert_eq!(wholes[0].frame.as_ref().expect("it is assembled").open(None).unwrap(), noise(3000, 1));
+        }
+    }
+
+    #[test]
+    fn parts_that_came_before_a_restart_count_whatever_is_forged_after_it() {
+        let good = parts(1, 1, 3000, 512);
+        let mut assembly = Assembly::default();
+        let note = |assembly: &mut Assembly, record: &Record, offset| {
+            let place = Place { received_ns: offset, partition: 0, offset };
+            assembly.add(&ArchivedHeader::from(record), place, None)
+        };
+        assert!(note(&mut assembly, &good[0], 1).is_none());
+        let mut forged = good[1].clone();
+        forged.header.boot_id = "another".to_owned();
+        assert!(add(&mut assembly, &forged, 2).is_none());
+        assert!(note(&mut assembly, &good[2], 3).is_none());
+        let wholes: Vec<Whole> = good[1..].iter().filter_map(|part| add(&mut assembly, part, 4)).collect();
+        assert_eq!(wholes.len(), 1);
+        assert!(wholes[0].frame.is_none());
+        assert_eq!(wholes[0].places[&1].offset, 4);
+        assert_eq!(assembly.sets.len(), 1, "the forged one waits");
+    }
+
+    #[test]
+    fn forged_parts_between_those_of_a_frame_do_not_make_it_be_given_up() {
+        let good = parts(1, 1, 3000, 512);
+        let mut assembly = Assembly::default();
+        let mut whole = None;
+        for (n, part) in good.iter().enumerate() {
+            for m in 0..HOST_SETS_MAX - 1 {
+                let mut forged = good[0].clone();
+                forged.header.boot_id = format!("{n} {m}");
+                assert!(add(&mut assembly, &forged, 1).is_none());
+            }
+            whole = add(&mut assembly, part, 2);
+        }
+        assert!(whole.unwrap().frame.is_some());
+        assert!(assembly.sets.len() <= HOST_SETS_MAX);
     }
 }

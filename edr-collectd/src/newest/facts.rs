@@ -42,7 +42,8 @@ fn name(value: &impl serde::Serialize) -> String {
     }
 }
 
-fn bounded(mut text: String) -> String {
+/// A text that a host had a part in, cut.
+pub(super) fn bounded(mut text: String) -> String {
     if text.len() > TEXT_BYTES_MAX {
         let end = (0..=TEXT_BYTES_MAX).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
         text.truncate(end);

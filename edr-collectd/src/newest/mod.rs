@@ -6,7 +6,7 @@
 //!
 //! It knows nothing of Kafka, and of the archive only how to read it ([`replay`]). Everything a host can make large is
 //! bounded: parts that wait for
-//! others ([`assembly`]), bodies ([`BODY_BYTES_MAX`]), hosts ([`HOSTS_MAX`]), and what is remembered to tell a duplicate
+//! others ([`assembly`]), frames ([`FRAME_BYTES_MAX`]), hosts ([`HOSTS_MAX`]), and what is remembered to tell a duplicate
 //! from a conflict ([`order`]).
 
 mod assembly;
@@ -31,12 +31,14 @@ use crate::archive::{ArchivedHeader, Header, PartitionName, Place, SavedFacts, S
 use crate::event::Event;
 use crate::query::{HostRow, QueryError};
 
-/// Hosts that are listed. Whoever may write the topic can invent hosts, about 1 KB each; what they send is archived all
-/// the same.
+/// Hosts that are listed. Whoever may write the topic can invent hosts, about 1 KB each and 12 KB at most beside their
+/// frames; what they send is archived all the same.
 pub const HOSTS_MAX: usize = 100_000;
-/// Compressed bodies kept in memory; 10,000 hosts of 300 processes need 0.92 GiB. Beyond it the bodies of the hosts
-/// that were silent longest are left to the archive.
-pub const BODY_BYTES_MAX: usize = 1 << 30;
+/// Memory of frames that are kept, with the places of their records; 10,000 hosts of 300 processes need 0.92 GiB. Beyond
+/// it the frames of the hosts that were silent longest are left to the archive.
+pub const FRAME_BYTES_MAX: usize = 1 << 30;
+/// Places that stay known of a frame that is left to the archive: a frame of more parts is searched for.
+const PLACES_MAX: usize = 64;
 /// Hosts named in a message about an ambiguous name.
 const NAMED_HOSTS_MAX: usize = 8;
 /// Contents of a host that are remembered for having come second.
@@ -51,11 +53,13 @@ pub struct Newest {
     stale: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     hosts: HashMap<HostId, Host>,
     assembly: Assembly,
-    body_bytes: usize,
+    frame_bytes: usize,
+    /// [`FRAME_BYTES_MAX`].
+    frame_bytes_max: usize,
     /// Hosts whose facts are older than their newest frame, in the order they got so.
     stale: VecDeque<HostId>,
     queued: HashSet<HostId>,
@@ -101,6 +105,20 @@ pub struct Current {
     pub conflict: bool,
 }
 
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            hosts: HashMap::new(),
+            assembly: Assembly::default(),
+            frame_bytes: 0,
+            frame_bytes_max: FRAME_BYTES_MAX,
+            stale: VecDeque::new(),
+            queued: HashSet::new(),
+            unlisted: 0,
+        }
+    }
+}
+
 impl Default for Newest {
     fn default() -> Self {
         // A listener that is 256 changes behind is told so and asks again.
@@ -127,15 +145,7 @@ impl Newest {
     fn take(&self, partition: &PartitionName, place: Place, header: ArchivedHeader, record: Option<Record>) {
         let host_id = header.host_id;
         let mut state = self.state();
-        let whole = match record {
-            Some(record) if header.parts == 1 => Frame::assemble(vec![record]).ok().map(|frame| Whole {
-                header,
-                places: BTreeMap::from([(0, place)]),
-                frame: Some(frame),
-            }),
-            None if header.parts == 1 => Some(Whole { header, places: BTreeMap::from([(0, place)]), frame: None }),
-            record => state.assembly.add(header, place, record),
-        };
+        let whole = state.assembly.add(&header, place, record);
         if whole.is_some_and(|whole| state.add(partition, whole)) {
             state.mark_stale(host_id);
             drop(state);
@@ -172,6 +182,11 @@ impl Newest {
         drop(state);
         rows.sort_by(|a, b| (&a.hostname, a.host_id).cmp(&(&b.hostname, b.host_id)));
         rows
+    }
+
+    /// One host.
+    pub fn row(&self, host_id: HostId) -> Option<HostRow> {
+        self.state().hosts.get(&host_id).map(|host| host.row(host_id))
     }
 
     /// The host with this id, or the only one with this name.
@@ -237,7 +252,7 @@ impl Newest {
                 }
                 // A newer frame has come meanwhile; its own turn will tell.
                 Err(_) if host.newest.saved.seq != frame.seq => {}
-                Err(reason) => host.unreadable = Some(reason),
+                Err(reason) => host.unreadable = Some(facts::bounded(reason)),
             }
         }
         drop(state);
@@ -275,7 +290,6 @@ impl State {
                 );
                 return false;
             }
-            self.body_bytes += known.body_len();
             let mut lineage = Lineage::default();
             lineage.judge(&whole.header, known.saved.received_ns);
             let key = (known.saved.kind == FrameKind::Key).then(|| known.clone());
@@ -290,15 +304,16 @@ impl State {
                 conflicts: 0,
                 unreadable: None,
             };
+            self.frame_bytes += host.byte_len();
             self.hosts.insert(host_id, host);
-            self.shed_bodies();
+            self.shed_frames();
             return true;
         };
-        let before = host.body_len();
+        let before = host.byte_len();
         let changed = host.add(partition, known, &whole.header);
-        let after = host.body_len();
-        self.body_bytes = (self.body_bytes + after).saturating_sub(before);
-        self.shed_bodies();
+        let after = host.byte_len();
+        self.frame_bytes = (self.frame_bytes + after).saturating_sub(before);
+        self.shed_frames();
         changed
     }
 
@@ -310,7 +325,7 @@ impl State {
         {
             return;
         }
-        self.body_bytes = self.body_bytes.saturating_sub(known.map_or(0, Host::body_len));
+        let before = known.map_or(0, Host::byte_len);
         let lineage = Lineage::restore(&saved.newest, saved.epochs);
         let key = if saved.newest.kind == FrameKind::Key { Some(saved.newest.clone()) } else { saved.key };
         let host = Host {
@@ -325,7 +340,9 @@ impl State {
             unreadable: None,
         };
         let is_stale = host.facts_of != Some((host.newest.saved.epoch, host.newest.saved.seq));
+        self.frame_bytes = (self.frame_bytes + host.byte_len()).saturating_sub(before);
         self.hosts.insert(saved.host_id, host);
+        self.shed_frames();
         if is_stale {
             self.mark_stale(saved.host_id);
         }
@@ -337,24 +354,23 @@ impl State {
         }
     }
 
-    /// Leaves bodies to the archive until a tenth of the budget is free.
-    fn shed_bodies(&mut self) {
-        if self.body_bytes <= BODY_BYTES_MAX {
+    /// Leaves frames to the archive until a tenth of the budget is free.
+    fn shed_frames(&mut self) {
+        if self.frame_bytes <= self.frame_bytes_max {
             return;
         }
         let mut silent: Vec<(i64, HostId)> =
             self.hosts.iter().map(|(host_id, host)| (host.newest.saved.received_ns, *host_id)).collect();
         silent.sort_unstable();
         for (_, host_id) in silent {
-            if self.body_bytes <= BODY_BYTES_MAX / 10 * 9 {
+            if self.frame_bytes <= self.frame_bytes_max / 10 * 9 {
                 return;
             }
             if let Some(host) = self.hosts.get_mut(&host_id) {
-                self.body_bytes = self.body_bytes.saturating_sub(host.body_len());
-                host.newest.frame = None;
-                if let Some(key) = &mut host.key {
-                    key.frame = None;
-                }
+                let before = host.byte_len();
+                host.newest.leave();
+                host.key.iter_mut().for_each(Known::leave);
+                self.frame_bytes = (self.frame_bytes + host.byte_len()).saturating_sub(before);
             }
         }
     }
@@ -408,9 +424,12 @@ impl Host {
         Current { host_id, newest: self.newest.clone(), key: self.key.clone(), conflict }
     }
 
-    fn body_len(&self) -> usize {
-        let key = self.key.as_ref().map_or(0, Known::body_len);
-        if self.newest.saved.kind == FrameKind::Key { self.newest.body_len() } else { self.newest.body_len() + key }
+    /// Memory of its frames.
+    fn byte_len(&self) -> usize {
+        let is_shared = self.newest.saved.kind == FrameKind::Key;
+        let key = self.key.as_ref();
+        let key = key.map_or(0, |key| if is_shared { key.places_byte_len() } else { key.byte_len() });
+        self.newest.byte_len() + key
     }
 
     fn saved(&self, host_id: HostId) -> SavedHost {
@@ -477,8 +496,21 @@ impl Known {
         Self { saved, frame: frame.map(Arc::new) }
     }
 
-    fn body_len(&self) -> usize {
-        self.frame.as_ref().map_or(0, |frame| frame.body.len())
+    fn byte_len(&self) -> usize {
+        let frame = self.frame.as_ref().map_or(0, |frame| size_of::<Frame>() + frame.body.capacity());
+        frame + self.places_byte_len()
+    }
+
+    fn places_byte_len(&self) -> usize {
+        self.saved.places.capacity() * size_of::<Place>()
+    }
+
+    /// Leaves it to the archive.
+    fn leave(&mut self) {
+        self.frame = None;
+        if self.saved.places.len() > PLACES_MAX {
+            self.saved.places = Vec::new();
+        }
     }
 }
 

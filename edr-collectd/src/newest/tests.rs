@@ -110,6 +110,28 @@ fn what_was_saved_and_what_came_since_give_the_same_as_all_at_once() {
 }
 
 #[test]
+fn what_is_held_of_frames_is_counted_with_the_places_of_their_parts_and_is_left_to_the_archive() {
+    let newest = Newest::default();
+    newest.state().frame_bytes_max = 200_000;
+    let raw = crate::archive::testing::noise(500, 1);
+    for n in 1..=40 {
+        for bytes in records(&header(n, 1), &raw, None, 1) {
+            let place = Place { received_ns: i64::from(n), partition: 0, offset: 1 };
+            newest.offer(&partition(0), place, Record::decode(&bytes).unwrap());
+        }
+        let state = newest.state();
+        let known = |host: &Host| [Some(host.newest.clone()), host.key.clone()];
+        let places =
+            state.hosts.values().flat_map(known).flatten().map(|known| known.saved.places.len()).sum::<usize>();
+        assert!(places * size_of::<Place>() <= state.frame_bytes, "{places} places, {} bytes", state.frame_bytes);
+        assert!(state.frame_bytes <= state.frame_bytes_max, "{} bytes", state.frame_bytes);
+        assert_eq!(state.frame_bytes, state.hosts.values().map(Host::byte_len).sum::<usize>());
+    }
+    assert!(newest.current(HostId([40; 16])).unwrap().newest.frame.is_some());
+    assert!(newest.current(HostId([1; 16])).unwrap().newest.frame.is_none());
+}
+
+#[test]
 fn a_name_that_two_hosts_have_needs_an_id() {
     let newest = Newest::default();
     for n in [1, 2, 3] {

@@ -15,7 +15,7 @@ use edr_wire::{Epoch, HostId};
 use super::cache::{Cache, Identity};
 use super::table::time_text;
 use super::{Answers, HostRow, HostSnapshot, Joined, QueryError};
-use crate::archive::{ArchiveError, ArchivedHeader, Cut, Found, HostsTable, Place, Reader};
+use crate::archive::{ArchiveError, ArchivedHeader, Cut, Found, HostsTable, Reader};
 use crate::newest::{Current, Known, Newest, catch_up, facts};
 
 /// How long one question may go back from frame to frame that cannot be read.
@@ -109,8 +109,12 @@ impl HostAnswers {
         }
         let saved = &known.saved;
         let is_it = |raw_hash: &[u8; 32]| raw_hash.starts_with(&saved.raw_hash);
-        match self.reader.frame(&saved.places).await {
-            Ok(frame) if frame.header.host_id == host_id && frame.header.seq == saved.seq && is_it(&frame.raw_hash) => {
+        // None are kept of a frame of many parts.
+        let there = if saved.places.is_empty() { None } else { self.reader.frame(&saved.places).await.ok() };
+        match there {
+            Some(frame)
+                if frame.header.host_id == host_id && frame.header.seq == saved.seq && is_it(&frame.raw_hash) =>
+            {
                 return Ok(Arc::new(frame));
             }
             _ => {}
@@ -123,8 +127,7 @@ impl HostAnswers {
     }
 
     async fn read(&self, found: &Found) -> Result<Frame, QueryError> {
-        let places: Vec<Place> = found.places.values().copied().collect();
-        self.reader.frame(&places).await.map_err(archive)
+        self.reader.found(found).await.map_err(archive)
     }
 
     /// Opens a delta with whichever content of its key fits: its own hash tells.
