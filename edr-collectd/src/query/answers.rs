@@ -12,14 +12,18 @@ use edr_wire::frame::{Frame, FrameKind};
 use edr_wire::snapshot::SnapshotView;
 use edr_wire::{Epoch, HostId};
 
+use tokio::sync::Semaphore;
+
 use super::cache::{Cache, Identity};
 use super::table::time_text;
 use super::{Answers, HostRow, HostSnapshot, Joined, QueryError};
 use crate::archive::{ArchiveError, ArchivedHeader, Cut, Found, HostsTable, Reader};
 use crate::newest::{Current, Known, Newest, catch_up, facts};
 
-/// How long one question may go back from frame to frame that cannot be read.
-const SEARCH_MAX: Duration = Duration::from_secs(if cfg!(test) { 300 } else { 10 });
+/// How long one question may go back from frame to frame that cannot be read, unless somebody says otherwise.
+const SEARCH_MAX: Duration = Duration::from_secs(10);
+/// Snapshots opened at a time, each at a cost of 96 MiB at most, whoever asks for them.
+const OPENS_MAX: usize = 2;
 /// Candidates whose frames are looked for together.
 const TOGETHER: usize = 32;
 /// How far from a frame, by the clock of its host, other contents of it are looked for: what is further away by its own
@@ -35,13 +39,29 @@ pub struct HostAnswers {
     newest: Arc<Newest>,
     reader: Arc<Reader>,
     cache: Cache,
+    search_max: Duration,
+    opens: Arc<Semaphore>,
     trouble: Mutex<Option<String>>,
 }
 
 impl HostAnswers {
     /// Answers for a daemon, which fills `newest` itself.
     pub fn new(newest: Arc<Newest>, reader: Arc<Reader>) -> Self {
-        Self { newest, reader, cache: Cache::default(), trouble: Mutex::default() }
+        Self {
+            newest,
+            reader,
+            cache: Cache::default(),
+            search_max: SEARCH_MAX,
+            opens: Arc::new(Semaphore::new(OPENS_MAX)),
+            trouble: Mutex::default(),
+        }
+    }
+
+    /// One question may go back from frame to frame that cannot be read for so long.
+    #[must_use]
+    pub fn searching_for(mut self, search_max: Duration) -> Self {
+        self.search_max = search_max;
+        self
     }
 
     /// What keeps the daemon from getting further; `None` when nothing does.
@@ -166,8 +186,12 @@ impl HostAnswers {
         received_ns: i64,
         identity: Identity,
     ) -> Result<Arc<HostSnapshot>, QueryError> {
+        let place = Arc::clone(&self.opens).acquire_owned().await;
+        let place = place.map_err(|error| QueryError::Archive(format!("open a snapshot: {error}")))?;
         let (frame, conflict) = (Arc::clone(frame), identity.4);
         let opening = tokio::task::spawn_blocking(move || {
+            // Held until it is done, even when nobody waits for it any more.
+            let _place = place;
             let key_raw = key.map(|key| key.open(None)).transpose().map_err(|error| error.to_string())?;
             let raw = frame.open(key_raw.as_deref()).map_err(|error| error.to_string())?;
             drop(key_raw);
@@ -199,7 +223,7 @@ impl HostAnswers {
     /// The last snapshot of a host taken at or before a moment. Of a frame that came with several contents, the one that
     /// was complete first counts: no later one replaces it, whatever moment it claims.
     async fn at(&self, host_id: HostId, at_ns: i64) -> Result<Arc<HostSnapshot>, QueryError> {
-        let deadline = Instant::now() + SEARCH_MAX;
+        let deadline = Instant::now() + self.search_max;
         let (mut below, mut tried, mut first_error) = (None, 0_u64, None);
         let mut settled: HashMap<(Epoch, u64), Option<Cut>> = HashMap::new();
         loop {
@@ -208,7 +232,7 @@ impl HostAnswers {
                 let mut cuts = self.cuts_near(host_id, some).await?;
                 for candidate in some {
                     if Instant::now() >= deadline {
-                        return Err(used_up(host_id, tried, candidate.header.captured_ns));
+                        return Err(self.used_up(host_id, tried, candidate.header.captured_ns));
                     }
                     let (frame, wanted) = (number(&candidate.header), candidate.header.cut());
                     if settled.get(&frame).is_some_and(|first| *first != Some(wanted)) {
@@ -237,7 +261,9 @@ impl HostAnswers {
                 }
             }
             match candidates.rest {
-                Some(rest) if Instant::now() >= deadline => return Err(used_up(host_id, tried, rest.captured_ns)),
+                Some(rest) if Instant::now() >= deadline => {
+                    return Err(self.used_up(host_id, tried, rest.captured_ns));
+                }
                 Some(rest) => below = Some(rest),
                 None => break,
             }
@@ -251,6 +277,15 @@ impl HostAnswers {
             at: format!("{} UTC", time_text(at_ns)),
             first: first.map_or_else(|| "not archived yet".to_owned(), |first| format!("{} UTC", time_text(first))),
         })
+    }
+
+    fn used_up(&self, host_id: HostId, tried: u64, captured_ns: i64) -> QueryError {
+        QueryError::Budget(format!(
+            "{tried} frames of host {host_id} cannot be read, and the {:?} for one question are used up; what lies before \
+             {} UTC was not looked at: ask for that moment",
+            self.search_max,
+            time_text(captured_ns)
+        ))
     }
 
     /// All contents of these frames and of the keys they need, as far as they are near by the host's clock.
@@ -292,6 +327,10 @@ impl Answers for HostAnswers {
         Ok(self.newest.rows())
     }
 
+    async fn host(&self, host_id: HostId) -> Result<Option<HostRow>, QueryError> {
+        Ok(self.newest.row(host_id))
+    }
+
     async fn snapshot(&self, host: &str, at_ns: Option<i64>) -> Result<Arc<HostSnapshot>, QueryError> {
         let host_id = self.newest.resolve(host)?;
         let current = self.newest.current(host_id).ok_or_else(|| QueryError::UnknownHost(host.to_owned()))?;
@@ -323,15 +362,6 @@ fn absent(host_id: HostId, epoch: Epoch, seq: u64) -> QueryError {
     QueryError::Archive(format!("frame {seq} of epoch {epoch} of host {host_id} is not in the archive"))
 }
 
-fn used_up(host_id: HostId, tried: u64, captured_ns: i64) -> QueryError {
-    QueryError::Budget(format!(
-        "{tried} frames of host {host_id} cannot be read, and the {} s for one question are used up; what lies before {} \
-         UTC was not looked at: ask for that moment",
-        SEARCH_MAX.as_secs(),
-        time_text(captured_ns)
-    ))
-}
-
 /// What is wrong when a snapshot says that it is of another host than the frame around it.
 fn other_host(host_id: HostId, view: &SnapshotView) -> Option<String> {
     let claimed = view.host().ok()?.host_id;
@@ -353,6 +383,11 @@ mod tests {
     use edr_wire::frame::FrameHeader;
 
     const SECOND_NS: i64 = 1_000_000_000;
+
+    /// Answers that a loaded machine does not run out of time for.
+    async fn open(archive: &Path) -> HostAnswers {
+        HostAnswers::from_archive(archive).await.unwrap().searching_for(Duration::from_secs(300))
+    }
 
     /// The raw snapshot of a host that has this many processes.
     fn raw(n: u8, processes: usize) -> Vec<u8> {
@@ -394,7 +429,7 @@ mod tests {
         let next = archive_three(&mut frames, 1, 0).await;
         archive_three(&mut frames, 2, next).await;
 
-        let answers = HostAnswers::from_archive(dir.path()).await.unwrap();
+        let answers = open(dir.path()).await;
         let id = HostId([1; 16]).to_string();
         assert_eq!(processes(&answers, &id, None).await, 3);
         for (at, expected) in [(10, 1), (15, 1), (20, 2), (29, 2), (30, 3), (10_000, 3)] {
@@ -420,7 +455,7 @@ mod tests {
         let mut frames = Frames::open(dir.path()).await.unwrap();
         frames.position(&partition(0)).await.unwrap();
         let next = archive_three(&mut frames, 1, 0).await;
-        let first = HostAnswers::from_archive(dir.path()).await.unwrap();
+        let first = open(dir.path()).await;
         first.refresh_facts().await;
         let mut hosts = HostsTable::open(dir.path()).await.unwrap();
         let until = 32 * SECOND_NS;
@@ -432,12 +467,12 @@ mod tests {
         let late = row(0, next, until, &bytes);
         frames.append(&[late], &BTreeMap::from([(partition(0), next + 1)])).await.unwrap();
 
-        let second = HostAnswers::from_archive(dir.path()).await.unwrap();
+        let second = open(dir.path()).await;
         assert_eq!(second.hosts().await.unwrap()[0].hostname, "host-1", "before anything was opened");
         assert_eq!(processes(&second, "host-1", None).await, 2);
         // Without the rows that were saved all is read again, to the same end.
         std::fs::remove_dir_all(dir.path().join("hosts")).unwrap();
-        let third = HostAnswers::from_archive(dir.path()).await.unwrap();
+        let third = open(dir.path()).await;
         assert_eq!(third.newest.save(|_| true).len(), 1);
         assert_eq!(third.newest.save(|_| true)[0].newest, second.newest.save(|_| true)[0].newest);
     }
@@ -471,7 +506,7 @@ mod tests {
         let stranger = FrameHeader { captured_ns: 25 * SECOND_NS, epoch: Epoch([7; 8]), ..header(1, 1) };
         archive_records(&mut frames, next, 70 * SECOND_NS, &records(&stranger, &raw(2, 1), None, 1 << 20)).await;
 
-        let answers = HostAnswers::from_archive(dir.path()).await.unwrap();
+        let answers = open(dir.path()).await;
         let id = HostId([1; 16]).to_string();
         for at in 20..25 {
             let snapshot = answers.snapshot(&id, Some(at * SECOND_NS)).await.unwrap();
@@ -511,7 +546,7 @@ mod tests {
             .collect();
         archive_records(&mut frames, next, 70 * SECOND_NS, &orphans).await;
 
-        let answers = HostAnswers::from_archive(dir.path()).await.unwrap();
+        let answers = open(dir.path()).await;
         let id = HostId([1; 16]).to_string();
         for (at, expected) in [(15, 1), (20, 2), (29, 2)] {
             let snapshot = answers.snapshot(&id, Some(at * SECOND_NS)).await.unwrap();
@@ -532,7 +567,7 @@ mod tests {
         let next = archive_records(&mut frames, next, 2 * SECOND_NS, &small).await;
         let deltas = records(&delta(1, 2, 1), &raw(1, 2), Some(&key), 1 << 20);
         archive_records(&mut frames, next, 3 * SECOND_NS, &deltas).await;
-        let answers = HostAnswers::from_archive(dir.path()).await.unwrap();
+        let answers = open(dir.path()).await;
         let id = HostId([1; 16]).to_string();
         for (at, expected) in [(15, 1), (20, 2)] {
             let snapshot = answers.snapshot(&id, Some(at * SECOND_NS)).await.unwrap();
@@ -553,10 +588,40 @@ mod tests {
             .append(&[row(0, next, 60 * SECOND_NS, &bytes)], &BTreeMap::from([(partition(0), next + 1)]))
             .await
             .unwrap();
-        let answers = HostAnswers::from_archive(dir.path()).await.unwrap();
+        let answers = open(dir.path()).await;
         answers.refresh_facts().await;
         let row = answers.hosts().await.unwrap().remove(0);
         assert!(row.alarms[0].contains("(seq 5) cannot be read: frame 4 of epoch 0909"), "{:?}", row.alarms);
         assert_eq!(answers.snapshot(&row.host_id.to_string(), None).await.unwrap().seq, 3);
+    }
+    #[tokio::test]
+    async fn a_search_that_runs_out_of_time_says_where_to_go_on_and_goes_on_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut frames = Frames::open(dir.path()).await.unwrap();
+        frames.position(&partition(0)).await.unwrap();
+        let next = archive_three(&mut frames, 1, 0).await;
+        // Deltas of a key that never came, all after the question's answer.
+        let orphans: Vec<Vec<u8>> = (0..5)
+            .flat_map(|n| {
+                let captured_ns = (40 + n as i64) * SECOND_NS;
+                let orphan = FrameHeader { captured_ns, epoch: Epoch([9; 8]), ..delta(1, 5 + n, 4) };
+                records(&orphan, &raw(1, 1), Some(&raw(1, 2)), 1 << 20)
+            })
+            .collect();
+        archive_records(&mut frames, next, 70 * SECOND_NS, &orphans).await;
+
+        let answers = open(dir.path()).await.searching_for(Duration::ZERO);
+        let id = HostId([1; 16]).to_string();
+        let used_up = answers.snapshot(&id, Some(43 * SECOND_NS)).await.unwrap_err();
+        assert!(matches!(used_up, QueryError::Budget(_)), "{used_up}");
+        assert_eq!(
+            used_up.to_string(),
+            format!(
+                "0 frames of host {id} cannot be read, and the 0ns for one question are used up; what lies before \
+                 1970-01-01 00:00:43 UTC was not looked at: ask for that moment"
+            )
+        );
+        let answers = answers.searching_for(Duration::from_secs(300));
+        assert_eq!(answers.snapshot(&id, Some(43 * SECOND_NS)).await.unwrap().seq, 3);
     }
 }

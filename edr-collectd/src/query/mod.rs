@@ -127,6 +127,9 @@ pub trait Answers: Send + Sync {
     /// All hosts, by name.
     fn hosts(&self) -> impl Future<Output = Result<Vec<HostRow>, QueryError>> + Send;
 
+    /// What the list of hosts shows of one, without the others.
+    fn host(&self, host_id: HostId) -> impl Future<Output = Result<Option<HostRow>, QueryError>> + Send;
+
     /// The newest snapshot of a host at or before `at_ns` (ns since the epoch), or its newest.
     fn snapshot(
         &self,

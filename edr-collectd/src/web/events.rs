@@ -40,12 +40,13 @@ pub(super) async fn events<A: Answers + 'static>(
             }
         }
     }
-    let place = web.streams.clone().try_acquire_owned().map_err(|_| Problem::busy())?;
+    let stream = web.streams.clone().try_acquire_owned().map_err(|_| Problem::busy())?;
     // Before the look at the newest snapshot, so that none can slip in between.
     let changes = web.answers.changes();
     let (host, newer) = match host {
         None => (None, false),
         Some(name) => {
+            let _place = web.work.place().await?;
             let newest = web.answers.snapshot(&name, None).await?;
             (Some(newest.host_id), version.is_some_and(|version| version != super::version(&newest)))
         }
@@ -57,7 +58,7 @@ pub(super) async fn events<A: Answers + 'static>(
         alive_at: Instant::now(),
         not_before: Instant::now(),
         pending: newer,
-        _place: place,
+        _stream: stream,
     };
     let events = stream::unfold(state, |mut state| async move {
         let name = state.next().await?;
@@ -75,7 +76,7 @@ struct Stream {
     alive_at: Instant,
     not_before: Instant,
     pending: bool,
-    _place: OwnedSemaphorePermit,
+    _stream: OwnedSemaphorePermit,
 }
 
 impl Stream {

@@ -87,6 +87,9 @@ impl Guard {
                 return Err(Problem::foreign_name(name));
             }
         }
+        if is_of_another_page(request.headers()) {
+            return Err(Problem::foreign_page());
+        }
         if request.uri().path_and_query().is_some_and(|path| path.as_str().len() > ADDRESS_BYTES_MAX) {
             return Err(Problem::long_address(ADDRESS_BYTES_MAX));
         }
@@ -100,7 +103,19 @@ impl Guard {
     }
 }
 
-/// Checks name, method, address and body; limits the time until the answer begins; adds the headers.
+/// Whether a page of another site asks, or another port of this host, and not the reader by a link or the address itself
+/// (Fetch Metadata). The page could not read the answer, but how long it takes, and it would make the collector work.
+/// Who sends no such header is no browser, or an old one.
+fn is_of_another_page(headers: &HeaderMap) -> bool {
+    let is = |name: &str, value: &str| headers.get_all(name).iter().all(|sent| sent == value);
+    let is_navigation = headers.contains_key("sec-fetch-mode")
+        && is("sec-fetch-mode", "navigate")
+        && headers.contains_key("sec-fetch-dest")
+        && is("sec-fetch-dest", "document");
+    !is("sec-fetch-site", "same-origin") && !is("sec-fetch-site", "none") && !is_navigation
+}
+
+/// Checks name, page, method, address and body; limits the time until the answer begins; adds the headers.
 pub(super) async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     let mut response = match guard.check(&request) {
         Ok(()) => match tokio::time::timeout(guard.request_timeout, next.run(request)).await {

@@ -14,6 +14,7 @@ use super::params::{At, Params};
 use super::problem::Problem;
 use super::shown::{Danger, Shown, grouped, size};
 use super::view::{PAGES, Page};
+use super::work::Place;
 use super::{Web, version, when};
 use crate::query::{Answers, HostRow, HostSnapshot};
 
@@ -227,12 +228,17 @@ pub(super) struct Found {
     pub(super) now_ns: i64,
 }
 
-/// Looks the host up.
-pub(super) async fn find<A: Answers>(web: &Web<A>, host: &str, at: Option<&At>) -> Result<Found, Problem> {
+/// Looks the host up, on a place that is had already.
+pub(super) async fn find<A: Answers>(
+    web: &Web<A>,
+    host: &str,
+    at: Option<&At>,
+    _place: &Place,
+) -> Result<Found, Problem> {
     let snapshot = web.answers.snapshot(host, at.map(|at| at.ns)).await?;
     let row = match at {
         Some(_) => None,
-        None => web.answers.hosts().await?.into_iter().find(|row| row.host_id == snapshot.host_id),
+        None => web.answers.host(snapshot.host_id).await?,
     };
     Ok(Found { snapshot, row, now_ns: when::now_ns() })
 }
@@ -307,8 +313,9 @@ pub(super) async fn overview<A: Answers + 'static>(
 ) -> Result<Response, Problem> {
     let Path(host) = host.map_err(|_| Problem::no_such_page())?;
     let params = Params::parse(query.as_deref())?;
-    let found = find(&web, &host, params.at.as_ref()).await?;
-    web.render(move || {
+    let place = web.work.place().await?;
+    let found = find(&web, &host, params.at.as_ref(), &place).await?;
+    web.render(place, move || {
         let head = Head::new(&found, &params, "", "")?;
         let facts = Facts::new(&found, &params, &head)?;
         Ok(Overview { assets: Assets, head, facts })

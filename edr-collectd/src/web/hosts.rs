@@ -91,9 +91,10 @@ pub(super) async fn hosts<A: Answers + 'static>(
     if params.at.is_some() {
         return Err(Problem::bad_parameters(&["at belongs to the page of one host: open the host first".to_owned()]));
     }
+    let place = web.work.place().await?;
     let hosts = web.answers.hosts().await?;
     let trouble = web.answers.trouble();
-    web.render(move || HostsPage::new(hosts, params, trouble, when::now_ns())).await
+    web.render(place, move || HostsPage::new(hosts, params, trouble, when::now_ns())).await
 }
 
 impl HostsPage {

@@ -13,7 +13,7 @@
 //!
 //! `host` is a host id, or a name that only one host has; it is looked up, never part of a path. Every text a host
 //! controls passes [`shown::Shown`] and the templates' escaping. What a request can cost is limited: connections, time
-//! and bytes until its head is read, time until its answer begins, renderings at a time, streams.
+//! and bytes until its head is read, time until its answer begins, requests worked on at a time ([`work`]), streams. What a page of another site asks for is refused ([`guard`]).
 
 mod assets;
 mod events;
@@ -28,6 +28,7 @@ mod server;
 mod shown;
 mod view;
 mod when;
+mod work;
 
 use std::io;
 use std::net::SocketAddr;
@@ -44,6 +45,7 @@ use tokio::sync::{Semaphore, watch};
 
 use self::guard::{Guard, Names};
 use self::problem::Problem;
+use self::work::{Place, Work};
 use crate::query::{Answers, HostSnapshot};
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -57,8 +59,10 @@ pub struct Options {
     pub connections_max: usize,
     /// Live-update streams at a time, fewer than connections, so that they alone cannot use up those.
     pub streams_max: usize,
-    /// Pages rendered at a time. What finds and opens a snapshot before that is not counted.
-    pub renders_max: usize,
+    /// Requests worked on at a time: finding a snapshot, opening it, making a page of it. One costs about 130 MiB at most.
+    pub work_max: usize,
+    /// How long a request waits for its turn.
+    pub work_wait: Duration,
     /// From the first to the last byte of a request's head, and between two requests of a connection.
     pub head_timeout: Duration,
     /// From the end of the head to the begin of the answer.
@@ -75,7 +79,8 @@ impl Default for Options {
             names: Vec::new(),
             connections_max: 512,
             streams_max: 256,
-            renders_max: 2,
+            work_max: 4,
+            work_wait: Duration::from_secs(5),
             head_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(20),
             stall_timeout: Duration::from_secs(30),
@@ -128,7 +133,7 @@ pub fn router<A: Answers + 'static>(
     let guard = Guard { names: Names::new(listen, &options.names), request_timeout: options.request_timeout };
     let web = Arc::new(Web {
         answers,
-        renders: Arc::new(Semaphore::new(options.renders_max)),
+        work: Work::new(options.work_max, options.work_wait),
         streams: Arc::new(Semaphore::new(options.streams_max)),
         closing,
     });
@@ -147,20 +152,19 @@ pub fn router<A: Answers + 'static>(
 /// What every request handler needs.
 struct Web<A> {
     answers: Arc<A>,
-    renders: Arc<Semaphore>,
+    work: Work,
     streams: Arc<Semaphore>,
     closing: watch::Receiver<bool>,
 }
 
 impl<A> Web<A> {
     /// Makes a page on a thread that may compute: decoding a large snapshot takes longer than a task may hold its
-    /// thread. The place among the renderings is held until the work is done, even when the client is gone.
-    async fn render<T, F>(&self, page: F) -> Result<Response, Problem>
+    /// thread. The place is held until the work is done, even when the client is gone.
+    async fn render<T, F>(&self, place: Place, page: F) -> Result<Response, Problem>
     where
         T: Template,
         F: FnOnce() -> Result<T, Problem> + Send + 'static,
     {
-        let place = self.renders.clone().acquire_owned().await.map_err(Problem::internal)?;
         let rendered = tokio::task::spawn_blocking(move || {
             let html = page()?.render().map_err(Problem::internal);
             drop(place);

@@ -98,6 +98,26 @@ impl Problem {
         )
     }
 
+    /// 503: as many questions are worked on as there may be.
+    pub(super) fn at_work() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The collector is busy",
+            "it works on as many questions as it may at a time, and none of them was done in time",
+            "Try again in a moment; ask for fewer rows, or for moments nearer to now.",
+        )
+    }
+
+    /// 403: a page of another site asked, not the reader.
+    pub(super) fn foreign_page() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "A page of another site asked for this",
+            "",
+            "Open the address itself, or follow a link to it.",
+        )
+    }
+
     /// 503: as many streams as there may be.
     pub(super) fn busy() -> Self {
         Self::new(

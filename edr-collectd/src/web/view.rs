@@ -114,11 +114,12 @@ pub(super) async fn view<A: Answers + 'static>(
     let Path((host, slug)) = path.map_err(|_| Problem::no_such_page())?;
     let page = page(&slug).ok_or_else(Problem::no_such_page)?;
     let params = Params::parse(query.as_deref())?;
-    let found = find(&web, &host, params.at.as_ref()).await?;
+    let place = web.work.place().await?;
+    let found = find(&web, &host, params.at.as_ref(), &place).await?;
     match page.view {
-        Some(view) => web.render(move || ViewPage::new(page, view, &found, params)).await,
+        Some(view) => web.render(place, move || ViewPage::new(page, view, &found, params)).await,
         None => {
-            web.render(move || {
+            web.render(place, move || {
                 let head = Head::new(&found, &params, "/psad", "psad")?;
                 let psad_pages = psad_pages(&head, &params, "psad");
                 let psad = PsadPage::new(&found, &params, &head)?;

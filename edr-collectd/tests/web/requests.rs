@@ -1,5 +1,7 @@
 //! Requests good and bad: headers, names, limits, events.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use edr_collectd::web::Options;
@@ -8,7 +10,7 @@ use tokio::net::TcpStream;
 
 use crate::client::{LIMIT, Site, until};
 use crate::now_ns;
-use crate::sample::{Fleet, Sample};
+use crate::sample::{Fleet, Gate, Sample};
 
 #[tokio::test]
 async fn every_answer_carries_the_headers_that_lock_the_page() {
@@ -84,6 +86,83 @@ async fn a_foreign_name_gets_nothing() {
     }
     let absolute = site.ask("GET", "http://evil.example/", "Host: localhost\r\n").await;
     assert_eq!(absolute.status, 421);
+    site.close().await;
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_gets_nothing_and_a_link_on_it_leads_here() {
+    let site = Site::open(&Fleet::new(&[Sample::server("web-01", now_ns())])).await;
+    let ask = async |target: &str, headers: &str| {
+        site.ask("GET", target, &format!("Host: localhost\r\n{headers}")).await.status
+    };
+    let targets = ["/", "/hosts/web-01", "/hosts/web-01/files", "/events", "/assets/app.css", "/healthz"];
+    for headers in [
+        // What a browser sends for an image, a script, a frame, fetch() and EventSource of another site.
+        "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: image\r\n",
+        "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: script\r\n",
+        "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: iframe\r\n",
+        "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: cors\r\nSec-Fetch-Dest: empty\r\n",
+        "Sec-Fetch-Site: cross-site\r\n",
+        // Another port of localhost is the same site, and another page.
+        "Sec-Fetch-Site: same-site\r\nSec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: image\r\n",
+        "Sec-Fetch-Site: none\r\nSec-Fetch-Site: cross-site\r\n",
+    ] {
+        for target in targets {
+            assert_eq!(ask(target, headers).await, 403, "{target} {headers:?}");
+        }
+    }
+    for headers in [
+        "",
+        "Sec-Fetch-Site: none\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n",
+        "Sec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: cors\r\nSec-Fetch-Dest: empty\r\n",
+        "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n",
+    ] {
+        assert_eq!(ask("/hosts/web-01", headers).await, 200, "{headers:?}");
+    }
+    let own = "Host: localhost\r\nSec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: cors\r\nSec-Fetch-Dest: empty\r\n";
+    let mut events = TcpStream::connect(site.address).await.unwrap();
+    events.write_all(format!("GET /events HTTP/1.1\r\n{own}\r\n").as_bytes()).await.unwrap();
+    assert!(until(&mut events, "event: alive").await);
+    site.close().await;
+}
+
+#[tokio::test]
+async fn questions_beyond_what_is_worked_on_at_a_time_are_told_to_come_again() {
+    let fleet = Fleet::new(&[Sample::server("web-01", now_ns())]);
+    let gate = Arc::new(Gate::default());
+    *fleet.gate.lock().unwrap() = Some(Arc::clone(&gate));
+    let options = Options { work_max: 1, work_wait: Duration::from_millis(50), ..Options::default() };
+    let site = Arc::new(Site::open_with(&fleet, options).await);
+    let first = tokio::spawn({
+        let site = Arc::clone(&site);
+        async move { site.get("/hosts/web-01/processes?at=2100-01-01T00:00:00Z").await.status }
+    });
+    tokio::time::timeout(LIMIT, gate.entered.notified()).await.expect("the first question comes");
+    for target in ["/hosts/web-01", "/hosts/web-01/files", "/events?host=web-01", "/"] {
+        let refused = site.get(target).await;
+        assert_eq!((refused.status, refused.header("retry-after")), (503, Some("10")), "{target}");
+    }
+    assert_eq!(site.get("/healthz").await.status, 200);
+    *fleet.gate.lock().unwrap() = None;
+    gate.open.notify_one();
+    assert_eq!(first.await.unwrap(), 200);
+    assert_eq!(site.get("/hosts/web-01").await.status, 200);
+    Arc::into_inner(site).unwrap().close().await;
+}
+
+#[tokio::test]
+async fn a_page_of_one_host_does_not_ask_for_all_of_them() {
+    let now = now_ns();
+    let mut web = Sample::server("web-01", now);
+    web.bye = true;
+    let fleet = Fleet::new(&[web, Sample::server("other", now)]);
+    let site = Site::open(&fleet).await;
+    for target in ["/hosts/web-01", "/hosts/web-01/files", "/hosts/web-01/psad"] {
+        let page = site.get(target).await;
+        assert_eq!(page.status, 200);
+        assert!(page.body.contains("its agent was stopped and said goodbye"), "what only the list knows is there");
+    }
+    assert_eq!(fleet.lists.load(Ordering::Relaxed), 0);
     site.close().await;
 }
 

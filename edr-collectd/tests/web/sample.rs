@@ -1,6 +1,7 @@
 //! A host as it could be, built through the real wire types, and a source of answers that holds some of them.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use edr_collectd::query::{Answers, HostRow, HostSnapshot, Joined, QueryError};
@@ -10,7 +11,7 @@ use edr_wire::snapshot::{
     SignatureMatch, SnapshotParts, SnapshotView, Socket, SourceCost, TargetPackets, Time, TopSignature,
 };
 use edr_wire::{Bytes, Epoch, HostId};
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
 pub(crate) const SECOND_NS: i64 = 1_000_000_000;
 
@@ -455,12 +456,30 @@ pub(crate) struct Fleet {
     changes: broadcast::Sender<HostId>,
     /// Set: every question fails as if the archive were away.
     pub(crate) archive_away: Mutex<bool>,
+    /// Set: every question waits until it is let through.
+    pub(crate) gate: Mutex<Option<Arc<Gate>>>,
+    /// How often all hosts were asked for.
+    pub(crate) lists: AtomicUsize,
+}
+
+/// A slow archive.
+#[derive(Default)]
+pub(crate) struct Gate {
+    /// A question has come.
+    pub(crate) entered: Notify,
+    /// It gets its answer.
+    pub(crate) open: Notify,
 }
 
 impl Fleet {
     pub(crate) fn new(samples: &[Sample]) -> Arc<Self> {
-        let fleet =
-            Self { hosts: Mutex::default(), changes: broadcast::channel(64).0, archive_away: Mutex::new(false) };
+        let fleet = Self {
+            hosts: Mutex::default(),
+            changes: broadcast::channel(64).0,
+            archive_away: Mutex::new(false),
+            gate: Mutex::default(),
+            lists: AtomicUsize::new(0),
+        };
         for sample in samples {
             fleet.put(sample);
         }
@@ -487,10 +506,20 @@ impl Fleet {
 
 impl Answers for Fleet {
     async fn hosts(&self) -> Result<Vec<HostRow>, QueryError> {
+        self.lists.fetch_add(1, Ordering::Relaxed);
         Ok(self.hosts.lock().unwrap().iter().map(|(row, _)| row.clone()).collect())
     }
 
+    async fn host(&self, host_id: HostId) -> Result<Option<HostRow>, QueryError> {
+        Ok(self.hosts.lock().unwrap().iter().map(|(row, _)| row).find(|row| row.host_id == host_id).cloned())
+    }
+
     async fn snapshot(&self, host: &str, at_ns: Option<i64>) -> Result<Arc<HostSnapshot>, QueryError> {
+        let gate = self.gate.lock().unwrap().clone();
+        if let Some(gate) = gate {
+            gate.entered.notify_one();
+            gate.open.notified().await;
+        }
         if *self.archive_away.lock().unwrap() {
             return Err(QueryError::Archive("open the archive at /srv/edr: input/output error".to_owned()));
         }
