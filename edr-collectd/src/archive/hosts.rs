@@ -21,7 +21,7 @@ use edr_wire::{Epoch, HostId};
 use serde::{Deserialize, Serialize};
 
 use super::columns::{Columns, flags, integers, long, longs, text, texts};
-use super::read::Engine;
+use super::engine::Engine;
 use super::{ArchiveError, HOSTS, PartitionName, Place, durable};
 
 /// Log entries between two checkpoints: one a minute is written.

@@ -19,6 +19,8 @@
 
 mod columns;
 mod durable;
+mod engine;
+mod found;
 mod frames;
 mod hosts;
 mod log;
@@ -34,9 +36,10 @@ use std::path::{Path, PathBuf};
 use deltalake::kernel::StructField;
 use deltalake::operations::create::CreateBuilder;
 use deltalake::{DeltaTable, DeltaTableBuilder};
+pub use found::{Candidates, Found, Header};
 pub use frames::{Appended, Frames};
 pub use hosts::{Coverage, HostsTable, SavedFacts, SavedFrame, SavedHost, SavedHosts};
-pub use read::{Candidates, Found, Header, Reader};
+pub use read::Reader;
 pub use rows::{ArchivedHeader, Cut, Row};
 use serde::{Deserialize, Serialize};
 

@@ -6,20 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use deltalake::arrow::record_batch::RecordBatch;
 use deltalake::datafusion::common::ScalarValue;
-use deltalake::datafusion::error::DataFusionError;
-use deltalake::datafusion::execution::SendableRecordBatchStream;
-use deltalake::datafusion::execution::context::SessionContext;
-use deltalake::datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool};
-use deltalake::datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use deltalake::datafusion::logical_expr::{Expr, col, lit};
-use deltalake::datafusion::prelude::SessionConfig;
 use deltalake::kernel::Snapshot;
 use deltalake::{DeltaTable, DeltaTableError};
-use edr_wire::frame::{Frame, FrameError, FrameKind, Record};
+use edr_wire::frame::{Frame, FrameError, Record};
 use edr_wire::limits::RAW_BYTES_MAX;
 use edr_wire::{Epoch, HostId};
 use futures::TryStreamExt as _;
@@ -27,21 +20,16 @@ use jiff::civil::Date;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
-use super::columns::{Columns, binary, integer, long, text};
-use super::{ArchiveError, ArchivedHeader, Cut, FRAMES, PartitionName, Place, day_of};
+use super::columns::{Columns, binary};
+use super::engine::Engine;
+use super::found::{Candidates, Found, HEADER_COLUMNS, Header, headers_of, newest_first, note_part};
+use super::{ArchiveError, Cut, FRAMES, PartitionName, Place, day_of};
 use crate::decode::{Rest, Rests};
 
-/// Memory that all queries of a reader together may use beside the batches they hand out.
-const QUERY_BYTES_MAX: usize = 256 << 20;
-/// Rows of a batch, DataFusion's own default.
-const BATCH_ROWS: usize = 8_192;
 /// Cuts remembered of a search back in time, whole or not; a search on goes below them.
 const CANDIDATES_MAX: usize = 256;
 /// Cuts remembered of one frame: those whose first part came first.
 const CUTS_MAX: usize = 256;
-/// Records remembered of one part of a cut: those that came first. One may be of a frame that differs in what has no
-/// column.
-const ALIKE_MAX: usize = 8;
 /// Bodies of one frame: what a snapshot of the largest size can be compressed to, with room.
 const BODY_BYTES_MAX: usize = RAW_BYTES_MAX + RAW_BYTES_MAX / 4;
 /// Records in memory at once while a frame is read; each has [`RECORD_BYTES_MAX`](edr_wire::limits::RECORD_BYTES_MAX) at
@@ -51,28 +39,6 @@ const RECORDS_AT_ONCE: usize = 8;
 const WINDOWS_NS: [i64; 2] = [600_000_000_000, 86_400_000_000_000];
 /// A key frame is this much older than its delta at most, by the host's clock, unless that clock jumped.
 const KEY_AGE_NS_MAX: i64 = 2 * 86_400_000_000_000;
-
-/// The columns of [`Header`].
-const HEADER_COLUMNS: [&str; 18] = [
-    "cluster",
-    "topic",
-    "partition",
-    "generation",
-    "offset",
-    "received_ns",
-    "host_id",
-    "epoch",
-    "seq",
-    "kind",
-    "base_seq",
-    "captured_ns",
-    "raw_len",
-    "raw_hash",
-    "part",
-    "parts",
-    "bye",
-    "previous_epoch",
-];
 
 /// Minimum and maximum that the table's log keeps of a file.
 #[derive(Deserialize)]
@@ -86,56 +52,6 @@ struct Statistics {
 #[derive(Deserialize)]
 struct Times {
     received_ns: i64,
-}
-
-/// What `frames` tells of one record beside its bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Header {
-    /// The log it came from.
-    pub partition: PartitionName,
-    /// Where it lies.
-    pub place: Place,
-    /// Which frame it is a part of.
-    pub content: ArchivedHeader,
-}
-
-/// One cut of a frame that a search found, with the places of its records.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// What its records say alike.
-    pub header: ArchivedHeader,
-    /// Where they lie, by part, in the order in which they came: several, when more than one says that it is this part.
-    pub places: BTreeMap<u32, Vec<Place>>,
-}
-
-impl Found {
-    fn is_whole(&self) -> bool {
-        self.places.len() == self.header.parts as usize
-    }
-
-    /// When its last record came.
-    pub fn received_ns(&self) -> i64 {
-        self.whole_at().map_or(0, |place| place.received_ns)
-    }
-
-    /// The record that made it whole.
-    fn whole_at(&self) -> Option<Place> {
-        self.first_places().max()
-    }
-
-    /// The first record of each part.
-    fn first_places(&self) -> impl Iterator<Item = Place> {
-        self.places.values().filter_map(|places| places.first().copied())
-    }
-}
-
-/// What a search back in time found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Candidates {
-    /// Whole frames, newest first. Usually the first one is the answer.
-    pub found: Vec<Found>,
-    /// Where to search on when none of them can be read; `None` when nothing is below them.
-    pub rest: Option<Cut>,
 }
 
 /// Reads the archive. Cheap to keep; every question sees the newest version of the table.
@@ -490,65 +406,6 @@ fn too_large() -> FrameError {
     FrameError::Parts(format!("its parts have more than {BODY_BYTES_MAX} bytes together"))
 }
 
-/// Adds a part to its cut.
-fn note_part(cuts: &mut BTreeMap<Cut, Found>, header: Header) {
-    let Header { place, content, .. } = header;
-    let part = content.part;
-    let found = cuts.entry(content.cut()).or_insert_with(|| Found { header: content, places: BTreeMap::new() });
-    let places = found.places.entry(part).or_default();
-    if let Err(at) = places.binary_search(&place) {
-        places.insert(at, place);
-        places.truncate(ALIKE_MAX);
-    }
-}
-
-/// The whole ones.
-fn newest_first(cuts: BTreeMap<Cut, Found>) -> Vec<Found> {
-    cuts.into_values().rev().filter(Found::is_whole).collect()
-}
-
-/// The headers of a batch; a row whose columns contradict each other is passed over.
-fn headers_of(batch: &RecordBatch, take: &mut impl FnMut(Header)) -> Result<(), DeltaTableError> {
-    let columns = Columns(batch);
-    let (clusters, topics) = (columns.texts("cluster")?, columns.texts("topic")?);
-    let (partitions, generations) = (columns.integers("partition")?, columns.integers("generation")?);
-    let (offsets, received) = (columns.longs("offset")?, columns.longs("received_ns")?);
-    let (hosts, epochs, seqs) = (columns.texts("host_id")?, columns.texts("epoch")?, columns.longs("seq")?);
-    let (kinds, bases, captured) = (columns.texts("kind")?, columns.longs("base_seq")?, columns.longs("captured_ns")?);
-    let (lengths, hashes) = (columns.longs("raw_len")?, columns.binaries("raw_hash")?);
-    let (parts, counts) = (columns.integers("part")?, columns.integers("parts")?);
-    let (byes, previous) = (columns.integers("bye")?, columns.texts("previous_epoch")?);
-    let header = |at: usize| {
-        let partition = PartitionName {
-            cluster: text(&clusters, at)?.to_owned(),
-            topic: text(&topics, at)?.to_owned(),
-            partition: integer(&partitions, at)?,
-            generation: integer(&generations, at)?,
-        };
-        let number = partition.partition;
-        Some(Header {
-            partition,
-            place: Place { received_ns: long(&received, at)?, partition: number, offset: long(&offsets, at)? },
-            content: ArchivedHeader {
-                host_id: text(&hosts, at)?.parse().ok()?,
-                epoch: text(&epochs, at)?.parse().ok()?,
-                seq: long(&seqs, at)?.try_into().ok()?,
-                kind: if text(&kinds, at)? == "key" { FrameKind::Key } else { FrameKind::Delta },
-                base_seq: long(&bases, at)?.try_into().ok()?,
-                captured_ns: long(&captured, at)?,
-                raw_len: long(&lengths, at)?.try_into().ok()?,
-                raw_hash: binary(&hashes, at)?.try_into().ok()?,
-                part: integer(&parts, at)?.try_into().ok()?,
-                parts: integer(&counts, at)?.try_into().ok()?,
-                bye: integer(&byes, at) == Some(1),
-                previous_epoch: text(&previous, at).and_then(|epoch| epoch.parse().ok()),
-            },
-        })
-    };
-    (0..batch.num_rows()).filter_map(header).for_each(take);
-    Ok(())
-}
-
 /// First and last nanosecond of each hour of the receive day in a file's partition values.
 fn day_hours(values: &HashMap<String, Option<String>>) -> Vec<(i64, i64)> {
     const HOUR_NS: i64 = 3_600_000_000_000;
@@ -566,83 +423,4 @@ fn day_hours(values: &HashMap<String, Option<String>>) -> Vec<(i64, i64)> {
 
 fn day(days: i32) -> Expr {
     Expr::Literal(ScalarValue::Date32(Some(days)), None)
-}
-
-/// A query engine. All its queries have one memory budget.
-#[derive(Debug, Clone)]
-pub(super) struct Engine {
-    memory: Arc<dyn MemoryPool>,
-    /// Rows of a batch.
-    batch_rows: usize,
-}
-
-impl Engine {
-    pub(super) fn new() -> Self {
-        Self { memory: Arc::new(GreedyMemoryPool::new(QUERY_BYTES_MAX)), batch_rows: BATCH_ROWS }
-    }
-
-    /// The same engine, with fewer rows in memory at once: for rows that are large.
-    pub(super) fn by(&self, batch_rows: usize) -> Self {
-        Self { memory: Arc::clone(&self.memory), batch_rows }
-    }
-
-    fn session(&self) -> Result<SessionContext, DataFusionError> {
-        let config = SessionConfig::new()
-            .with_target_partitions(2)
-            .with_batch_size(self.batch_rows)
-            .set_bool("datafusion.execution.parquet.pushdown_filters", true)
-            .set_bool("datafusion.execution.parquet.reorder_filters", true);
-        let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::clone(&self.memory)).build_arc()?;
-        Ok(SessionContext::new_with_config_rt(config, runtime))
-    }
-
-    /// Rows of a table that match, with these columns.
-    pub(super) async fn scan(
-        &self,
-        table: &DeltaTable,
-        filter: Option<Expr>,
-        columns: &[&str],
-    ) -> Result<Rows, DeltaTableError> {
-        let generic = |error: DataFusionError| DeltaTableError::generic(error.to_string());
-        let session = self.session().map_err(generic)?;
-        let provider = table.table_provider().await.map_err(generic)?;
-        table.update_datafusion_session(&session.state())?;
-        let mut frame = session.read_table(provider).map_err(generic)?;
-        if let Some(filter) = filter {
-            frame = frame.filter(filter).map_err(generic)?;
-        }
-        let frame = frame.select_columns(columns).map_err(generic)?;
-        Ok(Rows(frame.execute_stream().await.map_err(generic)?))
-    }
-}
-
-/// Batches of an answer, one at a time.
-pub(super) struct Rows(SendableRecordBatchStream);
-
-impl Rows {
-    pub(super) async fn next(&mut self) -> Result<Option<RecordBatch>, DeltaTableError> {
-        self.0.try_next().await.map_err(|error| DeltaTableError::generic(error.to_string()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use deltalake::datafusion::execution::memory_pool::MemoryConsumer;
-
-    use super::*;
-
-    #[test]
-    fn searches_at_a_time_share_one_budget() {
-        let reader = Reader::new(Path::new("/nowhere"));
-        let reserve = |engine: &Engine| {
-            let memory = Arc::clone(&engine.session().unwrap().runtime_env().memory_pool);
-            MemoryConsumer::new("a search").register(&memory)
-        };
-        let first = reserve(&reader.engine);
-        first.try_grow(QUERY_BYTES_MAX - 1).unwrap();
-        let second = reserve(&reader.engine.by(RECORDS_AT_ONCE));
-        assert!(second.try_grow(2).is_err());
-        drop(first);
-        second.try_grow(2).unwrap();
-    }
 }

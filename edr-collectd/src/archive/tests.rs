@@ -23,7 +23,7 @@ async fn append(frames: &mut Frames, rows: &[Row]) -> Result<Appended, ArchiveEr
 async fn offsets(archive: &Path) -> Vec<i64> {
     let mut offsets = Vec::new();
     let table = existing(&archive.join(FRAMES)).await.unwrap().unwrap();
-    let mut rows = read::Engine::new().scan(&table, None, &["offset"]).await.unwrap();
+    let mut rows = engine::Engine::new().scan(&table, None, &["offset"]).await.unwrap();
     while let Some(batch) = rows.next().await.unwrap() {
         let column = columns::Columns(&batch).longs("offset").unwrap();
         offsets.extend(column.values().iter().copied());

@@ -9,9 +9,9 @@ use axum::response::Response;
 
 use super::assets::Assets;
 use super::grid::{Heading, Paging};
-use super::host::{Fresh, Pulse};
 use super::params::{Params, ROWS_DEFAULT};
 use super::problem::Problem;
+use super::pulse::{Fresh, Pulse};
 use super::shown::{Danger, Shown, grouped};
 use super::{Web, when};
 use crate::query::{Answers, HostRow};

@@ -21,9 +21,12 @@ mod grid;
 mod guard;
 mod host;
 mod hosts;
+mod overview;
+mod pages;
 mod params;
 mod problem;
 mod psad;
+mod pulse;
 mod server;
 mod shown;
 mod view;
@@ -139,7 +142,7 @@ pub fn router<A: Answers + 'static>(
     });
     Router::new()
         .route("/", get(hosts::hosts))
-        .route("/hosts/{host}", get(host::overview))
+        .route("/hosts/{host}", get(overview::overview))
         .route("/hosts/{host}/{view}", get(view::view))
         .route("/events", get(events::events))
         .route("/assets/{name}", get(assets::asset))

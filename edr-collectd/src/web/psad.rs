@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use edr_wire::snapshot::{PsadMode, PsadRunState, ScanSource, TargetPackets};
 
 use super::grid::{Grid, grid};
-use super::host::{Found, Head, moment};
+use super::host::{Found, Head};
+use super::pages::{PAGES, Page};
 use super::params::Params;
 use super::problem::Problem;
 use super::shown::{Danger, Shown, grouped};
-use super::view::{PAGES, Page};
-use super::when;
+use super::when::{self, iso_and_clock};
 use crate::query::exposure::{Chain, Exposure, Listening, Transport};
 use crate::query::table::{Select, View};
 
@@ -200,12 +200,12 @@ impl PsadPage {
                 &format!("{}/processes", head.base),
                 format!("pid:{}", psad.pid.unwrap_or_default()),
             ),
-            fresh: psad.fresh_as_of.map(|at| moment(at, now_ns)),
+            fresh: psad.fresh_as_of.map(|at| iso_and_clock(at, now_ns)),
             fresh_age: psad
                 .fresh_as_of
                 .map(|at| when::span(found.snapshot.captured_ns.saturating_sub(at)))
                 .unwrap_or_default(),
-            counters_since: psad.counters_since.map(|at| moment(at, now_ns)),
+            counters_since: psad.counters_since.map(|at| iso_and_clock(at, now_ns)),
             status_stale: psad.status_stale,
             dshield: psad.dshield.map(|dshield| (grouped(dshield.emails), grouped(dshield.packets))),
             unparsed: psad.unparsed.as_ref().map(|lines| (grouped(lines.lines), Shown::of(&lines.first))),
@@ -225,7 +225,7 @@ impl PsadPage {
                 .iter()
                 .take(EVENTS_MAX)
                 .map(|event| PsadLine {
-                    time: event.time.map(|at| moment(at, now_ns)),
+                    time: event.time.map(|at| iso_and_clock(at, now_ns)),
                     kind: Shown::of(&event.kind),
                     text: Shown::of(&event.text),
                 })
@@ -356,7 +356,7 @@ impl Source {
                 .take(TARGETS_MAX)
                 .map(|target| Target {
                     ip: Shown::of(&target.ip),
-                    since: seconds(target.start_time).map(|ns| moment(ns, now_ns)),
+                    since: seconds(target.start_time).map(|ns| iso_and_clock(ns, now_ns)),
                     lines: target
                         .packets
                         .iter()
@@ -395,7 +395,7 @@ impl Source {
                                     row.protocol,
                                     grouped(row.matches)
                                 )),
-                                time: moment(seconds(row.time).unwrap_or(0), now_ns),
+                                time: iso_and_clock(seconds(row.time).unwrap_or(0), now_ns),
                             }
                         })
                         .collect(),

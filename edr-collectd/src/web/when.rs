@@ -63,6 +63,11 @@ pub(super) fn moment(text: &str) -> Option<i64> {
     i64::try_from(timestamp.as_nanosecond()).ok()
 }
 
+/// RFC 3339 for the machine, a clock for the reader.
+pub(super) fn iso_and_clock(ns: i64, now_ns: i64) -> (String, String) {
+    (iso(ns), clock(ns, now_ns))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::sample::Fleet;
+use crate::fleet::Fleet;
 
 /// Long enough for any machine; nothing waits for it to pass.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);

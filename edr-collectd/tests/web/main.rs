@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod client;
+mod fleet;
 mod pages;
 mod requests;
 mod sample;
@@ -9,7 +10,8 @@ mod sample;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use client::Site;
-use sample::{Fleet, SECOND_NS, Sample};
+use fleet::Fleet;
+use sample::{SECOND_NS, Sample};
 
 fn now_ns() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as i64

@@ -5,8 +5,9 @@ use std::time::Instant;
 use edr_wire::Bytes;
 
 use crate::client::Site;
+use crate::fleet::Fleet;
 use crate::now_ns;
-use crate::sample::{Fleet, SECOND_NS, Sample};
+use crate::sample::{SECOND_NS, Sample};
 
 const VIEWS: [&str; 15] = [
     "processes",

@@ -9,8 +9,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::client::{LIMIT, Site, until};
+use crate::fleet::{Fleet, Gate};
 use crate::now_ns;
-use crate::sample::{Fleet, Gate, Sample};
+use crate::sample::Sample;
 
 #[tokio::test]
 async fn every_answer_carries_the_headers_that_lock_the_page() {

@@ -1,0 +1,98 @@
+//! The query engine, with the memory it may use.
+
+use std::sync::Arc;
+
+use deltalake::arrow::record_batch::RecordBatch;
+use deltalake::datafusion::error::DataFusionError;
+use deltalake::datafusion::execution::SendableRecordBatchStream;
+use deltalake::datafusion::execution::context::SessionContext;
+use deltalake::datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool};
+use deltalake::datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use deltalake::datafusion::logical_expr::Expr;
+use deltalake::datafusion::prelude::SessionConfig;
+use deltalake::{DeltaTable, DeltaTableError};
+use futures::TryStreamExt as _;
+
+/// Memory that all queries of a reader together may use beside the batches they hand out.
+const QUERY_BYTES_MAX: usize = 256 << 20;
+/// Rows of a batch, DataFusion's own default.
+const BATCH_ROWS: usize = 8_192;
+
+/// A query engine. All its queries have one memory budget.
+#[derive(Debug, Clone)]
+pub(super) struct Engine {
+    memory: Arc<dyn MemoryPool>,
+    /// Rows of a batch.
+    batch_rows: usize,
+}
+
+impl Engine {
+    pub(super) fn new() -> Self {
+        Self { memory: Arc::new(GreedyMemoryPool::new(QUERY_BYTES_MAX)), batch_rows: BATCH_ROWS }
+    }
+
+    /// The same engine, with fewer rows in memory at once: for rows that are large.
+    pub(super) fn by(&self, batch_rows: usize) -> Self {
+        Self { memory: Arc::clone(&self.memory), batch_rows }
+    }
+
+    fn session(&self) -> Result<SessionContext, DataFusionError> {
+        let config = SessionConfig::new()
+            .with_target_partitions(2)
+            .with_batch_size(self.batch_rows)
+            .set_bool("datafusion.execution.parquet.pushdown_filters", true)
+            .set_bool("datafusion.execution.parquet.reorder_filters", true);
+        let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::clone(&self.memory)).build_arc()?;
+        Ok(SessionContext::new_with_config_rt(config, runtime))
+    }
+
+    /// Rows of a table that match, with these columns.
+    pub(super) async fn scan(
+        &self,
+        table: &DeltaTable,
+        filter: Option<Expr>,
+        columns: &[&str],
+    ) -> Result<Rows, DeltaTableError> {
+        let generic = |error: DataFusionError| DeltaTableError::generic(error.to_string());
+        let session = self.session().map_err(generic)?;
+        let provider = table.table_provider().await.map_err(generic)?;
+        table.update_datafusion_session(&session.state())?;
+        let mut frame = session.read_table(provider).map_err(generic)?;
+        if let Some(filter) = filter {
+            frame = frame.filter(filter).map_err(generic)?;
+        }
+        let frame = frame.select_columns(columns).map_err(generic)?;
+        Ok(Rows(frame.execute_stream().await.map_err(generic)?))
+    }
+}
+
+/// Batches of an answer, one at a time.
+pub(super) struct Rows(SendableRecordBatchStream);
+
+impl Rows {
+    pub(super) async fn next(&mut self) -> Result<Option<RecordBatch>, DeltaTableError> {
+        self.0.try_next().await.map_err(|error| DeltaTableError::generic(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use deltalake::datafusion::execution::memory_pool::MemoryConsumer;
+
+    use super::*;
+
+    #[test]
+    fn searches_at_a_time_share_one_budget() {
+        let engine = Engine::new();
+        let reserve = |engine: &Engine| {
+            let memory = Arc::clone(&engine.session().unwrap().runtime_env().memory_pool);
+            MemoryConsumer::new("a search").register(&memory)
+        };
+        let first = reserve(&engine);
+        first.try_grow(QUERY_BYTES_MAX - 1).unwrap();
+        let second = reserve(&engine.by(8));
+        assert!(second.try_grow(2).is_err());
+        drop(first);
+        second.try_grow(2).unwrap();
+    }
+}

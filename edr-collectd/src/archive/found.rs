@@ -1,0 +1,145 @@
+//! What a search finds: the headers of records, and the cuts of frames they are parts of.
+
+use std::collections::BTreeMap;
+
+use deltalake::DeltaTableError;
+use deltalake::arrow::record_batch::RecordBatch;
+use edr_wire::frame::FrameKind;
+
+use super::columns::{Columns, binary, integer, long, text};
+use super::{ArchivedHeader, Cut, PartitionName, Place};
+
+/// Records remembered of one part of a cut: those that came first. One may be of a frame that differs in what has no
+/// column.
+const ALIKE_MAX: usize = 8;
+
+/// The columns of [`Header`].
+pub(super) const HEADER_COLUMNS: [&str; 18] = [
+    "cluster",
+    "topic",
+    "partition",
+    "generation",
+    "offset",
+    "received_ns",
+    "host_id",
+    "epoch",
+    "seq",
+    "kind",
+    "base_seq",
+    "captured_ns",
+    "raw_len",
+    "raw_hash",
+    "part",
+    "parts",
+    "bye",
+    "previous_epoch",
+];
+
+/// What `frames` tells of one record beside its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// The log it came from.
+    pub partition: PartitionName,
+    /// Where it lies.
+    pub place: Place,
+    /// Which frame it is a part of.
+    pub content: ArchivedHeader,
+}
+
+/// One cut of a frame that a search found, with the places of its records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// What its records say alike.
+    pub header: ArchivedHeader,
+    /// Where they lie, by part, in the order in which they came: several, when more than one says that it is this part.
+    pub places: BTreeMap<u32, Vec<Place>>,
+}
+
+impl Found {
+    pub(super) fn is_whole(&self) -> bool {
+        self.places.len() == self.header.parts as usize
+    }
+
+    /// When its last record came.
+    pub fn received_ns(&self) -> i64 {
+        self.whole_at().map_or(0, |place| place.received_ns)
+    }
+
+    /// The record that made it whole.
+    pub(super) fn whole_at(&self) -> Option<Place> {
+        self.first_places().max()
+    }
+
+    /// The first record of each part.
+    pub(super) fn first_places(&self) -> impl Iterator<Item = Place> {
+        self.places.values().filter_map(|places| places.first().copied())
+    }
+}
+
+/// What a search back in time found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Candidates {
+    /// Whole frames, newest first. Usually the first one is the answer.
+    pub found: Vec<Found>,
+    /// Where to search on when none of them can be read; `None` when nothing is below them.
+    pub rest: Option<Cut>,
+}
+
+/// Adds a part to its cut.
+pub(super) fn note_part(cuts: &mut BTreeMap<Cut, Found>, header: Header) {
+    let Header { place, content, .. } = header;
+    let part = content.part;
+    let found = cuts.entry(content.cut()).or_insert_with(|| Found { header: content, places: BTreeMap::new() });
+    let places = found.places.entry(part).or_default();
+    if let Err(at) = places.binary_search(&place) {
+        places.insert(at, place);
+        places.truncate(ALIKE_MAX);
+    }
+}
+
+/// The whole ones.
+pub(super) fn newest_first(cuts: BTreeMap<Cut, Found>) -> Vec<Found> {
+    cuts.into_values().rev().filter(Found::is_whole).collect()
+}
+
+/// The headers of a batch; a row whose columns contradict each other is passed over.
+pub(super) fn headers_of(batch: &RecordBatch, take: &mut impl FnMut(Header)) -> Result<(), DeltaTableError> {
+    let columns = Columns(batch);
+    let (clusters, topics) = (columns.texts("cluster")?, columns.texts("topic")?);
+    let (partitions, generations) = (columns.integers("partition")?, columns.integers("generation")?);
+    let (offsets, received) = (columns.longs("offset")?, columns.longs("received_ns")?);
+    let (hosts, epochs, seqs) = (columns.texts("host_id")?, columns.texts("epoch")?, columns.longs("seq")?);
+    let (kinds, bases, captured) = (columns.texts("kind")?, columns.longs("base_seq")?, columns.longs("captured_ns")?);
+    let (lengths, hashes) = (columns.longs("raw_len")?, columns.binaries("raw_hash")?);
+    let (parts, counts) = (columns.integers("part")?, columns.integers("parts")?);
+    let (byes, previous) = (columns.integers("bye")?, columns.texts("previous_epoch")?);
+    let header = |at: usize| {
+        let partition = PartitionName {
+            cluster: text(&clusters, at)?.to_owned(),
+            topic: text(&topics, at)?.to_owned(),
+            partition: integer(&partitions, at)?,
+            generation: integer(&generations, at)?,
+        };
+        let number = partition.partition;
+        Some(Header {
+            partition,
+            place: Place { received_ns: long(&received, at)?, partition: number, offset: long(&offsets, at)? },
+            content: ArchivedHeader {
+                host_id: text(&hosts, at)?.parse().ok()?,
+                epoch: text(&epochs, at)?.parse().ok()?,
+                seq: long(&seqs, at)?.try_into().ok()?,
+                kind: if text(&kinds, at)? == "key" { FrameKind::Key } else { FrameKind::Delta },
+                base_seq: long(&bases, at)?.try_into().ok()?,
+                captured_ns: long(&captured, at)?,
+                raw_len: long(&lengths, at)?.try_into().ok()?,
+                raw_hash: binary(&hashes, at)?.try_into().ok()?,
+                part: integer(&parts, at)?.try_into().ok()?,
+                parts: integer(&counts, at)?.try_into().ok()?,
+                bye: integer(&byes, at) == Some(1),
+                previous_epoch: text(&previous, at).and_then(|epoch| epoch.parse().ok()),
+            },
+        })
+    };
+    (0..batch.num_rows()).filter_map(header).for_each(take);
+    Ok(())
+}

@@ -1,0 +1,224 @@
+//! Commits to the archive: when they begin, what they save with them, and what follows from their end.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use rdkafka::consumer::{CommitMode, Consumer as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio::time::Instant;
+
+use super::batch::Batch;
+use super::{BACKOFF, CLEAN_INTERVAL, Consumer, SAVE_INTERVAL, STOP_MAX, WAITING_NS_MAX};
+use crate::archive::{ArchiveError, Coverage, Frames, SavedHost};
+use crate::event::Event as Said;
+
+/// A commit that is over.
+pub(super) struct Committed {
+    frames: Frames,
+    batch: Batch,
+    /// What to save with it, as it was when the batch was taken.
+    save: Option<(Vec<SavedHost>, i64)>,
+    took: Duration,
+    result: Result<(), ArchiveError>,
+}
+
+impl Consumer {
+    pub(super) fn begin_commit(&mut self) {
+        let Some(mut frames) = self.frames.take() else { return };
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.base.clone_from(frames.known());
+        let save = (Instant::now() >= self.save_at).then(|| self.hosts_to_save());
+        self.commit = Some(Box::pin(async move {
+            let begin = Instant::now();
+            let result = frames.append(&batch.rows, &batch.positions).await.map(|_| ());
+            Committed { frames, batch, save, took: begin.elapsed(), result }
+        }));
+    }
+
+    /// The hosts as they are now, and the moment until which they are complete: what is received from now on, and parts
+    /// that still wait for others, are read again by a start.
+    fn hosts_to_save(&mut self) -> (Vec<SavedHost>, i64) {
+        let now_ns = self.now_ns();
+        let waiting = self.newest.waiting_since_ns().filter(|since| now_ns.saturating_sub(*since) < WAITING_NS_MAX);
+        let numbers: Vec<i32> = self.reading.keys().copied().collect();
+        (self.newest.save(|name| numbers.contains(&name.partition)), waiting.unwrap_or(now_ns).min(now_ns))
+    }
+
+    pub(super) async fn committed(&mut self, done: Committed) {
+        self.commit = None;
+        let mut frames = done.frames;
+        let result = match done.result {
+            Err(ArchiveError::Store { .. }) if was_committed(&mut frames, &done.batch).await => Ok(()),
+            result => result,
+        };
+        self.frames = Some(frames);
+        match result {
+            Ok(()) => {
+                self.backoff = BACKOFF.0;
+                self.note_committed(&done.batch, done.took);
+                if let Some((hosts, until_ns)) = done.save {
+                    self.save(&hosts, until_ns).await;
+                }
+                if self.paused {
+                    self.pause(false);
+                }
+            }
+            Err(error @ (ArchiveError::Fenced { .. } | ArchiveError::Backwards { .. })) => {
+                edr_daemon::event!(
+                    log::Level::Warn, Said::ArchiveTaken, EDR_SOURCE = "archive";
+                    "{error}; reading again from where the archive ends"
+                );
+                self.restart();
+            }
+            Err(error) => {
+                edr_daemon::limited!(log::Level::Warn, Said::ArchiveFails, EDR_SOURCE = "archive"; "{error}; nothing is lost, it is tried again");
+                self.trouble(Some(error.to_string()));
+                self.try_again(done.batch).await;
+            }
+        }
+    }
+
+    /// Commits the same rows again after a pause. The batch that fills meanwhile waits behind them.
+    async fn try_again(&mut self, batch: Batch) {
+        let pause = self.next_backoff();
+        let Some(mut frames) = self.frames.take() else { return };
+        self.commit = Some(Box::pin(async move {
+            tokio::time::sleep(pause).await;
+            let begin = Instant::now();
+            let result = append_again(&mut frames, &batch).await;
+            Committed { frames, batch, save: None, took: begin.elapsed(), result }
+        }));
+    }
+
+    fn note_committed(&mut self, batch: &Batch, took: Duration) {
+        let mut hint = TopicPartitionList::new();
+        for (name, &position) in &batch.positions {
+            if self.reading.get(&name.partition).is_some_and(|reading| reading.name == *name) {
+                self.archived.insert(name.clone(), position);
+                // A hint that cannot be given is not missed.
+                let _ = hint.add_partition_offset(&name.topic, name.partition, Offset::Offset(position));
+            }
+        }
+        if hint.count() > 0 {
+            let _ = self.client.commit(&hint, CommitMode::Async);
+        }
+        let faults = batch.rows.iter().filter(|row| row.content.is_err()).count() as u64;
+        self.progress.send_modify(|progress| {
+            progress.archived += batch.rows.len() as u64;
+            progress.faults += faults;
+            progress.trouble = None;
+            progress.commits += 1;
+            progress.commit = took;
+        });
+        log::debug!("archived {} records, {} bytes in {took:?}", batch.rows.len(), batch.bytes);
+    }
+
+    async fn save(&mut self, hosts: &[SavedHost], until_ns: i64) {
+        self.save_at = Instant::now() + SAVE_INTERVAL;
+        let coverage: Coverage =
+            self.archived.iter().map(|(name, position)| (name.clone(), (*position, until_ns))).collect();
+        if coverage.is_empty() {
+            return;
+        }
+        if let Err(error) = self.hosts.save(hosts, &coverage).await {
+            edr_daemon::limited!(log::Level::Warn, Said::ArchiveFails, EDR_SOURCE = "archive"; "{error}; a start would read more of the archive");
+        }
+        if Instant::now() >= self.clean_at {
+            self.clean_at = Instant::now() + CLEAN_INTERVAL;
+            if let Err(error) = self.hosts.clean().await {
+                edr_daemon::limited!(log::Level::Warn, "{error}; it is tried again in an hour");
+            }
+        }
+    }
+
+    /// Commits what is in hand and saves the hosts, within what a stop may take.
+    pub(super) async fn finish(&mut self) {
+        let last = async {
+            if let Some(commit) = self.commit.take() {
+                let done = commit.await;
+                self.frames = Some(done.frames);
+                match done.result {
+                    Ok(()) => self.note_committed(&done.batch, done.took),
+                    Err(error) => {
+                        log::warn!("{error}; it is read again at the next start");
+                        return;
+                    }
+                }
+            }
+            let (hosts, until_ns) = self.hosts_to_save();
+            let batch = std::mem::take(&mut self.batch);
+            if batch.is_empty() {
+                // Whether another collector has archived what this one knows nothing of.
+                if !self.is_current().await {
+                    return;
+                }
+            } else {
+                let begin = Instant::now();
+                let Some(frames) = self.frames.as_mut() else { return };
+                match frames.append(&batch.rows, &batch.positions).await {
+                    Ok(_) => self.note_committed(&batch, begin.elapsed()),
+                    Err(error) => {
+                        log::warn!("{error}; it is read again at the next start");
+                        return;
+                    }
+                }
+            }
+            self.save(&hosts, until_ns).await;
+        };
+        if tokio::time::timeout(STOP_MAX, last).await.is_err() {
+            log::warn!("the last commit did not end in time; it is read again at the next start");
+        }
+    }
+
+    /// Whether the archive ends where this collector left it.
+    async fn is_current(&mut self) -> bool {
+        let Some(frames) = self.frames.as_mut() else { return false };
+        if frames.reload().await.is_err() {
+            return false;
+        }
+        for (name, position) in &self.archived {
+            // A partition that nothing was archived of yet is read from where its log begins.
+            match frames.position(name).await {
+                Ok(found) if found.is_none_or(|found| found == *position) => {}
+                _ => return false,
+            }
+        }
+        true
+    }
+}
+
+/// After a failure of the store: whether the archive has the batch all the same.
+async fn was_committed(frames: &mut Frames, batch: &Batch) -> bool {
+    if frames.reload().await.is_err() {
+        return false;
+    }
+    for (name, position) in &batch.positions {
+        match frames.position(name).await {
+            Ok(Some(found)) if found == *position => {}
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// Commits a batch whose first try failed, if the archive still ends where it did then.
+async fn append_again(frames: &mut Frames, batch: &Batch) -> Result<(), ArchiveError> {
+    frames.reload().await?;
+    let show = |position: Option<i64>| position.map_or_else(|| "none".to_owned(), |offset| offset.to_string());
+    for name in batch.positions.keys() {
+        let found = frames.position(name).await?;
+        let base = batch.base.get(name).copied().flatten();
+        if found != base {
+            return Err(ArchiveError::Fenced { partition: name.to_string(), expected: show(base), found: show(found) });
+        }
+    }
+    frames.append(&batch.rows, &batch.positions).await.map(|_| ())
+}
+
+/// Waits for the commit under way; for ever when there is none.
+pub(super) async fn finished(commit: &mut Option<Pin<Box<dyn Future<Output = Committed> + Send>>>) -> Committed {
+    match commit {
+        Some(commit) => commit.await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,105 @@
+//! Answers of a fleet of samples.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use edr_collectd::query::{Answers, HostRow, HostSnapshot, QueryError};
+use edr_wire::HostId;
+use tokio::sync::{Notify, broadcast};
+
+use crate::sample::Sample;
+
+/// Answers out of memory: the newest snapshot of each host, and earlier ones of some.
+pub(crate) struct Fleet {
+    hosts: Mutex<Vec<(HostRow, Vec<Arc<HostSnapshot>>)>>,
+    changes: broadcast::Sender<HostId>,
+    /// Set: every question fails as if the archive were away.
+    pub(crate) archive_away: Mutex<bool>,
+    /// Set: every question waits until it is let through.
+    pub(crate) gate: Mutex<Option<Arc<Gate>>>,
+    /// How often all hosts were asked for.
+    pub(crate) lists: AtomicUsize,
+}
+
+/// A slow archive.
+#[derive(Default)]
+pub(crate) struct Gate {
+    /// A question has come.
+    pub(crate) entered: Notify,
+    /// It gets its answer.
+    pub(crate) open: Notify,
+}
+
+impl Fleet {
+    pub(crate) fn new(samples: &[Sample]) -> Arc<Self> {
+        let fleet = Self {
+            hosts: Mutex::default(),
+            changes: broadcast::channel(64).0,
+            archive_away: Mutex::new(false),
+            gate: Mutex::default(),
+            lists: AtomicUsize::new(0),
+        };
+        for sample in samples {
+            fleet.put(sample);
+        }
+        Arc::new(fleet)
+    }
+
+    /// A new snapshot of a host.
+    pub(crate) fn put(&self, sample: &Sample) {
+        let (row, snapshot) = (sample.row(), Arc::new(sample.snapshot()));
+        let id = row.host_id;
+        let mut hosts = self.hosts.lock().unwrap();
+        match hosts.iter_mut().find(|(known, _)| known.host_id == id) {
+            Some((known, snapshots)) => {
+                *known = row;
+                snapshots.push(snapshot);
+            }
+            None => hosts.push((row, vec![snapshot])),
+        }
+        hosts.sort_by(|a, b| a.0.hostname.cmp(&b.0.hostname));
+        drop(hosts);
+        let _ = self.changes.send(id);
+    }
+}
+
+impl Answers for Fleet {
+    async fn hosts(&self) -> Result<Vec<HostRow>, QueryError> {
+        self.lists.fetch_add(1, Ordering::Relaxed);
+        Ok(self.hosts.lock().unwrap().iter().map(|(row, _)| row.clone()).collect())
+    }
+
+    async fn host(&self, host_id: HostId) -> Result<Option<HostRow>, QueryError> {
+        Ok(self.hosts.lock().unwrap().iter().map(|(row, _)| row).find(|row| row.host_id == host_id).cloned())
+    }
+
+    async fn snapshot(&self, host: &str, at_ns: Option<i64>) -> Result<Arc<HostSnapshot>, QueryError> {
+        let gate = self.gate.lock().unwrap().clone();
+        if let Some(gate) = gate {
+            gate.entered.notify_one();
+            gate.open.notified().await;
+        }
+        if *self.archive_away.lock().unwrap() {
+            return Err(QueryError::Archive("open the archive at /srv/edr: input/output error".to_owned()));
+        }
+        let hosts = self.hosts.lock().unwrap();
+        let mut named = hosts.iter().filter(|(row, _)| row.host_id.to_string() == host || row.hostname == host);
+        let (_, snapshots) = match (named.next(), named.next()) {
+            (Some(found), None) => found,
+            (Some(_), Some(_)) => {
+                return Err(QueryError::AmbiguousHost { name: host.to_owned(), count: 2, ids: "several".to_owned() });
+            }
+            (None, _) => return Err(QueryError::UnknownHost(host.to_owned())),
+        };
+        let before = snapshots.iter().rev().find(|snapshot| at_ns.is_none_or(|at| snapshot.captured_ns <= at));
+        before.cloned().ok_or_else(|| QueryError::NothingThen {
+            host: host.to_owned(),
+            at: format!("{at_ns:?}"),
+            first: "2026-11-24 00:00:00 UTC".to_owned(),
+        })
+    }
+
+    fn changes(&self) -> broadcast::Receiver<HostId> {
+        self.changes.subscribe()
+    }
+}
