@@ -12,7 +12,7 @@ use super::output::{Format, Rows};
 use super::{Print, Section, Usage, ViewArgs, at};
 use crate::config::Config;
 use crate::query::table::{
-    AsOf, Cell, Column, Select, View, ages, host_columns, host_row, place_of, select_rows, time_text,
+    AsOf, Cell, Column, EXPOSED_USUAL, Select, View, ages, host_columns, host_row, place_of, select_rows, time_text,
 };
 use crate::query::{Answers as _, HostAnswers, HostSnapshot, QueryError};
 use crate::run::runtime;
@@ -212,20 +212,7 @@ fn people(view: View) -> &'static [&'static str] {
         View::Sockets => {
             &["protocol", "state", "local", "local_port", "remote", "remote_port", "pids", "comm", "user", "path"]
         }
-        View::Exposed => &[
-            "protocol",
-            "port",
-            "packets",
-            "attackers",
-            "danger_level",
-            "listening",
-            "local",
-            "pid",
-            "comm",
-            "unit",
-            "start_time",
-            "exe",
-        ],
+        View::Exposed => EXPOSED_USUAL,
         View::Contacts => &[
             "ip",
             "danger_level",

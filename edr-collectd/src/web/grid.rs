@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::columns::usual_columns;
 use super::params::{Params, ROWS_CHOICES};
 use super::shown::{Danger, Shown, grouped, size};
 use super::when;
@@ -212,106 +213,6 @@ fn face(view: View, column: &str) -> Face {
             | "unique_signatures" | "signature_matches" | "repeated" | "receive_queue" | "send_queue" | "offset",
         ) => Face::Count,
         _ => Face::Plain,
-    }
-}
-
-/// The columns that fit a page, in the order to read them; all where this is empty.
-fn usual_columns(view: View) -> &'static [&'static str] {
-    match view {
-        View::Processes => &[
-            "pid",
-            "ppid",
-            "user",
-            "cpu_percent",
-            "rss_bytes",
-            "state",
-            "start_time",
-            "cpu_time",
-            "files_total",
-            "comm",
-            "argv",
-        ],
-        View::Files => {
-            &["comm", "pid", "user", "fd", "access", "kind", "dev", "size", "offset", "inode", "path", "flags"]
-        }
-        View::Sockets => &[
-            "family",
-            "protocol",
-            "state",
-            "local",
-            "local_port",
-            "remote",
-            "remote_port",
-            "pids",
-            "comm",
-            "user",
-            "path",
-            "receive_queue",
-            "send_queue",
-            "inode",
-        ],
-        View::Exposed => &[
-            "protocol",
-            "port",
-            "packets",
-            "attackers",
-            "danger_level",
-            "listening",
-            "local",
-            "pid",
-            "comm",
-            "unit",
-            "start_time",
-            "exe",
-        ],
-        View::Contacts => &[
-            "ip",
-            "danger_level",
-            "direction",
-            "protocol",
-            "state",
-            "local",
-            "local_port",
-            "remote_port",
-            "pid",
-            "comm",
-            "unit",
-            "start_time",
-        ],
-        View::Sources => &[
-            "ip",
-            "danger_level",
-            "target",
-            "start_time",
-            "chain",
-            "protocol",
-            "packets",
-            "port_low",
-            "port_high",
-            "sid",
-            "msg",
-            "matches",
-            "flags",
-            "listening",
-            "open_ports",
-        ],
-        View::Packets => &[
-            "time",
-            "prefix",
-            "chain",
-            "protocol",
-            "src",
-            "src_port",
-            "dst",
-            "dst_port",
-            "flags",
-            "interface_in",
-            "length",
-            "ttl",
-            "repeated",
-            "raw",
-        ],
-        _ => &[],
     }
 }
 

@@ -16,6 +16,7 @@
 //! and bytes until its head is read, time until its answer begins, requests worked on at a time ([`work`]), streams. What a page of another site asks for is refused ([`guard`]).
 
 mod assets;
+mod columns;
 mod events;
 mod grid;
 mod guard;

@@ -3,6 +3,22 @@
 use super::{Cell, Column, Emit, HostSnapshot, joined};
 use crate::query::exposure::Owner;
 
+/// The columns of scanned and open ports that a reader needs first, on a page and on a terminal.
+pub const EXPOSED_USUAL: &[&str] = &[
+    "protocol",
+    "port",
+    "packets",
+    "attackers",
+    "danger_level",
+    "listening",
+    "local",
+    "pid",
+    "comm",
+    "unit",
+    "start_time",
+    "exe",
+];
+
 pub(super) const EXPOSED: &[Column] = &[
     Column::text("protocol", "Protocol", "network.transport"),
     Column::number("port", "Port", "destination.port"),

@@ -22,6 +22,7 @@ use serde::Serialize;
 pub(crate) use self::as_of::AsOf;
 pub use self::cell::Cell;
 pub(crate) use self::cell::{ages, time_text};
+pub use self::exposure::EXPOSED_USUAL;
 pub use self::hosts::{host_columns, host_row};
 pub use self::select::{ROWS_MAX, Select, Table};
 pub(crate) use self::select::{place_of, select_rows};

@@ -1,0 +1,90 @@
+//! Which columns a page shows of a view before all of them are asked for.
+
+use crate::query::table::{EXPOSED_USUAL, View};
+
+/// The columns that fit a page, in the order to read them; all where this is empty.
+pub(super) fn usual_columns(view: View) -> &'static [&'static str] {
+    match view {
+        View::Processes => &[
+            "pid",
+            "ppid",
+            "user",
+            "cpu_percent",
+            "rss_bytes",
+            "state",
+            "start_time",
+            "cpu_time",
+            "files_total",
+            "comm",
+            "argv",
+        ],
+        View::Files => {
+            &["comm", "pid", "user", "fd", "access", "kind", "dev", "size", "offset", "inode", "path", "flags"]
+        }
+        View::Sockets => &[
+            "family",
+            "protocol",
+            "state",
+            "local",
+            "local_port",
+            "remote",
+            "remote_port",
+            "pids",
+            "comm",
+            "user",
+            "path",
+            "receive_queue",
+            "send_queue",
+            "inode",
+        ],
+        View::Exposed => EXPOSED_USUAL,
+        View::Contacts => &[
+            "ip",
+            "danger_level",
+            "direction",
+            "protocol",
+            "state",
+            "local",
+            "local_port",
+            "remote_port",
+            "pid",
+            "comm",
+            "unit",
+            "start_time",
+        ],
+        View::Sources => &[
+            "ip",
+            "danger_level",
+            "target",
+            "start_time",
+            "chain",
+            "protocol",
+            "packets",
+            "port_low",
+            "port_high",
+            "sid",
+            "msg",
+            "matches",
+            "flags",
+            "listening",
+            "open_ports",
+        ],
+        View::Packets => &[
+            "time",
+            "prefix",
+            "chain",
+            "protocol",
+            "src",
+            "src_port",
+            "dst",
+            "dst_port",
+            "flags",
+            "interface_in",
+            "length",
+            "ttl",
+            "repeated",
+            "raw",
+        ],
+        _ => &[],
+    }
+}
