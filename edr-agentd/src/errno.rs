@@ -1,12 +1,13 @@
 //! The one place where an errno gets its meaning.
 
 use std::io;
+use std::path::Path;
 
 use edr_wire::snapshot::GapReason;
+use rustix::io::Errno;
 
 /// What a failed read of a kernel file or of a log means for the snapshot.
 pub fn reason(error: &io::Error) -> GapReason {
-    use rustix::io::Errno;
     let Some(errno) = Errno::from_io_error(error) else {
         return match error.kind() {
             io::ErrorKind::TimedOut => GapReason::Stuck,
@@ -23,5 +24,56 @@ pub fn reason(error: &io::Error) -> GapReason {
         Errno::INVAL | Errno::ILSEQ => GapReason::Malformed,
         Errno::MFILE | Errno::NFILE | Errno::NOMEM => GapReason::Budget,
         _ => GapReason::Io,
+    }
+}
+
+/// Why the spool's folder does not take a frame: the kernel's errno, where it told one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DiskFault(Option<Errno>);
+
+impl DiskFault {
+    /// What a failed write, rename or fsync there says.
+    pub fn of(error: &io::Error) -> Self {
+        Self(Errno::from_io_error(error))
+    }
+
+    /// One line, with what mends it.
+    pub fn in_words(self, folder: &Path) -> String {
+        let folder = folder.display();
+        match self.0 {
+            Some(Errno::NOSPC) => format!("no space left on {folder}: free space there, or lower spool.bytes-max"),
+            Some(Errno::DQUOT) => {
+                format!("the disk quota on {folder} is used up: raise it, or lower spool.bytes-max")
+            }
+            Some(Errno::ROFS) => {
+                format!("{folder} is mounted read-only: dmesg says why; mend it, then mount -o remount,rw")
+            }
+            Some(Errno::IO) => format!("the disk under {folder} fails (I/O error): look at dmesg and smartctl"),
+            Some(Errno::ACCESS | Errno::PERM) => format!(
+                "{folder} may not be written: chown -R edr-agentd: {folder}; chmod 700 {folder}; systemctl restart edr-agentd"
+            ),
+            Some(Errno::STALE) => format!("the file server of {folder} lost it (stale handle): mount it again"),
+            Some(Errno::MFILE | Errno::NFILE) => {
+                format!("no file can be opened in {folder}, too many are open: look at LimitNOFILE= and fs.file-max")
+            }
+            Some(errno) => format!("{folder} cannot be used: {}", io::Error::from(errno)),
+            None => format!("{folder} cannot be used: the journal says why"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_of_the_disk_is_said_in_words_with_what_mends_it() {
+        let said = |errno: Errno| DiskFault::of(&errno.into()).in_words(Path::new("/s"));
+        assert_eq!(said(Errno::NOSPC), "no space left on /s: free space there, or lower spool.bytes-max");
+        assert!(said(Errno::ROFS).starts_with("/s is mounted read-only: "));
+        assert!(said(Errno::IO).starts_with("the disk under /s fails "));
+        assert_eq!(said(Errno::LOOP), "/s cannot be used: Too many levels of symbolic links (os error 40)");
+        let none = DiskFault::of(&io::ErrorKind::WriteZero.into());
+        assert_eq!(none.in_words(Path::new("/s")), "/s cannot be used: the journal says why");
     }
 }

@@ -8,7 +8,7 @@ edr_daemon::events! {
     Stopped = "d877aef437e2424eac94a5b3aa0d92be",
     /// It ends by itself: it cannot start, or a part of it ended.
     CannotStart = "190e8f41ece94c7a9176330141801058",
-    /// Once an hour, how things are.
+    /// How things are: when the first frame arrived, and once an hour.
     Hour = "18015a7f035a44388654c6cb63e93ba6",
     /// SIGHUP: another configuration is in effect.
     ConfigurationTaken = "68b7b4b8ec444589bd0c28b687c9b9d8",

@@ -87,7 +87,9 @@ fn rights(findings: &mut Findings, measured: &Measured, proc_root: &Path) {
     for reason in &measured.degraded {
         let reason = reason.strip_prefix("degraded: ").unwrap_or(reason);
         let (what, remedy) = reason.split_once("; ").unwrap_or((reason, ""));
-        findings.warn("rights", what, format!("{remedy}; the unit gives these: systemctl start edr-agentd"));
+        // What is outside of a container's namespaces no unit gives.
+        let given = if reason.contains("CAP_") { "; the unit gives these: systemctl start edr-agentd" } else { "" };
+        findings.warn("rights", what, format!("{remedy}{given}"));
     }
     if measured.degraded.is_empty() {
         findings.ok("rights", format!("all of {} processes can be read, as this user", measured.processes));

@@ -33,6 +33,8 @@ use crate::stop::Stop;
 const STATUS_PERIOD: Duration = Duration::from_secs(5);
 /// How often the log says how things are when nothing happens.
 const HOUR: Duration = Duration::from_secs(3600);
+/// It says so for the first time when the first snapshot has arrived, and if none does, after this time.
+const FIRST_SUMMARY_MAX: Duration = Duration::from_secs(60);
 /// How long the sampler may take to finish its last frame.
 const FINISH_MAX: Duration = Duration::from_secs(3);
 /// How long the Kafka client may take to close. All limits of a stop together are below 5 s.
@@ -100,6 +102,7 @@ impl Shared {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let config = self.config();
         let spool = self.spool.state();
+        let (memory_frames, memory_bytes) = self.spool.in_memory();
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -122,6 +125,12 @@ impl Shared {
                 unsent_bytes: spool.unsent_bytes,
                 dropped_frames: spool.dropped_frames,
                 memory_only: spool.memory_only,
+                memory_frames,
+                memory_bytes,
+                disk_fault: spool.memory_only.then(|| {
+                    let fault = last.as_ref().and_then(|last| last.made.disk_fault).unwrap_or_default();
+                    fault.in_words(&config.state_dir)
+                }),
                 trouble: self.spool.trouble(),
             },
             kafka: KafkaStatus {
@@ -226,7 +235,8 @@ fn supervise(
     // A third: one look that comes too early to see progress still leaves time for the next.
     let period = shared.manager.watchdog().map_or(STATUS_PERIOD, |watchdog| STATUS_PERIOD.min(watchdog / 3));
     let (mut sampling, mut shipping) = (Observer::default(), Observer::default());
-    let (mut next_look, mut next_hour) = (Instant::now(), Instant::now() + HOUR);
+    let (mut next_look, mut next_hour) = (Instant::now(), Instant::now() + FIRST_SUMMARY_MAX);
+    let mut is_first_summary = true;
     loop {
         let timeout = Timespec::try_from(next_look.saturating_duration_since(Instant::now())).ok();
         let mut watched = vec![PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
@@ -265,8 +275,10 @@ fn supervise(
         }
         let status = shared.status(Instant::now());
         shared.manager.status(&status.in_words());
-        if Instant::now() >= next_hour {
-            next_hour += HOUR;
+        let has_arrived = status.snapshot.is_some() && status.kafka.last_ack_age_ms.is_some();
+        if Instant::now() >= next_hour || (is_first_summary && has_arrived) {
+            next_hour = Instant::now() + HOUR;
+            is_first_summary = false;
             edr_daemon::event!(
                 log::Level::Info, Event::Hour,
                 EDR_EPOCH = status.snapshot.as_ref().map(|last| last.epoch.as_str()).unwrap_or_default(),

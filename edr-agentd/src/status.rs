@@ -12,7 +12,6 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use edr_daemon::config::show_bytes;
 use serde::{Deserialize, Serialize};
 
 /// Connections answered before the agent looks at its other duties.
@@ -82,6 +81,12 @@ pub struct SpoolStatus {
     pub dropped_frames: u64,
     /// The disk cannot be used: frames wait in memory.
     pub memory_only: bool,
+    /// Why, in words with its remedy; `null` while frames go to the disk.
+    pub disk_fault: Option<String>,
+    /// Frames that Kafka has not acknowledged and that are in memory alone.
+    pub memory_frames: u64,
+    /// Their bytes.
+    pub memory_bytes: u64,
     /// What cannot be read now and is tried again, in words; `null` when there is no such thing.
     pub trouble: Option<String>,
 }
@@ -119,11 +124,7 @@ impl Status {
                 last.cpu_ms
             ),
         };
-        let SpoolStatus { unsent_frames, unsent_bytes, memory_only, .. } = &self.spool;
-        words += &format!(", unsent {unsent_frames} frames ({})", about(*unsent_bytes));
-        if *memory_only {
-            words += " in memory: the disk cannot be used";
-        }
+        words += &format!(", unsent {} frames ({})", self.spool.unsent_frames, about(self.spool.unsent_bytes));
         if let Some(trouble) = &self.spool.trouble {
             words += &format!(", {trouble}");
         }
@@ -131,6 +132,7 @@ impl Status {
             Some(age_ms) => format!(", last ack {} s ago", age_ms / 1_000),
             None => ", nothing acknowledged yet".to_owned(),
         };
+        words.extend(self.spool.in_memory().map(|fault| format!("; {fault}")));
         if let (Some(since_ms), Some(error)) = (self.kafka.trouble_for_ms, &self.kafka.last_error) {
             words += &format!("; Kafka for {} s: {error}", since_ms / 1_000);
         }
@@ -168,16 +170,16 @@ impl Status {
                 ));
             }
         }
-        let place = if self.spool.memory_only { "in memory, the disk cannot be used" } else { "on the disk" };
         lines.push((
             "spool",
             format!(
-                "{} frames unsent, {} {place}; {} dropped since the start",
+                "{} frames unsent, {}; {} dropped since the start",
                 self.spool.unsent_frames,
                 about(self.spool.unsent_bytes),
                 self.spool.dropped_frames
             ),
         ));
+        lines.extend(self.spool.in_memory().map(|fault| ("disk", fault)));
         lines.extend(self.spool.trouble.as_ref().map(|trouble| ("unreadable", trouble.clone())));
         let kafka = &self.kafka;
         lines.push(("kafka", format!("topic {} at {}, {}", kafka.topic, kafka.brokers.join(", "), kafka.security)));
@@ -199,10 +201,19 @@ impl Status {
     }
 }
 
+impl SpoolStatus {
+    /// Why frames do not go to the disk, and where they are instead.
+    fn in_memory(&self) -> Option<String> {
+        let fault = self.disk_fault.as_ref()?;
+        let (frames, bytes) = (self.memory_frames, about(self.memory_bytes));
+        Some(format!("{fault}; sampling goes on in memory ({frames} frames, {bytes})"))
+    }
+}
+
 /// A size as people say it.
 fn about(bytes: u64) -> String {
     match bytes {
-        0..1_024 => show_bytes(bytes),
+        0..1_024 => format!("{bytes} B"),
         1_024..1_048_576 => format!("{} KiB", bytes >> 10),
         _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
     }
@@ -323,12 +334,23 @@ mod tests {
         let well = "seq 1842, last snapshot 4 s ago (31 ms, 9 ms CPU), unsent 3 frames (41 KiB), last ack 2 s ago";
         assert_eq!(status.in_words(), well);
         (status.kafka.trouble_for_ms, status.kafka.last_error) = (Some(65_000), Some("no broker of b:1".to_owned()));
-        status.spool.memory_only = true;
-        status.spool.trouble = Some("for 9 s: spool frame 1: read: EIO; it is tried again".to_owned());
-        let ill = status.in_words();
-        assert!(ill.contains(", for 9 s: spool frame 1: read: EIO; it is tried again,"), "{ill}");
-        assert!(ill.contains("in memory: the disk cannot be used"), "{ill}");
-        assert!(ill.ends_with("last ack 2 s ago; Kafka for 65 s: no broker of b:1"), "{ill}");
+        status.spool = SpoolStatus {
+            memory_only: true,
+            disk_fault: Some("no space left on /s: free space there".to_owned()),
+            memory_frames: 2,
+            memory_bytes: 31_000,
+            trouble: Some("for 9 s: spool frame 1: read: EIO; it is tried again".to_owned()),
+            ..status.spool
+        };
+        let unsent = "unsent 3 frames (41 KiB)";
+        let well = well.replace(unsent, &format!("{unsent}, for 9 s: spool frame 1: read: EIO; it is tried again"));
+        let ill = format!(
+            "{well}; no space left on /s: free space there; sampling goes on in memory (2 frames, 30 KiB); Kafka for 65 s: \
+             no broker of b:1"
+        );
+        assert_eq!(status.in_words(), ill);
+        let disk = status.lines().into_iter().find(|(name, _)| *name == "disk").unwrap().1;
+        assert_eq!(disk, "no space left on /s: free space there; sampling goes on in memory (2 frames, 30 KiB)");
     }
 
     #[test]

@@ -550,9 +550,13 @@ fn a_disk_that_takes_nothing_sends_frames_to_memory_and_comes_back_by_itself() {
         return;
     };
     let mut agent = Agent::start(disk.path(), SETTINGS);
+    // What the status line says of it.
+    let said = |made: &Made| made.disk_fault.map(|fault| fault.in_words(Path::new("/s"))).unwrap_or_default();
     let on_disk = agent.tick(1_000).id;
     fs::write(disk.path().join("spool/filler"), vec![0; 4 << 20]).unwrap_err();
-    let in_memory = agent.tick(5_000).id;
+    let made = agent.tick(5_000);
+    assert!(said(&made).starts_with("no space left on /s: "), "{made:?}");
+    let in_memory = made.id;
     assert_ne!(in_memory.epoch, on_disk.epoch);
     assert!(agent.spool.state().memory_only);
     assert_eq!(agent.tick(5_000).id, FrameId { seq: 2, ..in_memory });
@@ -560,7 +564,9 @@ fn a_disk_that_takes_nothing_sends_frames_to_memory_and_comes_back_by_itself() {
     assert_eq!(header.previous_epoch.map(|previous| (previous.id, previous.last_seq)), Some((on_disk.epoch, 1)));
     assert_eq!(header.kind, FrameKind::Key);
     fs::remove_file(disk.path().join("spool/filler")).unwrap();
-    let back = agent.tick(5_000).id;
+    let made = agent.tick(5_000);
+    assert_eq!(said(&made), "");
+    let back = made.id;
     assert!(back.epoch != in_memory.epoch && back.seq == 1);
     assert!(!agent.spool.state().memory_only);
     let previous = agent.spool.load(back).unwrap().header.previous_epoch.unwrap();
@@ -589,8 +595,10 @@ fn a_disk_that_takes_nothing_sends_frames_to_memory_and_comes_back_by_itself() {
     // these numbers would be used again.
     disk.remount("ro");
     let mut agent = Agent::start(disk.path(), SETTINGS);
-    let in_memory = agent.tick(10).id;
-    assert!(agent.spool.state().memory_only);
+    let made = agent.tick(10);
+    let in_memory = made.id;
+    assert!(said(&made).starts_with("/s is mounted read-only: "), "{made:?}");
+    assert!(agent.spool.state().memory_only && agent.spool.in_memory().0 == 1);
     assert_ne!(in_memory.epoch, writable.epoch);
     assert_eq!(agent.ship().0, [writable, in_memory]);
     drop(agent);

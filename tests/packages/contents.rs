@@ -41,6 +41,10 @@ fn every_file_is_in_its_place() {
             "changelog.Debian.gz",
             "changelog.gz",
             "copyright",
+            "examples/addresses.conf",
+            "examples/credentials.conf",
+            "examples/kafka-login.toml",
+            "operate.md",
             "schema.md",
             "wire-format.md",
         ] {

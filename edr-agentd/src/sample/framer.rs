@@ -15,6 +15,7 @@ use super::chain::{Chain, Start};
 use super::sources::measured;
 use super::ticks;
 use crate::clock::{boottime, nanos};
+use crate::errno::DiskFault;
 use crate::event::Event;
 use crate::spool::{FrameId, Resume, Spool, SpoolError};
 
@@ -58,6 +59,8 @@ pub struct Made {
     pub bytes: usize,
     /// Whether it said that the agent stops.
     pub bye: bool,
+    /// Why the disk did not take it: it is in memory alone.
+    pub disk_fault: Option<DiskFault>,
 }
 
 /// Makes the frames of one run of the agent.
@@ -66,7 +69,7 @@ pub struct Framer {
     spool: Arc<Spool>,
     chain: Chain,
     /// Frames go into memory since the disk does not take them.
-    in_memory: bool,
+    in_memory: Option<DiskFault>,
 }
 
 impl Framer {
@@ -106,6 +109,8 @@ impl Framer {
             spool.declare_missed(missed);
         }
         log_start(&chain, start, host_id, positions.len());
+        // Why is known when the first frame probes it.
+        let in_memory = spool.state().memory_only.then(DiskFault::default);
         (Self { spool, chain, in_memory }, positions)
     }
 
@@ -121,10 +126,16 @@ impl Framer {
         cost: &mut Vec<SourceCost>,
         mut encode: impl FnMut(FrameId) -> Vec<u8>,
     ) -> Result<Made, FrameError> {
-        if self.in_memory && self.spool.recover(self.chain.key_bytes().max(PROBE_BYTES_MIN)) {
-            edr_daemon::event!(log::Level::Info, Event::SpoolUsable, EDR_SOURCE = "spool"; "the spool takes frames again");
-            self.in_memory = false;
-            self.chain.begin(new_epoch());
+        if self.in_memory.is_some() {
+            match self.spool.recover(self.chain.key_bytes().max(PROBE_BYTES_MIN)) {
+                Ok(true) => {
+                    edr_daemon::event!(log::Level::Info, Event::SpoolUsable, EDR_SOURCE = "spool"; "the spool takes frames again");
+                    self.in_memory = None;
+                    self.chain.begin(new_epoch());
+                }
+                Ok(false) => {}
+                Err(error) => self.in_memory = Some(fault(&error)),
+            }
         }
         let stages = cost.len();
         loop {
@@ -150,17 +161,17 @@ impl Framer {
                     log::Level::Error, Event::SpoolUnusable, EDR_SOURCE = "spool";
                     "{error}; frames are kept in memory until the disk takes them"
                 );
-                self.in_memory = true;
+                self.in_memory = Some(fault(&error));
                 self.chain.begin(new_epoch());
                 continue;
             }
             self.chain.accepted(header.kind, raw, bytes, moment.boottime);
-            return Ok(Made { id, kind: header.kind, raw_bytes, bytes, bye: moment.bye });
+            return Ok(Made { id, kind: header.kind, raw_bytes, bytes, bye: moment.bye, disk_fault: self.in_memory });
         }
     }
 
     fn put(&self, header: &FrameHeader, frame: EncodedFrame) -> Result<(), SpoolError> {
-        if self.in_memory {
+        if self.in_memory.is_some() {
             self.spool.put_in_memory(header, frame);
             return Ok(());
         }
@@ -182,6 +193,14 @@ impl Framer {
             missed,
             bye: moment.bye,
         }
+    }
+}
+
+/// What the disk had against a frame.
+fn fault(error: &SpoolError) -> DiskFault {
+    match error {
+        SpoolError::Folder { source, .. } | SpoolError::Unusable { source, .. } => DiskFault::of(source),
+        SpoolError::Locked { .. } => DiskFault::default(),
     }
 }
 

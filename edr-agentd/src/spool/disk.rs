@@ -227,12 +227,12 @@ impl Disk {
         published.map_err(unusable("write spool frame", &path))
     }
 
-    /// Whether the folder takes a file of `bytes`. Makes the folder again when somebody removed it.
-    pub(super) fn probe(&self, bytes: usize) -> bool {
+    /// Whether the folder takes a file of `bytes`, and if not, why. Makes the folder again when somebody removed it.
+    pub(super) fn probe(&self, bytes: usize) -> io::Result<()> {
         let temporary = self.temporary(&self.root);
         let probed = self.prepare().and_then(|()| write_whole(&temporary, &[vec![0; bytes]]));
         self.unlink(&temporary);
-        probed.is_ok()
+        probed
     }
 
     pub(super) fn read(&self, id: FrameId) -> Result<Stored, ReadFault> {
@@ -371,7 +371,7 @@ fn sync_dir(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-fn unusable(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SpoolError {
+pub(super) fn unusable(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SpoolError {
     let path = path.to_owned();
     move |source| SpoolError::Unusable { operation, path, source }
 }

@@ -261,6 +261,12 @@ impl Index {
         (self.unsent_frames, self.unsent_bytes)
     }
 
+    /// Those of them that are in memory alone.
+    pub(super) fn unsent_in_memory(&self) -> (u64, u64) {
+        let waiting = self.frames.values().filter(|entry| entry.memory.is_some() && entry.state == State::Unsent);
+        waiting.fold((0, 0), |(frames, bytes), entry| (frames + 1, bytes + entry.bytes))
+    }
+
     pub(super) fn disk_bytes(&self) -> u64 {
         self.disk_bytes
     }

@@ -190,17 +190,19 @@ impl Spool {
 
     /// Whether the disk has everything again: takes a file of `bytes`, and has taken the frames in memory, so that no
     /// crash finds them there when it is over. To be asked again when that takes longer than one call may.
-    pub fn recover(&self, bytes: usize) -> bool {
+    ///
+    /// # Errors
+    /// [`SpoolError::Unusable`]: the disk still takes nothing.
+    pub fn recover(&self, bytes: usize) -> Result<bool, SpoolError> {
         let deadline = Instant::now() + RECOVER_MAX;
-        if !self.disk.probe(bytes) {
-            return false;
-        }
+        self.disk.probe(bytes).map_err(disk::unusable("write to spool", self.disk.root()))?;
         loop {
-            let Some((id, stored)) = self.lock().index.oldest_in_memory() else { return true };
-            let records: Vec<Vec<u8>> = stored.records().map(<[u8]>::to_vec).collect();
-            if Instant::now() > deadline || self.disk.publish(id, &records, true).is_err() {
-                return false;
+            let Some((id, stored)) = self.lock().index.oldest_in_memory() else { return Ok(true) };
+            if Instant::now() > deadline {
+                return Ok(false);
             }
+            let records: Vec<Vec<u8>> = stored.records().map(<[u8]>::to_vec).collect();
+            self.disk.publish(id, &records, true)?;
             // Kafka may have taken it meanwhile.
             if !self.lock().index.is_on_disk_now(id) {
                 self.disk.remove(id);
@@ -375,6 +377,11 @@ impl Spool {
             dropped_frames: inner.index.dropped_frames,
             memory_only: inner.memory_only,
         }
+    }
+
+    /// Frames that wait in memory, and their bytes.
+    pub fn in_memory(&self) -> (u64, u64) {
+        self.lock().index.unsent_in_memory()
     }
 
     /// New limits, from the next frame on.
