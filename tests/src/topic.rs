@@ -1,5 +1,6 @@
 //! A topic as Kafka holds it, for tests that count what travelled.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -27,11 +28,11 @@ pub struct KafkaRecord {
     pub value: Vec<u8>,
 }
 
-/// Every record that the topic holds now, by partition and offset.
-///
-/// # Errors
-/// When the broker does not answer.
-pub fn records(broker: &Broker, topic: &str) -> Result<Vec<KafkaRecord>> {
+/// The offsets that each partition holds.
+type Held = Vec<(i32, Range<i64>)>;
+
+/// What the topic holds, and the client that asked.
+fn offsets(broker: &Broker, topic: &str) -> Result<(BaseConsumer, Held)> {
     let consumer: BaseConsumer = broker
         .client_config()
         .set("group.id", "reader")
@@ -40,17 +41,38 @@ pub fn records(broker: &Broker, topic: &str) -> Result<Vec<KafkaRecord>> {
         .create()
         .context("make a Kafka consumer")?;
     let metadata = consumer.fetch_metadata(Some(topic), ANSWER_LIMIT).context("ask for the topic's partitions")?;
-    let partitions: Vec<i32> =
-        metadata.topics().iter().flat_map(MetadataTopic::partitions).map(MetadataPartition::id).collect();
-    let mut found = Vec::new();
-    for partition in partitions {
+    let partitions = metadata.topics().iter().flat_map(MetadataTopic::partitions).map(MetadataPartition::id);
+    let offsets = partitions.map(|partition| {
         let (low, high) =
             consumer.fetch_watermarks(topic, partition, ANSWER_LIMIT).context("ask for the topic's offsets")?;
+        Ok((partition, low..high))
+    });
+    let offsets = offsets.collect::<Result<_>>()?;
+    Ok((consumer, offsets))
+}
+
+/// How many records the topic holds now.
+///
+/// # Errors
+/// When the broker does not answer.
+pub fn count(broker: &Broker, topic: &str) -> Result<usize> {
+    let (_, offsets) = offsets(broker, topic)?;
+    offsets.iter().map(|(_, held)| usize::try_from(held.end - held.start).context("offsets grow")).sum()
+}
+
+/// Every record that the topic holds now, by partition and offset.
+///
+/// # Errors
+/// When the broker does not answer.
+pub fn records(broker: &Broker, topic: &str) -> Result<Vec<KafkaRecord>> {
+    let (consumer, offsets) = offsets(broker, topic)?;
+    let mut found = Vec::new();
+    for (partition, held) in offsets {
         let mut assignment = TopicPartitionList::new();
-        assignment.add_partition_offset(topic, partition, Offset::Offset(low)).context("choose a partition")?;
+        assignment.add_partition_offset(topic, partition, Offset::Offset(held.start)).context("choose a partition")?;
         consumer.assign(&assignment).context("take a partition")?;
-        let mut next = low;
-        while next < high {
+        let mut next = held.start;
+        while next < held.end {
             let message = consumer.poll(ANSWER_LIMIT).context("no record came")?.context("read a record")?;
             next = message.offset() + 1;
             found.push(KafkaRecord {

@@ -29,6 +29,8 @@ pub(crate) fn place(machine: &Machine) -> Result<()> {
         ] {
             machine.place(&shipped.join(format!("systemd/{name}.{suffix}")), &to)?;
         }
+        let examples = shipped.join("examples").join(name);
+        machine.place(&examples, &format!("/usr/share/doc/{name}/examples"))?;
     }
     Ok(())
 }

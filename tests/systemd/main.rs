@@ -8,10 +8,12 @@
 #[expect(dead_code, reason = "these tests look at the records alone")]
 #[path = "../e2e/archive.rs"]
 mod archive;
+mod credentials;
 mod faults;
 mod installed;
 mod machine;
 mod sight;
+mod sights;
 mod units;
 
 use std::process::ExitCode;
@@ -32,6 +34,7 @@ const TESTS: &[(&str, Run)] = &[
     ("faults::lose_nothing", faults::lose_nothing),
     ("sight::sees_everything_and_can_do_nothing_else", sight::sees_everything_and_can_do_nothing_else),
     ("units::are_hardly_exposed", units::are_hardly_exposed),
+    ("units::hold_their_ceilings", units::hold_their_ceilings),
 ];
 
 /// What runs inside, by name.
@@ -41,7 +44,9 @@ const SCENARIOS: &[(&str, Run)] = &[
     ("faults", faults::faults),
     ("after-reboot", faults::after_reboot),
     ("sight", sight::sight),
-    ("listen", sight::listen),
+    ("ceilings", units::ceilings),
+    ("more-ceilings", units::more_ceilings),
+    ("listen", sights::listen),
 ];
 
 /// A machine boots in a second; a JVM and two daemons on a busy one take the rest.
@@ -72,5 +77,14 @@ fn main() -> anyhow::Result<ExitCode> {
             None => test().map(|()| Completion::Completed).map_err(|error| Failed::from(format!("{error:#}"))),
         })
     };
-    Ok(libtest_mimic::run(&args, TESTS.iter().map(trial).collect()).exit_code())
+    let mut trials: Vec<Trial> = TESTS.iter().map(trial).collect();
+    trials.push(Trial::ignorable_test("units::hold_more_ceilings", || {
+        match impossible.or_else(units::no_second_version) {
+            Some(why) => Ok(Completion::ignored_with(why)),
+            None => units::hold_more_ceilings()
+                .map(|()| Completion::Completed)
+                .map_err(|error| Failed::from(format!("{error:#}"))),
+        }
+    }));
+    Ok(libtest_mimic::run(&args, trials).exit_code())
 }

@@ -1,24 +1,19 @@
 //! The agent's unit sees everything, and can do nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use edr_tests::kafka::Broker;
-use edr_tests::psad::PsadTree;
 use edr_tests::scene::Scene;
 use edr_tests::systemd::Machine;
-use edr_tests::wait;
 use serde_json::Value;
 
-use crate::installed::{LIMIT, drop_in, journal, place, run, show, start, status, systemctl, view};
-use crate::{BOOT_MAX, Verdict, scenario};
+use crate::installed::{drop_in, place, run, show, start, systemctl};
+use crate::sights::{Sights, works};
+use crate::{BOOT_MAX, Verdict, credentials, scenario};
 
-/// What the listener in a network namespace of its own listens on.
-const PORT: u16 = 4711;
 /// How the unit says no. (`EAFNOSUPPORT`: a family of sockets it has no use for.)
 const REFUSED: [&str; 4] = ["EPERM", "EACCES", "EROFS", "EAFNOSUPPORT"];
 
@@ -36,108 +31,17 @@ pub(crate) fn sees_everything_and_can_do_nothing_else() -> Verdict {
     })
 }
 
-/// Things to see, each ended with this value.
-struct Sights {
-    started: Vec<Child>,
-    /// This process holds it open, and nobody but root may read it.
-    secret: File,
-    other_mount: u32,
-    deleted: u32,
-    other_network: u32,
-}
-
-impl Sights {
-    fn new() -> Result<Self> {
-        let secret = "/root/edr-secret";
-        fs::write(secret, "secret")?;
-        fs::set_permissions(secret, PermissionsExt::from_mode(0o600))?;
-        let gone = "/run/gone-sleep";
-        fs::copy("/bin/sleep", gone)?;
-        let deleted = Command::new(gone).arg("1000").spawn().context("start a program that will be deleted")?;
-        fs::remove_file(gone)?;
-        let script = "mkdir -p /run/other && mount -t tmpfs tmpfs /run/other && cp /bin/sleep /run/other/other-sleep && \
-                      exec /run/other/other-sleep 1000";
-        let unshare = |args: &[&str]| Command::new("unshare").args(args).stdin(Stdio::null()).spawn();
-        let other_mount = unshare(&["--mount", "--propagation", "private", "sh", "-c", script])?;
-        let own = std::env::current_exe()?.display().to_string();
-        let other_network = unshare(&["--net", &own, "--inside", "listen"])?;
-        Ok(Self {
-            secret: File::open(secret)?,
-            other_mount: other_mount.id(),
-            deleted: deleted.id(),
-            other_network: other_network.id(),
-            started: vec![other_mount, deleted, other_network],
-        })
-    }
-}
-
-impl Drop for Sights {
-    fn drop(&mut self) {
-        for child in &mut self.started {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-/// Inside, in a network namespace of its own.
-pub(crate) fn listen() -> Verdict {
-    run("ip", &["link", "set", "lo", "up"])?;
-    let listener = std::net::TcpListener::bind(("127.0.0.1", PORT)).context("listen")?;
-    // Until it is killed.
-    let _ = listener.accept();
-    Ok(())
-}
-
 /// Inside.
 pub(crate) fn sight() -> Verdict {
-    let mut broker = Broker::prepare(Path::new("/var/lib/edr-test-kafka"))?;
-    broker.resume()?;
+    let (broker, authority) = credentials::broker(Path::new("/var/lib/edr-test-kafka"))?;
     let sights = Sights::new()?;
-    let psad = PsadTree::new(Path::new("/var/log"));
-    psad.show("autoblock/t1")?;
-    fs::set_permissions(&psad.dir, PermissionsExt::from_mode(0o700))?;
     start(&broker.address(), "interval = \"2s\"\n")?;
     works(&sights)?;
     is_not_blinded()?;
+    credentials::are_handed_over(&broker, &authority)?;
     println!("memory at most: {} bytes", memory_peak()?);
     systemctl(&["stop", "edr-agentd"])?;
     is_harmless()
-}
-
-/// Journal and status say that it works, and the archive has what only root may see.
-fn works(sights: &Sights) -> Result<()> {
-    wait::until("the journal to say ready", LIMIT, || Ok(journal("edr-agentd")?.contains("ready: ").then_some(())))?;
-    let line = status("edr-agentd", "that Kafka acknowledged", |text| {
-        text.contains("last ack ") || text.contains("Kafka acknowledged ")
-    })?;
-    println!("status: {line}");
-    let own = std::process::id();
-    let (mount, deleted, network) = (sights.other_mount, sights.deleted, sights.other_network);
-    wait::until_ok("the sights to be in the archive", LIMIT, || {
-        let processes = view(&["processes"])?;
-        let process = |pid: u32| {
-            processes.iter().find(|row| row["pid"] == pid).with_context(|| format!("no process {pid} in the archive"))
-        };
-        let exe = |pid| process(pid).map(|row| row["exe"].to_string());
-        ensure!(exe(mount)?.contains("/run/other/other-sleep"), "exe in another mount namespace: {}", exe(mount)?);
-        ensure!(exe(deleted)?.contains("/run/gone-sleep"), "deleted exe: {}", exe(deleted)?);
-        let files = view(&["files"])?;
-        let has = |pid: u32, path: &str| {
-            files.iter().any(|row| row["pid"] == pid && row["path"].as_str().is_some_and(|own| own.contains(path)))
-        };
-        ensure!(has(own, "/root/edr-secret"), "no descriptor of root's process");
-        let sockets = view(&["sockets"])?;
-        let listens =
-            sockets.iter().any(|row| row["local_port"] == PORT && row.to_string().contains(&network.to_string()));
-        ensure!(listens, "no socket of process {network} in another network namespace");
-        let psad = run("/usr/sbin/edr-collectd", &["psad", "--format", "json"])?;
-        ensure!(psad.contains("danger"), "psad's folder was not read: {psad}");
-        Ok(())
-    })?;
-    // It was open all the time.
-    ensure!(sights.secret.metadata()?.len() == 6);
-    Ok(())
 }
 
 /// A snapshot taken inside the unit says of every process what root says outside of it.

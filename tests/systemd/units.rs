@@ -1,11 +1,15 @@
-//! What systemd says of the units as text.
+//! What systemd says of the units as text, and what the kernel says of their limits.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 use edr_tests::cache::checkout;
+use edr_tests::scene::Scene;
+use edr_tests::systemd::Machine;
 
-use crate::Verdict;
+use crate::installed::{configure, place, show, systemctl};
+use crate::{BOOT_MAX, Verdict, scenario};
 
 /// Exposure by systemd-analyze(1), 0 to 10: what is left is what the daemons are for.
 const EXPOSURE_MAX: [(&str, f64); 2] = [("edr-agentd", 2.1), ("edr-collectd", 1.1)];
@@ -21,6 +25,71 @@ pub(crate) fn are_hardly_exposed() -> Verdict {
         let level = said.lines().find_map(|line| line.split_once("exposure level for")?.1.split_whitespace().nth(1));
         let level: f64 = level.with_context(|| format!("no level in {said}"))?.parse().context("a level")?;
         ensure!(level <= most, "{unit} is exposed by {level}:\n{said}");
+    }
+    Ok(())
+}
+
+/// Version 2 of the control groups.
+const UNIFIED: &str = "/sys/fs/cgroup/cgroup.controllers";
+
+/// Why what only version 2 of the control groups has cannot be looked at here.
+pub(crate) fn no_second_version() -> Option<String> {
+    let is_there = Path::new(UNIFIED).exists();
+    (!is_there).then(|| {
+        "CPUQuota=, MemoryHigh= and MemorySwapMax= need version 2 of the control groups here; this machine has 1"
+            .to_owned()
+    })
+}
+
+/// What the units say they may take is what the kernel lets them have.
+pub(crate) fn hold_their_ceilings() -> Verdict {
+    in_a_machine("ceilings")
+}
+
+/// The same of what only version 2 of the control groups has.
+pub(crate) fn hold_more_ceilings() -> Verdict {
+    in_a_machine("more-ceilings")
+}
+
+fn in_a_machine(name: &str) -> Verdict {
+    Scene::run(name, |scene| {
+        let mut machine = Machine::new(scene.path())?;
+        place(&machine)?;
+        println!("{}", machine.boot(&scenario(name)?, BOOT_MAX)?);
+        Ok(())
+    })
+}
+
+/// Inside: starts the agent, which needs no broker for that, and gives its control group.
+fn group() -> anyhow::Result<String> {
+    configure("edr-agentd", "50-test", "[kafka]\nbrokers = [\"127.0.0.1:1\"]\n")?;
+    systemctl(&["start", "edr-agentd"])?;
+    show("edr-agentd", "ControlGroup")
+}
+
+/// Inside: memory and tasks, in either version.
+pub(crate) fn ceilings() -> Verdict {
+    let group = group()?;
+    let wanted = if Path::new(UNIFIED).exists() {
+        [("", "memory.max", "201326592"), ("", "pids.max", "128")]
+    } else {
+        [("/memory", "memory.limit_in_bytes", "201326592"), ("/pids", "pids.max", "128")]
+    };
+    are(&group, &wanted)
+}
+
+/// Inside: the brake before the ceiling, no swap, and half a processor.
+pub(crate) fn more_ceilings() -> Verdict {
+    let wanted = [("memory.high", "167772160"), ("memory.swap.max", "0"), ("cpu.max", "50000 100000")];
+    are(&group()?, &wanted.map(|(file, value)| ("", file, value)))
+}
+
+fn are(group: &str, wanted: &[(&str, &str, &str)]) -> Verdict {
+    for (controller, file, value) in wanted {
+        let path = format!("/sys/fs/cgroup{controller}{group}/{file}");
+        let said = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        println!("{file}: {}", said.trim());
+        ensure!(said.trim() == *value, "{path} is {said}, the unit says {value}");
     }
     Ok(())
 }

@@ -5,7 +5,12 @@
 
 #[path = "../e2e/archive.rs"]
 mod archive;
+#[expect(dead_code, reason = "here the packages place and start the daemons")]
+#[path = "../systemd/installed.rs"]
+mod installed;
 mod life;
+#[path = "../systemd/sights.rs"]
+mod sights;
 
 use std::process::ExitCode;
 
@@ -19,16 +24,17 @@ type Verdict = anyhow::Result<()>;
 /// What the machine runs, and this program then does.
 const INSIDE: &str = "--inside";
 
-/// This program again, as the machine is to run it: two rounds differ, and take three minutes;
-/// five of them with `script/test --long`.
+/// This program again, as the machine is to run it.
 fn scenario() -> anyhow::Result<Scenario> {
-    let rounds = if std::env::var_os("EDR_TEST_LONG").is_some() { "5" } else { "2" };
-    Ok(Scenario::new([std::env::current_exe()?.into_os_string(), INSIDE.into(), rounds.into()]))
+    Ok(Scenario::new([std::env::current_exe()?.into_os_string(), INSIDE.into(), "life".into()]))
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     if std::env::args().nth(1).is_some_and(|word| word == INSIDE) {
-        life::life(std::env::args().nth(2).context("--inside ROUNDS")?.parse()?)?;
+        match std::env::args().nth(2).context("--inside NAME")?.as_str() {
+            "listen" => sights::listen()?,
+            _ => life::life()?,
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let args = Arguments::from_args();
