@@ -8,7 +8,7 @@
 //! boot time, read once.
 //!
 //! One file per kernel file holds its parser, a pure function over bytes; `row` and `files` read, `pass` walks over
-//! all processes and watches for reads that hang.
+//! all processes and watches for reads that hang, `suspects` says what is then not read of whom.
 
 mod access;
 mod cgroup;
@@ -30,6 +30,7 @@ mod schedstat;
 mod stat;
 mod status;
 mod step;
+mod suspects;
 mod users;
 
 use std::path::{Path, PathBuf};

@@ -3,12 +3,11 @@
 //! A read below `/proc/PID` can wait for ever: for the memory map of a process that hangs, for a page on a dead network
 //! file system. So the reading is done by one helper thread, and the caller watches that it moves. A thread that does
 //! not come back is left behind with its process, another one reads the process once more without that, and goes on with
-//! the rest; when the first does come back, it ends. Who makes reads hang is read with care ([`suspects`]).
+//! the rest; when the first does come back, it ends. Who makes reads hang is read with care ([`super::suspects`]).
 //!
 //! In the normal case this costs one hand-over a tick (20 µs) and one uncontended lock a process (10 ns): 0.01 % of a
 //! full read of 490 processes. Results are put in place under the lock, so what a thread given up brings home late goes nowhere.
 
-mod suspects;
 mod worker;
 
 use std::hash::RandomState;
@@ -24,8 +23,6 @@ use procfs::{FromBufReadSI as _, KernelStats};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::time::{ClockId, clock_gettime};
 
-use self::suspects::Lost;
-pub(super) use self::suspects::Owner;
 use self::worker::{Pass, Shared, Worker};
 use super::access::Access;
 use super::file::{PseudoDevices, each_number, open_folder, read_file};
@@ -34,6 +31,7 @@ use super::hash::Hashes;
 use super::remembered::Turn;
 use super::row::{Context, Counting, Tools};
 use super::schedstat::{Schedstat, parse_schedstat};
+use super::suspects::Lost;
 use super::users::Names;
 use super::{ProcessSettings, ReadCost};
 use crate::collect::{Calls, Gaps, Inhabitants, calls, proc_files};

@@ -11,7 +11,7 @@ use super::super::access::Access;
 use super::super::remembered::{Process, Remembered, Turn};
 use super::super::row::{Context, Counting, Netns, Outcome, RowReader, Task, Tools};
 use super::super::step::{Progress, Step, Steps};
-use super::suspects::{LEFT_BEHIND_MAX, Lost, Suspects};
+use super::super::suspects::{LEFT_BEHIND_MAX, Lost, Suspects};
 use super::{Passes, ROWS_BYTES_BEYOND};
 use crate::collect::{Calls, Gaps, Inhabitants, calls};
 use crate::errno::reason;

@@ -10,9 +10,9 @@ use edr_wire::snapshot::{GapReason, Process};
 use super::super::cgroup::parse_cgroup;
 use super::super::file::{open_place, read_file};
 use super::super::number::{Name, decimal};
-use super::super::pass::Owner;
 use super::super::status::parse_status;
 use super::super::step::Step;
+use super::super::suspects::Owner;
 use super::{Context, Memory, Outcome, RowReader, Task};
 
 /// What such a row lacks, by the names that [`Process::incomplete`] has for them.

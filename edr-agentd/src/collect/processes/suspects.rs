@@ -10,7 +10,7 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use super::super::step::{Step, Steps};
+use super::step::{Step, Steps};
 
 /// Hangs after which the kindred are read with care, and those after which all that hung is left out of them.
 const OF_ONE_OWNER: Thresholds = Thresholds { care: 2, stop: 4 };
@@ -49,9 +49,9 @@ impl Thresholds {
 
 /// Whose process it is, as far as suspicion goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) struct Owner {
+pub(super) struct Owner {
     /// The real user id.
-    pub(in super::super) uid: u32,
+    pub(super) uid: u32,
     /// Where its cgroup is, two folders deep: a user's slice, a service, a container; `None` at the root. A user with
     /// many ids (subuid(5)) has one of these, and a container's root is not the host's.
     home: Option<u64>,
@@ -60,7 +60,7 @@ pub(in super::super) struct Owner {
 }
 
 impl Owner {
-    pub(in super::super) fn new(uid: u32, cgroup_path: &[u8], waits: bool) -> Self {
+    pub(super) fn new(uid: u32, cgroup_path: &[u8], waits: bool) -> Self {
         let mut hasher = DefaultHasher::new();
         let mut parts = 0;
         for part in cgroup_path.split(|&b| b == b'/').filter(|part| !part.is_empty()).take(2) {
