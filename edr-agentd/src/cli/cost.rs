@@ -37,13 +37,20 @@ struct Measured {
     open_files: u64,
     sockets: usize,
     snapshot_bytes: usize,
-    /// Resident memory (`VmRSS`), KiB, after the first round and after the last; absent where the kernel does not tell.
+    /// Resident memory (`VmRSS`), KiB, after the first round, after [`SETTLED`] and after the last; absent where the
+    /// kernel does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     first_rss_kib: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settled_rss_kib: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_rss_kib: Option<u64>,
     phases: Vec<Phase>,
 }
+
+/// Rounds after which everything that is kept has been needed: the first frame is a key, and what a delta takes comes
+/// with the second.
+const SETTLED: u32 = 10;
 
 /// How much is read again.
 #[derive(Debug, Serialize)]
@@ -93,6 +100,7 @@ pub(super) fn cost(path: &Path, overrides: &Overrides, rounds: Rounds) -> anyhow
         sockets: view.socket_count(),
         snapshot_bytes: view.raw().len(),
         first_rss_kib: host.first_rss_kib,
+        settled_rss_kib: host.settled_rss_kib,
         last_rss_kib,
         phases,
     };
@@ -116,14 +124,22 @@ struct Looked<'a> {
     reading: Reading,
     key: Option<Vec<u8>>,
     first_rss_kib: Option<u64>,
+    settled_rss_kib: Option<u64>,
 }
 
 impl<'a> Looked<'a> {
     /// Reads until every executable has its hash: that is done once in its life, and is no part of a round.
     fn at(config: &'a Config, overrides: &'a Overrides) -> anyhow::Result<Self> {
         let sources = Sources::open(config, overrides.proc_root(), &[])?;
-        let mut looked =
-            Self { config, overrides, sources, reading: Reading::default(), key: None, first_rss_kib: None };
+        let mut looked = Self {
+            config,
+            overrides,
+            sources,
+            reading: Reading::default(),
+            key: None,
+            first_rss_kib: None,
+            settled_rss_kib: None,
+        };
         for _ in 0..WARM_UP_MAX {
             looked.read();
             let view = SnapshotView::parse(looked.reading.encode(&Agent::default()))?;
@@ -149,11 +165,14 @@ impl<'a> Looked<'a> {
             }
         }
         let mut all = Figures::default();
-        for _ in 0..rounds.count {
+        for round in 1..=rounds.count {
             std::thread::sleep(rounds.every);
             all.add(&self.round());
             if self.first_rss_kib.is_none() {
                 self.first_rss_kib = rss_kib();
+            }
+            if self.settled_rss_kib.is_none() && round == SETTLED {
+                self.settled_rss_kib = rss_kib();
             }
         }
         Phase { name, meaning, cost: all.middle() }
