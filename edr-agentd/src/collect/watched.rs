@@ -7,13 +7,13 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Calls, calls};
 use crate::clock::{nanos, thread_cpu};
 
 /// Threads of one asker that are left behind at most; after that nothing is asked until one of them is back.
-const LEFT_BEHIND_MAX: usize = 2;
+pub(super) const LEFT_BEHIND_MAX: usize = 16;
 /// How long a question may take without anything coming back.
 pub(super) const STUCK_AFTER: Duration = Duration::from_secs(2);
 
@@ -70,7 +70,8 @@ impl Watched {
         Self { stuck_after, ..Self::default() }
     }
 
-    /// Has `question` answered, as long as it beats. What it costs is added to the calling thread's [`Calls`].
+    /// Has `question` answered, as long as it beats, and for twice the time after which a silent one is given up at most.
+    /// What it costs is added to the calling thread's [`Calls`].
     ///
     /// # Errors
     /// When the answer does not come: then the question goes on, and its answer goes nowhere.
@@ -85,7 +86,7 @@ impl Watched {
         let slot = Arc::new((Mutex::new(Slot::Asked), Condvar::new()));
         let (their_beats, their_slot) = (Arc::clone(&beats), Arc::clone(&slot));
         let left_behind = Arc::clone(&self.left_behind);
-        thread::Builder::new().name("edr-watched".to_owned()).spawn(move || {
+        let thread = thread::Builder::new().name("edr-watched".to_owned()).spawn(move || {
             let answer = question(&their_beats);
             let cost = Calls { cpu_ns: nanos(thread_cpu()), ..calls::so_far() };
             let (slot, changed) = &*their_slot;
@@ -97,6 +98,7 @@ impl Watched {
                 changed.notify_one();
             }
         })?;
+        let (begun, longest) = (Instant::now(), 2 * self.stuck_after);
         let (slot, changed) = &*slot;
         let mut guard = slot.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -110,9 +112,10 @@ impl Watched {
                     calls::add(cost);
                     return Ok(answer);
                 }
-                _ if timeout.timed_out() && beats.count() == before => {
+                _ if (timeout.timed_out() && beats.count() == before) || begun.elapsed() >= longest => {
                     *guard = Slot::GivenUp;
-                    self.left_behind.fetch_add(1, Ordering::Relaxed);
+                    // One that panicked is not left behind.
+                    self.left_behind.fetch_add(usize::from(!thread.is_finished()), Ordering::Relaxed);
                     return Err(NoAnswer::Stuck(self.stuck_after));
                 }
                 _ => {}
@@ -144,7 +147,7 @@ mod tests {
     fn who_is_slow_and_moves_is_waited_for() {
         let watched = Watched::with_patience(Duration::from_millis(200));
         let answer = watched.ask(|beats| {
-            for _ in 0..60 {
+            for _ in 0..30 {
                 thread::sleep(Duration::from_millis(10));
                 beats.beat();
             }
@@ -153,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn two_are_left_behind_and_one_that_comes_back_makes_room() {
+    fn some_are_left_behind_and_one_that_comes_back_makes_room() {
         let watched = Watched::with_patience(Duration::from_millis(20));
         let mut hanging = Vec::new();
         for _ in 0..LEFT_BEHIND_MAX {

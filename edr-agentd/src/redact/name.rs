@@ -59,16 +59,13 @@ const JOINED_PASS: [&str; 15] =
     ["db", "ssh", "store", "key", "user", "my", "root", "admin", "smtp", "ftp", "http", "bind", "ldap", "src", "dest"];
 /// Words after the secret's name that change nothing.
 const TRAILING: [&str; 6] = ["value", "string", "text", "plain", "plaintext", "base64"];
-/// No name is longer.
+/// What comes before says nothing more: the last words decide.
 const NAME_BYTES_MAX: usize = 64;
 
 /// Whether `name` (an option with its dashes, a variable, a field) names a secret: by its last words, so that
 /// `--password-file` and `TOKEN_URL` do not.
 pub(super) fn names_a_secret(name: &[u8]) -> bool {
-    if name.is_empty() || name.len() > NAME_BYTES_MAX {
-        return false;
-    }
-    let mut rest = name;
+    let mut rest = &name[name.len().saturating_sub(NAME_BYTES_MAX)..];
     while let Some((before, last)) = split_last_word(rest) {
         let word_before = split_last_word(before).map(|(_, word)| word);
         if word_before.is_some() && (is_one_of(&TRAILING, last) || last.iter().all(u8::is_ascii_digit)) {

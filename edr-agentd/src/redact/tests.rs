@@ -48,6 +48,14 @@ fn every_known_form_of_a_secret_is_replaced_and_nothing_else() {
 }
 
 #[test]
+fn a_scheme_that_is_not_known_hides_no_token() {
+    let argv = redact(&["curl", "-H", "Authorization: Splunk C4n4ry-5ecret.x9", "https://h/"]);
+    assert_eq!(argv[2], format!("Authorization: {}", token("Splunk C4n4ry-5ecret.x9")));
+    let argv = redact(&["sh", "-c", "curl -H \"Authorization: SSWS C4n4ry-5ecret.x9\" https://h/"]);
+    assert_eq!(argv[2], format!("curl -H \"Authorization: {}\" https://h/", token("SSWS C4n4ry-5ecret.x9")));
+}
+
+#[test]
 fn what_is_no_secret_stays_as_it_is() {
     for argv in [
         &["ssh", "-p", "22", "root@host"][..],

@@ -188,6 +188,9 @@ fn named(word: Word<'_>, at: usize, ahead: &mut Stretches, search: &mut Search) 
     };
     if let Some(scheme) = SCHEMES.iter().find(|scheme| starts_with_ignore_ascii_case(&text[start..], scheme)) {
         start += scheme.len();
+        while text.get(start) == Some(&b' ') {
+            start += 1;
+        }
     }
     let work = &mut search.work;
     let end = match quote {
@@ -197,15 +200,18 @@ fn named(word: Word<'_>, at: usize, ahead: &mut Stretches, search: &mut Search) 
             // In `\"…\"` the quote itself is escaped, and ends it.
             if end > start && text[end - 1] == b'\\' { end - 1 } else { end }
         }
-        // Several cookies stand in one header.
-        None if text[at] == b':' && name.eq_ignore_ascii_case(b"cookie") => {
-            ahead.cookies.end(text, start, work, ends_cookies)
-        }
+        // Several cookies stand in one header, and a scheme that is not known before its token.
+        None if text[at] == b':' && is_whole_header(name) => ahead.cookies.end(text, start, work, ends_cookies),
         None => ahead.value.end(text, start, work, ends_value),
     };
     if start < end {
         search.add(word, start..end);
     }
+}
+
+/// Headers whose value is secret to its end.
+fn is_whole_header(name: &[u8]) -> bool {
+    [&b"cookie"[..], b"authorization", b"proxy-authorization"].iter().any(|header| name.eq_ignore_ascii_case(header))
 }
 
 /// `text` without the bytes at its end that are `such`.

@@ -39,7 +39,7 @@ impl Consumer {
     /// that still wait for others, are read again by a start.
     fn hosts_to_save(&mut self) -> (Vec<SavedHost>, i64) {
         let now_ns = self.now_ns();
-        let waiting = self.newest.waiting_since_ns().filter(|since| now_ns.saturating_sub(*since) < WAITING_NS_MAX);
+        let waiting = self.newest.waiting_since_ns(now_ns.saturating_sub(WAITING_NS_MAX));
         let numbers: Vec<i32> = self.reading.keys().copied().collect();
         (self.newest.save(|name| numbers.contains(&name.partition)), waiting.unwrap_or(now_ns).min(now_ns))
     }

@@ -96,9 +96,9 @@ impl Assembly {
         whole
     }
 
-    /// When the first part of the oldest set came.
-    pub(super) fn waiting_since_ns(&self) -> Option<i64> {
-        self.sets.values().map(|set| set.since_ns).min()
+    /// When the first part of the oldest set came, of those that began after `after_ns`.
+    pub(super) fn waiting_since_ns(&self, after_ns: i64) -> Option<i64> {
+        self.sets.values().map(|set| set.since_ns).filter(|since| *since > after_ns).min()
     }
 
     /// Starts a set. What came without bytes may be a part of it.

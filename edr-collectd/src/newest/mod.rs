@@ -143,9 +143,9 @@ impl Newest {
         of_partition.map(|(host_id, host)| host.saved(*host_id)).collect()
     }
 
-    /// When the oldest part came that still waits for others.
-    pub fn waiting_since_ns(&self) -> Option<i64> {
-        self.state().assembly.waiting_since_ns()
+    /// When the oldest part came, after `after_ns`, that still waits for others.
+    pub fn waiting_since_ns(&self, after_ns: i64) -> Option<i64> {
+        self.state().assembly.waiting_since_ns(after_ns)
     }
 
     /// All hosts, by name.

@@ -143,14 +143,17 @@ impl Suspects {
         self.0.retain(|stuck| !matches!(stuck.why, Why::Slow { pass } if pass + SLOW_FOR <= number));
     }
 
-    /// `worker` came back.
-    pub(super) fn remove(&mut self, worker: u64) {
-        self.0.retain(|stuck| stuck.why != Why::Hangs { worker });
+    /// `worker` came back, in this pass: its read was slow. Who lets go in time could do it again at once otherwise.
+    pub(super) fn came_back(&mut self, worker: u64, pass: u64) {
+        let Some(place) = self.0.iter().position(|stuck| stuck.why == Why::Hangs { worker }) else { return };
+        let stuck = self.0.remove(place);
+        self.add_slow(pass, stuck.pid, stuck.step, stuck.owner);
     }
 
     /// What hangs of `pid` itself, with its kin.
     pub(super) fn of(&self, pid: u32) -> Steps {
-        self.0.iter().filter(|stuck| stuck.pid == pid).fold(Steps::NONE, |steps, stuck| steps.with(stuck.step.kin()))
+        let hangs = |stuck: &&Stuck| stuck.pid == pid && matches!(stuck.why, Why::Hangs { .. });
+        self.0.iter().filter(hangs).fold(Steps::NONE, |steps, stuck| steps.with(stuck.step.kin()))
     }
 
     /// What is not to be read of `pid`, now that its owner is known. `read_well`: its row of the tick before is whole;
@@ -224,9 +227,12 @@ mod tests {
 
         hang(&mut suspects, 12, 2, Step::Cmdline, alice);
         assert_eq!(suspects.avoid(91, alice, true, lost(2)), MEMORY);
-        suspects.remove(10);
-        suspects.remove(11);
-        suspects.remove(12);
+        for worker in 10..14 {
+            suspects.came_back(worker, 1);
+        }
+        assert_eq!((suspects.left_behind(), suspects.of(10)), (0, Steps::NONE));
+        assert_eq!(suspects.avoid(90, alice, true, lost(0)), MEMORY, "they may do it again");
+        suspects.start_pass(1 + SLOW_FOR);
         assert_eq!(suspects.avoid(90, alice, false, lost(0)), Steps::NONE);
     }
 

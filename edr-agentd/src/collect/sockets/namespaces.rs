@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use edr_wire::snapshot::GapReason;
 
@@ -24,6 +25,10 @@ use crate::errno::reason;
 /// What one tick may spend here, in microseconds of CPU time as estimated by [`Price`]: 1 % of a core at one tick in
 /// 10 s. An estimate instead of a clock, so that the same host does the same in every tick.
 const BUDGET_US: u64 = 100_000;
+/// And in time, whatever it waits for: a watchdog waits longer.
+const WALL_MAX: Duration = Duration::from_secs(5);
+/// Ticks for which a namespace that did not answer is not asked.
+const SHUNNED_TICKS: u64 = 30;
 /// Opening, reading and closing one small file (measured: 15 to 40).
 const FILE_US: u64 = 40;
 /// For `tcp` and `tcp6` the kernel walks the hash table of all namespaces, so the file of an idle container costs as
@@ -51,6 +56,8 @@ pub(super) struct Namespaces {
     next: u64,
     price: Price,
     watched: Watched,
+    /// Namespaces that did not answer, and the tick at which they are asked again.
+    shunned: BTreeMap<u64, u64>,
 }
 
 /// What files cost to read.
@@ -115,18 +122,24 @@ impl Namespaces {
         if own.is_some() {
             report_empty(&others, own, gaps);
         }
+        self.shunned.retain(|_, again| *again > self.tick);
         self.known.retain(|netns, _| others.contains_key(netns));
 
         let mut turn: Vec<u64> = others.keys().copied().collect();
         let first = turn.partition_point(|netns| *netns < self.next);
         turn.rotate_left(first);
-        let mut budget_us = BUDGET_US;
+        let (mut budget_us, begun) = (BUDGET_US, Instant::now());
         let mut unread = turn.len();
         for (at, netns) in turn.iter().enumerate() {
-            if budget_us == 0 {
+            if budget_us == 0 || begun.elapsed() > WALL_MAX {
                 self.next = *netns;
                 unread = at;
                 break;
+            }
+            if self.shunned.get(netns).is_some_and(|again| *again > self.tick) {
+                let why = (GapReason::Stuck, "not asked: it did not answer of late");
+                self.carry_over_one(*netns, at, why, found, gaps);
+                continue;
             }
             let read = match self.read_watched(proc_root, &others[netns], *netns, text, gaps) {
                 Ok((read, spent_us)) => {
@@ -138,6 +151,9 @@ impl Namespaces {
                         NoAnswer::Stuck(_) | NoAnswer::Full => GapReason::Stuck,
                         NoAnswer::NoThread(_) => GapReason::Io,
                     };
+                    if matches!(why, NoAnswer::Stuck(_)) {
+                        self.shunned.insert(*netns, self.tick + SHUNNED_TICKS);
+                    }
                     self.carry_over_one(*netns, at, (reason, &why.to_string()), found, gaps);
                     continue;
                 }

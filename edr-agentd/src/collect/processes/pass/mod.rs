@@ -42,6 +42,9 @@ const FILES_MAX: usize = 16_384;
 
 /// Bytes of one row's files, before anything had to be cut: 4,096 files of ordinary paths have half of it.
 const ROW_BYTES_MAX: usize = 1 << 20;
+/// Time after which a pass is late: a million descriptors take a third of it. At most so long, and what the last
+/// process takes, an owner of many processes that are each a little slow can hold up a snapshot.
+const LATE_AFTER: Duration = Duration::from_secs(20);
 /// Each level halves the limits on one process's files.
 const LEVEL_MAX: u32 = 8;
 /// Bytes of rows, beyond `rows_bytes_soft`, from which on a process is counted and not listed.
@@ -136,6 +139,8 @@ impl Passes {
         inhabitants.clear();
         let mut pass = self.work_through(Pass {
             number: self.number,
+            begun,
+            late_after: LATE_AFTER.max(2 * self.settings.interval),
             next: 0,
             done: false,
             context,

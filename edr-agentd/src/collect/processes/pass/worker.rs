@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use edr_wire::ProcessKey;
 use edr_wire::snapshot::{GapReason, Reread, Rows};
@@ -41,6 +42,8 @@ pub(super) struct State {
     /// The thread whose work counts; every other one ends when it comes back.
     pub(super) active: u64,
     pub(super) suspects: Suspects,
+    /// Of the pass that runs, or ran last.
+    pub(super) number: u64,
     /// The tick before.
     pub(super) before: Remembered,
     pub(super) closing: bool,
@@ -50,6 +53,9 @@ pub(super) struct State {
 pub(super) struct Pass {
     /// Tells this pass from the others: what belongs to an earlier one has no place in it.
     pub(super) number: u64,
+    pub(super) begun: Instant,
+    /// A pass that takes longer reads only what waits for no process from then on.
+    pub(super) late_after: Duration,
     pub(super) pids: Vec<u32>,
     pub(super) next: usize,
     pub(super) done: bool,
@@ -91,17 +97,20 @@ struct Next {
 enum Onward {
     /// Another thread does the rest.
     Another,
-    /// There is none to be had, so the caller does the rest, without what may hang.
-    Caller(Box<RowReader>),
-    /// Not at all.
+    /// Not at all: there is none to be had, or too many hang.
     Over,
 }
 
 impl Passes {
     /// Has the pass done by the helper thread, and sees to it that it ends.
-    pub(super) fn work_through(&mut self, pass: Pass) -> Pass {
+    pub(super) fn work_through(&mut self, mut pass: Pass) -> Pass {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.lock();
+        state.number = pass.number;
+        if state.suspects.left_behind() >= LEFT_BEHIND_MAX {
+            pass.give_up();
+            return pass;
+        }
         state.pass = Some(pass);
         if let Some(reader) = self.ensure_worker(&mut state) {
             drop(state);
@@ -135,12 +144,6 @@ impl Passes {
             }
             match self.leave_behind(&mut state, step) {
                 Onward::Another => (last, quiet, last_reading, same) = (None, 0, None, 0),
-                Onward::Caller(reader) => {
-                    drop(state);
-                    shared.work(self.workers_ever, *reader, true);
-                    state = shared.lock();
-                    break;
-                }
                 Onward::Over => break,
             }
         }
@@ -162,22 +165,13 @@ impl Passes {
             pass.inhabitants.add_unknown(pid);
             pass.next += 1;
         } // else the process is read once more, without what hangs
-        if state.suspects.left_behind() >= LEFT_BEHIND_MAX {
-            for pid in &pass.pids[pass.next.min(pass.pids.len())..] {
-                pass.gaps.add("processes", Some(*pid), b"", GapReason::Stuck, "too many reads hang");
-                pass.inhabitants.add_unknown(*pid);
-            }
-            return Onward::Over;
+        if state.suspects.left_behind() < LEFT_BEHIND_MAX && self.ensure_worker(state).is_none() {
+            return Onward::Another;
         }
-        match self.ensure_worker(state) {
-            None => Onward::Another,
-            Some(reader) => {
-                if let Some(pass) = &mut state.pass {
-                    pass.lost.hangs = usize::MAX;
-                }
-                Onward::Caller(Box::new(reader))
-            }
+        if let Some(pass) = &mut state.pass {
+            pass.give_up();
         }
+        Onward::Over
     }
 
     /// Makes sure that a thread works on the pass. Where no thread can be had (a limit on tasks) the caller gets what
@@ -242,7 +236,8 @@ impl Shared {
         let mut state = self.lock();
         loop {
             if state.closing || state.active != id {
-                state.suspects.remove(id);
+                let pass = state.number;
+                state.suspects.came_back(id, pass);
                 return;
             }
             let Some(next) = state.next_process() else {
@@ -273,7 +268,7 @@ impl Shared {
                     continue;
                 }
                 if let Some(owner) = owner {
-                    task.avoid = state.suspects.avoid(task.pid, owner, next.read_well, next.lost);
+                    task.avoid = task.avoid.with(state.suspects.avoid(task.pid, owner, next.read_well, next.lost));
                 }
                 drop(state);
             }
@@ -299,7 +294,10 @@ impl State {
         loop {
             let pid = *pass.pids.get(pass.next)?;
             let used = pass.rows.byte_len() - pass.rows_start;
-            let avoid = self.suspects.of(pid);
+            let mut avoid = self.suspects.of(pid);
+            if pass.begun.elapsed() > pass.late_after {
+                avoid = avoid.with(Steps::HELD_BACK);
+            }
             if used > pass.rows_bytes_soft + ROWS_BYTES_BEYOND {
                 pass.unlisted += 1;
             } else if avoid == Steps::ALL {
@@ -326,6 +324,15 @@ impl State {
 }
 
 impl Pass {
+    /// Names what is still to be read as not read.
+    fn give_up(&mut self) {
+        for pid in &self.pids[self.next.min(self.pids.len())..] {
+            self.gaps.add("processes", Some(*pid), b"", GapReason::Stuck, "too many reads hang");
+            self.inhabitants.add_unknown(*pid);
+        }
+        self.next = self.pids.len();
+    }
+
     /// Puts a result in its place.
     fn put(&mut self, task: &Task, outcome: Outcome, reader: &mut RowReader, before: &Remembered) {
         let pid = task.pid;

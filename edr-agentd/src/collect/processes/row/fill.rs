@@ -46,6 +46,10 @@ impl RowReader {
         let living = if has_others { self.living_thread(task.pid, dir) } else { None };
         let place = living.as_ref().map_or(dir, AsFd::as_fd);
         if living.is_none() && stat.is_dead() {
+            if has_others {
+                // Its threads live in some namespace all the same.
+                self.missed.because("namespaces", GapReason::Budget, "no thread of it that lives was found");
+            }
             return;
         }
         if !stat.is_kernel_thread() {

@@ -25,7 +25,8 @@ struct Outline {
     state: u8,
     ppid: u32,
     threads: u32,
-    kernel_thread: bool,
+    /// `None` before Linux 6.8, which does not say.
+    kernel_thread: Option<bool>,
 }
 
 /// Parses the beginning of `status` (proc_pid_status(5)).
@@ -41,7 +42,7 @@ fn parse_outline(status: &[u8]) -> Outline {
             b"PPid" => outline.ppid = number(),
             b"Threads" => outline.threads = number(),
             // Linux 6.8.
-            b"Kthread" => outline.kernel_thread = value == b"1",
+            b"Kthread" => outline.kernel_thread = Some(value == b"1"),
             _ => {}
         }
     }
@@ -100,7 +101,7 @@ impl RowReader {
             comm: outline.comm.as_slice().into(),
             state: char::from(outline.state),
             threads: outline.threads,
-            kernel_thread: outline.kernel_thread,
+            kernel_thread: outline.kernel_thread.unwrap_or(false),
             ..Process::default()
         };
         self.read_status(dir, context);
@@ -110,6 +111,9 @@ impl RowReader {
         self.cgroup = cgroup;
         self.missed.because("stat", GapReason::Stuck, "reads of this process, or of too many like it, hang");
         self.row.incomplete.extend(LACKS.map(str::to_owned));
+        if outline.kernel_thread.is_none() {
+            self.row.incomplete.push("kernel_thread".to_owned());
+        }
         self.settle_missed(task);
         Outcome::Row
     }
@@ -123,11 +127,16 @@ mod tests {
     fn a_name_cannot_imitate_another_line() {
         let text =
             b"Name:\ta\\nState:\\tR\\\\n\nUmask:\t0022\nState:\tD (disk sleep)\nPPid:\t7\nThreads:\t3\nKthread:\t0\n";
-        let outline =
-            Outline { comm: b"a\nState:\\tR\\n".to_vec(), state: b'D', ppid: 7, threads: 3, kernel_thread: false };
+        let outline = Outline {
+            comm: b"a\nState:\\tR\\n".to_vec(),
+            state: b'D',
+            ppid: 7,
+            threads: 3,
+            kernel_thread: Some(false),
+        };
         let found = parse_outline(text);
         // The kernel escapes only those two, so a tab stays a tab and `\t` is a backslash that was not one.
-        assert_eq!((found.state, found.ppid, found.threads, found.kernel_thread), (outline.state, 7, 3, false));
+        assert_eq!((found.state, found.ppid, found.threads, found.kernel_thread), (outline.state, 7, 3, Some(false)));
         assert_eq!(unescaped(b"a\\nb\\\\n\\"), b"a\nb\\n\\");
         assert_eq!(parse_outline(b"Name\nPPid:\tx\n"), Outline::default());
     }

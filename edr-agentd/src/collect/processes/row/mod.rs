@@ -205,6 +205,16 @@ impl RowReader {
 
     /// Looks at a process, and reads it unless nothing of it changed.
     pub(super) fn read(&mut self, task: &Task, context: &Context) -> Outcome {
+        // Whatever of it takes long counts; a step with a time of its own says which.
+        let begun = Instant::now();
+        let outcome = self.read_all(task, context);
+        if begun.elapsed() > self.slow_after && self.slow.is_none() {
+            self.slow = Some(Step::Stat);
+        }
+        outcome
+    }
+
+    fn read_all(&mut self, task: &Task, context: &Context) -> Outcome {
         self.progress.at(Step::Open);
         self.missed.0.clear();
         let dir = match open_place(self.proc.as_fd(), Name::of(task.pid).as_c_str()) {
