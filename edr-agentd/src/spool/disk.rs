@@ -380,7 +380,22 @@ pub(super) fn unusable(operation: &'static str, path: &Path) -> impl FnOnce(io::
 pub(super) fn is_transient(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),
-        Some(Errno::NOSPC | Errno::DQUOT | Errno::ROFS | Errno::IO | Errno::MFILE | Errno::NFILE | Errno::STALE)
+        Some(
+            Errno::NOSPC
+                | Errno::DQUOT
+                | Errno::ROFS
+                | Errno::IO
+                | Errno::MFILE
+                | Errno::NFILE
+                | Errno::NOMEM
+                | Errno::STALE
+                // A broken file system (EUCLEAN), a disk or a server that is gone.
+                | Errno::UCLEAN
+                | Errno::NXIO
+                | Errno::NODEV
+                | Errno::NOTCONN
+                | Errno::TIMEDOUT
+        )
     )
 }
 

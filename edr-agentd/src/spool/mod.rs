@@ -111,6 +111,9 @@ fn holder(pid: &Option<u32>) -> String {
     pid.map_or_else(|| "pid unknown".to_owned(), |pid| format!("pid {pid}"))
 }
 
+/// Time that one frame may spend on setting others aside.
+const SET_ASIDE_MAX: Duration = Duration::from_secs(2);
+
 /// The spool of one host. Shared by the sampler, which puts frames in, and the shipper, which takes them out.
 #[derive(Debug)]
 pub struct Spool {
@@ -221,7 +224,9 @@ impl Spool {
             }
         }
         let used = inner.index.disk_bytes();
-        let limit = room(&inner.settings, used, self.disk.free_bytes());
+        // While frames go to memory a frame that is given up on the disk makes no room: it stays until a frame there
+        // says that it is lost. It is whole, so it is sent when Kafka is back, and that makes room.
+        let limit = if inner.memory_only { u64::MAX } else { room(&inner.settings, used, self.disk.free_bytes()) };
         let kind_of = |id| self.disk.read(id).ok().map(|stored| stored.header.kind);
         inner.index.relieve(limit, MEMORY_BYTES_MAX, kind_of);
         let Inner { index, held, .. } = &mut *inner;
@@ -229,7 +234,12 @@ impl Spool {
         drop(inner);
         self.changed.notify_all();
         gone.into_iter().for_each(|id| self.disk.remove(id));
+        let deadline = Instant::now() + SET_ASIDE_MAX;
         for id in aside {
+            // A sick disk takes seconds for each. What is left is declared, and stays where it is until the next start.
+            if Instant::now() > deadline {
+                break;
+            }
             if let Some(stored) = self.disk.set_aside(id) {
                 log::info!("spool frame {id} can be read again; it is sent after all");
                 self.lock().index.revive(id, stored.byte_len() as u64, stored.header.kind);
