@@ -408,7 +408,9 @@ fn ship(shared: &Shared) {
 fn stop(shared: &Shared, sampler: JoinHandle<()>, shipper: JoinHandle<()>) -> anyhow::Result<()> {
     shared.stop.request();
     if !join(sampler, FINISH_MAX)? {
-        bail!("thread sampler does not end; the frames it made are in the spool");
+        bail!(
+            "thread sampler does not end; the frames it made are in the spool, or in memory when the disk takes none"
+        );
     }
     // A last frame is delivered when Kafka takes it at once; what cannot be delivered stays in the spool.
     if !shared.health.is_in_trouble() {
@@ -420,11 +422,12 @@ fn stop(shared: &Shared, sampler: JoinHandle<()>, shipper: JoinHandle<()>) -> an
         // librdkafka's client closes when its brokers let it. What it did not deliver is in the spool.
         log::warn!("the Kafka client does not close; leaving it behind");
     }
-    let state = shared.spool.state();
-    if state.memory_only && state.unsent_frames > 0 {
+    let (state, (in_memory, _)) = (shared.spool.state(), shared.spool.in_memory());
+    if in_memory > 0 {
         edr_daemon::event!(
             log::Level::Error, Event::Stopped;
-            "{} frames in memory were not sent and end here", state.unsent_frames
+            "{in_memory} frames in memory were not sent and end here; {} stay in the spool",
+            state.unsent_frames.saturating_sub(in_memory)
         );
     } else {
         edr_daemon::event!(

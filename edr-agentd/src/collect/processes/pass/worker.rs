@@ -113,6 +113,12 @@ impl Passes {
         }
         state.pass = Some(pass);
         if let Some(reader) = self.ensure_worker(&mut state) {
+            if state.suspects.left_behind() > 0 {
+                // Whoever made those hang would have the caller, too.
+                let mut pass = state.pass.take().unwrap_or_else(|| unreachable!("it was put there"));
+                pass.give_up();
+                return pass;
+            }
             drop(state);
             shared.work(self.workers_ever, reader, true);
             state = shared.lock();
@@ -175,7 +181,7 @@ impl Passes {
     }
 
     /// Makes sure that a thread works on the pass. Where no thread can be had (a limit on tasks) the caller gets what
-    /// it needs to do the work itself, then without protection against reads that hang.
+    /// it needs to do the work itself, then without protection against reads that hang: only while none does.
     fn ensure_worker(&mut self, state: &mut State) -> Option<RowReader> {
         if self.worker.as_ref().is_some_and(|worker| !worker.thread.is_finished()) {
             return None;

@@ -109,7 +109,11 @@ impl RowReader {
         let mut cgroup = std::mem::take(&mut self.cgroup);
         self.put_cgroup(read_file(dir, c"cgroup", &mut cgroup));
         self.cgroup = cgroup;
-        self.missed.because("stat", GapReason::Stuck, "reads of this process, or of too many like it, hang");
+        self.missed.because(
+            "stat",
+            GapReason::Stuck,
+            "reads of this process, or of too many others, hang or take too long",
+        );
         self.row.incomplete.extend(LACKS.map(str::to_owned));
         if outline.kernel_thread.is_none() {
             self.row.incomplete.push("kernel_thread".to_owned());

@@ -36,6 +36,8 @@ use crate::redact::Redactor;
 
 /// How often a process that executes another program while it is read is read anew.
 const ATTEMPTS: usize = 3;
+/// Time after which a step is slow; all of a process is after twice that time. A starved host needs some of it for itself.
+const SLOW_AFTER: Duration = Duration::from_secs(1);
 /// Threads of which `schedstat` is always read. Of a process with more, it is when they cost no more than its descriptors.
 const THREADS_ALWAYS: u64 = 64;
 
@@ -158,7 +160,6 @@ pub(super) struct RowReader {
     pub(super) memory: Memory,
     /// The step that took long although it came back.
     pub(super) slow: Option<Step>,
-    slow_after: Duration,
     proc: Arc<OwnedFd>,
     devices: PseudoDevices,
     hashes: Arc<Mutex<Hashes>>,
@@ -184,7 +185,6 @@ impl RowReader {
             missed: Missed::default(),
             memory: Memory::unknown(),
             slow: None,
-            slow_after: settings.stuck_after / 2,
             proc: Arc::clone(&shared.proc),
             devices: shared.devices,
             hashes: Arc::clone(&shared.hashes),
@@ -208,7 +208,7 @@ impl RowReader {
         // Whatever of it takes long counts; a step with a time of its own says which.
         let begun = Instant::now();
         let outcome = self.read_all(task, context);
-        if begun.elapsed() > self.slow_after && self.slow.is_none() {
+        if begun.elapsed() > 2 * SLOW_AFTER && self.slow.is_none() {
             self.slow = Some(Step::Stat);
         }
         outcome
@@ -372,7 +372,7 @@ impl RowReader {
     fn timed<T>(&mut self, step: Step, work: impl FnOnce(&mut Self) -> T) -> T {
         let begun = Instant::now();
         let value = work(self);
-        if begun.elapsed() > self.slow_after {
+        if begun.elapsed() > SLOW_AFTER {
             self.slow = Some(step);
         }
         value
