@@ -20,7 +20,8 @@ pub const DEFAULT_PATH: &str = "/etc/edr-agentd/agent.toml";
 pub(crate) const RECORD_HEADER_BYTES_MAX: usize = 256 << 10;
 /// A key that can be guessed would let everybody try secrets against their tokens.
 const REDACT_KEY_BYTES_MIN: usize = 16;
-const STATE_DIR: &str = "/var/lib/edr-agentd";
+/// Default of `state-dir`: the folder that the unit makes.
+pub(crate) const STATE_DIR: &str = "/var/lib/edr-agentd";
 const RUNTIME_DIR: &str = "/run/edr-agentd";
 const MIB: u64 = 1 << 20;
 const HOUR: Duration = Duration::from_secs(3600);

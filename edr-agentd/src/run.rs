@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use edr_daemon::state_dir::{explain, refuse_foreign};
 use edr_daemon::systemd::ServiceManager;
 use edr_wire::snapshot::SourceCost;
 use nix::sys::signal::{SigSet, Signal};
@@ -19,13 +20,13 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::abort::Aborts;
-use crate::config::Config;
+use crate::config::{Config, STATE_DIR};
 use crate::event::Event;
 use crate::heartbeat::{Heartbeat, Observer};
 use crate::sample::ticks::Ticks;
 use crate::sample::{Made, Sampler};
 use crate::ship::{Health, Shipper};
-use crate::spool::Spool;
+use crate::spool::{Spool, SpoolError};
 use crate::status::{KafkaStatus, Listener, SnapshotStatus, SpoolStatus, Status};
 use crate::stop::Stop;
 
@@ -162,7 +163,9 @@ pub fn run(config_path: &Path, overrides: &Overrides) -> anyhow::Result<()> {
     // Never joined: it ends with the process, or ends it.
     let aborts = std::thread::Builder::new().name("abort".to_owned()).spawn(move || aborts.answer());
     let aborts = aborts.context("start thread abort")?;
-    let (spool, resume) = Spool::open(&config.state_dir, &config.runtime_dir, config.spool)?;
+    refuse_foreign("edr-agentd", &config.state_dir, Path::new(STATE_DIR))?;
+    let (spool, resume) = Spool::open(&config.state_dir, &config.runtime_dir, config.spool)
+        .map_err(|error| explained(error, &config.state_dir))?;
     let spool = Arc::new(spool);
     let sampler =
         Sampler::start(Arc::clone(&config), overrides.proc_root(), Arc::clone(&spool), &resume, Arc::clone(&sampling))
@@ -199,6 +202,18 @@ fn spawn(
     let shared = Arc::clone(shared);
     let builder = std::thread::Builder::new().name(name.to_owned());
     builder.spawn(move || work(&shared)).with_context(|| format!("start thread {name}"))
+}
+
+/// The error of a spool that cannot be opened, with the owner of what was refused.
+fn explained(error: SpoolError, state_dir: &Path) -> anyhow::Error {
+    let why = match &error {
+        SpoolError::Folder { path, source, .. } => explain(source, state_dir, path),
+        _ => None,
+    };
+    match why {
+        Some(why) => anyhow::Error::new(error).context(why),
+        None => error.into(),
+    }
 }
 
 /// The socket for `edr-agentd status`. The agent does without it when it has to.

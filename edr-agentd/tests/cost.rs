@@ -9,12 +9,14 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 const AGENT: &str = env!("CARGO_BIN_EXE_edr-agentd");
+/// An empty configuration: this machine may have one of its own in /etc.
+const EMPTY: [&str; 2] = ["--config", "/dev/null"];
 /// Calls that allocating memory, handing work to a thread, measuring, and the assertions of a debug build make; none of
 /// them reads anything.
 const BESIDE: [&str; 8] = ["mmap(", "munmap(", "brk(", "mremap(", "madvise(", "futex(", "clock_gettime(", "fcntl("];
 
 fn cost(arguments: &[&str]) -> Value {
-    let output = Command::new(AGENT).args(["cost", "--format", "json"]).args(arguments).output().unwrap();
+    let output = Command::new(AGENT).args(["cost", "--format", "json"]).args(EMPTY).args(arguments).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
@@ -40,6 +42,7 @@ fn traced(arguments: &[&str], alone: bool) -> Option<(Value, Vec<Vec<String>>)> 
         .arg(&trace)
         .arg(AGENT)
         .args(arguments)
+        .args(EMPTY)
         .stderr(Stdio::inherit())
         .output();
     match output {
@@ -128,7 +131,7 @@ fn each_kind_of_reading_costs_less_than_the_one_before() {
 
 #[test]
 fn it_prints_columns_and_refuses_what_makes_no_sense() {
-    let output = Command::new(AGENT).args(["cost", "--rounds", "1", "--every", "0"]).output().unwrap();
+    let output = Command::new(AGENT).args(["cost", "--rounds", "1", "--every", "0"]).args(EMPTY).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     for word in
         ["full: every row", "steady: what ran", "between: what ran", "SOURCE", "CALLS", "processes ", "sockets "]

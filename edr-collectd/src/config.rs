@@ -14,6 +14,9 @@ use log::LevelFilter;
 /// Where packages install the configuration.
 pub const DEFAULT_PATH: &str = "/etc/edr-collectd/collector.toml";
 
+/// Default of `state-dir`: the folder that the unit makes.
+pub(crate) const STATE_DIR: &str = "/var/lib/edr-collectd";
+
 /// Every key there is.
 const KNOWN: &[&str] = &[
     "log-level",
@@ -92,7 +95,7 @@ impl Config {
 
     fn read(path: &Path, with_kafka: bool) -> Result<Self, Report> {
         let mut keys = Keys::load(path, &[KNOWN, kafka::KEYS].concat());
-        let state_dir = keys.path("state-dir").unwrap_or_else(|| PathBuf::from("/var/lib/edr-collectd"));
+        let state_dir = keys.path("state-dir").unwrap_or_else(|| PathBuf::from(STATE_DIR));
         let config = Self {
             log_level: keys.log_level("log-level").unwrap_or(LevelFilter::Info),
             kafka: Kafka {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use edr_daemon::journal;
+use edr_daemon::state_dir::{explain, refuse_foreign};
 use edr_daemon::systemd::ServiceManager;
 use nix::sys::signal::{SigSet, Signal};
 use tokio::net::TcpListener;
@@ -22,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::archive::{Frames, HostsTable, Reader};
-use crate::config::Config;
+use crate::config::{Config, STATE_DIR};
 use crate::consume::{Archive, Consumer, Progress};
 use crate::event::Event;
 use crate::newest::{Newest, catch_up};
@@ -75,6 +76,7 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
+    refuse_foreign("edr-collectd", &config.state_dir, Path::new(STATE_DIR))?;
     let _lock = lock(&config.state_dir)?;
     let instance = instance(&config.state_dir)?;
     let listener = TcpListener::bind(config.web.listen)
@@ -267,6 +269,10 @@ fn lock(state_dir: &Path) -> anyhow::Result<File> {
         .truncate(false)
         .write(true)
         .open(&path)
+        .map_err(|error| match explain(&error, state_dir, &path) {
+            Some(why) => anyhow::Error::new(error).context(why),
+            None => error.into(),
+        })
         .with_context(|| format!("open {}", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),

@@ -1,5 +1,6 @@
 //! What `edr-agentd` and `edr-collectd` do the same way as daemons, and would otherwise both write: read their
-//! configuration files and report every problem at once ([`config`]), keep secrets ([`secret`]), know how Kafka wants to be
+//! configuration files and report every problem at once ([`config`]), keep secrets ([`secret`]), have
+//! a state folder that one user owns ([`state_dir`]), know how Kafka wants to be
 //! spoken to and what its refusals mean ([`kafka`]), log ([`journal`]), talk to the service manager ([`systemd`]), say what was
 //! found before a start ([`preflight`]), and let a
 //! shell complete their commands ([`completions()`]).
@@ -12,6 +13,7 @@ pub mod journal;
 pub mod kafka;
 pub mod preflight;
 pub mod secret;
+pub mod state_dir;
 pub mod systemd;
 
 pub use completions::completions;

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-use edr_tests::binaries::built;
 use edr_tests::cache::checkout;
 use tempfile::TempDir;
 
@@ -45,49 +44,34 @@ impl Package {
     }
 }
 
-/// Both packages: the agent as released, the collector around the program that the other tests run.
+/// Both packages, as `script/package` builds them for release.
 pub(crate) fn packages() -> &'static [Package; 2] {
     static PACKAGES: OnceLock<[Package; 2]> = OnceLock::new();
     PACKAGES.get_or_init(|| {
-        let collector = if std::env::var_os("EDR_TEST_LONG").is_some() {
-            released("edr-collectd")[0].clone()
-        } else {
-            let (out, built) = (kept().join("collector"), built(kept()).unwrap());
-            let mut command = Command::new(checkout().join("script/package"));
-            said(command.arg("--collector").arg("--built").arg(built).arg("--out").arg(&out));
-            the_only_package(&out)
-        };
-        let agent = released("edr-agentd")[0].clone();
-        [
-            Package::unpack("edr-agentd", "agent.toml", agent),
-            Package::unpack("edr-collectd", "collector.toml", collector),
-        ]
+        let folder = edr_tests::binaries::packages(kept()).unwrap();
+        let package = |name, config| Package::unpack(name, config, package_in(&folder, name));
+        [package("edr-agentd", "agent.toml"), package("edr-collectd", "collector.toml")]
     })
 }
 
-/// The package of a daemon, built for release from nothing in two folders that have nothing in common.
-pub(crate) fn released(name: &'static str) -> &'static [PathBuf; 2] {
-    static AGENT: OnceLock<[PathBuf; 2]> = OnceLock::new();
-    static COLLECTOR: OnceLock<[PathBuf; 2]> = OnceLock::new();
-    let (cell, option) = if name == "edr-agentd" { (&AGENT, "--agent") } else { (&COLLECTOR, "--collector") };
-    cell.get_or_init(|| {
-        ["a", "another/folder/of/a/longer-name"].map(|place| {
-            let source = TempDir::with_prefix("edr-source.").unwrap();
-            let folder = source.path().join(place);
-            copy_sources(&folder);
-            let out = kept().join(name).join(place);
-            let mut command = Command::new(folder.join("script/package"));
-            command.arg(option).arg("--out").arg(&out).env("SOURCE_DATE_EPOCH", commit_time());
-            // What cargo told this test, and where it builds the rest.
-            for (variable, _) in std::env::vars_os() {
-                if variable.to_str().is_some_and(|name| name.starts_with("CARGO") && name != "CARGO_HOME") {
-                    command.env_remove(variable);
-                }
-            }
-            said(&mut command);
-            the_only_package(&out)
-        })
-    })
+/// The package `name`, built for release once more: from nothing, in a folder that has nothing in common with the
+/// checkout's.
+pub(crate) fn built_elsewhere(name: &str) -> PathBuf {
+    let source = TempDir::with_prefix("edr-source.").unwrap();
+    let folder = source.path().join("another/folder/of/a/longer-name");
+    copy_sources(&folder);
+    let out = kept().join("elsewhere");
+    let mut command = Command::new(folder.join("script/package"));
+    let option = if name == "edr-agentd" { "--agent" } else { "--collector" };
+    command.arg(option).arg("--out").arg(&out).env("SOURCE_DATE_EPOCH", commit_time());
+    // What cargo told this test, and where it builds the rest.
+    for (variable, _) in std::env::vars_os() {
+        if variable.to_str().is_some_and(|name| name.starts_with("CARGO") && name != "CARGO_HOME") {
+            command.env_remove(variable);
+        }
+    }
+    said(&mut command);
+    package_in(&out, name)
 }
 
 /// What git knows of, as it is now, without git.
@@ -101,9 +85,13 @@ fn commit_time() -> String {
     said(Command::new("git").args(["log", "-1", "--format=%ct"]).current_dir(checkout())).trim().to_owned()
 }
 
-fn the_only_package(folder: &Path) -> PathBuf {
+fn package_in(folder: &Path, name: &str) -> PathBuf {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut found: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|end| end == "deb")).collect();
+    let is_wanted = |path: &PathBuf| {
+        let file = path.file_name().unwrap().to_string_lossy();
+        file.starts_with(&format!("{name}_")) && file.ends_with(".deb")
+    };
+    let mut found: Vec<PathBuf> = entries.filter(is_wanted).collect();
     assert_eq!(found.len(), 1, "{found:?}");
     found.remove(0)
 }

@@ -38,17 +38,14 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap().to_owned()
 }
 
-/// For a package that is released, the list is exact; the other one is built with the features of the whole workspace, and
-/// may have more.
 #[test]
 fn the_bill_of_materials_lists_what_cargo_links() {
-    let long = std::env::var_os("EDR_TEST_LONG").is_some();
     for package in packages() {
         let (listed, linked) = (of_sbom(&sbom(package)), of_cargo(package.name));
         let missing: Vec<_> = linked.difference(&listed).collect();
         assert!(missing.is_empty(), "{}: not listed: {missing:?}", package.name);
         let more: Vec<_> = listed.difference(&linked).collect();
-        assert!(more.is_empty() || (package.name == "edr-collectd" && !long), "{}: not linked: {more:?}", package.name);
+        assert!(more.is_empty(), "{}: not linked: {more:?}", package.name);
     }
 }
 

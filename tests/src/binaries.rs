@@ -70,6 +70,24 @@ pub fn built(folder: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The folder with both release packages and psad's, an apt repository. `script/test` has built it: `EDR_PACKAGES` names
+/// it. Otherwise `script/package` builds it below `folder`.
+///
+/// # Errors
+/// When they do not build.
+pub fn packages(folder: &Path) -> Result<PathBuf> {
+    if let Some(built) = std::env::var_os("EDR_PACKAGES") {
+        return Ok(PathBuf::from(built));
+    }
+    let out = folder.join("released");
+    let mut command = Command::new(checkout().join("script/package"));
+    command.args(["--psad", "--out"]).arg(&out);
+    without_own_package(&mut command);
+    let output = command.stderr(Stdio::inherit()).output().context("run script/package")?;
+    ensure!(output.status.success(), "script/package ended with {}", output.status);
+    Ok(out)
+}
+
 /// `edr-agentd` as it is shipped, for measuring.
 ///
 /// # Errors
@@ -101,7 +119,14 @@ fn ask(args: &[&str]) -> Result<Vec<u8>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(["build", "--bins", "--message-format=json-render-diagnostics"]).args(args);
-    // What cargo tells a test about its own package would be told to build scripts here, and rebuild them.
+    without_own_package(&mut command);
+    let output = command.current_dir(checkout()).stderr(Stdio::inherit()).output().context("run cargo build")?;
+    ensure!(output.status.success(), "cargo build ended with {}", output.status);
+    Ok(output.stdout)
+}
+
+/// What cargo tells a test about its own package would reach the build scripts of `command`, and rebuild them.
+fn without_own_package(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let own =
             name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"));
@@ -109,9 +134,6 @@ fn ask(args: &[&str]) -> Result<Vec<u8>> {
             command.env_remove(name);
         }
     }
-    let output = command.current_dir(checkout()).stderr(Stdio::inherit()).output().context("run cargo build")?;
-    ensure!(output.status.success(), "cargo build ended with {}", output.status);
-    Ok(output.stdout)
 }
 
 /// Name and path of every program (no test of one) in the messages of cargo, one JSON object a line.

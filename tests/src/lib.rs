@@ -4,7 +4,7 @@
 //! well. In it run a [`Broker`](kafka::Broker), an [`Agent`](daemons::Agent) and a [`Collector`](daemons::Collector),
 //! each a [`Running`](running::Running) process of its own that ends, by its pid, with the value that holds it.
 //! [`binaries`] builds the daemons before anything runs, so that no test runs yesterday's program.
-//! What goes in is [`load`] and [`psad`]; what comes out is looked at through [`http`], [`browser`] and [`topic`].
+//! What goes in is [`load`] and [`psad`] ([`unpacked`] has the real one); what comes out is looked at through [`http`], [`browser`] and [`topic`].
 
 pub mod binaries;
 pub mod browser;
@@ -21,4 +21,5 @@ pub mod running;
 pub mod scene;
 pub mod systemd;
 pub mod topic;
+pub mod unpacked;
 pub mod wait;

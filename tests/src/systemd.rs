@@ -4,7 +4,8 @@
 //! and is gone with it. Inside, a scenario runs as a unit: any command that says by its exit code how it went. It has its
 //! own loopback, and `/out` is a folder that the test sees, too.
 //!
-//! Inside there is no network but `lo`, and neither `/dev/kmsg` nor `/dev/fuse`.
+//! Inside there is no network but `lo`, and neither `/dev/kmsg` nor `/dev/fuse`. What the machine outside has of the
+//! product (packages, settings, state, users) is not there.
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -93,8 +94,8 @@ impl Machine {
     /// When it cannot be made.
     pub fn new(dir: &Path) -> Result<Self> {
         static MACHINES: AtomicU32 = AtomicU32::new(0);
-        let [stage, _, out] = ["stage", "in", "out"].map(|name| dir.join(name));
-        for folder in [&stage, &dir.join("in"), &out] {
+        let [stage, in_, out, outside] = ["stage", "in", "out", "outside"].map(|name| dir.join(name));
+        for folder in [&stage, &in_, &out, &outside] {
             std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
         }
         // Daemons with users of their own write and read there.
@@ -104,7 +105,8 @@ impl Machine {
         let mut process = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--", "unshare", "--mount", "--propagation", "private", "bash"])
             .arg(checkout().join("tests/systemd/machine.sh"))
-            .args([OsString::from(name), stage.into(), dir.join("in").into(), out.into()])
+            .args([OsString::from(name), stage.into(), in_.into(), out.into(), outside.into()])
+            .args(visible()?)
             .stdin(Stdio::piped())
             .stdout(log("replies")?)
             .stderr(log("machine.log")?)
@@ -142,8 +144,20 @@ impl Machine {
         std::fs::write(self.target(to)?, text).with_context(|| format!("place {to}"))
     }
 
+    /// Writes a file that the machine outside seems to have as `to`: like all of its files, it lies below the overlay.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_outside(&self, to: &str, text: &str) -> Result<()> {
+        std::fs::write(self.file("outside", to)?, text).with_context(|| format!("place {to} outside"))
+    }
+
     fn target(&self, to: &str) -> Result<PathBuf> {
-        let target = self.dir.join("in").join(to.trim_start_matches('/'));
+        self.file("in", to)
+    }
+
+    fn file(&self, folder: &str, to: &str) -> Result<PathBuf> {
+        let target = self.dir.join(folder).join(to.trim_start_matches('/'));
         let parent = target.parent().context("a file has a folder")?;
         std::fs::create_dir_all(parent).with_context(|| format!("make the folder of {to}"))?;
         Ok(target)
@@ -240,6 +254,15 @@ fn unit(scenario: &Scenario, number: usize) -> String {
          ExecStopPost=/bin/sh -c 'journalctl -b -o short-precise >/out/journal-{number} 2>&1; echo \"$$SERVICE_RESULT\" >/out/result'\n",
         command.join(" ")
     )
+}
+
+/// The folders that scenarios need of the machine outside: the checkout, the caches, the programs.
+fn visible() -> Result<Vec<PathBuf>> {
+    let programs = binaries()?;
+    let own = std::env::current_exe().context("find the running program")?;
+    let programs = [&own, &programs.agent, &programs.collector, &programs.load, &programs.hostile];
+    let folders = programs.into_iter().filter_map(|program| program.parent());
+    Ok(folders.chain([checkout(), &crate::cache::dir()]).map(Path::to_owned).collect())
 }
 
 /// What [`binaries`] reads inside: the programs that the test outside has.

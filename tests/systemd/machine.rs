@@ -10,11 +10,23 @@ use crate::{BOOT_MAX, Verdict, scenario};
 
 const BOOT_ID: &str = "3f0c86ee-2f66-4d6a-9a53-5a1e0f7a0001";
 
+/// What a machine may have of the product: of a package, or of a program that somebody started once.
+const LEFT_OUTSIDE: [&str; 5] = [
+    "/usr/sbin/edr-agentd",
+    "/usr/lib/systemd/system/edr-collectd.service",
+    "/etc/edr-agentd/conf.d/kafka.toml",
+    "/var/lib/edr-agentd/lock",
+    "/var/lib/edr-collectd/lock",
+];
+
 /// Two boots: the second has another boot id and finds what the first one wrote; outside, nothing is left.
 pub(crate) fn keeps_its_files_and_leaves_nothing() -> Verdict {
     Scene::run("machine", |scene| {
         let mut machine = Machine::new(scene.path())?;
         machine.write("/usr/share/edr-test/placed", "placed\n")?;
+        for left in LEFT_OUTSIDE {
+            machine.write_outside(left, "left by an earlier installation\n")?;
+        }
         machine.boot(&scenario("first-boot")?, BOOT_MAX)?;
         let mut second = scenario("second-boot")?;
         (second.boot_id, second.end) = (Some(BOOT_ID.to_owned()), End::Shutdown);
@@ -37,6 +49,9 @@ pub(crate) fn keeps_its_files_and_leaves_nothing() -> Verdict {
 /// Inside, first.
 pub(crate) fn first_boot() -> Verdict {
     ensure!(std::fs::read_to_string("/usr/share/edr-test/placed")? == "placed\n");
+    for left in LEFT_OUTSIDE {
+        ensure!(!std::path::Path::new(left).exists(), "{left} of the machine outside is visible inside");
+    }
     std::fs::write("/var/lib/edr-test-written", "written")?;
     let init = std::fs::read_to_string("/proc/1/comm")?;
     ensure!(init == "systemd\n", "PID 1 is {init}");

@@ -2,17 +2,22 @@
 # A machine of its own for one test: systemd is PID 1 of a pid namespace, on an overlay of /. Nothing that happens inside
 # reaches the machine outside, and what was written stays for the next boot, until standard input ends.
 #
-#   machine.sh NAME STAGE IN OUT
-#     NAME    of its control groups: one that no other machine has
-#     STAGE   an empty folder: the overlay is mounted there, in a mount namespace that nobody else sees
-#     IN      folder whose files are put into the root before each boot
-#     OUT     folder that is /out inside
+#   machine.sh NAME STAGE IN OUT OUTSIDE [VISIBLE...]
+#     NAME     of its control groups: one that no other machine has
+#     STAGE    an empty folder: the overlay is mounted there, in a mount namespace that nobody else sees
+#     IN       folder whose files are put into the root before each boot
+#     OUT      folder that is /out inside
+#     OUTSIDE  folder whose files are taken for files of the machine outside
+#     VISIBLE  a folder that can be read inside by its own path, also below /tmp and on another file system than /
+#
+# The product is absent inside, whatever the machine outside has of it: packages, settings, state, users.
 #
 # It must run in a mount namespace of its own (unshare --mount --propagation private). Each line that it reads boots the
 # machine once: a file to be seen as /proc/sys/kernel/random/boot_id, or - for the one of the machine outside. When the
 # boot is over, it prints `ended STATUS`: 130 is a power-off, 129 a reboot.
 set -euo pipefail
-name=$1 stage=$2 in=$(realpath "$3") out=$(realpath "$4")
+name=$1 stage=$2 in=$(realpath "$3") out=$(realpath "$4") outside=$(realpath "$5")
+visible=("${@:6}")
 
 mount -t tmpfs -o size=4g,mode=755 tmpfs "$stage"
 mkdir "$stage"/{upper,work,root}
@@ -32,14 +37,32 @@ leave() {
 }
 trap leave EXIT
 
+# Removes the product from the root folder $1, as if no package of it had been there and no program of it had run.
+without_product() {
+    local root=$1 daemon
+    for daemon in edr-agentd edr-collectd; do
+        if [ -e "$root/var/lib/dpkg/info/$daemon.list" ]; then
+            # No script of the package may run: it would speak to the systemd outside.
+            rm -f "$root/var/lib/dpkg/info/$daemon".{prerm,postrm}
+            dpkg --root="$root" --no-triggers --force-all --purge "$daemon"
+        fi
+        rm -rf "$root"/{etc,var/lib,var/log,usr/share/doc}/"$daemon" "$root/usr/sbin/$daemon" \
+            "$root"/usr/lib/{systemd/system/$daemon.service,sysusers.d/$daemon.conf,tmpfiles.d/$daemon.conf}
+        sed -i "/^$daemon:/d" "$root"/etc/{passwd,group,shadow,gshadow}
+    done
+}
+
 # PID 1 of the machine: prepares its root, moves into it and becomes systemd.
 boot() {
     cd "$stage"
     # A mount of its own for each boot: the last one went with its namespace.
-    mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=work root
-    # What is enabled outside has nothing to do with a test.
-    [ -e upper/.booted ] || rm -rf root/etc/systemd/system root/var/log/journal
-    touch root/.booted
+    mount -t overlay overlay -o "lowerdir=$outside:/,upperdir=upper,workdir=work" root
+    if [ ! -e upper/.booted ]; then
+        # What is enabled outside has nothing to do with a test.
+        rm -rf root/etc/systemd/system root/var/log/journal
+        without_product root
+        touch root/.booted
+    fi
     mkdir -p root/etc/systemd/system root/var/log/journal root/out
     # These would set what belongs to the one kernel that both machines have.
     for unit in systemd-sysctl.service systemd-modules-load.service systemd-remount-fs.service systemd-binfmt.service \
@@ -69,6 +92,13 @@ boot() {
     mount -t tmpfs -o mode=755 tmpfs root/run
     mkdir -p root/run/lock
     mount -t tmpfs -o mode=1777 tmpfs root/tmp
+    local folder
+    while IFS= read -r folder; do
+        [ -n "$folder" ] && [ ! -e "root$folder" ] || continue
+        mkdir -p "root$folder"
+        mount --bind "$folder" "root$folder"
+        mount -o remount,bind,ro "root$folder"
+    done <<<"$visible_in"
     mount -t tmpfs -o mode=755 tmpfs root/dev
     for node in null zero full random urandom tty; do touch root/dev/$node; mount --bind /dev/$node root/dev/$node; done
     ln -s /proc/self/fd root/dev/fd
@@ -96,8 +126,8 @@ boot() {
     exec env -i container=private PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --system \
         --unit=multi-user.target --log-target=journal --show-status=no
 }
-export -f boot
-export stage in out
+export -f boot without_product
+export stage in out outside
 
 while read -r boot_id; do
     mkdir -p "${groups[@]}"
@@ -106,7 +136,7 @@ while read -r boot_id; do
     (
         for group in "${groups[@]}"; do echo "$BASHPID" >"$group/cgroup.procs"; done
         # shellcheck disable=SC2016 # expanded inside
-        groups_in="${groups[*]}" exec unshare --mount --propagation private --pid --fork --cgroup --uts --net --ipc \
+        groups_in="${groups[*]}" visible_in="$(printf '%s\n' "${visible[@]}")" exec unshare --mount --propagation private --pid --fork --cgroup --uts --net --ipc \
             --kill-child bash -euc 'groups=($groups_in); boot "$1"' machine "$boot_id"
     ) </dev/null || status=$?
     leave

@@ -12,6 +12,7 @@ mod credentials;
 mod faults;
 mod installed;
 mod machine;
+mod owner;
 mod sight;
 mod sights;
 mod units;
@@ -32,6 +33,7 @@ type Run = fn() -> Verdict;
 const TESTS: &[(&str, Run)] = &[
     ("machine::keeps_its_files_and_leaves_nothing", machine::keeps_its_files_and_leaves_nothing),
     ("faults::lose_nothing", faults::lose_nothing),
+    ("owner::root_by_hand_does_not_lock_the_service_out", owner::root_by_hand_does_not_lock_the_service_out),
     ("sight::sees_everything_and_can_do_nothing_else", sight::sees_everything_and_can_do_nothing_else),
     ("units::are_hardly_exposed", units::are_hardly_exposed),
     ("units::hold_their_ceilings", units::hold_their_ceilings),
@@ -43,6 +45,7 @@ const SCENARIOS: &[(&str, Run)] = &[
     ("second-boot", machine::second_boot),
     ("faults", faults::faults),
     ("after-reboot", faults::after_reboot),
+    ("by-hand", owner::by_hand),
     ("sight", sight::sight),
     ("ceilings", units::ceilings),
     ("more-ceilings", units::more_ceilings),

@@ -7,8 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use edr_tests::binaries::built;
-use edr_tests::cache::checkout;
+use edr_tests::binaries::packages;
 use edr_tests::daemons::spooled;
 use edr_tests::kafka::Broker;
 use edr_tests::running::Program;
@@ -58,15 +57,8 @@ pub(crate) fn come_and_go_under_load() -> Verdict {
     Scene::run("packages", |scene| {
         let mut machine = Machine::new(scene.path())?;
         let repository = machine.out().join("repository");
-        let made = Command::new(checkout().join("script/package"))
-            .arg("--psad")
-            .arg("--built")
-            .arg(built(scene.path())?)
-            .arg("--out")
-            .arg(&repository)
-            .output()
-            .context("run script/package")?;
-        ensure!(made.status.success(), "script/package: {}", String::from_utf8_lossy(&made.stderr));
+        std::fs::create_dir(&repository).context("make the repository")?;
+        sh(&packages(scene.path())?, &format!("cp -r . {}", repository.display()))?;
         for daemon in DAEMONS {
             make_older(&repository, daemon, &scene.folder(daemon.name)?)?;
         }

@@ -48,9 +48,8 @@ struct Measured {
     phases: Vec<Phase>,
 }
 
-/// Rounds after which everything that is kept has been needed: the first frame is a key, and what a delta takes comes
-/// with the second.
-const SETTLED: u32 = 10;
+/// Rounds after which every buffer is in use: the first frame is a key, the second a delta, which takes more memory.
+const SETTLED: u32 = 2;
 
 /// How much is read again.
 #[derive(Debug, Serialize)]

@@ -12,10 +12,11 @@ use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime};
 
 use edr_agentd::collect::psad::{PsadReader, PsadSettings};
+use edr_tests::unpacked::{command, unpacked};
 use edr_wire::snapshot::{Gap, GapReason, PsadMode, PsadRunState};
 
 use super::journal::{Journal, REMOTE};
-use super::unpacked::{Running, command, unpacked};
+use super::running::Running;
 use super::world::{Reading, World, fixtures, read};
 
 const PSAD: &str = "usr/share/perl5/IPTables/ChainMgr.pm";

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use edr_agentd::collect::psad::{PsadReader, PsadSettings};
+use edr_tests::unpacked::{command, unpacked};
 use edr_wire::snapshot::{GapReason, Position};
 use proptest::prelude::*;
 
-use super::unpacked::{Running, command, unpacked};
+use super::running::Running;
 use super::world::{World, fixtures, read};
 
 pub(crate) const REMOTE: &str = "lib/systemd/systemd-journal-remote";

@@ -7,6 +7,6 @@ mod fixtures;
 mod hostile;
 mod journal;
 mod rotation;
+mod running;
 mod settings;
-mod unpacked;
 mod world;

@@ -223,19 +223,19 @@ mod tests {
         assert_eq!(daemons.synchronised(&mut Gaps::default()), None);
     }
 
-    /// Ends with the test.
+    const CHRONYD: &str = "usr/sbin/chronyd";
+
+    /// A chronyd that ends with the test.
     struct Chronyd(std::process::Child);
 
     impl Chronyd {
-        /// `None` where there is none, or it may not run.
-        fn start(dir: &Path, name: &str, config: &str) -> Option<Self> {
+        fn start(root: &Path, dir: &Path, name: &str, config: &str) -> Self {
             let (file, pid) = (dir.join(name), dir.join(name).with_extension("pid"));
             fs::write(&file, format!("bindcmdaddress /\npidfile {}\n{config}", pid.display())).unwrap();
-            let program = std::env::var_os("CHRONYD").unwrap_or_else(|| "/usr/sbin/chronyd".into());
-            // -x: it leaves the clock alone.
-            let mut command = std::process::Command::new(program);
+            let mut command = edr_tests::unpacked::command(root, root.join(CHRONYD));
+            // -x: the clock is left alone.
             command.args(["-d", "-x", "-U", "-u", "root", "-f"]).arg(file).stderr(std::process::Stdio::null());
-            command.spawn().ok().map(Self)
+            Self(command.spawn().unwrap())
         }
     }
 
@@ -248,13 +248,11 @@ mod tests {
 
     #[test]
     fn a_real_chronyd_is_believed_when_it_follows_a_server_and_not_when_it_follows_itself() {
+        let Some(root) = edr_tests::unpacked::unpacked(CHRONYD) else { return };
         let dir = tempfile::tempdir().unwrap();
         let server = closed().port();
         let text = format!("port {server}\nbindaddress 127.0.0.1\ncmdport 0\nallow 127.0.0.0/8\nlocal stratum 8\n");
-        let Some(_server) = Chronyd::start(dir.path(), "server", &text) else {
-            println!("skipped: chrony is not installed");
-            return;
-        };
+        let _server = Chronyd::start(&root, dir.path(), "server", &text);
         let own = Err("takes the host's own clock for right (`local`)".to_owned());
         let follows = format!("server 127.0.0.1 port {server} iburst minpoll -6 maxpoll -6");
         for (source, says) in
@@ -262,7 +260,7 @@ mod tests {
         {
             let address = closed();
             let text = format!("port 0\ncmdport {}\nbindcmdaddress 127.0.0.1\n{source}\n", address.port());
-            let mut client = Chronyd::start(dir.path(), "client", &text).unwrap();
+            let mut client = Chronyd::start(&root, dir.path(), "client", &text);
             let started = std::time::Instant::now();
             loop {
                 let said = chronyd(address);

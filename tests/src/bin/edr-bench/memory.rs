@@ -8,7 +8,7 @@ use crate::table::{Asked, Table, mib};
 
 /// A third of the snapshots: `edr-agentd cost` takes as many of each of its three kinds.
 const ROUNDS: &str = "334";
-/// What may be between the first and the last: the allocator's rounding.
+/// What may come between the second and the last: the allocator's rounding.
 const GROWTH_MIB_MAX: f64 = 1.0;
 
 /// A thousand snapshots of this host, read, encoded and compressed, one after the other.
@@ -17,10 +17,10 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table, name: &str) -> Result<()
     let measured = cost(bench, &config, &["--rounds", ROUNDS, "--every", "0"])?;
     let kib = |figure: &str| measured[figure].as_u64().with_context(|| format!("no {figure}"));
     let [first, settled, last] = [kib("first_rss_kib")?, kib("settled_rss_kib")?, kib("last_rss_kib")?];
-    // The first one is a key: what a delta needs comes with the second.
+    // The first frame is a key; the memory of a delta comes with the second.
     let growth = (last as f64 - settled as f64) / 1024.0;
     let steps = format!("{} / {} / {}", mib(first), mib(settled), mib(last));
-    table.set("1,002 snapshots: resident memory after one / ten / all", steps);
-    table.asked("… growth after the tenth, MiB", growth, format!("{growth:.1}"), Asked::AtMost(GROWTH_MIB_MAX), 0);
+    table.set("1,002 snapshots: resident memory after one / two / all", steps);
+    table.asked("… growth after the second, MiB", growth, format!("{growth:.1}"), Asked::AtMost(GROWTH_MIB_MAX), 0);
     Ok(())
 }

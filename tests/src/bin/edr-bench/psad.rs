@@ -15,7 +15,7 @@ const PSAD: &str = "usr/sbin/psad";
 
 pub(crate) fn measure(table: &mut Table) -> Result<()> {
     let program = release_psad_bench()?;
-    let psad = cache::dir().join("psad");
+    let psad = cache::dir().join("unpacked");
     let mut command = Command::new(program);
     if psad.join(PSAD).exists() {
         command.arg("--psad-lib").arg(&psad);

@@ -1,0 +1,22 @@
+//! A program beside a test.
+
+use std::process::Child;
+
+/// A program that ends with the test.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Running {
+    /// Asks it to end and waits until it has.
+    pub(crate) fn stop(mut self) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.0.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().unwrap_or_default();
+        self.0.wait().ok();
+    }
+}
