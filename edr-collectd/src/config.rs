@@ -1,6 +1,7 @@
-//! The collector's configuration: `/etc/edr-collectd/collector.toml` and `conf.d/*.toml` beside it.
+//! The collector's configuration: `/etc/edr-collectd/collector.toml` and `conf.d/*.toml` beside that file.
 //!
-//! Files are read and values are taken by `edr_daemon::config`; here is what each key means and what it may be.
+//! `edr_daemon::config` reads the files and takes the values; this module defines the keys, their defaults and their
+//! limits.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -11,13 +12,13 @@ use edr_daemon::config::{Keys, Refusal, Report, Value, quoted, show_bytes, show_
 use edr_daemon::kafka::{self, Security};
 use log::LevelFilter;
 
-/// Where packages install the configuration.
+/// Path of the configuration file in the packages.
 pub const DEFAULT_PATH: &str = "/etc/edr-collectd/collector.toml";
 
-/// Default of `state-dir`: the folder that the unit makes.
+/// Default of `state-dir`: the folder that `StateDirectory=` of the unit creates.
 pub(crate) const STATE_DIR: &str = "/var/lib/edr-collectd";
 
-/// Every key there is.
+/// All known keys, except those of `edr_daemon::kafka`.
 const KNOWN: &[&str] = &[
     "log-level",
     "state-dir",
@@ -33,11 +34,11 @@ const KNOWN: &[&str] = &[
 /// The checked configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Least level that is logged.
+    /// Lowest level that is logged.
     pub log_level: LevelFilter,
-    /// Folder of everything the collector keeps.
+    /// Folder for everything that the collector keeps.
     pub state_dir: PathBuf,
-    /// Kafka.
+    /// The source of records.
     pub kafka: Kafka,
     /// The archive.
     pub archive: Archive,
@@ -45,34 +46,35 @@ pub struct Config {
     pub web: Web,
 }
 
-/// Where snapshots come from.
+/// The source of snapshots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kafka {
-    /// Brokers to ask first, `host:port`.
+    /// Brokers for the first connection, as `host:port`.
     pub brokers: Vec<String>,
     /// The topic.
     pub topic: String,
-    /// The consumer group: collectors with the same one share the partitions.
+    /// The consumer group: collectors with the same group share the partitions.
     pub group: String,
     /// `[kafka.tls]` and `[kafka.sasl]`.
     pub security: Security,
 }
 
-/// Where snapshots are kept.
+/// The storage of snapshots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Archive {
     /// Folder of the Delta tables.
     pub dir: PathBuf,
     /// Longest time a received record waits for its commit.
     pub commit_interval: Duration,
-    /// Bytes of records after which a commit does not wait for the interval. Memory for twice as many is needed.
+    /// Size of a batch, in bytes, at which a commit starts before its interval is over. Two such batches can be in
+    /// memory.
     pub batch_bytes_max: usize,
 }
 
-/// Where the page is.
+/// The web page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Web {
-    /// Address it listens on: of the loopback interface, since there are neither users nor TLS yet.
+    /// Address to listen on. Only the loopback interface is allowed, since there are neither users nor TLS yet.
     pub listen: SocketAddr,
 }
 
@@ -80,15 +82,16 @@ impl Config {
     /// Reads and checks the files.
     ///
     /// # Errors
-    /// Every problem of every file, in one report.
+    /// All problems of all files, in one report.
     pub fn load(path: &Path) -> Result<Self, Report> {
         Self::read(path, true)
     }
 
-    /// As [`Config::load`], for commands that ask the archive alone: `kafka.brokers` may be absent.
+    /// Like [`Config::load`], for commands that read only the archive: `kafka.brokers` may be absent, and the files
+    /// with certificates and secrets are not checked.
     ///
     /// # Errors
-    /// Every other problem of every file, in one report.
+    /// All other problems of all files, in one report.
     pub fn load_without_kafka(path: &Path) -> Result<Self, Report> {
         Self::read(path, false)
     }
@@ -115,7 +118,8 @@ impl Config {
                     Duration::from_secs(5),
                     Duration::from_millis(100)..=Duration::from_secs(300),
                 ),
-                // One record may have 4 MiB; beyond 1 GiB a commit takes longer than a consumer may be silent.
+                // One record may have 4 MiB. A commit of more than 1 GiB takes longer than Kafka lets a consumer be
+                // silent.
                 batch_bytes_max: usize::try_from(keys.bytes("archive.batch-bytes-max", 32 << 20, 4 << 20..=1 << 30))
                     .unwrap_or(32 << 20),
             },
@@ -130,7 +134,7 @@ impl Config {
         keys.finish().map(|()| config)
     }
 
-    /// The configuration with every default filled in, as the file that would say the same.
+    /// Returns the configuration with all defaults filled in, in the form of a configuration file.
     pub fn effective(&self) -> String {
         let brokers: Vec<String> = self.kafka.brokers.iter().map(|broker| quoted(broker)).collect();
         let path = |path: &Path| quoted(&path.to_string_lossy());
@@ -138,7 +142,7 @@ impl Config {
             |(key, value): (&'static str, String)| format!("{} = {value}\n", key.strip_prefix("kafka.").unwrap_or(key));
         let security: String = self.kafka.security.lines().into_iter().map(in_table).collect();
         let mut text = String::new();
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         let _ = write!(
             text,
             "log-level = {}\nstate-dir = {}\n\n[kafka]\nbrokers = [{}]\ntopic = {}\ngroup = {}\n{security}\n\

@@ -1,19 +1,19 @@
-//! From the bytes of a Kafka record to what they say, or to the fault that keeps them from saying anything.
+//! Decodes the bytes of a Kafka record, or describes the fault that makes the bytes invalid.
 //!
-//! Nothing is thrown away here: the archive keeps the bytes either way.
+//! The archive keeps the bytes in both cases.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 
 use edr_wire::frame::{FrameHeader, LostRange, MissedTicks, Record};
 
-/// A fault's text is kept beside the record; longer ones are cut.
+/// Bytes kept of the text of a fault, which is archived beside the record; longer texts are cut.
 const FAULT_BYTES_MAX: usize = 200;
 
-/// Reads one record.
+/// Decodes one record.
 ///
 /// # Errors
-/// The fault, as text for people: the bytes are no record, or one whose numbers the archive's columns cannot hold.
+/// The fault, as text for people: the bytes are not a valid record, or a number is too large for the archive's columns.
 pub fn decode(bytes: &[u8]) -> Result<Record, String> {
     let record = Record::decode(bytes).map_err(|error| {
         let mut fault = edr_wire::visible(error.to_string().as_bytes());
@@ -24,24 +24,26 @@ pub fn decode(bytes: &[u8]) -> Result<Record, String> {
         }
         fault
     })?;
-    // Delta tables know signed numbers only. A host that counts six frames a minute gets there in 10^12 years.
+    // Delta tables have signed numbers only. A host that makes six frames a minute reaches this limit in 10^12 years.
     if i64::try_from(record.header.seq).is_err() {
         return Err(format!("record: seq {} is above 2^63", record.header.seq));
     }
     Ok(record)
 }
 
-/// What a frame says that the archive has no column for, as a hash with a key that nobody knows.
+/// Keyed hash of the header fields that have no column in the archive. The random key is secret, so a host cannot make
+/// two headers collide on purpose.
 pub(crate) type Rest = u64;
 
-/// Takes from headers what neither columns nor a frame in memory have: up to 2,048 ranges with a reason each. What is left
-/// of it tells whether two parts are of one frame.
+/// Hashes the header fields that have no column, and clears the large ones: two lists of up to 1,024 ranges with a
+/// reason each. Parts with equal columns and equal hashes belong to the same frame.
 #[derive(Debug, Default)]
 pub(crate) struct Rests(RandomState);
 
 impl Rests {
     pub(crate) fn take(&self, header: &mut FrameHeader) -> Rest {
-        // What is in a column is compared there; a new field has to be told apart here.
+        // Fields with a column are compared there. The full pattern makes the compiler reject a new field until it is
+        // listed here.
         let FrameHeader {
             boot_id,
             previous_epoch,

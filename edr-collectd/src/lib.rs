@@ -1,22 +1,22 @@
-//! `edr-collectd`: archives the snapshots of a fleet and answers what runs and ran where.
+//! `edr-collectd` archives the snapshots of a fleet and answers which processes, files and sockets a host has or had.
 //!
-//! The way of the data, and the order of the modules:
+//! The modules, in the order of the data:
 //!
-//! 1. [`consume`]: **records** come from Kafka, from where the archive ends.
-//! 2. [`decode`]: each record is read, or its fault is noted; its bytes are kept either way.
-//! 3. [`archive`]: records and the position after them go into the Delta table `frames` in one commit, verbatim, one row a
-//!    record. The small table `hosts` says where the newest **frame** of each host lies.
-//! 4. [`newest`]: parts become frames, and of every host the newest one stays in memory, compressed, with the **key** it
-//!    needs.
-//! 5. [`query`]: a question finds its **snapshot** (in memory, or by one key and one delta from the archive) and shows it
-//!    as a table.
-//! 6. [`web`] serves them as pages, [`cli`] prints them.
+//! 1. [`consume`] reads **records** from Kafka, starting where the archive ends.
+//! 2. [`decode`] decodes each record or describes its fault; the bytes are kept either way.
+//! 3. [`archive`] writes records and the Kafka position after them into the Delta table `frames` in one commit:
+//!    verbatim, one row per record. The small table `hosts` holds the location of each host's newest **frame**.
+//! 4. [`newest`] assembles parts into frames. The newest frame of every host stays in memory, compressed, with the
+//!    **key** frame needed to open a delta frame.
+//! 5. [`query`] finds the **snapshot** for a question (in memory, or in the archive by one key and one delta) and turns
+//!    the snapshot into tables.
+//! 6. [`web`] serves the tables as pages, [`cli`] prints them.
 //!
-//! Every arrow points one way: the archive does not know Kafka, the page knows only questions. What is no frame, came
-//! twice, contradicts itself or never came is named; nothing is silently missing.
+//! Every arrow points one way: the archive does not know Kafka, and the page knows only questions. Invalid records,
+//! duplicates, conflicts and gaps are recorded; nothing is silently missing.
 //!
-//! Around it: [`config`] (files to exact types), [`run`] (tasks and signals) and [`event`] (what the journal is told). Configuration files, log and service manager
-//! are in crate `edr-daemon`, shared with the agent.
+//! Around these modules: [`config`] (files to exact types), [`run`] (tasks and signals) and [`event`] (kinds of journal
+//! entries). Configuration files, log and service manager are in the crate `edr-daemon`, shared with the agent.
 
 pub mod consume;
 

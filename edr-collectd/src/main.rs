@@ -1,4 +1,4 @@
-//! `edr-collectd`: see the library for what it does and how.
+//! The program `edr-collectd`; the library of the same name describes its parts.
 
 use std::process::ExitCode;
 

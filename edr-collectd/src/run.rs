@@ -1,8 +1,10 @@
-//! The daemon: the one place where tasks are spawned, and where signals arrive.
+//! The daemon. All tasks are spawned here, and all signals arrive here.
 //!
-//! `consumer` reads Kafka and commits to the archive; `facts` opens the newest snapshot of each host that got one;
-//! `page` answers. SIGHUP: the configuration is read again; a wrong one is reported and the old one stays. SIGTERM: the consumer commits what is in hand and saves the hosts, the page lets requests finish; a
-//! commit that does not end in time is read again from Kafka at the next start.
+//! The task `consumer` reads Kafka and commits to the archive; `facts` opens the newest snapshot of each host whose
+//! snapshot changed; `page` answers requests; `status` reports to systemd. SIGHUP reads the configuration again; an
+//! invalid configuration is reported and the old one stays. On SIGTERM and SIGINT the consumer commits the current
+//! batch and saves the hosts, and the page finishes its requests. Records of a commit that exceeds the time limit are
+//! read again from Kafka at the next start.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
@@ -30,24 +32,24 @@ use crate::newest::{Newest, catch_up};
 use crate::query::HostAnswers;
 use crate::web;
 
-/// How often the status line is renewed.
+/// Interval between two updates of the status line.
 const STATUS_PERIOD: Duration = Duration::from_secs(10);
-/// How often the log says how things are when nothing happens.
+/// Interval between two entries with the status in the log.
 const HOUR: Duration = Duration::from_secs(3_600);
-/// How much longer a start may take at each sign that it goes on.
+/// Extra start time that is requested from systemd at each sign of progress.
 const START_EXTENSION: Duration = Duration::from_secs(120);
-/// How long all tasks together may take to stop.
+/// Time limit for all tasks together to stop.
 const STOP_MAX: Duration = Duration::from_millis(4_500);
 
-/// Another collector has the same state folder.
+/// Error: another collector has locked the same state folder.
 #[derive(Debug, thiserror::Error)]
 #[error("another edr-collectd holds {}; stop it, or give this one a state-dir of its own", .0.display())]
 pub struct AlreadyRunning(PathBuf);
 
-/// A runtime for commands and daemon.
+/// Builds the Tokio runtime for commands and the daemon.
 ///
 /// # Errors
-/// When the kernel refuses its threads.
+/// When the kernel refuses to create threads.
 pub fn runtime() -> anyhow::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")
 }
@@ -55,18 +57,18 @@ pub fn runtime() -> anyhow::Result<Runtime> {
 /// Runs until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When it cannot start, or a task ended by itself.
+/// When the start failed, or a task ended on its own.
 pub fn run(path: &Path) -> anyhow::Result<()> {
-    // A daemon that does not start because of a file says so where people look first: `systemctl status`.
+    // An invalid configuration also goes to the status line, so that `systemctl status` shows the cause.
     let config = Config::load(path).inspect_err(|report| ServiceManager::from_env().status(&report.in_one_line()))?;
     journal::install("edr-collectd", config.log_level).context("open the log")?;
-    // Whoever started this program may have blocked them, and a blocked signal is never seen. Before there are threads:
-    // they inherit it.
+    // The parent process may have blocked these signals, and a blocked signal never arrives. They are unblocked before
+    // any thread starts, because threads inherit the signal mask.
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
     signals.thread_unblock().context("unblock signals")?;
     let runtime = runtime()?;
     let result = runtime.block_on(daemon(path, config));
-    // A thread of a library that waits for a broker must not hold up the exit.
+    // A library thread that waits for a broker must not delay the exit.
     runtime.shutdown_timeout(Duration::from_millis(200));
     result
 }
@@ -164,8 +166,8 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
     result
 }
 
-/// Reads the configuration again: the log level and everything about Kafka are taken over, the rest takes a restart. A
-/// wrong configuration changes nothing.
+/// Reads the configuration again. The log level and the Kafka settings take effect at once; other changes need a
+/// restart. An invalid configuration changes nothing.
 fn reload(path: &Path, settings: &watch::Sender<Config>) {
     let new = match Config::load(path) {
         Ok(new) => new,
@@ -188,7 +190,7 @@ fn reload(path: &Path, settings: &watch::Sender<Config>) {
     settings.send_replace(taken);
 }
 
-/// Why a task ended though nobody asked it to.
+/// Returns the error for a task that ended without a request to stop.
 fn by_itself(ended: Result<(&'static str, anyhow::Result<()>), tokio::task::JoinError>) -> anyhow::Error {
     match ended {
         Ok((name, Ok(()))) => anyhow::anyhow!("{name} ended by itself"),
@@ -197,8 +199,8 @@ fn by_itself(ended: Result<(&'static str, anyhow::Result<()>), tokio::task::Join
     }
 }
 
-/// Opens the newest snapshot of each host that got one, one at a time: under load a host's newer snapshots replace those
-/// that wait.
+/// Computes the facts of every host whose newest snapshot changed, one host at a time. The queue holds a host once, so
+/// under load only the newest of several waiting snapshots is opened.
 async fn facts(answers: &HostAnswers) {
     loop {
         answers.facts_are_stale().await;
@@ -206,13 +208,13 @@ async fn facts(answers: &HostAnswers) {
     }
 }
 
-/// Waits until it is time to stop.
+/// Waits for the request to stop.
 async fn until(mut stopped: watch::Receiver<bool>) {
-    // The sender is gone when the daemon is.
+    // An error means that the daemon dropped the sender, which ends the wait as well.
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
-/// What systemd is told.
+/// Reports to systemd: the status line and the watchdog.
 struct Service {
     manager: ServiceManager,
     newest: Arc<Newest>,
@@ -222,7 +224,8 @@ struct Service {
 }
 
 impl Service {
-    /// Keeps status and watchdog up to date. The watchdog is only told when the consumer has turned since.
+    /// Renews status line and watchdog, and logs the status once an hour. The watchdog is only renewed when the
+    /// consumer's loop has turned since the last renewal.
     async fn report(self) {
         let period = self.manager.watchdog().map_or(STATUS_PERIOD, |limit| (limit / 2).min(STATUS_PERIOD));
         let mut ticks = tokio::time::interval(period);
@@ -260,7 +263,7 @@ fn status(progress: &Progress, hosts: usize) -> String {
     }
 }
 
-/// Makes the state folder this collector's.
+/// Locks the state folder for this collector, and creates the folder when missing.
 fn lock(state_dir: &Path) -> anyhow::Result<File> {
     std::fs::create_dir_all(state_dir).with_context(|| format!("make the folder {}", state_dir.display()))?;
     let path = state_dir.join("lock");
@@ -281,7 +284,8 @@ fn lock(state_dir: &Path) -> anyhow::Result<File> {
     }
 }
 
-/// This collector's name in its group: made at the first start, kept in the state folder.
+/// Returns this collector's name in the consumer group: a random id, made at the first start and kept in the state
+/// folder.
 fn instance(state_dir: &Path) -> anyhow::Result<String> {
     let path = state_dir.join("instance-id");
     let is_name = |text: &str| text.len() == 36 && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
@@ -290,7 +294,7 @@ fn instance(state_dir: &Path) -> anyhow::Result<String> {
     {
         return Ok(text.trim().to_owned());
     }
-    // Of the system call: in its unit's view of /proc there are processes only.
+    // getrandom(2) instead of `/proc/sys/kernel/random/uuid`: the file is hidden under `ProcSubset=pid`.
     let mut random = [0; 16];
     getrandom::fill(&mut random).context("ask the kernel for a random id")?;
     let digits: String = random.iter().map(|byte| format!("{byte:02x}")).collect();

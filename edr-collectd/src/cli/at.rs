@@ -1,17 +1,17 @@
-//! `--at`: the moments people type.
+//! Parses the moments that people type after `--at`.
 //!
-//! All of them are UTC: archive, page and commands show one clock. So the answer's first line says the moment that was
-//! understood.
+//! Times without a zone are UTC, like all times of archive, page and commands. The note on standard error shows the
+//! parsed moment.
 
 use jiff::civil::{Date, DateTime, Time, Weekday};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-/// What may be typed, for help texts and errors.
+/// The accepted forms, for the error message.
 pub(super) const FORMS: &str = "write 2026-03-10T03:12:40Z, \"2026-03-10 03:12\", \"today 03:12\", \"yesterday 03:12\", \
                                 \"tuesday 03:12\", -5m or \"5m ago\"; times without a zone are UTC";
 
-/// The moment behind `text`, ns since the epoch.
+/// Parses `text`; returns ns since the epoch.
 pub(super) fn parse(text: &str, now: Timestamp) -> Result<i64, String> {
     let moment = understood(text.trim(), now).ok_or_else(|| format!("{text:?} is no moment; {FORMS}"))?;
     i64::try_from(moment.as_nanosecond()).map_err(|_| format!("{text:?} is outside the years 1678 to 2262"))
@@ -37,7 +37,7 @@ fn understood(text: &str, now: Timestamp) -> Option<Timestamp> {
         "today" => today,
         "yesterday" => today.yesterday().ok()?,
         name => match weekday(name) {
-            // The last one: today's, when that moment is over.
+            // The most recent such day; today only counts when the time of day has passed.
             Some(weekday) => {
                 let today_is_it = today.weekday() == weekday && instant(today, time)? <= now;
                 if today_is_it { today } else { today.nth_weekday(-1, weekday).ok()? }
@@ -52,14 +52,14 @@ fn instant(date: Date, time: Time) -> Option<Timestamp> {
     TimeZone::UTC.to_timestamp(DateTime::from_parts(date, time)).ok()
 }
 
-/// `03:12` or `03:12:40`, with a fraction if one likes.
+/// Parses `03:12` or `03:12:40`, optionally with a fraction.
 fn time_of_day(text: &str) -> Option<Time> {
     let colons = text.bytes().filter(|&byte| byte == b':').count();
     if (1..=2).contains(&colons) { civil(text, ":.")?.parse().ok() } else { None }
 }
 
-/// `text`, if it is made of digits and `marks` alone. jiff reads a zone or an offset behind a civil date or time and
-/// forgets it: two hours beside the truth are worse than no answer.
+/// Returns `text` if it consists of digits and `marks` alone. jiff accepts a zone or an offset after a civil date or
+/// time and ignores it; an error is better than a moment that is hours wrong.
 fn civil<'a>(text: &'a str, marks: &str) -> Option<&'a str> {
     text.chars().all(|c| c.is_ascii_digit() || marks.contains(c)).then_some(text)
 }
@@ -78,7 +78,7 @@ fn weekday(name: &str) -> Option<Weekday> {
     names.into_iter().find(|(known, _)| fits(known)).map(|(_, weekday)| weekday)
 }
 
-/// `90s`, `5m`, `2 hours`, `1d`, `1w`.
+/// Parses a length of time: `90s`, `5m`, `2 hours`, `1d`, `1w`.
 fn length(text: &str) -> Option<SignedDuration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn moments_are_understood_as_people_mean_them() {
-        // A Wednesday.
+        // 2026-03-11 is a Wednesday.
         let now: Timestamp = "2026-03-11T10:00:00Z".parse().unwrap();
         for (text, expected) in [
             ("now", "2026-03-11T10:00:00Z"),

@@ -82,7 +82,7 @@ struct Check {
     replication: i32,
 }
 
-/// How findings are printed.
+/// Output format of findings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum CheckFormat {
     /// Lines for people
@@ -123,7 +123,7 @@ struct Print {
     format: Format,
 }
 
-/// A part of what psad knows.
+/// A part of the psad data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Section {
     /// Listening sockets on scanned ports, with their processes
@@ -173,12 +173,12 @@ impl Section {
         }
     }
 
-    /// Its rows are joined with sockets.
+    /// Returns true for sections whose rows are joined with sockets.
     fn tells_of_sockets(self) -> bool {
         matches!(self, Self::Exposed | Self::Contacts | Self::Attackers | Self::Ports | Self::Sources)
     }
 
-    /// The heading its users know.
+    /// Returns the heading; for a table that psad prints too, the words of `psad --Status`.
     fn heading(self) -> &'static str {
         match self {
             Self::Exposed => "Scanned ports that are open here",
@@ -193,7 +193,7 @@ impl Section {
         }
     }
 
-    /// Its name in JSON.
+    /// Returns the name of the section in JSON.
     fn name(self) -> &'static str {
         match self {
             Self::Exposed => "exposed",
@@ -209,12 +209,12 @@ impl Section {
     }
 }
 
-/// A command line whose parts do not fit together.
+/// An error in the command line that clap does not detect, such as an unknown column.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Usage(String);
 
-/// Runs the command line of this process.
+/// Runs the command line of this process and returns its exit code.
 pub fn main() -> ExitCode {
     // clap exits with 2 for a wrong command line, and 0 for --help.
     let Cli { config, command } = Cli::parse();
@@ -232,10 +232,10 @@ pub fn main() -> ExitCode {
     result.unwrap_or_else(|error| failed(&error))
 }
 
-/// Says why, and turns the kind of error into its exit code.
+/// Reports the error and returns the exit code for its kind.
 fn failed(error: &anyhow::Error) -> ExitCode {
     if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
-        // Whoever read our output has seen enough.
+        // The reader of the output closed the pipe, as `head` does: no error.
         return ExitCode::SUCCESS;
     }
     let words = format!("{error:#}");

@@ -6,10 +6,10 @@ use clap::ValueEnum;
 
 use crate::query::table::{Cell, Column};
 
-/// Widest column that later columns are aligned behind; longer values push their own row to the right.
+/// Width, in characters, up to which columns are aligned; longer values push the rest of their row to the right.
 const ALIGNED_MAX: usize = 40;
 
-/// How rows are printed.
+/// Output format of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
     /// Aligned columns for people
@@ -20,7 +20,7 @@ pub(super) enum Format {
     Csv,
 }
 
-/// Prints rows as they come. For aligned columns they must come twice: first to [`Rows::measure`], then to [`Rows::row`].
+/// Printer of rows. Aligned columns need two passes over the rows: first [`Rows::measure`], then [`Rows::row`].
 pub(super) struct Rows<'a, W: Write> {
     out: W,
     format: Format,
@@ -35,19 +35,19 @@ impl<'a, W: Write> Rows<'a, W> {
         Self { out, format, columns, widths, count: 0 }
     }
 
-    /// Whether rows must be measured before they are printed.
+    /// Returns true when rows must be measured before printing.
     pub(super) fn must_measure(&self) -> bool {
         self.format == Format::Table
     }
 
-    /// Makes room for a row.
+    /// Widens the columns to fit a row.
     pub(super) fn measure(&mut self, row: &[Cell]) {
         for (width, cell) in self.widths.iter_mut().zip(row) {
             *width = (*width).max(cell.text().chars().count().min(ALIGNED_MAX));
         }
     }
 
-    /// Prints what comes before the rows.
+    /// Prints the text before the first row.
     pub(super) fn begin(&mut self) -> io::Result<()> {
         match self.format {
             Format::Table => {
@@ -86,7 +86,7 @@ impl<'a, W: Write> Rows<'a, W> {
         }
     }
 
-    /// Prints what comes after them.
+    /// Prints the text after the last row.
     pub(super) fn end(&mut self) -> io::Result<()> {
         if self.format == Format::Json {
             writeln!(self.out, "{}]", if self.count > 0 { "\n" } else { "" })?;
@@ -120,8 +120,8 @@ impl<'a, W: Write> Rows<'a, W> {
     }
 }
 
-/// JSON in which nothing is left that a terminal would act on. It can only stand inside strings, where `\uNNNN` means
-/// the same.
+/// Escapes all characters of a JSON text that a terminal could act on. Such characters only occur inside strings, where
+/// `\uNNNN` has the same meaning.
 fn harmless(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {

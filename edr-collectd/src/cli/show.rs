@@ -1,4 +1,4 @@
-//! Hosts and views on a terminal, from the archive alone: the daemon need not run.
+//! Prints hosts and views of a snapshot, from the archive alone: the daemon need not run.
 
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::query::table::{
 use crate::query::{Answers as _, HostAnswers, HostSnapshot, QueryError};
 use crate::run::runtime;
 
-/// See [`super::Command::Hosts`].
+/// Runs [`super::Command::Hosts`].
 pub(super) fn hosts(config: &Path, print: &Print) -> anyhow::Result<ExitCode> {
     let config = Config::load_without_kafka(config)?;
     let rows = runtime()?.block_on(async {
@@ -39,7 +39,7 @@ pub(super) fn hosts(config: &Path, print: &Print) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// See [`super::Command::Processes`] and its like.
+/// Runs [`super::Command::Processes`] and the other commands that print one view.
 pub(super) fn view(config: &Path, view: View, args: &ViewArgs) -> anyhow::Result<ExitCode> {
     let snapshot = snapshot(config, args)?;
     if let Some(oldest_ns) = AsOf::new(&snapshot).oldest_ns().filter(|_| matches!(view, View::Processes | View::Files))
@@ -57,7 +57,7 @@ pub(super) fn view(config: &Path, view: View, args: &ViewArgs) -> anyhow::Result
     Ok(ExitCode::SUCCESS)
 }
 
-/// See [`super::Command::Psad`].
+/// Runs [`super::Command::Psad`].
 pub(super) fn psad(config: &Path, section: Option<Section>, args: &ViewArgs) -> anyhow::Result<ExitCode> {
     let format = args.print.format;
     let Some(section) = section else {
@@ -90,16 +90,16 @@ pub(super) fn psad(config: &Path, section: Option<Section>, args: &ViewArgs) -> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says on standard error why a socket that is not listed may still be there.
+/// Reports on standard error why sockets may be missing from the tables.
 fn say_what_is_missing(snapshot: &HostSnapshot) {
     if let Some(missing) = snapshot.exposure().missing() {
         let missing = edr_wire::visible(missing.as_bytes());
-        // Where standard error is closed, nobody wants to know.
+        // Errors are ignored: standard error may be closed.
         let _ = writeln!(io::stderr().lock(), "sockets are missing from this snapshot: {missing}");
     }
 }
 
-/// Finds the snapshot and says on standard error which one it is.
+/// Finds the snapshot and describes it on standard error: host, time, alarms.
 fn snapshot(config: &Path, args: &ViewArgs) -> anyhow::Result<Arc<HostSnapshot>> {
     let config = Config::load_without_kafka(config)?;
     let now = Timestamp::now();
@@ -112,7 +112,8 @@ fn snapshot(config: &Path, args: &ViewArgs) -> anyhow::Result<Arc<HostSnapshot>>
         };
         let mut snapshot = answers.snapshot(&host, at_ns).await;
         if matches!(snapshot, Err(QueryError::UnknownHost(_))) {
-            // Names are in the snapshots, and those archived since the last save of the hosts are not opened yet.
+            // Host names are inside snapshots, and snapshots archived since the last save of the hosts are not opened
+            // yet.
             answers.refresh_facts().await;
             snapshot = answers.snapshot(&host, at_ns).await;
         }
@@ -137,13 +138,13 @@ fn snapshot(config: &Path, args: &ViewArgs) -> anyhow::Result<Arc<HostSnapshot>>
     for reason in &agent.degraded {
         note.push_str(&format!("\ndegraded: {}", edr_wire::visible(reason.as_bytes())));
     }
-    // Where standard error is closed, nobody wants to know.
+    // Errors are ignored: standard error may be closed.
     let _ = writeln!(io::stderr().lock(), "{note}");
     log::trace!("asked for {name}");
     Ok(snapshot)
 }
 
-/// The only host there is.
+/// Returns the id of the only host in the archive.
 async fn only_host(answers: &HostAnswers) -> anyhow::Result<String> {
     let hosts = answers.hosts().await?;
     match hosts.as_slice() {
@@ -191,7 +192,7 @@ fn print_view(out: &mut impl Write, view: View, snapshot: &HostSnapshot, print: 
     Ok(())
 }
 
-/// The columns that fit a terminal; the other formats have all of them.
+/// Returns the columns that fit a terminal, for the table format; empty means all. Other formats have all columns.
 fn people(view: View) -> &'static [&'static str] {
     match view {
         View::Processes => &[
@@ -233,7 +234,7 @@ fn people(view: View) -> &'static [&'static str] {
     }
 }
 
-/// Places of the columns to print.
+/// Returns the indexes of the columns to print.
 fn shown(all: &[Column], print: &Print, people: &[&str]) -> anyhow::Result<Vec<usize>> {
     let names: Vec<&str> = match print.columns.as_slice() {
         [] if print.format == Format::Table && !people.is_empty() => people.to_vec(),
@@ -269,7 +270,7 @@ fn select(print: &Print) -> Select {
     }
 }
 
-/// A column that does not exist is a wrong command line.
+/// Turns an unknown column into a usage error.
 fn usage(error: QueryError) -> anyhow::Error {
     match error {
         QueryError::UnknownColumn(..) => Usage(error.to_string()).into(),

@@ -1,4 +1,4 @@
-//! `check`: the configuration, and with `--online` everything a start needs.
+//! `check`: checks the configuration and, with `--online`, everything that a start needs.
 
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -14,10 +14,10 @@ use crate::config::Config;
 use crate::consume::{allow_command, command, create, judge_topic, look, may_read};
 use crate::run::runtime;
 
-/// Free space below which an archive does not last long.
+/// Free space, in bytes, below which a warning is given for the archive.
 const FREE_BYTES_MIN: u64 = 1 << 30;
 
-/// See [`super::Command::Check`].
+/// Runs [`super::Command::Check`].
 pub(super) fn check(path: &Path, args: &Check) -> anyhow::Result<ExitCode> {
     let config = load(path)?;
     let mut out = io::stdout().lock();
@@ -121,7 +121,7 @@ fn kafka(findings: &mut Findings, config: &Config, args: &Check) -> anyhow::Resu
     if let Err(error) = runtime.block_on(judge_topic(kafka, findings)) {
         findings.warn("topic size", format!("{error:#}"), "allow DescribeConfigs on the topic: docs/operate.md");
     }
-    // Brokers learn of a topic one after the other: a new one need not be everywhere yet.
+    // Brokers learn of a new topic one after another: a check right after the creation may fail for no reason.
     if args.create_topic {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! Records between Kafka and the archive: what the next commit holds.
+//! The records of the next commit.
 
 use std::collections::BTreeMap;
 
@@ -6,15 +6,15 @@ use tokio::time::Instant;
 
 use crate::archive::{PartitionName, Row};
 
-/// Rows of one commit and the positions after them.
+/// Rows of one commit and the Kafka positions after them.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) rows: Vec<Row>,
     pub(super) positions: BTreeMap<PartitionName, i64>,
-    /// Where the archive ended when the commit began, for a second try.
+    /// Positions of the archive when the commit began, for a retry.
     pub(super) base: BTreeMap<PartitionName, Option<i64>>,
     pub(super) bytes: usize,
-    /// When the first row came.
+    /// When the first row was added.
     pub(super) since: Option<Instant>,
 }
 

@@ -1,4 +1,4 @@
-//! The Kafka client: settings, and the callbacks that become events.
+//! The Kafka client: its settings, and callbacks that send events to the consumer.
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -10,19 +10,19 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::config::Kafka;
 
-/// Bytes that librdkafka fetches ahead; its own default is 64 MiB.
+/// KiB that librdkafka fetches ahead; its own default is 64 MiB.
 const FETCH_AHEAD_KBYTES: &str = "32768";
 
-/// What the group decided.
+/// A change that a callback reports.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    /// These partitions are this collector's now, and wait to be told where to start.
+    /// The group assigned these partitions to this collector; their start positions are still to be set.
     Assigned(Vec<i32>),
-    /// No partition is this collector's any more.
+    /// The group took all partitions away.
     Revoked,
-    /// librdkafka's reason why a broker cannot be used.
+    /// librdkafka's reason why a broker is unusable.
     Trouble(String),
-    /// The same in words.
+    /// The explanation of a reason, for people.
     InWords(String),
 }
 
@@ -31,12 +31,12 @@ pub(super) struct Context {
     events: UnboundedSender<Event>,
 }
 
-/// The consumer.
+/// The consumer of librdkafka.
 pub(super) type Client = StreamConsumer<Context>;
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        // Broker problems arrive in `error` as well, and every reconnection attempt logs one here.
+        // Broker problems also arrive in `error`, and librdkafka logs a line here at every reconnection attempt.
         let level = match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => log::Level::Warn,
             _ => log::Level::Debug,
@@ -44,20 +44,21 @@ impl ClientContext for Context {
         log::log!(target: "librdkafka", level, "{facility}: {message}");
     }
 
-    /// Called from the loop that receives, and a broker may have to be asked for its certificate: the event's receiver
-    /// puts it into words.
+    /// The receiver of the event explains the reason: that may need a connection to the broker, and this callback must
+    /// not block the loop that receives records.
     fn error(&self, error: KafkaError, reason: &str) {
         log::debug!(target: "librdkafka", "{error}: {reason}");
         let code = error.rdkafka_error_code();
         if code != Some(RDKafkaErrorCode::AllBrokersDown) && !code.is_some_and(is_answer) {
-            // The receiver is gone when the collector stops.
+            // Sending fails when the collector stops; ignored.
             let _ = self.events.send(Event::Trouble(reason.to_owned()));
         }
     }
 }
 
-/// Whether a broker refuses what was asked. librdkafka reports everything twice, here and where records are received; there
-/// the refusals are dealt with, here that a broker cannot be spoken to.
+/// Returns true when the error is a broker's refusal of a request, false when a broker is unreachable or unusable.
+/// librdkafka reports every error twice, to `Context::error` and to the receiver of records. The receiver handles
+/// refusals, the callback handles unusable brokers.
 pub(super) fn is_answer(code: RDKafkaErrorCode) -> bool {
     !matches!(
         code,
@@ -70,8 +71,8 @@ pub(super) fn is_answer(code: RDKafkaErrorCode) -> bool {
 }
 
 impl ConsumerContext for Context {
-    /// Where to start is only known to the archive, which cannot be asked inside a callback. So nothing is assigned
-    /// here; the event's receiver does it, and until then nothing is fetched.
+    /// Assigns nothing: start positions are in the archive, which cannot be read inside a callback. The receiver of the
+    /// event assigns the partitions; until then nothing is fetched.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         let event = match error {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
@@ -84,15 +85,15 @@ impl ConsumerContext for Context {
                 Event::Revoked
             }
         };
-        // The receiver is gone when the collector stops.
+        // Sending fails when the collector stops; ignored.
         let _ = self.events.send(event);
     }
 }
 
-/// Settings of every client of the collector.
+/// Returns the settings that all clients of the collector share.
 ///
 /// # Errors
-/// Every file with a secret or a certificate that does not do.
+/// When files with a secret or a certificate are invalid; the error names all of them.
 pub(super) fn settings(kafka: &Kafka) -> anyhow::Result<ClientConfig> {
     let security = kafka.security.read().map_err(|faults| {
         let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
@@ -107,24 +108,25 @@ pub(super) fn settings(kafka: &Kafka) -> anyhow::Result<ClientConfig> {
         .set("client.id", "edr-collectd")
         .set("socket.keepalive.enable", "true")
         .set("reconnect.backoff.max.ms", "10000")
-        // A topic that is made later is noticed this soon.
+        // Longest delay until a topic that is made later is noticed.
         .set("topic.metadata.refresh.interval.ms", "10000")
         .set("allow.auto.create.topics", "false")
         .set("enable.metrics.push", "false");
     Ok(settings)
 }
 
-/// A consumer that has subscribed.
+/// Makes a consumer and subscribes to the topic.
 pub(super) fn subscribe(kafka: &Kafka, instance: &str, events: UnboundedSender<Event>) -> anyhow::Result<Client> {
     let context = Context { events };
     let client: Client = settings(kafka)?
         .set("group.id", &kafka.group)
-        // A collector that was killed gets its partitions back at once, not when the group has missed it for 30 s.
+        // Static membership: a killed collector gets its partitions back at once, not after the session timeout of 30
+        // s.
         .set("group.instance.id", instance)
-        // The archive holds the position; the group's is a hint for those who look at lag.
+        // The position is in the archive; the group's offset is a hint for tools that show the lag.
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
-        // An offset that Kafka no longer has is a loss to be named, not to be skipped.
+        // A missing offset is a loss that must be reported: librdkafka must not skip ahead.
         .set("auto.offset.reset", "error")
         .set("partition.assignment.strategy", "range")
         .set("queued.max.messages.kbytes", FETCH_AHEAD_KBYTES)

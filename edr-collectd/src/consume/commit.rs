@@ -1,4 +1,4 @@
-//! Commits to the archive: when they begin, what they save with them, and what follows from their end.
+//! Commits to the archive: start, result, retry, and the saving of hosts after a commit.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -12,11 +12,12 @@ use super::{BACKOFF, CLEAN_INTERVAL, Consumer, SAVE_INTERVAL, STOP_MAX, WAITING_
 use crate::archive::{ArchiveError, Coverage, Frames, SavedHost};
 use crate::event::Event as Said;
 
-/// A commit that is over.
+/// A commit that has ended.
 pub(super) struct Committed {
     frames: Frames,
     batch: Batch,
-    /// What to save with it, as it was when the batch was taken.
+    /// Hosts to save after the commit, and the moment until which they are complete, both as of the start of the
+    /// commit.
     save: Option<(Vec<SavedHost>, i64)>,
     took: Duration,
     result: Result<(), ArchiveError>,
@@ -35,8 +36,9 @@ impl Consumer {
         }));
     }
 
-    /// The hosts as they are now, and the moment until which they are complete: what is received from now on, and parts
-    /// that still wait for others, are read again by a start.
+    /// Returns the hosts of this collector's partitions, and the moment (ns since the epoch) until which they are
+    /// complete. A start reads again all records received after that moment; parts of incomplete frames therefore move
+    /// the moment back.
     fn hosts_to_save(&mut self) -> (Vec<SavedHost>, i64) {
         let now_ns = self.now_ns();
         let waiting = self.newest.waiting_since_ns(now_ns.saturating_sub(WAITING_NS_MAX));
@@ -78,7 +80,7 @@ impl Consumer {
         }
     }
 
-    /// Commits the same rows again after a pause. The batch that fills meanwhile waits behind them.
+    /// Retries the commit of the same rows after a delay. The next batch waits behind the retry.
     async fn try_again(&mut self, batch: Batch) {
         let pause = self.next_backoff();
         let Some(mut frames) = self.frames.take() else { return };
@@ -95,7 +97,7 @@ impl Consumer {
         for (name, &position) in &batch.positions {
             if self.reading.get(&name.partition).is_some_and(|reading| reading.name == *name) {
                 self.archived.insert(name.clone(), position);
-                // A hint that cannot be given is not missed.
+                // Errors are ignored: the group's offset is only a hint.
                 let _ = hint.add_partition_offset(&name.topic, name.partition, Offset::Offset(position));
             }
         }
@@ -131,7 +133,7 @@ impl Consumer {
         }
     }
 
-    /// Commits what is in hand and saves the hosts, within what a stop may take.
+    /// Commits the current batch and saves the hosts, within [`STOP_MAX`].
     pub(super) async fn finish(&mut self) {
         let last = async {
             if let Some(commit) = self.commit.take() {
@@ -148,7 +150,7 @@ impl Consumer {
             let (hosts, until_ns) = self.hosts_to_save();
             let batch = std::mem::take(&mut self.batch);
             if batch.is_empty() {
-                // Whether another collector has archived what this one knows nothing of.
+                // Without a commit, another collector's records could be missing from the hosts: check first.
                 if !self.is_current().await {
                     return;
                 }
@@ -170,14 +172,14 @@ impl Consumer {
         }
     }
 
-    /// Whether the archive ends where this collector left it.
+    /// Returns true when the archive ends where this collector left it.
     async fn is_current(&mut self) -> bool {
         let Some(frames) = self.frames.as_mut() else { return false };
         if frames.reload().await.is_err() {
             return false;
         }
         for (name, position) in &self.archived {
-            // A partition that nothing was archived of yet is read from where its log begins.
+            // A partition without archived records has no position; it is read from the begin of its log.
             match frames.position(name).await {
                 Ok(found) if found.is_none_or(|found| found == *position) => {}
                 _ => return false,
@@ -187,7 +189,7 @@ impl Consumer {
     }
 }
 
-/// After a failure of the store: whether the archive has the batch all the same.
+/// Returns true when the archive holds the batch although the store reported a failure.
 async fn was_committed(frames: &mut Frames, batch: &Batch) -> bool {
     if frames.reload().await.is_err() {
         return false;
@@ -201,7 +203,7 @@ async fn was_committed(frames: &mut Frames, batch: &Batch) -> bool {
     true
 }
 
-/// Commits a batch whose first try failed, if the archive still ends where it did then.
+/// Retries a failed commit if the archive still ends where it ended at the first attempt.
 async fn append_again(frames: &mut Frames, batch: &Batch) -> Result<(), ArchiveError> {
     frames.reload().await?;
     let show = |position: Option<i64>| position.map_or_else(|| "none".to_owned(), |offset| offset.to_string());
@@ -215,7 +217,7 @@ async fn append_again(frames: &mut Frames, batch: &Batch) -> Result<(), ArchiveE
     frames.append(&batch.rows, &batch.positions).await.map(|_| ())
 }
 
-/// Waits for the commit under way; for ever when there is none.
+/// Waits for the commit under way; forever when there is none.
 pub(super) async fn finished(commit: &mut Option<Pin<Box<dyn Future<Output = Committed> + Send>>>) -> Committed {
     match commit {
         Some(commit) => commit.await,

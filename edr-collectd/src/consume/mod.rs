@@ -1,15 +1,16 @@
-//! From Kafka into the archive, starting where the archive ends.
+//! Reads records from Kafka into the archive, starting where the archive ends.
 //!
-//! One loop owns the consumer, the batch that fills, and the commit under way. Promises:
-//! - It starts a partition where the archive says, never where the group says, and looks whether the record before that
-//!   place is the one that is archived: a topic that was made anew has the same name ([`position`]).
-//! - Memory is bounded: one batch in the commit, one that fills, and what librdkafka fetches ahead. When the batch is
-//!   full and the commit is not done, partitions are paused and Kafka is still polled, so the group does not take a slow
-//!   disk for a dead collector.
-//! - A commit that was refused by another collector's drops what was in hand and starts again where the archive says. A
-//!   commit that failed is tried again until it succeeds; whether it succeeded after all is asked of the archive.
+//! One loop owns the consumer, the current batch, and the commit under way. Promises:
+//! - A partition starts at the archive's position, never at the group's offset. The record before that position is
+//!   compared with the archived record, because a recreated topic has the same name ([`position`]).
+//! - Memory is bounded: one batch in the commit, one that fills, and librdkafka's fetch buffer. When the batch is full
+//!   and the commit is still running, partitions are paused. Kafka is still polled, so that the group does not expel a
+//!   collector with a slow disk.
+//! - When a commit of another collector wins, the current batch is dropped and reading restarts at the archive's
+//!   position. A failed commit is retried until it succeeds; before each retry the archive shows whether the commit was
+//!   made in spite of the failure.
 //!
-//! It knows what a record is and nothing of what a snapshot is.
+//! This module decodes records, but no snapshots.
 
 mod batch;
 mod client;
@@ -45,78 +46,78 @@ use crate::decode::decode;
 use crate::event::Event as Said;
 use crate::newest::Newest;
 
-/// How often the hosts are saved: a start reads so much of `frames`.
+/// Interval between two saves of the hosts; a start reads the records of `frames` that came after the last save.
 const SAVE_INTERVAL: Duration = Duration::from_secs(60);
-/// How often the files of earlier saves are removed.
+/// Interval between two removals of the files of earlier saves.
 const CLEAN_INTERVAL: Duration = Duration::from_secs(3_600);
-/// First and longest pause after a failure of store or broker.
+/// First and longest delay of a retry after a failure of store or broker.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// How long a broker may take to say what it has.
+/// Timeout for a broker's answer about cluster and offsets.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// A frame that waits for parts longer than this does not hold back what a save covers.
+/// Age, in ns, from which an incomplete frame no longer limits the moment that a save covers.
 const WAITING_NS_MAX: i64 = 600_000_000_000;
-/// How often the loop turns when nothing happens.
+/// Longest time between two turns of the loop.
 const BEAT: Duration = Duration::from_secs(1);
-/// How long closing the client may take.
+/// Time limit for closing the client.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
-/// What a stop may take for its last commit.
+/// Time limit for the last commit at a stop.
 const STOP_MAX: Duration = Duration::from_secs(3);
 
-/// What the consumer has done, for those who ask how it is.
+/// Progress of the consumer, for status and pages.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Records archived since the start.
     pub archived: u64,
-    /// Of them those that are no frame.
+    /// Archived records that are not frames.
     pub faults: u64,
-    /// Partitions that are read.
+    /// Number of partitions that are read.
     pub partitions: usize,
-    /// Why nothing moves, when nothing moves.
+    /// The failure that stops reading or archiving, if any.
     pub trouble: Option<String>,
     /// Commits made.
     pub commits: u64,
-    /// Time of the last commit, from its begin until the archive had it.
+    /// Duration of the last commit.
     pub commit: Duration,
 }
 
-/// The archive as the consumer uses it.
+/// The parts of the archive that the consumer uses.
 #[derive(Debug)]
 pub struct Archive {
-    /// Records are written here.
+    /// The table of records, to write.
     pub frames: Frames,
-    /// Hosts are saved here.
+    /// The table of hosts, to save.
     pub hosts: HostsTable,
-    /// Records are compared with those that are here.
+    /// The reader, for comparison with archived records.
     pub reader: Arc<Reader>,
 }
 
-/// The consumer and everything in its hands.
+/// The consumer and its state.
 pub struct Consumer {
     config: Config,
-    /// Its name in the group.
+    /// Name of this member in the group.
     instance: String,
     client: Arc<Client>,
     events: UnboundedReceiver<Event>,
     sender: UnboundedSender<Event>,
-    /// The configuration as it is now, when somebody changes it.
+    /// The current configuration, if changes are followed.
     settings: Option<watch::Receiver<Config>>,
-    /// Of the files that the client was made from.
+    /// Stamp of the files with secrets and certificates that the client was made with.
     stamp: Stamp,
     told: Told,
     newest: Arc<Newest>,
     reader: Arc<Reader>,
     hosts: HostsTable,
-    /// `None` while a commit is under way, which has it.
+    /// `None` while a commit is under way: the commit owns the table then.
     frames: Option<Frames>,
     commit: Option<Pin<Box<dyn Future<Output = Committed> + Send>>>,
     batch: Batch,
-    /// The logs that are read, by the number of their partition.
+    /// The logs that are read, by partition number.
     reading: BTreeMap<i32, Reading>,
-    /// Partitions whose log was found to be another one than the archived one.
+    /// Partitions whose log differs from the archived log.
     replaced: BTreeSet<i32>,
-    /// Partitions that wait to be started, and when that is tried again.
+    /// Partitions that wait for a start, and the moment of the next attempt.
     waiting: Option<(Vec<i32>, Instant)>,
-    /// Offsets that are archived.
+    /// Position after the last archived record of each log.
     archived: BTreeMap<PartitionName, i64>,
     paused: bool,
     last_received_ns: i64,
@@ -124,7 +125,7 @@ pub struct Consumer {
     clean_at: Instant,
     backoff: Duration,
     progress: watch::Sender<Progress>,
-    /// Turns of the loop: what shows a watchdog that it turns.
+    /// Turns of the loop, for the watchdog.
     beats: Arc<AtomicU64>,
 }
 
@@ -140,16 +141,16 @@ struct Reading {
     name: PartitionName,
     /// The next offset to archive.
     next: i64,
-    /// What the record before it must be.
+    /// The archived bytes of the record before `next`, until Kafka's record was compared with them.
     proof: Option<Vec<u8>>,
 }
 
 impl Consumer {
-    /// A consumer that has subscribed; it reads when it [runs](Self::run). `instance` is its name in the group, the same
-    /// one at every start.
+    /// Makes a consumer that has subscribed; reading begins with [`run`](Self::run). `instance` is the member's name in
+    /// the group and must be the same at every start.
     ///
     /// # Errors
-    /// When the client cannot be made. That no broker answers is no error.
+    /// When the client cannot be made. An unreachable broker is not an error.
     pub fn new(
         config: Config,
         instance: &str,
@@ -190,22 +191,22 @@ impl Consumer {
         Ok((consumer, seen))
     }
 
-    /// From now on `settings` say where Kafka is and how it is spoken to; the rest stays as it was.
+    /// Follows `settings`: changes of the Kafka settings take effect while the consumer runs, other changes do not.
     #[must_use]
     pub fn follow(mut self, settings: watch::Receiver<Config>) -> Self {
         self.settings = Some(settings);
         self
     }
 
-    /// A number that grows as long as the consumer is alive, idle or not.
+    /// Returns a counter that grows as long as the consumer is alive, idle or not.
     pub fn beats(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.beats)
     }
 
-    /// Reads and archives until `stop` is true; then commits what is in hand and saves the hosts.
+    /// Reads and archives until `stop` is true; then commits the current batch and saves the hosts.
     ///
     /// # Errors
-    /// When this client will never read again, whatever happens: only a new one can.
+    /// When librdkafka reports a fatal error: this client never reads again.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
         let mut result = Ok(());
         let mut client = Arc::clone(&self.client);
@@ -239,16 +240,16 @@ impl Consumer {
         result
     }
 
-    /// Whether where Kafka is, how it is spoken to, or a file with a secret or a certificate is another one than the client
-    /// was made with.
+    /// Returns true when the Kafka settings, or a file with a secret or a certificate, have changed since the client
+    /// was made.
     fn is_outdated(&self) -> bool {
         let kafka = &self.config.kafka;
         self.settings.as_ref().is_some_and(|settings| settings.borrow().kafka != *kafka)
             || kafka.security.stamp() != self.stamp
     }
 
-    /// Another client for other settings, certificates or secrets, and then everything from where the archive ends. Files
-    /// that do not do change nothing: whoever writes them anew may not be done.
+    /// Replaces the client after a change of settings, certificates or secrets; partitions then start again where the
+    /// archive ends. Invalid files leave the old client in place: the administrator may still be writing them.
     async fn renew(&mut self, old: Arc<Client>) -> Arc<Client> {
         if let Some(settings) = &self.settings {
             self.config.kafka = settings.borrow().kafka.clone();
@@ -282,7 +283,7 @@ impl Consumer {
         made
     }
 
-    /// A broker cannot be used.
+    /// Handles an unusable broker: explains the reason at once, or on a thread that may block.
     fn troubled(&mut self, reason: String) {
         match self.told.judge(reason, &self.config.kafka) {
             Judged::Known(event, words) => self.in_trouble(event, words),
@@ -290,7 +291,7 @@ impl Consumer {
             Judged::Ask(ask) => {
                 let sender = self.sender.clone();
                 tokio::task::spawn_blocking(move || {
-                    // The receiver is gone when the collector stops, or has another client.
+                    // Sending fails when the collector stops or has replaced the client; ignored.
                     let _ = sender.send(Event::InWords(ask.words()));
                 });
             }
@@ -302,7 +303,7 @@ impl Consumer {
         self.trouble(Some(words));
     }
 
-    /// An error that librdkafka calls fatal stays: from then on the client says nothing and gets nothing.
+    /// Fails when librdkafka has reported a fatal error: the client receives nothing more.
     fn is_able(&self) -> anyhow::Result<()> {
         match self.client.client().fatal_error() {
             None => Ok(()),
@@ -316,7 +317,8 @@ impl Consumer {
         }
     }
 
-    /// When the next commit begins: at once for a full batch, else when its oldest row has waited long enough.
+    /// Returns when the next commit begins: at once for a full batch, otherwise when the oldest row has waited for the
+    /// commit interval.
     fn commit_at(&self) -> Option<Instant> {
         if self.commit.is_some() || self.frames.is_none() {
             return None;
@@ -338,8 +340,8 @@ impl Consumer {
             }
             Event::Assigned(partitions) => self.waiting = Some((partitions, Instant::now())),
             Event::Revoked => {
-                // Whoever has the partitions now starts where the archive ends: the sooner the better. If its commit
-                // comes first, ours is refused.
+                // The next owner of the partitions starts where the archive ends, so the batch is committed as soon as
+                // possible. If the next owner commits first, this commit is refused.
                 self.waiting = None;
                 if self.commit.is_none() && !self.batch.is_empty() {
                     self.begin_commit();
@@ -359,7 +361,7 @@ impl Consumer {
                 }
                 self.add(&message);
             }
-            // Kafka no longer has the offset that was asked for: deleted meanwhile, or the topic was made anew.
+            // Kafka no longer has the requested offset: the record was deleted meanwhile, or the topic was recreated.
             Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) => self.restart(),
             Err(error) if !error.rdkafka_error_code().is_none_or(client::is_answer) => {}
             Err(error) => {
@@ -381,7 +383,7 @@ impl Consumer {
 
     fn add(&mut self, message: &BorrowedMessage<'_>) {
         let (number, offset) = (message.partition(), message.offset());
-        // What was fetched before a restart or a rebalance has no log any more.
+        // Records fetched before a restart or a rebalance are discarded.
         let Some(reading) = self.reading.get_mut(&number) else { return };
         if self.waiting.is_some() {
             return;
@@ -430,8 +432,8 @@ impl Consumer {
         self.batch.add(row);
     }
 
-    /// The collector's clock. When it was set back, the next save says so, since it is by time that a start finds what
-    /// came after one.
+    /// Returns the collector's clock, ns since the epoch. After the clock was set back, the next commit saves the
+    /// hosts: a start compares times to find the records that came after a save.
     fn now_ns(&mut self) -> i64 {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
@@ -468,7 +470,7 @@ impl Consumer {
     }
 }
 
-/// Closes a client, or leaves it behind: closing waits for answers of a broker that may be away.
+/// Closes a client, or abandons it after [`CLOSE_MAX`]: closing waits for answers of a broker that may be down.
 async fn close(client: Arc<Client>) {
     let close = tokio::task::spawn_blocking(move || drop(client));
     if tokio::time::timeout(CLOSE_MAX, close).await.is_err() {
@@ -476,7 +478,7 @@ async fn close(client: Arc<Client>) {
     }
 }
 
-/// Waits until a moment; for ever when there is none.
+/// Waits until a moment; forever when there is none.
 async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,

@@ -1,27 +1,29 @@
-//! Where to start reading a partition: where the archive ends, as far as Kafka still has it.
+//! Computes where to start reading a partition: where the archive ends, if Kafka still has that offset.
 
 use crate::archive::PartitionName;
 
-/// Where to start, and what that means.
+/// Start of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Start {
-    /// The log the records belong to.
+    /// The log that the records belong to.
     pub(super) partition: PartitionName,
     /// The first offset to archive.
     pub(super) offset: i64,
-    /// Whether Kafka still has the record before that one, by which the log shows that it is the one that was archived.
+    /// Whether Kafka still has the record before `offset`. Comparing that record with the archived one proves that the
+    /// log is the same.
     pub(super) has_proof: bool,
-    /// What is not as it should be, for people.
+    /// A loss or an inconsistency to report, for people.
     pub(super) note: Option<String>,
 }
 
-/// Decides from the archive's newest position of a partition and the offsets that Kafka has: `low` is the first, `high`
-/// the one after the last. `is_replaced` when the log was found to be another one.
+/// Computes the start from the archive's newest position of a partition and Kafka's offsets: `low` is the first offset,
+/// `high` the one after the last. `is_replaced` is true when the log was found to differ from the archived log.
 pub(super) fn start(archived: (PartitionName, Option<i64>), low: i64, high: i64, is_replaced: bool) -> Start {
     let (partition, position) = archived;
     match position {
         None => Start { partition, offset: low, has_proof: false, note: None },
-        // It is another log, or it lost its tail. What was archived stays, and the new log gets a position of its own.
+        // The topic was recreated, or its log lost its end. The archived records stay, and the new log gets its own
+        // position.
         Some(position) if position > high || is_replaced => {
             let next = PartitionName { generation: partition.generation + 1, ..partition.clone() };
             let reason = if is_replaced {

@@ -1,4 +1,4 @@
-//! Starting partitions where the archive ends.
+//! Starts partitions where the archive ends.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::event::Event as Said;
 use crate::newest::catch_up;
 
 impl Consumer {
-    /// Starts reading the partitions that wait for it, or tries again later.
+    /// Starts reading the waiting partitions; after a failure they wait for a retry.
     pub(super) async fn start(&mut self) {
         let Some((partitions, _)) = self.waiting.take() else { return };
         match self.try_start(&partitions).await {
@@ -51,10 +51,10 @@ impl Consumer {
         let frames = self.frames.as_mut().ok_or("a commit is under way")?;
         let mut assignment = TopicPartitionList::new();
         let mut reading = BTreeMap::new();
-        // What fills the batch is read again from where the archive ends.
+        // The dropped records are read again from the end of the archive.
         self.batch = Batch::default();
         frames.reload().await.map_err(|error| error.to_string())?;
-        // What another collector archived meanwhile is not read again from Kafka.
+        // Records that another collector archived meanwhile are loaded from the archive: Kafka is read after them.
         let beats = Arc::clone(&self.beats);
         let alive = || _ = beats.fetch_add(1, Ordering::Relaxed);
         catch_up(&self.newest, &self.reader, Some(&mut self.hosts), &alive).await.map_err(|error| error.to_string())?;
@@ -92,7 +92,7 @@ impl Consumer {
         Ok(())
     }
 
-    /// Starts all partitions again, where the archive says.
+    /// Restarts all partitions at the archive's positions.
     pub(super) fn restart(&mut self) {
         let partitions: Vec<i32> = self.reading.keys().copied().collect();
         self.batch = Batch::default();

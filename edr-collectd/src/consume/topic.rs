@@ -1,4 +1,4 @@
-//! The topic: whether it is there, how to make it, and making it.
+//! The topic: looking for the topic, creating it, and checking its settings and rights.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,46 +18,46 @@ use rdkafka::types::RDKafkaErrorCode;
 use super::client::settings;
 use crate::config::Kafka;
 
-/// How long a broker may take to answer.
+/// Timeout for a broker's answer.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// Callbacks that are served after a question, and how long each is waited for.
+/// Number of polls after a failed request, each with the timeout `CALLBACK_MAX`, which run librdkafka's callbacks.
 const CALLBACKS: u32 = 10;
 const CALLBACK_MAX: Duration = Duration::from_millis(10);
-/// How long one question lasts: between two, librdkafka says why there is no answer.
+/// Timeout of one metadata request. librdkafka gives the reason of a failure only between two requests.
 const QUESTION_MAX: Duration = Duration::from_secs(2);
-/// Partitions of a new topic: so many collectors can share the work.
+/// Partitions of a new topic: the number of collectors that can share the work.
 pub const PARTITIONS: i32 = 6;
-/// What a record and its key may have in bytes: the largest part of a frame as delivered, with its header.
+/// Largest record with its key, in bytes: a part of a frame in its default size, and 64 KiB for the header.
 const MESSAGE_BYTES: u64 = (edr_wire::limits::PART_BYTES + (64 << 10)) as u64;
 
 /// Settings of a new topic, each with its reason.
 const SETTINGS: [(&str, &str); 3] = [
-    // A week without a collector loses nothing.
+    // Nothing is lost when the collector is down for a week.
     ("retention.ms", "604800000"),
     ("cleanup.policy", "delete"),
-    // Bodies are compressed already.
+    // The body of a frame is compressed already.
     ("compression.type", "producer"),
 ];
 
-/// A topic as the cluster has it.
+/// The state of the topic in the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topic {
     /// Id of the cluster.
     pub cluster: String,
     /// Brokers of the cluster.
     pub brokers: usize,
-    /// Partitions; `None` when there is no such topic.
+    /// Partitions; `None` when the topic does not exist or is denied.
     pub partitions: Option<usize>,
-    /// Copies of the partition that has the fewest.
+    /// Lowest number of copies of any partition.
     pub copies: usize,
-    /// Whether it is kept from this client, there or not.
+    /// Whether the brokers deny this client the topic; a denied topic may or may not exist.
     pub is_denied: bool,
 }
 
-/// Asks the brokers.
+/// Asks the brokers for the topic.
 ///
 /// # Errors
-/// When none of them answers, or they do not let this client in. In words.
+/// When no broker answers, or the brokers refuse this client. The error explains the cause.
 pub fn look(kafka: &Kafka) -> Result<Topic> {
     let client: BaseConsumer<Heard> =
         settings(kafka)?.create_with_context(Heard::default()).context("make a Kafka client")?;
@@ -67,7 +67,7 @@ pub fn look(kafka: &Kafka) -> Result<Topic> {
             Ok(all) => break all,
             Err(error) => error,
         };
-        // Serves the callbacks, one a call, which have the reason.
+        // Runs the callbacks, one per call; a callback receives the reason.
         for _ in 0..CALLBACKS {
             let _ = client.poll(CALLBACK_MAX);
         }
@@ -87,7 +87,7 @@ pub fn look(kafka: &Kafka) -> Result<Topic> {
     let topic = all.topics().iter().find(|topic| topic.name() == kafka.topic && topic.error().is_none());
     let cluster = client.client().fetch_cluster_id(ANSWER_MAX).context("Kafka does not tell the id of its cluster")?;
     let copies = topic.and_then(|topic| topic.partitions().iter().map(|partition| partition.replicas().len()).min());
-    // A list has no topics that the client may not see; only by its name one is told that it may not.
+    // The list of all topics omits denied topics; only a request by name returns the denial.
     let is_denied = topic.is_none()
         && client.fetch_metadata(Some(&kafka.topic), ANSWER_MAX).is_ok_and(|named| {
             let denied = |topic: &MetadataTopic| {
@@ -104,7 +104,7 @@ pub fn look(kafka: &Kafka) -> Result<Topic> {
     })
 }
 
-/// Keeps librdkafka's reason, which its answers do not have.
+/// Client context that keeps librdkafka's last reason; the errors of requests lack the reason.
 #[derive(Default)]
 struct Heard {
     reason: Mutex<Option<String>>,
@@ -122,7 +122,7 @@ impl ClientContext for Heard {
 
 impl ConsumerContext for Heard {}
 
-/// The command that makes the topic, for a person with Kafka's tools.
+/// Returns the shell command that creates the topic with Kafka's own tools.
 pub fn command(kafka: &Kafka, replication: i32) -> String {
     let mut command = format!(
         "kafka-topics.sh --bootstrap-server {} --create --topic {} --partitions {PARTITIONS} --replication-factor {replication}",
@@ -135,7 +135,7 @@ pub fn command(kafka: &Kafka, replication: i32) -> String {
     command
 }
 
-/// Makes the topic.
+/// Creates the topic; an existing topic is not an error.
 ///
 /// # Errors
 /// When the cluster refuses.
@@ -159,10 +159,10 @@ pub async fn create(kafka: &Kafka, partitions: i32, replication: i32) -> Result<
     Ok(())
 }
 
-/// Judges the settings of the topic.
+/// Checks the settings of the topic and adds the results to `findings`.
 ///
 /// # Errors
-/// When they cannot be read.
+/// When the settings cannot be read.
 pub async fn judge_topic(kafka: &Kafka, findings: &mut Findings) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = settings(kafka)?.create().context("make a Kafka client")?;
     let options = AdminOptions::new().request_timeout(Some(ANSWER_MAX));
@@ -182,16 +182,16 @@ pub async fn judge_topic(kafka: &Kafka, findings: &mut Findings) -> Result<()> {
     Ok(())
 }
 
-/// The command that allows this collector to read the topic.
+/// Returns the shell command that allows this collector to read the topic.
 pub fn allow_command(kafka: &Kafka) -> String {
     let denied = KafkaError::MessageConsumption(RDKafkaErrorCode::TopicAuthorizationFailed);
     super::trouble::remedy(&denied, kafka).trim_start_matches("; allow it: ").to_owned()
 }
 
-/// Whether this collector may read: its group, and each partition's offsets.
+/// Checks that this collector may read the group's offsets of all partitions, and the log's offsets of partition 0.
 ///
 /// # Errors
-/// When it may not, with the command that allows it.
+/// The refusal, and the command that grants the right; the command is empty when none is known.
 pub fn may_read(kafka: &Kafka, partitions: usize) -> Result<(), (String, String)> {
     let failed = |error: anyhow::Error| (format!("{error:#}"), String::new());
     let client: BaseConsumer = settings(kafka)

@@ -1,4 +1,4 @@
-//! Why Kafka cannot be read, in words that say what mends it.
+//! Explains why Kafka cannot be read, with the remedy.
 
 use std::time::Duration;
 
@@ -10,28 +10,28 @@ use tokio::time::Instant;
 use crate::config::Kafka;
 use crate::event::Event;
 
-/// How long what a broker said about itself holds: it is not asked again at every reconnection.
+/// How long an explanation is reused: the broker is not contacted again at every reconnection.
 const HOLDS: Duration = Duration::from_secs(60);
 
-/// What was said last, and why.
+/// The last failure: its cause, its time and its explanation.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     last: Option<(Cause, Instant)>,
-    /// In words; empty while a broker is asked.
+    /// The explanation for people; empty while the broker is being contacted.
     pub(super) words: String,
 }
 
-/// A reason of librdkafka, judged.
+/// The result of judging a reason of librdkafka.
 pub(super) enum Judged {
-    /// It is in words, and of this kind.
+    /// The kind of the failure and its explanation.
     Known(Event, String),
-    /// A broker is being asked.
+    /// The broker is being contacted already.
     Asked,
-    /// A broker has to be asked, by a thread that may wait.
+    /// The broker must be contacted, on a thread that may block.
     Ask(Ask),
 }
 
-/// What has to be asked.
+/// A request that explains a reason, by contacting the broker if necessary.
 pub(super) struct Ask {
     reason: String,
     security: Security,
@@ -39,7 +39,7 @@ pub(super) struct Ask {
 }
 
 impl Ask {
-    /// Asks; takes seconds at most.
+    /// Returns the explanation; blocks for seconds at most.
     pub(super) fn words(self) -> String {
         in_words(&self.reason, &self.security).unwrap_or_else(|| format!("{}: {}", self.brokers, self.reason))
     }
@@ -72,7 +72,7 @@ fn kind(cause: Option<Cause>) -> Event {
     if cause.is_some_and(Cause::is_refusal) { Event::KafkaRefuses } else { Event::KafkaAway }
 }
 
-/// What mends a refusal that came as an answer; empty when nothing is known to.
+/// Returns the remedy for a broker's refusal; empty when none is known.
 pub(super) fn remedy(error: &KafkaError, kafka: &Kafka) -> String {
     let user = kafka.security.sasl.as_ref().map_or("ANONYMOUS", |sasl| &sasl.username);
     let may = |right: &str| {
