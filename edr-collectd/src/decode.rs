@@ -42,8 +42,8 @@ pub(crate) struct Rests(RandomState);
 
 impl Rests {
     pub(crate) fn take(&self, header: &mut FrameHeader) -> Rest {
-        // Fields with a column are compared there. The full pattern makes the compiler reject a new field until it is
-        // listed here.
+        // Fields ignored here have a column. The full pattern makes the compiler reject a new field until this list
+        // names it.
         let FrameHeader {
             boot_id,
             previous_epoch,

@@ -1,4 +1,4 @@
-//! Columns from rows, and values from columns.
+//! Builds columns from rows, and reads values from columns.
 
 use std::sync::Arc;
 
@@ -47,8 +47,8 @@ pub(super) fn binaries<'a, T>(rows: &'a [T], value: impl Fn(&'a T) -> Option<&'a
     Arc::new(column.finish())
 }
 
-/// A batch that was read, whose columns are asked for by name. Columns are brought to one type first: a query engine
-/// may hand out views or dictionaries where the table has plain strings.
+/// A batch with columns by name. Columns are cast to one type first: the query engine may return views or dictionaries
+/// for columns of plain strings.
 pub(super) struct Columns<'a>(pub(super) &'a RecordBatch);
 
 impl Columns<'_> {
@@ -75,22 +75,22 @@ impl Columns<'_> {
     }
 }
 
-/// The value at a place, unless there is none.
+/// Returns the value at an index; `None` for a null.
 pub(super) fn long(column: &Int64Array, at: usize) -> Option<i64> {
     column.is_valid(at).then(|| column.value(at))
 }
 
-/// The value at a place, unless there is none.
+/// Returns the value at an index; `None` for a null.
 pub(super) fn integer(column: &Int32Array, at: usize) -> Option<i32> {
     column.is_valid(at).then(|| column.value(at))
 }
 
-/// The value at a place, unless there is none.
+/// Returns the value at an index; `None` for a null.
 pub(super) fn text(column: &StringArray, at: usize) -> Option<&str> {
     column.is_valid(at).then(|| column.value(at))
 }
 
-/// The value at a place, unless there is none.
+/// Returns the value at an index; `None` for a null.
 pub(super) fn binary(column: &BinaryArray, at: usize) -> Option<&[u8]> {
     column.is_valid(at).then(|| column.value(at))
 }

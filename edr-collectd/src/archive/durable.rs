@@ -1,5 +1,5 @@
-//! What survives a power cut. The store writes and renames, but never asks the disk to keep anything; a position that
-//! outlives the data it stands for would be a silent loss. So data is on disk before the log entry that names it, and
+//! Protects the tables against a power cut. The store writes and renames files, but never flushes them to disk; a
+//! position that outlives its data would be a silent loss. So data is on disk before the log entry that names it, and
 //! the entry is on disk before anyone relies on it.
 
 use std::collections::BTreeSet;
@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 
 use deltalake::kernel::Add;
 
-/// Flushes the data files of a commit that is about to be made, and their folders.
+/// Flushes the data files of the next commit, and their folders.
 pub(super) async fn sync_files(table: &Path, adds: &[Add]) -> io::Result<()> {
     let mut paths = BTreeSet::new();
     for add in adds {
-        // Partition folders are plain names (`receive_day=2026-03-10`): nothing in them is percent-encoded.
+        // Partition folders have plain names (`receive_day=2026-03-10`) without percent-encoding.
         let path = table.join(&add.path);
         paths.extend(path.ancestors().take_while(|place| place.starts_with(table)).map(Path::to_path_buf));
     }
@@ -26,14 +26,14 @@ pub(super) async fn sync_version(table: &Path, version: u64) -> io::Result<()> {
     sync(vec![log.join(format!("{version:020}.json")), log]).await
 }
 
-/// Flushes files and folders in this order, on a thread that may block: a busy disk takes seconds.
+/// Flushes files and folders in this order, on a thread that may block: on a busy disk this takes seconds.
 async fn sync(paths: Vec<PathBuf>) -> io::Result<()> {
     let flush = move || paths.iter().try_for_each(|path| File::open(path)?.sync_all());
     tokio::task::spawn_blocking(flush).await.map_err(io::Error::other)?
 }
 
-/// Puts aside the newest log entry when it is empty: a power cut between its name and its bytes. Nothing relied on it
-/// yet, and Kafka still has its records.
+/// Renames the newest log entry when it is empty and returns its name: a power cut came between the creation of the
+/// file and its content. Nothing relied on the entry yet, and Kafka still has its records.
 pub(super) fn put_aside_torn_version(table: &Path) -> io::Result<Option<String>> {
     let log = table.join("_delta_log");
     let entries = match std::fs::read_dir(&log) {

@@ -1,4 +1,4 @@
-//! The query engine, with the memory it may use.
+//! The query engine and its memory budget.
 
 use std::sync::Arc;
 
@@ -13,16 +13,16 @@ use deltalake::datafusion::prelude::SessionConfig;
 use deltalake::{DeltaTable, DeltaTableError};
 use futures::TryStreamExt as _;
 
-/// Memory that all queries of a reader together may use beside the batches they hand out.
+/// Memory, in bytes, for all queries of a reader together; the returned batches are not counted.
 const QUERY_BYTES_MAX: usize = 256 << 20;
-/// Rows of a batch, DataFusion's own default.
+/// Rows per batch: DataFusion's own default.
 const BATCH_ROWS: usize = 8_192;
 
-/// A query engine. All its queries have one memory budget.
+/// A query engine. All queries share one memory budget.
 #[derive(Debug, Clone)]
 pub(super) struct Engine {
     memory: Arc<dyn MemoryPool>,
-    /// Rows of a batch.
+    /// Rows per batch.
     batch_rows: usize,
 }
 
@@ -31,7 +31,7 @@ impl Engine {
         Self { memory: Arc::new(GreedyMemoryPool::new(QUERY_BYTES_MAX)), batch_rows: BATCH_ROWS }
     }
 
-    /// The same engine, with fewer rows in memory at once: for rows that are large.
+    /// Returns the same engine with fewer rows per batch, for tables with large rows.
     pub(super) fn by(&self, batch_rows: usize) -> Self {
         Self { memory: Arc::clone(&self.memory), batch_rows }
     }
@@ -46,7 +46,7 @@ impl Engine {
         Ok(SessionContext::new_with_config_rt(config, runtime))
     }
 
-    /// Rows of a table that match, with these columns.
+    /// Returns the matching rows of a table, with these columns.
     pub(super) async fn scan(
         &self,
         table: &DeltaTable,
@@ -66,7 +66,7 @@ impl Engine {
     }
 }
 
-/// Batches of an answer, one at a time.
+/// Batches of a result, one at a time.
 pub(super) struct Rows(SendableRecordBatchStream);
 
 impl Rows {

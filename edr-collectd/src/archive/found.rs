@@ -1,4 +1,4 @@
-//! What a search finds: the headers of records, and the cuts of frames they are parts of.
+//! Results of a search: headers of records, and the cuts of frames that the records belong to.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,8 @@ use edr_wire::frame::FrameKind;
 use super::columns::{Columns, binary, integer, long, text};
 use super::{ArchivedHeader, Cut, PartitionName, Place};
 
-/// Records remembered of one part of a cut: those that came first. One may be of a frame that differs in what has no
-/// column.
+/// Records kept per part of a cut, the first ones received. Several records can claim to be the same part, and their
+/// frames can differ in header fields without a column.
 const ALIKE_MAX: usize = 8;
 
 /// The columns of [`Header`].
@@ -35,23 +35,24 @@ pub(super) const HEADER_COLUMNS: [&str; 18] = [
     "previous_epoch",
 ];
 
-/// What `frames` tells of one record beside its bytes.
+/// The columns of one record in `frames`, without the record's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
-    /// The log it came from.
+    /// The log of the record.
     pub partition: PartitionName,
-    /// Where it lies.
+    /// Location of the record.
     pub place: Place,
-    /// Which frame it is a part of.
+    /// The frame and the part of the record.
     pub content: ArchivedHeader,
 }
 
-/// One cut of a frame that a search found, with the places of its records.
+/// One cut of a frame, with the locations of its records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// What its records say alike.
+    /// Header of the first record found; all fields except `part` are equal in all records of the cut.
     pub header: ArchivedHeader,
-    /// Where they lie, by part, in the order in which they came: several, when more than one says that it is this part.
+    /// Locations of the records, by part, in the order of receipt. A part has several locations when several records
+    /// claim to be that part.
     pub places: BTreeMap<u32, Vec<Place>>,
 }
 
@@ -60,32 +61,32 @@ impl Found {
         self.places.len() == self.header.parts as usize
     }
 
-    /// When its last record came.
+    /// Returns when the frame became complete, ns since the epoch.
     pub fn received_ns(&self) -> i64 {
         self.whole_at().map_or(0, |place| place.received_ns)
     }
 
-    /// The record that made it whole.
+    /// Returns the location of the record that completed the frame.
     pub(super) fn whole_at(&self) -> Option<Place> {
         self.first_places().max()
     }
 
-    /// The first record of each part.
+    /// Returns the location of the first record of each part.
     pub(super) fn first_places(&self) -> impl Iterator<Item = Place> {
         self.places.values().filter_map(|places| places.first().copied())
     }
 }
 
-/// What a search back in time found.
+/// Result of a search back in time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Candidates {
-    /// Whole frames, newest first. Usually the first one is the answer.
+    /// Complete frames, newest first. Usually the first frame is readable and is the answer.
     pub found: Vec<Found>,
-    /// Where to search on when none of them can be read; `None` when nothing is below them.
+    /// Where to continue when none of the frames is readable; `None` when there are no older frames.
     pub rest: Option<Cut>,
 }
 
-/// Adds a part to its cut.
+/// Adds a record to its cut.
 pub(super) fn note_part(cuts: &mut BTreeMap<Cut, Found>, header: Header) {
     let Header { place, content, .. } = header;
     let part = content.part;
@@ -97,12 +98,12 @@ pub(super) fn note_part(cuts: &mut BTreeMap<Cut, Found>, header: Header) {
     }
 }
 
-/// The whole ones.
+/// Returns the complete cuts, newest first.
 pub(super) fn newest_first(cuts: BTreeMap<Cut, Found>) -> Vec<Found> {
     cuts.into_values().rev().filter(Found::is_whole).collect()
 }
 
-/// The headers of a batch; a row whose columns contradict each other is passed over.
+/// Passes the headers of a batch to `take`; rows with missing or invalid columns are skipped.
 pub(super) fn headers_of(batch: &RecordBatch, take: &mut impl FnMut(Header)) -> Result<(), DeltaTableError> {
     let columns = Columns(batch);
     let (clusters, topics) = (columns.texts("cluster")?, columns.texts("topic")?);

@@ -1,4 +1,4 @@
-//! Writing `frames`: rows and positions in one commit, or neither.
+//! Writes `frames`: rows and positions in one commit, or neither.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -20,26 +20,26 @@ use deltalake::{BlindDeltaTable, DeltaTableError};
 use super::log::{self as table_log, Entry, Known};
 use super::{ArchiveError, FRAMES, PartitionName, Row, durable, rows};
 
-/// Log entries between two checkpoints: a reader applies at most so many.
+/// Log entries between two checkpoints, and so the most entries that a reader has to apply.
 const CHECKPOINT_COMMITS: u32 = 100;
-/// A handle that wrote nothing for so long reads the table anew before it does: cheaper than all those entries, which
-/// are kept for an hour only.
+/// Idle time after which a handle reads the table again before a commit. Reading the table is cheaper than applying all
+/// entries since, and entries are kept for an hour only.
 const IDLE_MAX: Duration = Duration::from_secs(300);
 
-/// The writer of `frames`. It is the one handle through which positions are read and committed.
+/// The writer of `frames`: the only handle through which positions are read and committed.
 pub struct Frames {
     path: PathBuf,
     log_store: LogStoreRef,
-    /// Version of the table that this handle has come to: of the last reload, or of its own last commit. Everything in
-    /// the log up to it was looked at for positions that others moved.
+    /// Version of the table that this handle has reached, by the last reload or its own last commit. All log entries up
+    /// to this version were checked for positions moved by other writers.
     version: u64,
-    /// When that was.
+    /// When `version` was reached.
     since: Instant,
-    /// The table in that version, from a reload until the first commit: for reading positions.
+    /// The table at `version`, for reading positions; discarded by a commit and loaded again on demand.
     state: Option<DeltaTableState>,
-    /// Schema and properties of the table, for writing files.
+    /// Schema and properties of the table, for writing data files.
     template: BlindDeltaTable,
-    /// Positions this writer read or left, and that nobody else has moved since.
+    /// Positions that this writer read or committed, and no other writer has moved since.
     positions: BTreeMap<PartitionName, Option<i64>>,
 }
 
@@ -53,7 +53,7 @@ impl std::fmt::Debug for Frames {
     }
 }
 
-/// A commit that was made.
+/// A successful commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
     /// Version of the table.
@@ -61,10 +61,10 @@ pub struct Appended {
 }
 
 impl Frames {
-    /// Opens the table in the archive's folder; makes it when there is none.
+    /// Opens the table in the archive's folder; creates the table when missing.
     ///
     /// # Errors
-    /// When the folder cannot be used or holds something else.
+    /// When the folder cannot be used, or holds something else.
     pub async fn open(archive: &Path) -> Result<Self, ArchiveError> {
         let path = archive.join(FRAMES);
         let table =
@@ -79,7 +79,7 @@ impl Frames {
         Ok(Self { log_store, version, since, state: Some(state), template, positions: BTreeMap::new(), path })
     }
 
-    /// Forgets all positions and reads the table anew: after a commit was refused or its fate is not known.
+    /// Discards all positions and reads the table again, after a commit was refused or failed with an unknown result.
     ///
     /// # Errors
     /// When the table cannot be read.
@@ -93,7 +93,7 @@ impl Frames {
         Ok(())
     }
 
-    /// Reads the table anew and keeps those positions that nobody has moved.
+    /// Reads the table again and keeps the positions that no other writer has moved.
     async fn refresh(&mut self) -> Result<(), ArchiveError> {
         let before = std::mem::take(&mut self.positions);
         self.reload().await?;
@@ -105,14 +105,15 @@ impl Frames {
         Ok(())
     }
 
-    /// The offset after the last archived record of a partition, as this handle sees it; `None` when there is none.
+    /// Returns the offset after the last archived record of a partition, as of this handle's version; `None` when
+    /// nothing was archived.
     ///
     /// # Errors
     /// When the table's log cannot be read.
     pub async fn position(&mut self, partition: &PartitionName) -> Result<Option<i64>, ArchiveError> {
         let failed = ArchiveError::store("read positions of", &self.path);
         let read = async {
-            // The version this handle has come to, not a newer one: what came after that was not looked at yet.
+            // Loads this handle's version, not a newer one: later entries were not checked yet.
             if self.state.is_none() {
                 self.state = Some(DeltaTableState::try_new(&self.log_store, Some(self.version)).await?);
             }
@@ -126,7 +127,8 @@ impl Frames {
         Ok(found)
     }
 
-    /// The newest generation of a partition that has a position, with that position.
+    /// Returns the newest generation of a partition and its position; the first generation and `None` when nothing was
+    /// archived.
     ///
     /// # Errors
     /// When the table's log cannot be read.
@@ -142,17 +144,17 @@ impl Frames {
         Ok(newest)
     }
 
-    /// The positions this writer read or left.
+    /// Returns the positions that this writer read or committed.
     pub fn known(&self) -> &BTreeMap<PartitionName, Option<i64>> {
         &self.positions
     }
 
-    /// Commits rows together with the position after them, for each partition they came from.
+    /// Commits rows together with the positions after them, one for each partition of the rows.
     ///
     /// # Errors
     /// [`ArchiveError::Fenced`] when another writer moved one of the positions: nothing was committed, and
-    /// [`Frames::reload`] gives the right ones. [`ArchiveError::Store`] when the store failed: the commit may have been
-    /// made all the same, which a reload tells.
+    /// [`Frames::reload`] makes the current positions readable. [`ArchiveError::Store`] when the store failed: the
+    /// commit may have succeeded in spite of the failure, which a reload shows.
     pub async fn append(
         &mut self,
         rows: &[Row],
@@ -200,7 +202,8 @@ impl Frames {
         for (partition, &next) in positions {
             self.positions.insert(partition.clone(), Some(next));
         }
-        // This handle is past those commits: they would conflict with nothing of ours any more.
+        // This handle is past the commits that moved these positions and would no longer detect the conflict: forget
+        // the positions.
         self.positions.retain(|partition, _| !moved.contains(&partition.app_id()));
         durable::sync_version(&self.path, version).await.map_err(|error| self.io("flush the log of", &error))?;
         self.checkpoint(version).await;
@@ -213,7 +216,7 @@ impl Frames {
             .map_err(ArchiveError::store("commit to", &self.path))
     }
 
-    /// The position of a partition must be one that this writer read or left, and must move forward.
+    /// Fails unless this writer knows the position of the partition and the new position is higher.
     fn check(&self, partition: &PartitionName, next: i64) -> Result<(), ArchiveError> {
         match self.positions.get(partition) {
             Some(Some(from)) if next <= *from => {
@@ -228,7 +231,8 @@ impl Frames {
         }
     }
 
-    /// Now and then sums up the log and removes entries older than an hour, so that readers need not apply all of them.
+    /// Every [`CHECKPOINT_COMMITS`] versions, writes a checkpoint and removes log entries older than an hour, so that
+    /// readers need not apply all entries.
     async fn checkpoint(&self, version: u64) {
         if !version.is_multiple_of(CHECKPOINT_COMMITS.into()) {
             return;
@@ -261,7 +265,8 @@ fn refused(positions: &BTreeMap<PartitionName, i64>, app_id: &str) -> ArchiveErr
     }
 }
 
-/// zstd throughout. Bodies are compressed already and dictionaries or statistics of them would only cost.
+/// Returns the Parquet settings: zstd throughout. Bodies are compressed already; dictionaries or statistics of bodies
+/// and hashes would only cost.
 fn writer_properties() -> Result<WriterProperties, DeltaTableError> {
     Ok(WriterProperties::builder()
         .set_created_by(format!("edr-collectd {}", env!("CARGO_PKG_VERSION")))

@@ -1,7 +1,9 @@
-//! `hosts`: one row a host, where its newest frame and the key it needs lie, and what the list of hosts shows of it.
+//! `hosts`: one row per host, with the location of its newest frame and key frame, and the values for the list of
+//! hosts.
 //!
-//! Derived from `frames` and small. Rows lie by Kafka partition, and a collector overwrites those of the partitions it
-//! owns, together with the position they are true for; so several collectors do not write over each other.
+//! The table is small and derived from `frames`. Rows are grouped by Kafka partition. A collector overwrites the rows
+//! of its own partitions, together with the positions up to which the rows are valid; so several collectors do not
+//! overwrite each other.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,61 +26,61 @@ use super::columns::{Columns, flags, integers, long, longs, text, texts};
 use super::engine::Engine;
 use super::{ArchiveError, HOSTS, PartitionName, Place, durable};
 
-/// Log entries between two checkpoints: one a minute is written.
+/// Log entries between two checkpoints; a collector writes one entry a minute.
 const CHECKPOINT_COMMITS: u32 = 20;
 
 const DAY_NS: i64 = 86_400_000_000_000;
 
-/// One host as a start needs it.
+/// State of one host that a start needs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SavedHost {
-    /// Identity.
+    /// Identity of the host.
     pub host_id: HostId,
-    /// The Kafka partition its frames come from.
+    /// The Kafka partition with the host's frames.
     pub partition: PartitionName,
-    /// What the list of hosts shows.
+    /// Values for the list of hosts.
     pub facts: SavedFacts,
-    /// Its newest frame.
+    /// The newest frame.
     pub newest: SavedFrame,
-    /// The key frame that one needs; `None` when it is a key itself or its key never came.
+    /// The key frame for `newest`; `None` when `newest` is itself a key frame, or its key was never received.
     pub key: Option<SavedFrame>,
-    /// The frame that `facts` are of: not the newest one when that came a moment before the save.
+    /// The frame that `facts` are taken from. A newest frame received just before the save is not opened yet.
     #[serde(default)]
     pub facts_of: Option<(Epoch, u64)>,
     /// Epochs seen, with the highest sequence number of each.
     pub epochs: Vec<(Epoch, u64)>,
-    /// Conflicts seen: contents that came under a sequence number that had another one.
+    /// Number of conflicts: second contents under a sequence number.
     #[serde(default)]
     pub conflicts: u64,
-    /// The last of them: epoch, sequence number and half of the hash.
+    /// The last conflicting contents: epoch, sequence number and half of the hash.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conflicting: Vec<(Epoch, u64, [u8; 16])>,
 }
 
-/// What the list of hosts shows of one.
+/// Values of one host for the list of hosts.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SavedFacts {
-    /// Name.
+    /// Host name.
     pub hostname: String,
     /// Operating system.
     pub os: String,
-    /// Interval of the agent, ns.
+    /// Interval between two snapshots, ns.
     pub interval_ns: u64,
-    /// Processes of the snapshot.
+    /// Number of processes in the snapshot.
     pub processes: usize,
-    /// Open files.
+    /// Number of open files.
     pub files: usize,
-    /// Sockets.
+    /// Number of sockets.
     pub sockets: usize,
-    /// Highest danger level.
+    /// Highest danger level of any attacker in psad, 0 to 5.
     pub danger_level: u8,
     /// psad's mode and state.
     pub psad: String,
-    /// Why the agent shows less than it could.
+    /// Reasons why the agent's data is incomplete.
     pub degraded: Vec<String>,
 }
 
-/// A frame and where its records lie.
+/// A frame and the locations of its records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedFrame {
     /// Epoch.
@@ -87,30 +89,31 @@ pub struct SavedFrame {
     pub seq: u64,
     /// Key or delta.
     pub kind: FrameKind,
-    /// The key frame a delta needs.
+    /// Sequence number of the key frame for a delta.
     pub base_seq: u64,
-    /// First 16 bytes of the hash of its content.
+    /// First 16 bytes of the snapshot's BLAKE3 hash.
     pub raw_hash: [u8; 16],
-    /// When it was taken, ns since the epoch.
+    /// When the snapshot was taken, ns since the epoch.
     pub captured_ns: i64,
-    /// When the last of its records came, ns since the epoch.
+    /// When the last of the frame's records was received, ns since the epoch.
     pub received_ns: i64,
-    /// Said goodbye.
+    /// Whether the agent stopped cleanly after this frame.
     pub bye: bool,
-    /// Its records, by part.
+    /// Locations of the records, by part.
     pub places: Vec<Place>,
 }
 
-/// The table's content.
+/// Content of the table.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SavedHosts {
     /// The hosts.
     pub hosts: Vec<SavedHost>,
-    /// Everything received before this moment is in there (ns since the epoch); `None` when there is no row that says.
+    /// Everything received before this moment (ns since the epoch) is in the table; `None` for an empty table.
     pub complete_until_ns: Option<i64>,
 }
 
-/// What one save covers: a partition, the position it is true for, and the moment up to which it is complete.
+/// Coverage of a save: for each partition, the position up to which its rows are valid, and the moment (ns since the
+/// epoch) until which they are complete.
 pub type Coverage = BTreeMap<PartitionName, (i64, i64)>;
 
 /// Reader and writer of `hosts`.
@@ -126,26 +129,26 @@ impl std::fmt::Debug for HostsTable {
 }
 
 impl HostsTable {
-    /// Opens the table in the archive's folder; makes it when there is none.
+    /// Opens the table in the archive's folder; creates the table when missing.
     ///
     /// # Errors
-    /// When the folder cannot be used or holds something else.
+    /// When the folder cannot be used, or holds something else.
     pub async fn open(archive: &Path) -> Result<Self, ArchiveError> {
         let path = archive.join(HOSTS);
         let table = super::open_or_create(&path, columns(), "partition", "received_ns", CHECKPOINT_COMMITS).await?;
         Ok(Self { path, table })
     }
 
-    /// Opens the table for reading only.
+    /// Opens the table for reading only; `None` when there is no table.
     ///
     /// # Errors
-    /// When there is none, or it cannot be read.
+    /// When the table cannot be read.
     pub async fn existing(archive: &Path) -> Result<Option<Self>, ArchiveError> {
         let path = archive.join(HOSTS);
         Ok(super::existing(&path).await?.map(|table| Self { path, table }))
     }
 
-    /// Reads all hosts; of a host that has two rows, the one that was received later.
+    /// Reads all hosts. When a host has two rows, the row with the later time of receipt counts.
     ///
     /// # Errors
     /// When the table cannot be read.
@@ -171,17 +174,17 @@ impl HostsTable {
                 }
             }
         }
-        // Rows that are a day behind are of partitions that nobody reads any more: nothing comes after them.
+        // Rows more than a day behind belong to partitions without a reader, where no later records come.
         let latest = untils.iter().copied().max().unwrap_or(i64::MIN);
         let complete_until_ns = untils.into_iter().filter(|until| *until >= latest.saturating_sub(DAY_NS)).min();
         Ok(SavedHosts { hosts: newest.into_values().collect(), complete_until_ns })
     }
 
-    /// Overwrites the rows of the covered partitions, with their positions, in one commit; except those of which another
-    /// collector has saved a later position.
+    /// Overwrites the rows and positions of the covered partitions in one commit. Partitions with a later position,
+    /// saved by another collector, are skipped.
     ///
     /// # Errors
-    /// When the store fails, or another collector saved one of the partitions meanwhile.
+    /// When the store fails, or another collector saved one of the partitions at the same time.
     pub async fn save(&mut self, hosts: &[SavedHost], coverage: &Coverage) -> Result<(), ArchiveError> {
         let version = self.save_rows(hosts, coverage).await.map_err(ArchiveError::store("save", &self.path))?;
         durable::sync_version(&self.path, version).await.map_err(|error| ArchiveError::Store {
@@ -191,7 +194,7 @@ impl HostsTable {
         })
     }
 
-    /// Removes the files that earlier saves left behind, an hour after: readers of those versions are done.
+    /// Removes the files of earlier saves after an hour, when no reader uses the old versions any more.
     ///
     /// # Errors
     /// When the store fails.
@@ -202,7 +205,8 @@ impl HostsTable {
     pub(super) async fn clean_by(&mut self, clock: Option<Arc<dyn Clock>>) -> Result<(), ArchiveError> {
         let clean = async {
             self.table.update_state().await?;
-            // All files that the log does not name: checkpoints forget what was removed long ago.
+            // Full mode also removes files without any entry: checkpoints no longer mention files that were removed
+            // long ago.
             let mut vacuum = self.table.clone().vacuum().with_mode(VacuumMode::Full);
             if let Some(clock) = clock {
                 vacuum = vacuum.with_clock(clock);
@@ -225,7 +229,7 @@ impl HostsTable {
             values.get("partition").is_some_and(|value| value.as_ref().is_some_and(|value| numbers.contains(value)))
         });
         let mut actions: Vec<Action> = replaced.map(|file| Action::Remove(file.remove_action(true))).collect();
-        // By number: a host whose last frame came from an earlier log of that name stays listed.
+        // By number: a host whose last frame came from an earlier log of the topic stays listed.
         let by_number: BTreeMap<i32, (i64, i64)> =
             coverage.iter().map(|(name, covered)| (name.partition, *covered)).collect();
         let rows: Vec<SavedRow<'_>> = hosts
@@ -256,7 +260,7 @@ impl HostsTable {
 }
 
 impl HostsTable {
-    /// The partitions of which nobody has saved a later position.
+    /// Returns the coverage without the partitions that have a later position in the table.
     async fn not_behind(&self, coverage: &Coverage) -> Result<Coverage, DeltaTableError> {
         let mut kept = Coverage::new();
         for (name, covered) in coverage {
@@ -269,7 +273,7 @@ impl HostsTable {
     }
 }
 
-/// A host with the coverage of its partition.
+/// One row: a host with the coverage of its partition.
 struct SavedRow<'a> {
     host: &'a SavedHost,
     coverage: (i64, i64),
@@ -294,7 +298,7 @@ fn columns() -> Vec<StructField> {
         not_null("danger_level", PrimitiveType::Integer),
         not_null("psad", PrimitiveType::String),
         not_null("bye", PrimitiveType::Boolean),
-        // What a start reads; the columns before it are for those who ask in SQL.
+        // A start reads only `state` and `complete_until_ns`; the other columns are for SQL queries.
         not_null("state", PrimitiveType::String),
     ]
 }

@@ -1,21 +1,23 @@
-//! The archive: Delta tables on a local folder. Every record that came, verbatim, and where the newest of each host lies.
+//! The archive: Delta tables in a local folder. They hold every received record, verbatim, and the location of each
+//! host's newest frame.
 //!
 //! Promises:
-//! - **`frames` has one row per Kafka record**, whatever the record is: a part, a duplicate, or bytes that are no frame
-//!   (then `fault` says why). So the position can always move, nothing waits for a missing part, and nobody can make
-//!   evidence vanish by sending something first.
-//! - **The position moves in the commit of the data** (Delta `txn` action, one for each Kafka partition). A crash at any
+//! - **`frames` has one row per Kafka record**, whatever the content: a part, a duplicate, or bytes that are not a
+//!   frame (column `fault` then holds the reason). So the position can always advance, no record waits for a missing
+//!   part, and a forged record that is sent first cannot suppress evidence.
+//! - **The position moves in the commit of the data** (Delta `txn` action, one per Kafka partition). A crash at any
 //!   moment leaves both or neither.
-//! - **Two writers of one partition: one commit wins.** A position is committed through the very handle it was read from.
-//!   That handle knows up to which version it has seen the table's log; whatever others wrote after it is looked at before
-//!   its own entry gets its place, and a position they moved is lost to it ([`log`]). A handle that was idle for longer than
-//!   the log is kept reads the table anew first.
-//! - **What came first stays.** Later records, whatever they claim, hide no frame and replace no content: they are found
-//!   beside it ([`read`]).
-//! - **`hosts` is small** (one row a host) and derived: a start reads it and the rows of `frames` that came after it,
-//!   never all of them.
+//! - **Two writers of one partition: one commit wins.** A position is committed through the same handle that read the
+//!   position. The handle knows up to which version it has seen the table's log. Later entries of other writers are
+//!   examined before the handle writes its own entry; when another writer moved the position, the commit is refused
+//!   ([`log`]). A handle that was idle for minutes reads the table again first, because log entries are kept for an
+//!   hour only.
+//! - **The first content stays.** Later records hide no frame and replace no content, whatever they claim; a search
+//!   finds them beside the first ([`read`]).
+//! - **`hosts` is small** (one row per host) and derived: a start reads `hosts` and the rows of `frames` received
+//!   later, never all of `frames`.
 //!
-//! It does not know Kafka: a position is a number that somebody gives it.
+//! The archive does not know Kafka: a position is a number given by the caller.
 
 mod columns;
 mod durable;
@@ -43,16 +45,16 @@ pub use read::Reader;
 pub use rows::{ArchivedHeader, Cut, Row};
 use serde::{Deserialize, Serialize};
 
-/// Folder of the table of records.
+/// Folder of the table with the records.
 const FRAMES: &str = "frames";
-/// Folder of the table of hosts.
+/// Folder of the table with the hosts.
 const HOSTS: &str = "hosts";
 
-/// A partition of a Kafka topic, as the archive names it.
+/// A partition of a Kafka topic, as the archive identifies it.
 ///
-/// The topic's own id would tell a recreated topic from its predecessor, but rdkafka 0.39 does not give it (librdkafka
-/// does, by `rd_kafka_DescribeTopics`, which has no safe binding). So cluster id and topic name stand for it, and
-/// `generation` counts how often the log under that name was seen to start anew.
+/// The topic's own id would distinguish a recreated topic from its predecessor, but rdkafka 0.39 does not expose topic
+/// ids (librdkafka does, by `rd_kafka_DescribeTopics`, which has no safe binding). So cluster id and topic name
+/// identify the log, and `generation` counts how often a new log was seen under that name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PartitionName {
     /// Id of the Kafka cluster.
@@ -61,12 +63,12 @@ pub struct PartitionName {
     pub topic: String,
     /// Number of the partition.
     pub partition: i32,
-    /// 0 for the first log under this name, one more for each that replaced it.
+    /// 0 for the first log under this name; one more for each new log.
     pub generation: i32,
 }
 
 impl PartitionName {
-    /// The `appId` of the `txn` actions that carry its position.
+    /// Returns the `appId` of the `txn` actions with the partition's position.
     fn app_id(&self) -> String {
         let Self { cluster, topic, partition, generation } = self;
         format!("edr-collectd/{cluster}/{topic}/{partition}/{generation}")
@@ -80,52 +82,52 @@ impl std::fmt::Display for PartitionName {
     }
 }
 
-/// Where a record lies: what is needed to find its row without looking through the table. The time of receipt leads to
-/// the one file that holds it, and through its day to the folder.
+/// Location of a record: the values that find its row without a search of the table. The time of receipt determines the
+/// day folder and the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Place {
-    /// When the collector got it, ns since the epoch.
+    /// When the collector received the record, ns since the epoch.
     pub received_ns: i64,
     /// Kafka partition.
     pub partition: i32,
-    /// Offset in it.
+    /// Offset in the partition.
     pub offset: i64,
 }
 
-/// Why the archive did not do it.
+/// Failure of an archive operation.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    /// There is no archive in this folder yet.
+    /// The folder has no archive yet.
     #[error("there is no archive in {0} yet: has `edr-collectd run` received anything?")]
     Missing(PathBuf),
     /// Another collector moved the position.
     #[error("another collector archives {partition}: its position is {found}, this one left it at {expected}")]
     Fenced {
-        /// Which partition.
+        /// The partition.
         partition: String,
-        /// What this writer left or read.
+        /// The position that this writer read or left.
         expected: String,
-        /// What the table says.
+        /// The position in the table.
         found: String,
     },
-    /// A position that does not move forward.
+    /// The new position is not higher than the archived one.
     #[error("position of {partition} would go from {from} to {to}")]
     Backwards {
-        /// Which partition.
+        /// The partition.
         partition: String,
         /// Position in the archive.
         from: i64,
-        /// Position asked for.
+        /// Requested position.
         to: i64,
     },
     /// The store failed.
     #[error("{operation} {table:?}: {cause}")]
     Store {
-        /// What was tried.
+        /// The operation.
         operation: &'static str,
-        /// On which table.
+        /// The table.
         table: PathBuf,
-        /// What the store said.
+        /// The error of the store.
         cause: String,
     },
 }
@@ -137,7 +139,7 @@ impl ArchiveError {
     }
 }
 
-/// Opens a table; makes it, partitioned by one column, when there is none.
+/// Opens a table; creates the table, partitioned by one column, when missing.
 async fn open_or_create(
     path: &Path,
     columns: Vec<StructField>,
@@ -176,13 +178,13 @@ async fn open_or_create(
         .await;
     match created {
         Ok(table) => Ok(table),
-        // Another collector was a moment faster.
+        // Another collector created the table first.
         Err(_) if table.load().await.is_ok() => Ok(table),
         Err(error) => Err(ArchiveError::store("make", path)(error)),
     }
 }
 
-/// The table in this folder, if there is one.
+/// Opens the table in this folder, if there is one.
 async fn existing(path: &Path) -> Result<Option<DeltaTable>, ArchiveError> {
     if !exists(path).await? {
         return Ok(None);
@@ -192,9 +194,9 @@ async fn existing(path: &Path) -> Result<Option<DeltaTable>, ArchiveError> {
     Ok(Some(table))
 }
 
-/// Whether there is a table in this folder.
+/// Returns true when this folder holds a table.
 async fn exists(path: &Path) -> Result<bool, ArchiveError> {
-    // Asking the store for a folder that is not there would make it.
+    // The store would create a missing folder when asked for the table.
     if !path.join("_delta_log").is_dir() {
         return Ok(false);
     }
@@ -209,8 +211,8 @@ fn table_at(path: &Path) -> Result<DeltaTable, ArchiveError> {
         .map_err(ArchiveError::store("open", path))
 }
 
-/// Days since 1970-01-01 UTC.
+/// Returns the days since 1970-01-01 UTC.
 pub fn day_of(ns: i64) -> i32 {
-    // 2^63 ns are 106,752 days.
+    // 2^63 ns are 106,752 days, so the conversion never fails.
     i32::try_from(ns.div_euclid(86_400_000_000_000)).unwrap_or(0)
 }

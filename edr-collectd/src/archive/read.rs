@@ -1,7 +1,7 @@
-//! Reading `frames`: which records there are (columns only), and the bytes of a few of them.
+//! Reads `frames`: searches among headers (columns only), and the bytes of single records.
 //!
-//! Searches go by columns that let whole files be passed over: the folder is the receive day, and the log keeps minimum
-//! and maximum of times, offsets and sequence numbers of every file.
+//! Search filters use columns that exclude whole files: the folder is the day of receipt, and the table's log keeps
+//! minimum and maximum of times, offsets and sequence numbers per file.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::{Range, RangeInclusive};
@@ -26,21 +26,21 @@ use super::found::{Candidates, Found, HEADER_COLUMNS, Header, headers_of, newest
 use super::{ArchiveError, Cut, FRAMES, PartitionName, Place, day_of};
 use crate::decode::{Rest, Rests};
 
-/// Cuts remembered of a search back in time, whole or not; a search on goes below them.
+/// Cuts kept by a search back in time, complete or not; a continued search looks below them.
 const CANDIDATES_MAX: usize = 256;
-/// Cuts remembered of one frame: those whose first part came first.
+/// Cuts kept per frame, by the time of the first part: the earliest.
 const CUTS_MAX: usize = 256;
-/// Bodies of one frame: what a snapshot of the largest size can be compressed to, with room.
+/// Total body bytes of one frame: the largest snapshot, even if incompressible, and a quarter more.
 const BODY_BYTES_MAX: usize = RAW_BYTES_MAX + RAW_BYTES_MAX / 4;
-/// Records in memory at once while a frame is read; each has [`RECORD_BYTES_MAX`](edr_wire::limits::RECORD_BYTES_MAX) at
-/// most.
+/// Records in memory at once while a frame is read, each of at most
+/// [`RECORD_BYTES_MAX`](edr_wire::limits::RECORD_BYTES_MAX).
 const RECORDS_AT_ONCE: usize = 8;
-/// How far back a search looks before it looks at everything.
+/// Time spans, in ns, that a search tries before the whole archive.
 const WINDOWS_NS: [i64; 2] = [600_000_000_000, 86_400_000_000_000];
-/// A key frame is this much older than its delta at most, by the host's clock, unless that clock jumped.
+/// Largest age of a key frame relative to its delta, in ns of the host's clock, unless that clock jumped.
 const KEY_AGE_NS_MAX: i64 = 2 * 86_400_000_000_000;
 
-/// Minimum and maximum that the table's log keeps of a file.
+/// Minimum and maximum values of a file, from the table's log.
 #[derive(Deserialize)]
 struct Statistics {
     #[serde(rename = "minValues")]
@@ -54,7 +54,7 @@ struct Times {
     received_ns: i64,
 }
 
-/// Reads the archive. Cheap to keep; every question sees the newest version of the table.
+/// Reader of the archive. Cheap to keep; every query sees the newest version of the table.
 #[derive(Debug)]
 pub struct Reader {
     path: PathBuf,
@@ -63,12 +63,13 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// A reader of the archive in this folder, which need not exist yet.
+    /// Makes a reader of the archive in this folder; the folder need not exist yet.
     pub fn new(archive: &Path) -> Self {
         Self { path: archive.join(FRAMES), table: Mutex::new(None), engine: Engine::new() }
     }
 
-    /// The table, not loaded: each scan reads its newest version, and of the list of its files only what the filter needs.
+    /// Returns the table without loading it: each scan reads the newest version, and only the part of the file list
+    /// that the filter needs.
     async fn table(&self) -> Result<DeltaTable, ArchiveError> {
         let mut known = self.table.lock().await;
         if let Some(table) = known.as_ref() {
@@ -80,8 +81,8 @@ impl Reader {
         Ok(known.insert(super::table_at(&self.path)?).clone())
     }
 
-    /// Gives the header of every record received in this span (ns since the epoch) to `take`, in no particular order;
-    /// records that are no frame are left out.
+    /// Passes the header of every record received in this span (ns since the epoch) to `take`, in no particular order.
+    /// Records that are not frames are skipped.
     ///
     /// # Errors
     /// When the archive cannot be read.
@@ -94,8 +95,8 @@ impl Reader {
         self.search(filter, &mut take).await
     }
 
-    /// When the first and the last record of each file was received (ns since the epoch), by the first, from the table's
-    /// log alone.
+    /// Returns when the first and the last record of each file was received (ns since the epoch), ordered by the first,
+    /// from the table's log alone.
     ///
     /// # Errors
     /// When the archive cannot be read.
@@ -108,15 +109,15 @@ impl Reader {
         while let Some(file) = files.try_next().await.map_err(failed)? {
             match file.stats().and_then(|text| serde_json::from_str::<Statistics>(&text).ok()) {
                 Some(Statistics { least, most }) => _ = received.insert((least.received_ns, most.received_ns)),
-                // A file whose statistics somebody dropped still has its day: any hour of it.
+                // A file without statistics still has its day of receipt: assume records in every hour.
                 None => received.extend(day_hours(&file.partition_values_map())),
             }
         }
         Ok(received.into_iter().map(|(first, last)| first..=last).collect())
     }
 
-    /// The last frames of a host taken at or before `at_ns`, by their own word, with all their parts; of those below
-    /// `below`, when it is given: the `rest` of the search before.
+    /// Returns the last complete frames of a host taken at or before `at_ns`, by the host's clock. With `below`, the
+    /// `rest` of the previous search, only frames below that cut are returned.
     ///
     /// # Errors
     /// When the archive cannot be read.
@@ -129,7 +130,7 @@ impl Reader {
         let at_ns = below.map_or(at_ns, |below| below.captured_ns.min(at_ns));
         let of_host = col("host_id").eq(lit(host_id.to_string())).and(col("captured_ns").lt_eq(lit(at_ns)));
         for window_ns in WINDOWS_NS {
-            // What was taken at that time came at that time or later; a day of margin for clocks.
+            // A snapshot is received after it was taken; one day of tolerance for clocks.
             let recent = col("captured_ns")
                 .gt(lit(at_ns.saturating_sub(window_ns)))
                 .and(col("receive_day").gt_eq(day(day_of(at_ns) - 1)));
@@ -143,9 +144,9 @@ impl Reader {
         Ok(Candidates { found: newest_first(cuts), rest })
     }
 
-    /// All whole cuts of these frames of a host, by (epoch, sequence number), each frame's in the order in which they
-    /// became whole. Only those taken within `captured_ns`, when it is given: that saves looking through all of the
-    /// archive.
+    /// Returns all complete cuts of these frames of a host, by (epoch, sequence number); the cuts of a frame are in the
+    /// order in which they became complete. A range `captured_ns` limits the search to frames taken in that time, which
+    /// saves a search of the whole archive.
     ///
     /// # Errors
     /// When the archive cannot be read.
@@ -171,7 +172,7 @@ impl Reader {
             let cuts = frames.entry(frame).or_default();
             note_part(cuts, header);
             if cuts.len() > CUTS_MAX {
-                // What comes later hides nothing that came before.
+                // The last received cut is dropped: later records must not hide earlier records.
                 let last = cuts.iter().max_by_key(|(_, found)| found.first_places().min()).map(|(cut, _)| *cut);
                 if let Some(last) = last {
                     cuts.remove(&last);
@@ -187,8 +188,8 @@ impl Reader {
         Ok(frames.into_iter().map(|(frame, cuts)| (frame, in_order(cuts))).collect())
     }
 
-    /// All whole cuts of one frame of a host, in the order in which they became whole. `captured_ns` of a frame near it
-    /// saves looking through all of the archive.
+    /// Returns all complete cuts of one frame of a host, in the order in which they became complete. `captured_ns` is
+    /// the time of a frame nearby, which usually saves a search of the whole archive.
     ///
     /// # Errors
     /// When the archive cannot be read.
@@ -210,7 +211,7 @@ impl Reader {
         Ok(Vec::new())
     }
 
-    /// When the first snapshot of a host was taken.
+    /// Returns when the first snapshot of a host was taken, ns since the epoch, by the host's clock.
     ///
     /// # Errors
     /// When the archive cannot be read.
@@ -224,10 +225,10 @@ impl Reader {
         Ok(first)
     }
 
-    /// The frame whose records lie at these places.
+    /// Reads the frame with records at these places.
     ///
     /// # Errors
-    /// When the archive cannot be read, or a record is not there, or the records are not all parts of one frame.
+    /// When the archive cannot be read, a record is missing, or the records are not all parts of one frame.
     pub async fn frame(&self, places: &[Place]) -> Result<Frame, ArchiveError> {
         let (mut records, mut left) = (Vec::new(), BODY_BYTES_MAX);
         let (rests, mut first) = (Rests::default(), None);
@@ -244,8 +245,8 @@ impl Reader {
         Frame::assemble(records).map_err(|error| self.unreadable(&error))
     }
 
-    /// The frame that was found. Of records that say that they are the same part, those count that belong together, and
-    /// that came first.
+    /// Reads the frame of a search result. When several records claim to be the same part, records with equal headers
+    /// are combined; of several complete combinations the earliest counts.
     ///
     /// # Errors
     /// As [`frame`](Self::frame).
@@ -281,7 +282,8 @@ impl Reader {
         ArchiveError::store("read records of", &self.path)(DeltaTableError::generic(error.to_string()))
     }
 
-    /// The bytes that were archived from one offset of a log; `None` when there is no such row or it has none.
+    /// Returns the archived bytes of the record at an offset of a log; `None` when there is no such row, or the record
+    /// had no value.
     ///
     /// # Errors
     /// When the archive cannot be read.
@@ -312,7 +314,7 @@ impl Reader {
         Ok(None)
     }
 
-    /// Gives the records at these places to `take`, in no particular order, some at a time.
+    /// Passes the records at these places to `take`, in no particular order, a few at a time.
     async fn records(
         &self,
         places: &[Place],
@@ -326,7 +328,7 @@ impl Reader {
         let offsets: Vec<Expr> = places.iter().map(|place| lit(place.offset)).collect();
         let least = places.iter().map(|place| place.received_ns).min().unwrap_or(0);
         let most = places.iter().map(|place| place.received_ns).max().unwrap_or(0);
-        // The range passes over files; the lists pick the rows.
+        // The range excludes files; the lists select rows.
         let filter = col("receive_day")
             .in_list(days, false)
             .and(col("received_ns").gt_eq(lit(least)))
@@ -348,7 +350,7 @@ impl Reader {
         Ok(())
     }
 
-    /// The newest cuts among the rows that match, whole or not, and whether there were more of them.
+    /// Returns the newest cuts among the matching rows, complete or not, and whether older cuts were dropped.
     async fn newest_cuts(
         &self,
         filter: Expr,
@@ -390,7 +392,7 @@ impl Reader {
     }
 }
 
-/// The records of a batch and where they lie.
+/// Returns the records of a batch with their locations.
 fn records_of(batch: &RecordBatch) -> Result<Vec<(Place, Vec<u8>)>, DeltaTableError> {
     let columns = Columns(batch);
     let (times, partitions) = (columns.longs("received_ns")?, columns.integers("partition")?);
@@ -406,7 +408,7 @@ fn too_large() -> FrameError {
     FrameError::Parts(format!("its parts have more than {BODY_BYTES_MAX} bytes together"))
 }
 
-/// First and last nanosecond of each hour of the receive day in a file's partition values.
+/// Returns the first and last ns (since the epoch) of each hour of a file's day of receipt.
 fn day_hours(values: &HashMap<String, Option<String>>) -> Vec<(i64, i64)> {
     const HOUR_NS: i64 = 3_600_000_000_000;
     let midnight = || -> Option<i64> {

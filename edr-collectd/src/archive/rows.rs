@@ -1,4 +1,4 @@
-//! The rows of `frames`: columns, and how a record becomes one.
+//! The rows of `frames`: their columns, and the conversion of records.
 
 use std::sync::Arc;
 
@@ -13,58 +13,59 @@ use edr_wire::{Epoch, HostId};
 use super::columns::{binaries, dates, flags, integers, longs, texts};
 use super::{PartitionName, Place};
 
-/// One Kafka record on its way into the archive.
+/// One Kafka record to be archived.
 #[derive(Debug, Clone)]
 pub struct Row {
-    /// The log it came from.
+    /// The log of the record.
     pub partition: PartitionName,
-    /// Its offset in it.
+    /// Offset in the log.
     pub offset: i64,
-    /// Timestamp Kafka keeps with it, ms since the epoch.
+    /// Kafka's timestamp of the record, ms since the epoch.
     pub kafka_timestamp_ms: Option<i64>,
-    /// When the collector got it, ns since the epoch, by the collector's clock.
+    /// When the collector received the record, ns since the epoch, by the collector's clock.
     pub received_ns: i64,
     /// Kafka's key, verbatim.
     pub key: Option<Vec<u8>>,
-    /// Kafka's value, verbatim; `None` for a record without one.
+    /// Kafka's value, verbatim; `None` for a record without a value.
     pub record: Option<Vec<u8>>,
-    /// What the bytes say, or why they say nothing.
+    /// The decoded header, or the fault.
     pub content: Result<ArchivedHeader, String>,
 }
 
-/// The columns that say which frame a record is a part of.
+/// Header fields of a record that have a column. They identify the frame and the part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArchivedHeader {
     /// The host.
     pub host_id: HostId,
-    /// Its epoch.
+    /// Epoch of the host.
     pub epoch: Epoch,
     /// Sequence number.
     pub seq: u64,
     /// Key or delta.
     pub kind: FrameKind,
-    /// The key frame a delta needs.
+    /// Sequence number of the key frame for a delta.
     pub base_seq: u64,
     /// When the snapshot was taken, ns since the epoch, by the host's clock.
     pub captured_ns: i64,
-    /// Bytes of the snapshot.
+    /// Size of the snapshot, bytes.
     pub raw_len: u32,
     /// BLAKE3 of the snapshot.
     pub raw_hash: [u8; 32],
-    /// Which part.
+    /// Number of this part, from 0.
     pub part: u32,
-    /// Of how many.
+    /// Number of parts.
     pub parts: u32,
-    /// Last frame before a clean stop.
+    /// Whether this is the last frame before a clean stop.
     pub bye: bool,
-    /// The epoch before this one.
+    /// The epoch before this one, if the host knows of one.
     pub previous_epoch: Option<Epoch>,
 }
 
-/// One cut of one content of a frame into parts: what its parts say alike. Parts of two cuts do not belong together, though
-/// number and content be the same: a frame is sent again in smaller parts when the topic takes less than before.
+/// One way of cutting the content of a frame into parts: the fields that all parts of the cut share. Parts of two cuts
+/// do not belong together, even with equal sequence number and content: a frame is sent again in smaller parts when the
+/// topic's size limit was lowered.
 ///
-/// In the order of the moments they claim to be of.
+/// Cuts are ordered by the time at which the host claims to have taken the snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cut {
     /// When the snapshot was taken, ns since the epoch, by the host's clock.
@@ -82,7 +83,7 @@ pub struct Cut {
 }
 
 impl ArchivedHeader {
-    /// What this part says like all others of its cut.
+    /// Returns the fields that this part shares with all parts of its cut.
     pub fn cut(&self) -> Cut {
         Cut {
             captured_ns: self.captured_ns,
@@ -121,19 +122,19 @@ impl From<&Record> for ArchivedHeader {
 }
 
 impl Row {
-    /// Where it will lie.
+    /// Returns the location of the row in the archive.
     pub fn place(&self) -> Place {
         Place { received_ns: self.received_ns, partition: self.partition.partition, offset: self.offset }
     }
 
-    /// Memory it holds, about.
+    /// Returns the approximate memory of the row, in bytes.
     pub fn byte_len(&self) -> usize {
         let bytes = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
         256 + bytes(&self.key) + bytes(&self.record)
     }
 }
 
-/// Columns of `frames`, in order. Delta keeps minimum and maximum of those in [`STATS_COLUMNS`] for each file.
+/// Returns the columns of `frames`, in order. Delta keeps minimum and maximum of the [`STATS_COLUMNS`] per file.
 pub(super) fn columns() -> Vec<StructField> {
     let not_null = |name: &str, kind| StructField::new(name, DataType::Primitive(kind), false);
     let nullable = |name: &str, kind| StructField::new(name, DataType::Primitive(kind), true);
@@ -164,10 +165,10 @@ pub(super) fn columns() -> Vec<StructField> {
     ]
 }
 
-/// By these a search passes over files; of the bytes themselves no statistics are kept.
+/// Columns with statistics, by which a search excludes files; the bytes themselves have none.
 pub(super) const STATS_COLUMNS: &str = "received_ns,partition,offset,host_id,epoch,seq,captured_ns";
 
-/// The rows as columns.
+/// Converts rows to columns.
 pub(super) fn batch(rows: &[Row], schema: Arc<Schema>) -> Result<RecordBatch, DeltaTableError> {
     let arrays = schema.fields().iter().map(|field| column(field, rows)).collect();
     Ok(RecordBatch::try_new(schema, arrays)?)
@@ -186,7 +187,7 @@ fn column(field: &Field, rows: &[Row]) -> ArrayRef {
         "kafka_timestamp_ms" => longs(rows, |row| row.kafka_timestamp_ms),
         "host_id" => texts(rows, |row| Some(header(row)?.host_id.to_string())),
         "epoch" => texts(rows, |row| Some(header(row)?.epoch.to_string())),
-        // decode refuses numbers above 2^63.
+        // `decode` refuses larger numbers.
         "seq" => longs(rows, |row| i64::try_from(header(row)?.seq).ok()),
         "kind" => texts(rows, |row| Some(kind_name(header(row)?.kind).to_owned())),
         "base_seq" => longs(rows, |row| i64::try_from(header(row)?.base_seq).ok()),
@@ -200,12 +201,12 @@ fn column(field: &Field, rows: &[Row]) -> ArrayRef {
         "fault" => texts(rows, |row| row.content.as_ref().err().cloned()),
         "key" => binaries(rows, |row| row.key.as_deref()),
         "record" => binaries(rows, |row| row.record.as_deref()),
-        // A column that a later version added to the table: this one has nothing to say in it.
+        // A column of the table that this version does not know, added by a later version: null.
         _ => new_null_array(field.data_type(), rows.len()),
     }
 }
 
-/// The wire's name of a kind.
+/// Returns the wire's name of a kind.
 pub(super) fn kind_name(kind: FrameKind) -> &'static str {
     match kind {
         FrameKind::Key => "key",

@@ -1,11 +1,11 @@
-//! Records as an agent would send them, for tests.
+//! Records in the form of an agent's, for tests.
 
 use edr_wire::frame::{EncodedFrame, FrameHeader, FrameKind, Record};
 use edr_wire::{Epoch, HostId};
 
 use super::{ArchivedHeader, PartitionName, Row};
 
-/// A key frame's header of host and epoch `n`.
+/// Returns the header of a key frame of host and epoch `n`.
 pub(crate) fn header(n: u8, seq: u64) -> FrameHeader {
     FrameHeader {
         host_id: HostId([n; 16]),
@@ -22,22 +22,22 @@ pub(crate) fn header(n: u8, seq: u64) -> FrameHeader {
     }
 }
 
-/// A delta frame's header.
+/// Returns the header of a delta frame.
 pub(crate) fn delta(n: u8, seq: u64, base_seq: u64) -> FrameHeader {
     FrameHeader { kind: FrameKind::Delta, base_seq, ..header(n, seq) }
 }
 
-/// The Kafka values of a frame.
+/// Returns the Kafka values of a frame.
 pub(crate) fn records(header: &FrameHeader, raw: &[u8], key_raw: Option<&[u8]>, part_bytes: usize) -> Vec<Vec<u8>> {
     EncodedFrame::encode(header, raw, key_raw, part_bytes).unwrap().records
 }
 
-/// A partition of the one topic of tests.
+/// Returns a partition of the topic in the tests.
 pub(crate) fn partition(number: i32) -> PartitionName {
     PartitionName { cluster: "c".into(), topic: "edr.snapshots".into(), partition: number, generation: 0 }
 }
 
-/// A record as the consumer hands it to the archive.
+/// Returns a record in the form that the consumer gives to the archive.
 pub(crate) fn row(number: i32, offset: i64, received_ns: i64, bytes: &[u8]) -> Row {
     Row {
         partition: partition(number),
@@ -50,7 +50,7 @@ pub(crate) fn row(number: i32, offset: i64, received_ns: i64, bytes: &[u8]) -> R
     }
 }
 
-/// Bytes that do not compress, the same ones each time.
+/// Returns bytes that do not compress, always the same for a seed.
 pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {

@@ -1,4 +1,4 @@
-//! The archive's promises, each broken on purpose.
+//! Tests of the archive's promises, each under the failure that could break it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::*;
 
 const DAY_NS: i64 = 86_400_000_000_000;
 
-/// Commits rows of partition 0 with the position after the last of them.
+/// Commits rows together with the position after the last row.
 async fn append(frames: &mut Frames, rows: &[Row]) -> Result<Appended, ArchiveError> {
     let mut positions = BTreeMap::new();
     for row in rows {
@@ -19,7 +19,7 @@ async fn append(frames: &mut Frames, rows: &[Row]) -> Result<Appended, ArchiveEr
     frames.append(rows, &positions).await
 }
 
-/// The offsets of everything in the archive, whatever it is.
+/// Returns the offsets of all rows in the archive.
 async fn offsets(archive: &Path) -> Vec<i64> {
     let mut offsets = Vec::new();
     let table = existing(&archive.join(FRAMES)).await.unwrap().unwrap();
@@ -42,7 +42,7 @@ async fn records_come_back_verbatim_and_the_position_with_them() {
     assert!(sent.len() > 1);
     let mut rows: Vec<Row> =
         sent.iter().zip(0..).map(|(bytes, offset)| row(0, offset, 1_000 + offset, bytes)).collect();
-    // What is no frame, and what is nothing at all, has a row too.
+    // Bytes that are no frame, and a record without a value, have a row too.
     let count = rows.len() as i64;
     rows.push(row(0, count, 2_000, b"\xff no frame"));
     rows.push(Row { record: None, key: None, content: Err("no value".into()), ..row(0, count + 1, 2_001, b"") });
@@ -79,7 +79,7 @@ async fn of_two_writers_one_wins_and_the_other_learns_the_position() {
     second.reload().await.unwrap();
     assert_eq!(second.position(&partition(0)).await.unwrap(), Some(2));
     append(&mut second, &[row(0, 2, 4, &bytes)]).await.unwrap();
-    // And now the first one is behind.
+    // The first writer is now behind.
     assert!(matches!(append(&mut first, &[row(0, 2, 5, &bytes)]).await, Err(ArchiveError::Fenced { .. })));
     assert_eq!(offsets(dir.path()).await, [0, 1, 2]);
 }
@@ -95,28 +95,28 @@ async fn a_commit_on_another_partition_does_not_carry_a_zombie_over_its_fence() 
     }
     other.position(&partition(1)).await.unwrap();
     append(&mut other, &[row(1, 0, 1, &bytes)]).await.unwrap();
-    // This commit brings the zombie's handle past the other's: partition 1 would no longer conflict.
+    // This commit moves the stale handle past the other's: a conflict in partition 1 would no longer be detected.
     append(&mut zombie, &[row(0, 0, 2, &bytes)]).await.unwrap();
     let refused = append(&mut zombie, &[row(1, 0, 3, &bytes)]).await.unwrap_err();
     assert!(matches!(refused, ArchiveError::Fenced { .. }), "{refused}");
     assert_eq!(offsets(dir.path()).await, [0, 0]);
 }
 
-/// Moves a position on by `count` commits without rows.
+/// Moves a position forward by `count` commits without rows.
 async fn commits(frames: &mut Frames, number: i32, from: i64, count: i64) {
     for next in from + 1..=from + count {
         frames.append(&[], &BTreeMap::from([(partition(number), next)])).await.unwrap();
     }
 }
 
-/// Entries of a table's log, by version.
+/// Returns the log entries of a table, by version.
 fn entries(archive: &Path, table: &str) -> BTreeMap<u64, std::path::PathBuf> {
     let files = std::fs::read_dir(archive.join(table).join("_delta_log")).unwrap().map(|file| file.unwrap().path());
     let version = |path: &Path| path.file_name()?.to_str()?.strip_suffix(".json")?.parse().ok();
     files.filter_map(|path| Some((version(&path)?, path))).collect()
 }
 
-/// Makes everything in a table's log as old as two hours.
+/// Sets the age of all log files of a table to two hours.
 fn age(archive: &Path, table: &str) {
     let then = std::time::SystemTime::now() - std::time::Duration::from_secs(7_200);
     for file in std::fs::read_dir(archive.join(table).join("_delta_log")).unwrap() {
@@ -136,7 +136,7 @@ async fn who_was_idle_while_the_log_was_summed_up_loses_nothing_and_passes_no_fe
     let mut zombie = Frames::open(dir.path()).await.unwrap();
     idle.position(&partition(1)).await.unwrap();
     assert_eq!(zombie.position(&partition(0)).await.unwrap(), Some(1));
-    // The others wrote nothing for more than an hour, and what they had seen of the log is removed.
+    // As if `idle` and `zombie` had written nothing for more than an hour: the entries they have seen are removed.
     commits(&mut busy, 0, 1, 120).await;
     age(dir.path(), FRAMES);
     commits(&mut busy, 0, 121, 100).await;
@@ -159,7 +159,7 @@ async fn an_entry_that_gets_a_number_below_a_checkpoint_is_not_taken_for_written
     commits(&mut busy, 0, 0, 120).await;
     age(dir.path(), FRAMES);
     commits(&mut busy, 0, 120, 100).await;
-    // Stopped after it looked and before it wrote.
+    // A writer that stopped between its check and its write.
     let table = dir.path().join(FRAMES);
     let store = table_at(&table).unwrap().log_store();
     let operation = deltalake::protocol::DeltaOperation::Write {
@@ -198,7 +198,7 @@ async fn a_crash_between_data_and_log_leaves_neither() {
     let committed = append(&mut frames, &[row(0, 1, 2, &bytes)]).await.unwrap().version;
     drop(frames);
 
-    // The data files are there, the log entry is not: as after a kill between the two.
+    // The data files exist, the log entry is missing: as after a kill between both writes.
     let log = dir.path().join("frames/_delta_log");
     let entry = |version: u64| log.join(format!("{version:020}.json"));
     std::fs::remove_file(entry(committed)).unwrap();
@@ -207,7 +207,7 @@ async fn a_crash_between_data_and_log_leaves_neither() {
     append(&mut frames, &[row(0, 1, 3, &bytes)]).await.unwrap();
     assert_eq!(offsets(dir.path()).await, [0, 1]);
 
-    // The log entry has its name and not its bytes: as after a power cut.
+    // The log entry is an empty file: as after a power cut.
     std::fs::write(entry(committed + 1), b"").unwrap();
     let mut frames = Frames::open(dir.path()).await.unwrap();
     assert_eq!(frames.position(&partition(0)).await.unwrap(), Some(2));
@@ -242,7 +242,7 @@ async fn the_last_frame_before_a_moment_is_found_across_days() {
     let host = HostId([1; 16]);
     let mut offset = 0;
     let mut expected = Vec::new();
-    // A key a day at noon and a delta a minute later; another host beside it; received an hour after it was taken.
+    // A key frame per day at noon, a delta a minute later, and the same for another host; received an hour later.
     for day in 1..=4_i64 {
         for (n, at) in [(1, day * DAY_NS + DAY_NS / 2), (2, day * DAY_NS + DAY_NS / 2 + 1)] {
             let seq = u64::try_from(day).unwrap() * 2 - 1;
@@ -275,7 +275,7 @@ async fn the_last_frame_before_a_moment_is_found_across_days() {
     assert_eq!(reader.last_before(host, expected[0].0 - 1, None).await.unwrap(), Candidates::default());
     assert_eq!(reader.first_captured_ns(host).await.unwrap(), Some(expected[0].0));
 
-    // One key and one delta give the moment.
+    // One key and one delta give the snapshot of that moment.
     let newest = reader.found(&found[0]).await.unwrap();
     let key = reader.frame_of(host, newest.header.epoch, newest.header.base_seq, last_ns).await.unwrap().remove(0);
     let key = reader.found(&key).await.unwrap().open(None).unwrap();
@@ -292,7 +292,7 @@ async fn a_frame_that_lost_a_part_is_not_an_answer_and_one_sent_twice_is_one() {
     let torn = records(&header(1, 2), &noise, None, 512);
     assert!(whole.len() > 3);
     let mut rows = Vec::new();
-    // Backwards, twice, and mixed with a frame whose first part never comes.
+    // The parts in reverse order, then once more, mixed with a frame whose first part is missing.
     for bytes in whole.iter().rev().chain(torn.iter().skip(1)).chain(whole.iter()) {
         let offset = rows.len() as i64;
         rows.push(row(0, offset, 100 + offset, bytes));
@@ -325,7 +325,7 @@ async fn a_forged_part_that_came_first_and_differs_in_nothing_that_has_a_column_
         edr_wire::frame::FrameHeader { boot_id: "another".into(), ..header(1, 1) },
     ]
     .map(|header| records(&header, &noise, None, 512));
-    // One has the first parts, the other one the last ones.
+    // The first forged frame has the first parts, the second has the last parts.
     let mut rows = Vec::new();
     for bytes in forged[0].iter().take(3).chain(forged[1].iter().skip(2)).chain(&good) {
         let offset = rows.len() as i64;
@@ -373,17 +373,17 @@ async fn hosts_are_overwritten_by_the_partitions_a_collector_owns() {
     let mut earlier_log = saved(2, 5);
     earlier_log.partition.generation = 7;
     table.save(&[saved(1, 5), earlier_log, saved(3, 5)], &covers(&[0, 1], 10, 100)).await.unwrap();
-    // Another collector owns partition 1 and has seen one of its hosts again, and a new one.
+    // Another collector owns partition 1, and has received one known and one new host.
     let mut other = HostsTable::open(dir.path()).await.unwrap();
     other.save(&[saved(1, 9), saved(3, 5), saved(5, 9)], &covers(&[1], 11, 200)).await.unwrap();
-    // And one that was overtaken does not bring back what it knew.
+    // A collector that was overtaken does not restore its old rows.
     table.save(&[saved(1, 5)], &covers(&[1], 10, 300)).await.unwrap();
     let loaded = table.load().await.unwrap();
     let rows: Vec<(HostId, i64)> = loaded.hosts.iter().map(|host| (host.host_id, host.newest.received_ns)).collect();
     let host = |n| HostId([n; 16]);
     assert_eq!(rows, [(host(1), 9), (host(2), 5), (host(3), 5), (host(5), 9)]);
     assert_eq!(loaded.hosts[0], saved(1, 9));
-    // What is complete until 100 in one partition and until 200 in another is complete until 100.
+    // Complete until 100 in one partition and until 200 in another means complete until 100.
     assert_eq!(loaded.complete_until_ns, Some(100));
 }
 
