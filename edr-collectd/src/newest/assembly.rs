@@ -1,9 +1,9 @@
-//! Parts that wait for the others of their frame.
+//! Collects parts until their frames are complete.
 //!
-//! Parts belong together when everything but their share of the body is alike: one that somebody forged, though it
-//! differs in nothing but what was lost before it, waits in a set of its own and spoils no other. What waits is bounded,
-//! for each host and in all, with all the memory it holds. A set that is given up is not lost: its records are archived,
-//! and a question for that moment finds them there.
+//! Parts belong together when they are equal in everything except the share of the body. So a forged part waits in a
+//! set of its own and spoils no other set, even if only its list of lost frames differs. All memory of waiting parts is
+//! counted and bounded, per host and in total. An abandoned set is not lost: its records are archived, and a question
+//! for that moment finds them there.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,39 +13,40 @@ use edr_wire::frame::{Frame, Record};
 use crate::archive::{ArchivedHeader, Cut, Place};
 use crate::decode::{Rest, Rests};
 
-/// Memory of waiting parts of one host: the largest frame, and half of another.
+/// Memory for waiting parts of one host, in bytes: the largest frame, and half of another.
 const HOST_BYTES_MAX: usize = 48 << 20;
-/// Memory of waiting parts in all.
+/// Memory for all waiting parts, in bytes.
 const BYTES_MAX: usize = 256 << 20;
-/// Frames of one host that may be incomplete at once: one, and others under its number or the next ones. So many must
-/// come between two parts of a frame to make it be given up.
+/// Incomplete frames of one host: the current frame, its successors, and forged frames under the same sequence number.
+/// A frame is abandoned only when so many other frames receive a part between two of its parts.
 const HOST_SETS_MAX: usize = 32;
-/// Incomplete frames in all.
+/// Incomplete frames in total.
 const SETS_MAX: usize = 4_096;
-/// Memory of a part beside its body: its record, in a list that grows twofold, and its place, in a tree that is half full.
+/// Memory of a part without its body, in bytes: the record, in a vector that doubles its size, and the location, in a
+/// tree that is half full.
 const PART_BYTES: usize = 2 * size_of::<Record>() + 4 * size_of::<(u32, Place)>();
-/// Memory of a set beside its parts: itself, and what it is found by.
+/// Memory of a set without its parts, in bytes: the set itself and its index entries.
 const SET_BYTES: usize = 2 * (size_of::<Set>() + size_of::<Cut>() + size_of::<Vec<u64>>());
 
-/// A frame with all its parts.
+/// A complete frame.
 #[derive(Debug)]
 pub(super) struct Whole {
     pub(super) header: ArchivedHeader,
     pub(super) places: BTreeMap<u32, Place>,
-    /// The frame, unless some part came without its bytes.
+    /// The frame; `None` when a part came without its bytes.
     pub(super) frame: Option<Frame>,
 }
 
-/// Incomplete frames.
+/// The incomplete frames.
 #[derive(Debug, Default)]
 pub(super) struct Assembly {
-    /// In the order in which their last parts came: the first one is the first to be given up.
+    /// The sets, in the order in which their last parts arrived. The first set is abandoned first.
     sets: BTreeMap<u64, Set>,
     by_cut: HashMap<Cut, Vec<u64>>,
     of_host: HashMap<HostId, Share>,
     bytes: usize,
     next: u64,
-    /// Incomplete frames that were given up.
+    /// Number of abandoned sets.
     dropped: u64,
     rests: Rests,
 }
@@ -53,7 +54,7 @@ pub(super) struct Assembly {
 #[derive(Debug)]
 struct Set {
     header: ArchivedHeader,
-    /// Unknown of parts that came without their bytes.
+    /// `None` for parts without bytes: the hash is unknown.
     rest: Option<Rest>,
     places: BTreeMap<u32, Place>,
     records: Vec<Record>,
@@ -68,7 +69,7 @@ struct Share {
 }
 
 impl Assembly {
-    /// Adds one part; the frame, when it was the last one.
+    /// Adds one part. Returns the frame when the part completes it.
     pub(super) fn add(&mut self, header: &ArchivedHeader, place: Place, mut record: Option<Record>) -> Option<Whole> {
         let rest = record.as_mut().map(|record| self.rests.take(&mut record.header));
         if header.parts == 1 {
@@ -81,13 +82,13 @@ impl Assembly {
         let own = own.unwrap_or_else(|| self.start(cut, header, rest, &alike, place));
         let mut whole = self.put(own, header.part, place, record);
         if rest.is_none() {
-            // It may be a part of any of them.
+            // The part may belong to any set of this cut.
             for other in alike.into_iter().filter(|number| *number != own) {
                 whole = self.put(other, header.part, place, None).or(whole);
             }
         }
         if whole.is_some() {
-            // Parts without bytes that wait for the same frame.
+            // The set of parts without bytes was waiting for the same frame.
             let alike = self.by_cut.get(&cut).into_iter().flatten();
             let without = alike.copied().find(|number| self.sets.get(number).is_some_and(|set| set.rest.is_none()));
             without.map(|number| self.remove(number));
@@ -96,12 +97,12 @@ impl Assembly {
         whole
     }
 
-    /// When the first part of the oldest set came, of those that began after `after_ns`.
+    /// Returns when the first part of the oldest set arrived (ns since the epoch), among sets begun after `after_ns`.
     pub(super) fn waiting_since_ns(&self, after_ns: i64) -> Option<i64> {
         self.sets.values().map(|set| set.since_ns).filter(|since| *since > after_ns).min()
     }
 
-    /// Starts a set. What came without bytes may be a part of it.
+    /// Starts a set. Parts of this cut without bytes are included, since they may belong to the same frame.
     fn start(&mut self, cut: Cut, header: &ArchivedHeader, rest: Option<Rest>, alike: &[u64], place: Place) -> u64 {
         let number = self.take_number();
         let mut alike = alike.iter().filter_map(|number| self.sets.get(number));
@@ -124,7 +125,7 @@ impl Assembly {
         self.next
     }
 
-    /// Adds a part to a set, which is then the last one to be given up.
+    /// Adds a part to a set, which then is the last in the order of abandonment.
     fn put(&mut self, number: u64, part: u32, place: Place, record: Option<Record>) -> Option<Whole> {
         if self.sets.get(&number)?.places.contains_key(&part) {
             return None;
@@ -172,7 +173,7 @@ impl Assembly {
         Some(set)
     }
 
-    /// Gives up sets until host and all are within their limits.
+    /// Abandons sets until the host and the total are within their limits.
     fn shed(&mut self, host_id: HostId) {
         loop {
             let share = self.of_host.get(&host_id);
@@ -237,7 +238,7 @@ mod tests {
         let (large, small) = (parts(1, 1, 3000, 1024), parts(1, 1, 3000, 512));
         assert!(large.len() > 1 && small.len() > large.len());
         let mut assembly = Assembly::default();
-        // One part of a cut that is never finished, as a forger or a smaller limit leaves it.
+        // A single part of a cut that is never completed, as a forger or a lowered size limit leaves behind.
         assert!(add(&mut assembly, &large[1], 1).is_none());
         let wholes: Vec<Whole> = small.iter().filter_map(|part| add(&mut assembly, part, 2)).collect();
         assert_eq!(wholes.len(), 1);
@@ -263,7 +264,7 @@ mod tests {
         assert_eq!(assembly.bytes, assembly.sets.values().map(|set| set.bytes).sum::<usize>());
     }
 
-    /// As many ranges as a header may have, with reasons as long as they may be.
+    /// Fills a header with the most ranges and the longest reasons.
     fn laden(header: &mut FrameHeader) {
         let reason = "r".repeat(64);
         let lost = LostRange { epoch: header.epoch, first_seq: 1, last_seq: 1, reason: reason.clone() };
@@ -275,7 +276,7 @@ mod tests {
     #[test]
     fn what_waits_holds_no_memory_that_is_not_counted() {
         let mut assembly = Assembly::default();
-        // A frame of empty parts, each with all a header can hold.
+        // A frame of empty parts, each with the largest header.
         for part in 0..PARTS_MAX - 1 {
             let mut record = parts(1, 1, 3000, 512).swap_remove(0);
             laden(&mut record.header);
@@ -292,7 +293,7 @@ mod tests {
         };
         let held = set.records.capacity() * size_of::<Record>() + set.records.iter().map(heap).sum::<usize>();
         assert!(held <= set.bytes, "{held} bytes are held, {} counted", set.bytes);
-        // And the one that makes a frame of one part.
+        // The same for a frame of a single part.
         let mut record = parts(1, 2, 3000, 1 << 20).swap_remove(0);
         laden(&mut record.header);
         let frame = add(&mut assembly, &record, 1).unwrap().frame.unwrap();

@@ -1,4 +1,4 @@
-//! What the list of hosts shows of a snapshot.
+//! Computes the values of a snapshot for the list of hosts.
 
 use edr_wire::snapshot::{SnapshotError, SnapshotView};
 use serde::Deserialize;
@@ -6,15 +6,15 @@ use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 
 use crate::archive::SavedFacts;
 
-/// Bytes kept of a name or a reason that a host sent.
+/// Bytes kept of a name or a reason from a host.
 const TEXT_BYTES_MAX: usize = 256;
-/// Reasons kept of why an agent shows less than it could.
+/// Reasons kept for incomplete data of an agent.
 const REASONS_MAX: usize = 16;
 
-/// Counts and names of a snapshot. Rows are walked over, not built.
+/// Returns counts and names of a snapshot. Rows are traversed, but not built.
 ///
 /// # Errors
-/// When a part of the snapshot that every one has is of another shape.
+/// When the snapshot's host or agent has an unexpected shape.
 pub fn facts(view: &SnapshotView) -> Result<SavedFacts, SnapshotError> {
     let (host, agent) = (view.host()?, view.agent()?);
     let psad = view.psad().unwrap_or_default();
@@ -34,7 +34,7 @@ pub fn facts(view: &SnapshotView) -> Result<SavedFacts, SnapshotError> {
     })
 }
 
-/// The wire's name of a value of a closed list.
+/// Returns the wire's name of a value of a closed list.
 fn name(value: &impl serde::Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(name)) => name,
@@ -42,7 +42,7 @@ fn name(value: &impl serde::Serialize) -> String {
     }
 }
 
-/// A text that a host had a part in, cut.
+/// Cuts a text that may come from a host.
 pub(super) fn bounded(mut text: String) -> String {
     if text.len() > TEXT_BYTES_MAX {
         let end = (0..=TEXT_BYTES_MAX).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
@@ -52,7 +52,7 @@ pub(super) fn bounded(mut text: String) -> String {
     text
 }
 
-/// The open files of a process, counted.
+/// The number of open files of a process.
 #[derive(Deserialize)]
 struct FileCount {
     #[serde(default)]
@@ -67,7 +67,7 @@ impl FileCount {
     }
 }
 
-/// The length of a list.
+/// The length of a list, counted without building the elements.
 #[derive(Default)]
 struct Length(u64);
 

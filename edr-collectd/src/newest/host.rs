@@ -1,4 +1,4 @@
-//! What is known of one host: its newest frame, the key that one needs, and what does not add up.
+//! The state of one host: the newest frame, the key frame for a delta, and conflicts.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -12,17 +12,17 @@ use crate::archive::{ArchivedHeader, PartitionName, Place, SavedFacts, SavedFram
 use crate::event::Event;
 use crate::query::HostRow;
 
-/// Places that stay known of a frame that is left to the archive: a frame of more parts is searched for.
+/// Record locations kept for a frame that is dropped from memory; a frame with more parts is searched for.
 const PLACES_MAX: usize = 64;
-/// Contents of a host that are remembered for having come second.
+/// Conflicting contents remembered per host.
 pub(super) const CONFLICTS_MAX: usize = 64;
 
-/// A frame that is known, with its body when that is in memory.
+/// A frame: its identity, the locations of its records, and its body when in memory.
 #[derive(Debug, Clone)]
 pub struct Known {
-    /// What it is and where it lies.
+    /// Identity of the frame and locations of its records.
     pub saved: SavedFrame,
-    /// The frame itself.
+    /// The frame with its body, when in memory.
     pub frame: Option<Arc<Frame>>,
 }
 
@@ -33,12 +33,12 @@ pub(super) struct Host {
     pub(super) newest: Known,
     pub(super) key: Option<Known>,
     pub(super) facts: SavedFacts,
-    /// The frame they are of.
+    /// The frame that `facts` were computed from.
     pub(super) facts_of: Option<(Epoch, u64)>,
-    /// Contents that came under a number that had another one: the last ones, and how many there were.
+    /// The last contents received under a sequence number that already had a content; `conflicts` counts all of them.
     pub(super) conflicting: VecDeque<Content>,
     pub(super) conflicts: u64,
-    /// Why the newest frame cannot be read, when that was tried.
+    /// Why the newest frame is unreadable, after a failed attempt to open the frame.
     pub(super) unreadable: Option<String>,
 }
 
@@ -50,7 +50,7 @@ impl Host {
                 if known.saved.kind == FrameKind::Key {
                     self.key = Some(known.clone());
                 } else if !self.key.as_ref().is_some_and(|key| is_key_of(&key.saved, &known.saved)) {
-                    // It is archived and counts as the newest; its key may be in the archive, or still come.
+                    // The frame still counts as the newest; its key may be in the archive, or arrive later.
                     self.key = None;
                 }
                 self.newest = known;
@@ -63,7 +63,7 @@ impl Host {
             Judgement::Older | Judgement::Duplicate => false,
             Judgement::Conflict => {
                 let content = (header.epoch, header.seq, order::short(&header.raw_hash));
-                // Sent again, or read again by a start.
+                // The same content again: sent twice, or read again by a start.
                 if self.conflicting.contains(&content) {
                     return false;
                 }
@@ -90,7 +90,7 @@ impl Host {
         Current { host_id, newest: self.newest.clone(), key: self.key.clone(), conflict }
     }
 
-    /// Memory of its frames.
+    /// Returns the memory of the host's frames, in bytes.
     pub(super) fn byte_len(&self) -> usize {
         let is_shared = self.newest.saved.kind == FrameKind::Key;
         let key = self.key.as_ref();
@@ -171,7 +171,7 @@ impl Known {
         self.saved.places.capacity() * size_of::<Place>()
     }
 
-    /// Leaves it to the archive.
+    /// Drops the body from memory; the archive still has the frame.
     pub(super) fn leave(&mut self) {
         self.frame = None;
         if self.saved.places.len() > PLACES_MAX {

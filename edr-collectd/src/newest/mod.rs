@@ -1,13 +1,13 @@
-//! The newest snapshot of every host, in memory, compressed: its newest frame and the key frame that one needs.
+//! The newest snapshot of every host, in memory and compressed: the newest frame, and the key frame needed to open a
+//! delta.
 //!
-//! Records come from two sides and in the same form: with their bytes as they are received, and without them when a
-//! start reads back what was archived since the last save. So nothing here waits for a disk, a start need not read
-//! bodies, and a body that is not in memory is fetched from its [`Place`] when somebody asks.
+//! Records arrive in two ways and in one form: from Kafka with their bytes, and at a start from the archive without
+//! bytes. So nothing here waits for a disk, a start need not read bodies, and a body that is not in memory is fetched
+//! from its [`Place`] on demand.
 //!
-//! It knows nothing of Kafka, and of the archive only how to read it ([`replay`]). Everything a host can make large is
-//! bounded: parts that wait for
-//! others ([`assembly`]), frames ([`FRAME_BYTES_MAX`]), hosts ([`HOSTS_MAX`]), and what is remembered to tell a duplicate
-//! from a conflict ([`order`]).
+//! This module does not know Kafka, and uses the archive only to read ([`replay`]). Everything that a host can make
+//! large is bounded: parts of incomplete frames ([`assembly`]), frames ([`FRAME_BYTES_MAX`]), hosts ([`HOSTS_MAX`]),
+//! and the history for telling a duplicate from a conflict ([`order`]).
 
 mod assembly;
 mod facts;
@@ -34,20 +34,20 @@ use crate::archive::{ArchivedHeader, Header, PartitionName, Place, SavedFacts, S
 use crate::event::Event;
 use crate::query::{HostRow, QueryError};
 
-/// Hosts that are listed. Whoever may write the topic can invent hosts, about 1 KB each and 12 KB at most beside their
-/// frames; what they send is archived all the same.
+/// Hosts in the list. Any writer of the topic can invent hosts, which cost about 1 KB each and 12 KB at most, frames
+/// not included. Records of further hosts are still archived.
 pub const HOSTS_MAX: usize = 100_000;
-/// Memory of frames that are kept, with the places of their records; 10,000 hosts of 300 processes need 0.92 GiB. Beyond
-/// it the frames of the hosts that were silent longest are left to the archive.
+/// Memory, in bytes, for frames and the locations of their records; 10,000 hosts of 300 processes need 0.92 GiB. Above
+/// the limit, frames of the hosts that were silent longest are dropped and read from the archive on demand.
 pub const FRAME_BYTES_MAX: usize = 1 << 30;
-/// Hosts named in a message about an ambiguous name.
+/// Host ids listed in the message about an ambiguous name.
 const NAMED_HOSTS_MAX: usize = 8;
-/// The newest snapshots. Shared by the consumer, who adds to it, and by those who answer questions.
+/// The newest snapshots. Shared by the consumer, which adds records, and the tasks that answer questions.
 #[derive(Debug)]
 pub struct Newest {
     state: Mutex<State>,
     changes: broadcast::Sender<HostId>,
-    /// Somebody should compute facts.
+    /// Wakes the task that computes facts.
     stale: Notify,
 }
 
@@ -58,23 +58,23 @@ struct State {
     frame_bytes: usize,
     /// [`FRAME_BYTES_MAX`].
     frame_bytes_max: usize,
-    /// Hosts whose facts are older than their newest frame, in the order they got so.
+    /// Hosts with facts older than their newest frame, in the order in which the facts became stale.
     stale: VecDeque<HostId>,
     queued: HashSet<HostId>,
-    /// Records of hosts beyond [`HOSTS_MAX`].
+    /// Complete frames of hosts beyond [`HOSTS_MAX`].
     unlisted: u64,
 }
 
-/// What is needed to open a host's newest snapshot.
+/// The frames needed to open a host's newest snapshot.
 #[derive(Debug, Clone)]
 pub struct Current {
     /// The host.
     pub host_id: HostId,
-    /// Its newest frame.
+    /// The newest frame.
     pub newest: Known,
-    /// The key it needs, when it is known.
+    /// The key frame for `newest`, if known.
     pub key: Option<Known>,
-    /// Its newest frame came with another content too, afterwards.
+    /// Whether the newest frame was received again with another content.
     pub conflict: bool,
 }
 
@@ -94,7 +94,7 @@ impl Default for State {
 
 impl Default for Newest {
     fn default() -> Self {
-        // A listener that is 256 changes behind is told so and asks again.
+        // A receiver more than 256 changes behind gets an error and asks again.
         Self { state: Mutex::default(), changes: broadcast::channel(256).0, stale: Notify::new() }
     }
 }
@@ -104,13 +104,13 @@ impl Newest {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a record as it is received.
+    /// Adds a record from Kafka.
     pub fn offer(&self, partition: &PartitionName, place: Place, record: Record) {
         let header = ArchivedHeader::from(&record);
         self.take(partition, place, header, Some(record));
     }
 
-    /// Takes a record that is archived already, without its bytes.
+    /// Adds an archived record, without its bytes.
     pub fn note(&self, header: Header) {
         self.take(&header.partition, header.place, header.content, None);
     }
@@ -126,7 +126,7 @@ impl Newest {
         }
     }
 
-    /// Takes hosts as they were saved.
+    /// Adds saved hosts.
     pub fn restore(&self, saved: Vec<SavedHost>) {
         let mut state = self.state();
         for saved in saved {
@@ -136,19 +136,19 @@ impl Newest {
         self.stale.notify_one();
     }
 
-    /// Hosts of these partitions, to be saved.
+    /// Returns the hosts of the covered partitions, for a save.
     pub fn save(&self, covered: impl Fn(&PartitionName) -> bool) -> Vec<SavedHost> {
         let state = self.state();
         let of_partition = state.hosts.iter().filter(|(_, host)| covered(&host.partition));
         of_partition.map(|(host_id, host)| host.saved(*host_id)).collect()
     }
 
-    /// When the oldest part came, after `after_ns`, that still waits for others.
+    /// Returns when the oldest incomplete frame began (ns since the epoch), among frames begun after `after_ns`.
     pub fn waiting_since_ns(&self, after_ns: i64) -> Option<i64> {
         self.state().assembly.waiting_since_ns(after_ns)
     }
 
-    /// All hosts, by name.
+    /// Returns all hosts, sorted by name.
     pub fn rows(&self) -> Vec<HostRow> {
         let state = self.state();
         let mut rows: Vec<HostRow> = state.hosts.iter().map(|(host_id, host)| host.row(*host_id)).collect();
@@ -157,15 +157,15 @@ impl Newest {
         rows
     }
 
-    /// One host.
+    /// Returns one host.
     pub fn row(&self, host_id: HostId) -> Option<HostRow> {
         self.state().hosts.get(&host_id).map(|host| host.row(host_id))
     }
 
-    /// The host with this id, or the only one with this name.
+    /// Returns the id of the host with this id, or of the only host with this name.
     ///
     /// # Errors
-    /// When there is none, or several have the name.
+    /// When no host or several hosts match.
     pub fn resolve(&self, host: &str) -> Result<HostId, QueryError> {
         let state = self.state();
         if let Ok(host_id) = host.parse::<HostId>()
@@ -190,14 +190,14 @@ impl Newest {
         }
     }
 
-    /// What is needed to open a host's newest snapshot.
+    /// Returns the frames needed to open a host's newest snapshot.
     pub fn current(&self, host_id: HostId) -> Option<Current> {
         let state = self.state();
         let host = state.hosts.get(&host_id)?;
         Some(host.current(host_id))
     }
 
-    /// A host whose facts are older than its newest frame, when there is one now.
+    /// Takes the next host with stale facts from the queue and returns its frames; `None` for an empty queue.
     pub fn next_stale(&self) -> Option<Current> {
         let mut state = self.state();
         loop {
@@ -209,12 +209,13 @@ impl Newest {
         }
     }
 
-    /// Waits until there may be such a host.
+    /// Waits until a host may have stale facts.
     pub async fn stale(&self) {
         self.stale.notified().await;
     }
 
-    /// Sets what the newest frame of a host says, or why it says nothing, and tells those who listen.
+    /// Sets the facts from a host's newest frame, or the reason why the frame is unreadable, and notifies the receivers
+    /// of changes.
     pub fn set_facts(&self, host_id: HostId, frame: &SavedFrame, facts: Result<SavedFacts, String>) {
         let mut state = self.state();
         if let Some(host) = state.hosts.get_mut(&host_id) {
@@ -223,34 +224,34 @@ impl Newest {
                     (host.facts, host.unreadable) = (facts, None);
                     host.facts_of = Some((frame.epoch, frame.seq));
                 }
-                // A newer frame has come meanwhile; its own turn will tell.
+                // A newer frame has arrived meanwhile and is opened next.
                 Err(_) if host.newest.saved.seq != frame.seq => {}
                 Err(reason) => host.unreadable = Some(facts::bounded(reason)),
             }
         }
         drop(state);
-        // Nobody may be listening.
+        // Sending fails when there is no receiver; ignored.
         let _ = self.changes.send(host_id);
     }
 
-    /// Tells the id of each host whose newest snapshot was replaced.
+    /// Returns a receiver for the id of each host whose newest snapshot was replaced.
     pub fn changes(&self) -> broadcast::Receiver<HostId> {
         self.changes.subscribe()
     }
 
-    /// Hosts in memory.
+    /// Returns the number of hosts.
     pub fn len(&self) -> usize {
         self.state().hosts.len()
     }
 
-    /// No host yet.
+    /// Returns true when there is no host.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
 impl State {
-    /// Adds a whole frame; true when the host's newest snapshot, or what it needs to be opened, changed.
+    /// Adds a complete frame. Returns true when the host's newest frame or its key frame changed.
     fn add(&mut self, partition: &PartitionName, whole: Whole) -> bool {
         let host_id = whole.header.host_id;
         let known = Known::from(whole.frame, &whole.header, whole.places);
@@ -292,7 +293,7 @@ impl State {
 
     fn restore(&mut self, saved: SavedHost) {
         let known = self.hosts.get(&saved.host_id);
-        // What is in memory stays, unless another collector got something later.
+        // The host in memory stays, unless another collector received something later.
         if known.is_some_and(|known| known.newest.saved.received_ns >= saved.newest.received_ns)
             || (known.is_none() && self.hosts.len() >= HOSTS_MAX)
         {
@@ -327,7 +328,8 @@ impl State {
         }
     }
 
-    /// Leaves frames to the archive until a tenth of the budget is free.
+    /// When the budget is exceeded, drops frames of the hosts that were silent longest, until a tenth of the budget is
+    /// free.
     fn shed_frames(&mut self) {
         if self.frame_bytes <= self.frame_bytes_max {
             return;
@@ -352,5 +354,5 @@ impl State {
 /// Epoch, sequence number and half of the hash of a content.
 pub type Content = (Epoch, u64, [u8; 16]);
 
-/// Epochs of a host with the highest sequence number of each.
+/// Epochs of a host, with the highest sequence number of each.
 pub type Epochs = Vec<(Epoch, u64)>;

@@ -1,4 +1,4 @@
-//! Which of two frames of a host is the newer one, and whether the same place in an epoch came with two contents.
+//! Decides which of two frames of a host is newer, and detects a second content under the same sequence number.
 
 use std::collections::VecDeque;
 
@@ -7,27 +7,28 @@ use edr_wire::Epoch;
 use super::Epochs;
 use crate::archive::{ArchivedHeader, SavedFrame};
 
-/// Epochs of a host that are remembered: one a boot, and one for each time its spool could not be used.
+/// Epochs remembered per host: a host begins an epoch with each boot, and each time its spool is unusable.
 const EPOCHS_MAX: usize = 16;
-/// Frames whose content is remembered, to tell a duplicate from a conflict. Older ones are left to the archive.
+/// Frames per host with a remembered content, for telling a duplicate from a conflict. Older frames are compared only
+/// in the archive.
 const RECENT_MAX: usize = 16;
-/// When nothing came of an epoch for so long, another one may follow it whatever its clock says.
+/// Time without a frame, in ns, after which a frame of another epoch is newer whatever its clock shows.
 const SILENCE_NS: i64 = 600_000_000_000;
 
-/// What a frame is to those that came before it.
+/// Relation of a frame to earlier frames of the same host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Judgement {
-    /// It is the newest one now.
+    /// The frame is now the newest.
     Newer,
-    /// It was taken before the newest one.
+    /// The frame was taken before the newest frame.
     Older,
-    /// It came before.
+    /// The frame was received before.
     Duplicate,
-    /// Its place came before with other content.
+    /// Another content was received before under the same sequence number.
     Conflict,
 }
 
-/// What is remembered of a host's frames.
+/// The history of a host's frames.
 #[derive(Debug, Default)]
 pub(super) struct Lineage {
     newest: Option<Place>,
@@ -62,7 +63,7 @@ impl Lineage {
         self.epochs.iter().copied().collect()
     }
 
-    /// Judges a frame and remembers it.
+    /// Judges a frame and adds the frame to the history.
     pub(super) fn judge(&mut self, frame: &ArchivedHeader, received_ns: i64) -> Judgement {
         let hash = short(&frame.raw_hash);
         let known = self.recent.iter().find(|(epoch, seq, _)| (*epoch, *seq) == (frame.epoch, frame.seq));
@@ -83,9 +84,10 @@ impl Lineage {
         Judgement::Newer
     }
 
-    /// Inside an epoch the sequence number decides. Between epochs it is not enough to come later, since what waited in
-    /// a spool comes later too: the frame must be the first of its place in its epoch, and name the newest one's epoch
-    /// as its predecessor, or be taken later by the host's clock, or come after a long silence.
+    /// Within an epoch the sequence number decides. Between epochs the order of receipt is not enough, since frames
+    /// from a spool arrive late. A frame of another epoch is newer when its sequence number is the highest seen in that
+    /// epoch and, in addition, its `previous_epoch` is the epoch of the newest frame, or its time by the host's clock
+    /// is not earlier, or it follows a long silence.
     fn is_newer(&self, frame: &ArchivedHeader, received_ns: i64) -> bool {
         let Some(newest) = &self.newest else { return true };
         if frame.epoch == newest.epoch {
@@ -110,7 +112,7 @@ impl Lineage {
     }
 }
 
-/// Half of a hash: enough to tell contents apart, and half the memory.
+/// Returns half of a hash: enough to distinguish contents, in half of the memory.
 pub(super) fn short(hash: &[u8; 32]) -> [u8; 16] {
     let mut short = [0; 16];
     short.copy_from_slice(&hash[..16]);

@@ -1,4 +1,4 @@
-//! Filling memory from the archive: the hosts as they were saved, then what came since.
+//! Fills memory from the archive: first the saved hosts, then the records received since.
 
 use std::collections::VecDeque;
 use std::ops::{Range, RangeInclusive};
@@ -7,16 +7,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::Newest;
 use crate::archive::{ArchiveError, HostsTable, Reader};
 
-/// How much of `frames` is read at once, by time of receipt: an hour of 1,000 hosts is 360,000 rows.
+/// Time of receipt, in ns, that is read from `frames` at once: an hour of 1,000 hosts is 360,000 rows.
 const WINDOW_NS: i64 = 3_600_000_000_000;
-/// How much is read again of what a save covers: a record can be committed this long after its receipt, by another
-/// collector than the one that saved. Reading a record twice changes nothing.
+/// Time of receipt, in ns, that is read again although a save covers it: a collector other than the saving one can
+/// commit a record this long after its receipt. Reading a record twice changes nothing.
 const MARGIN_NS: i64 = 600_000_000_000;
-/// Records between two signs of life.
+/// Records between two calls of `alive`.
 const SIGN_RECORDS: usize = 10_000;
 
-/// Brings memory to where the archive is, by the columns of the records alone. What is in memory stays, unless the
-/// archive has something newer. `alive` is called again and again meanwhile: it may take minutes.
+/// Brings memory up to the state of the archive, from the columns of the records alone. State in memory stays, unless
+/// the archive has newer state. `alive` is called at every sign of progress, since this may take minutes.
 ///
 /// # Errors
 /// When the archive cannot be read.
@@ -32,7 +32,7 @@ pub async fn catch_up(
         None => Default::default(),
     };
     newest.restore(saved.hosts);
-    // Saved by a clock that was ahead: what came since it was set right is earlier than that.
+    // If the clock was ahead at the save and was set right since, later records have earlier times.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
     let from = saved.complete_until_ns.map_or(i64::MIN, |until| until.min(now_ns).saturating_sub(MARGIN_NS));
@@ -52,9 +52,9 @@ pub async fn catch_up(
     Ok(())
 }
 
-/// What to read of files that hold records of these times of receipt, by the first: nothing of the time between them,
-/// whichever years a clock that was set lies between. A file that was written while the clock jumped spans the jump; what
-/// only such files cover is read in one piece, since it is a batch.
+/// Returns the time spans to read, for files with records of these times of receipt, sorted by the first time. Times
+/// without a file are skipped, even years after a jump of the clock. A file written during a jump spans the jump; times
+/// covered only by such files are read in one piece, because such a file holds a single batch.
 fn windows(files: &[RangeInclusive<i64>], from: i64) -> Vec<Range<i64>> {
     let ends_later = |file: &&RangeInclusive<i64>| *file.end() >= from;
     let is_wide = |file: &RangeInclusive<i64>| file.end().saturating_sub(*file.start()) > WINDOW_NS;
@@ -122,7 +122,7 @@ mod tests {
         let cases: [(&[RangeInclusive<i64>], i64, usize); 6] = [
             (&[], 0, 0),
             (&[4..=5, 5..=5], 6, 0),
-            // A file every five seconds for an hour, one of another year, and one that a jump of the clock went through.
+            // Files within one hour; with a file of another year; with a file that spans a jump of the clock.
             (&[0..=5, 5..=10, 7..=HOUR / 2, HOUR - 1..=HOUR], 0, 2),
             (&[0..=5, 10..=20, years..=years + 9], 0, 2),
             (&[0..=5, 10..=years, years + 5..=years + 9], 0, 3),

@@ -2,7 +2,7 @@ use super::*;
 use crate::archive::testing::{delta, header, partition, records};
 use edr_wire::frame::{FrameHeader, PreviousEpoch};
 
-/// Offers a frame as it comes from Kafka.
+/// Offers a frame in the form that comes from Kafka.
 fn offer(newest: &Newest, header: &FrameHeader, raw: &[u8], key_raw: Option<&[u8]>, received_ns: i64) {
     for bytes in records(header, raw, key_raw, 64) {
         let place = Place { received_ns, partition: 0, offset: received_ns };
@@ -47,7 +47,7 @@ fn one_place_with_two_contents_is_a_conflict_and_the_first_stays() {
     assert!(current.conflict);
     let alarm = ["frames that came again with another content: 1; the first one is shown"];
     assert_eq!(newest.rows()[0].alarms, alarm);
-    // Sent again, and read again by a start: it is the same conflict.
+    // The same content, sent again or read again by a start, is the same conflict.
     offer(&newest, &header(1, 1), b"another", None, 3);
     let after = Newest::default();
     after.restore(newest.save(|_| true));
@@ -73,16 +73,16 @@ fn what_waited_in_a_spool_does_not_replace_what_came_after_it() {
     offer(&newest, &epoch(1, 5, 500, None), b"a", None, 1);
     offer(&newest, &epoch(2, 1, 600, Some(1)), b"b", None, 2);
     assert_eq!(newest_epoch(), 2);
-    // The rest of the first epoch comes late.
+    // The rest of the first epoch arrives late.
     offer(&newest, &epoch(1, 6, 510, None), b"c", None, 3);
     assert_eq!(newest_epoch(), 2);
-    // A boot with a clock that is behind names its predecessor.
+    // After a boot, a host with a slow clock names the previous epoch.
     offer(&newest, &epoch(3, 1, 100, Some(2)), b"d", None, 4);
     assert_eq!(newest_epoch(), 3);
-    // A replay of an epoch that is over.
+    // A replay of an earlier epoch.
     offer(&newest, &epoch(2, 1, 900, Some(3)), b"b", None, 5);
     assert_eq!(newest_epoch(), 3);
-    // Nothing names a predecessor and the clock is behind: believed only after a silence.
+    // Without a predecessor and with a slow clock, an epoch counts only after a silence.
     offer(&newest, &epoch(4, 1, 50, None), b"e", None, 6);
     assert_eq!(newest_epoch(), 3);
     offer(&newest, &epoch(4, 2, 60, None), b"f", None, 700_000_000_000);
