@@ -1,4 +1,4 @@
-//! Opened snapshots, for a short while: a page asks for one several times in a row.
+//! A short-lived cache of opened snapshots: a page needs the same snapshot several times in a row.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,18 +8,20 @@ use edr_wire::{Epoch, HostId};
 
 use super::HostSnapshot;
 
-/// Bytes of snapshots that are kept; one has at most 32 MiB.
+/// Total bytes of the cached snapshots; a snapshot has at most 32 MiB.
 const BYTES_MAX: usize = 128 << 20;
-/// Snapshots that are kept.
+/// Number of cached snapshots.
 const ENTRIES_MAX: usize = 64;
 
-/// How long one is kept: its alarms are of the time when it was opened, and the other content may come afterwards.
+/// Longest time in the cache. The alarms of a snapshot are computed when it is opened; a conflict may be received
+/// later.
 const AGE_MAX: Duration = Duration::from_secs(60);
 
-/// Which snapshot: host, epoch, sequence number, half of its hash, and whether its frame came with other contents too.
+/// Key of the cache: host, epoch, sequence number, half of the hash, and whether the frame was received with other
+/// contents too.
 pub(super) type Identity = (HostId, Epoch, u64, [u8; 16], bool);
 
-/// The snapshots that were asked for last, and when they were opened.
+/// The cached snapshots with the time of opening, least recently used first.
 #[derive(Debug, Default)]
 pub(super) struct Cache(Mutex<VecDeque<(Identity, Instant, Arc<HostSnapshot>)>>);
 

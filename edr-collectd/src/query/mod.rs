@@ -1,7 +1,7 @@
-//! Questions and their answers: what the page and the commands ask.
+//! Questions of the page and the commands, and their answers.
 //!
-//! A snapshot is found ([`HostAnswers`]) and then shown as tables ([`table`]). The daemon and the commands ask in the
-//! same way: the daemon's newest snapshots are in memory, those of a command are where the archive says.
+//! [`HostAnswers`] finds a snapshot, [`table`] turns the snapshot into tables. Daemon and commands ask in the same way:
+//! the daemon has the newest snapshots in memory, a command finds their locations in the archive.
 
 mod answers;
 mod cache;
@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 use edr_wire::snapshot::SnapshotView;
 use edr_wire::{Epoch, HostId};
 
-/// One host as the list of hosts shows it.
+/// One host in the list of hosts.
 #[derive(Debug, Clone)]
 pub struct HostRow {
     /// Identity.
@@ -26,31 +26,31 @@ pub struct HostRow {
     pub os: String,
     /// When the newest snapshot was taken, ns since the epoch, by the host's clock.
     pub captured_ns: i64,
-    /// When the collector got it, ns since the epoch.
+    /// When the collector received the newest snapshot, ns since the epoch.
     pub received_ns: i64,
-    /// Interval of the agent, ns.
+    /// Interval between two snapshots, ns.
     pub interval_ns: u64,
     /// Sequence number of the newest snapshot.
     pub seq: u64,
-    /// Processes, open files, sockets in it.
+    /// Number of processes.
     pub processes: usize,
-    /// Open files.
+    /// Number of open files.
     pub files: usize,
-    /// Sockets.
+    /// Number of sockets.
     pub sockets: usize,
     /// Highest danger level of any attacker, 0 for none.
     pub danger_level: u8,
     /// psad's mode and state, as `mode/state`.
     pub psad: String,
-    /// Why the agent shows less than it could.
+    /// Reasons why the agent's data is incomplete.
     pub degraded: Vec<String>,
-    /// What is wrong with what came from it: contents that contradict each other, a snapshot that cannot be read.
+    /// Problems with the host's frames: contradictory contents, or an unreadable snapshot.
     pub alarms: Vec<String>,
-    /// The agent said goodbye in its last frame.
+    /// Whether the agent stopped cleanly after its last frame.
     pub bye: bool,
 }
 
-/// One snapshot of a host, with what the frame around it says.
+/// One snapshot of a host, with values of its frame.
 #[derive(Debug)]
 pub struct HostSnapshot {
     /// Identity.
@@ -59,20 +59,19 @@ pub struct HostSnapshot {
     pub epoch: Epoch,
     /// Sequence number of the frame.
     pub seq: u64,
-    /// When it was taken, ns since the epoch.
+    /// When the snapshot was taken, ns since the epoch.
     pub captured_ns: i64,
-    /// When the collector got it.
+    /// When the collector received the frame, ns since the epoch.
     pub received_ns: i64,
     /// The snapshot.
     pub view: SnapshotView,
-    /// What does not add up about this one: its frame came with other contents too, or it says that it is of another
-    /// host.
+    /// Problems with this snapshot: the frame was received with other contents too, or the content names another host.
     pub alarms: Vec<String>,
-    /// What was scanned, joined with its sockets.
+    /// The scanned ports and attackers, joined with the snapshot's sockets.
     pub joined: Joined,
 }
 
-/// A join that several tables of a snapshot show, made when the first of them asks for it.
+/// A join for several tables of a snapshot, computed at the first use.
 #[derive(Debug, Default)]
 pub struct Joined(OnceLock<exposure::Exposure>);
 
@@ -85,63 +84,63 @@ impl HostSnapshot {
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
-    /// No such host.
+    /// The host does not exist.
     #[error("no host {0:?}; `edr-collectd hosts` lists those there are")]
     UnknownHost(String),
-    /// A name that several hosts have.
+    /// Several hosts have this name.
     #[error("{name:?} is the name of {count} hosts; use a host id: {ids}")]
     AmbiguousHost {
         /// The name.
         name: String,
-        /// How many.
+        /// Number of hosts.
         count: usize,
-        /// Their ids.
+        /// Ids of the hosts.
         ids: String,
     },
-    /// Nothing before that moment.
+    /// The host has no snapshot at or before this moment.
     #[error("no snapshot of {host} at or before {at}; its first one is of {first}")]
     NothingThen {
         /// The host.
         host: String,
         /// The moment.
         at: String,
-        /// The first one there is.
+        /// When the first snapshot was taken.
         first: String,
     },
-    /// An unknown column to sort by.
+    /// The column does not exist.
     #[error("no column {0:?}; there are: {1}")]
     UnknownColumn(String, String),
     /// The archive could not be read.
     #[error("{0}")]
     Archive(String),
-    /// A budget was used up.
+    /// A limit on time or rows was reached.
     #[error("{0}")]
     Budget(String),
 }
 
 /// A source of answers: the running daemon's memory and archive, or the archive alone.
 ///
-/// Implemented by the daemon (newest snapshots from memory, older ones from the archive) and by the commands
-/// (archive only). `host` is a host id, or a host name that only one host has.
+/// The daemon answers from memory for the newest snapshots and from the archive for older ones, a command from the
+/// archive alone. `host` is a host id, or a host name that only one host has.
 pub trait Answers: Send + Sync {
-    /// All hosts, by name.
+    /// Returns all hosts, sorted by name.
     fn hosts(&self) -> impl Future<Output = Result<Vec<HostRow>, QueryError>> + Send;
 
-    /// What the list of hosts shows of one, without the others.
+    /// Returns the entry of one host in the list of hosts.
     fn host(&self, host_id: HostId) -> impl Future<Output = Result<Option<HostRow>, QueryError>> + Send;
 
-    /// The newest snapshot of a host at or before `at_ns` (ns since the epoch), or its newest.
+    /// Returns the last snapshot of a host at or before `at_ns` (ns since the epoch); the newest for `None`.
     fn snapshot(
         &self,
         host: &str,
         at_ns: Option<i64>,
     ) -> impl Future<Output = Result<Arc<HostSnapshot>, QueryError>> + Send;
 
-    /// Why the collector gets or archives nothing at the moment, in words. Answers from the archive alone know of none.
+    /// Returns why the collector currently receives or archives nothing; always `None` for the archive alone.
     fn trouble(&self) -> Option<String> {
         None
     }
 
-    /// Tells the id of each host whose newest snapshot was replaced.
+    /// Returns a receiver for the id of each host whose newest snapshot was replaced.
     fn changes(&self) -> tokio::sync::broadcast::Receiver<HostId>;
 }

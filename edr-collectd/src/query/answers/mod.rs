@@ -1,7 +1,7 @@
-//! Finding the snapshot that a question is about.
+//! Finds the snapshot for a question.
 //!
-//! The newest snapshot of a host is in memory, or where memory says it lies. An older one is searched for in the
-//! archive by its columns alone; then one key and one delta are read.
+//! The newest snapshot of a host is in memory, or memory has its location. An older snapshot is searched for in the
+//! archive by columns alone; then one key and one delta are read.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -20,17 +20,18 @@ use super::{Answers, HostRow, HostSnapshot, Joined, QueryError};
 use crate::archive::{ArchiveError, ArchivedHeader, Cut, Found, HostsTable, Reader};
 use crate::newest::{Current, Known, Newest, catch_up, facts};
 
-/// How long one question may go back from frame to frame that cannot be read, unless somebody says otherwise.
+/// Default time limit for skipping unreadable frames in one question.
 const SEARCH_MAX: Duration = Duration::from_secs(10);
-/// Snapshots opened at a time, each at a cost of 96 MiB at most, whoever asks for them.
+/// Snapshots opened at the same time by all questions, each with at most 96 MiB of memory.
 const OPENS_MAX: usize = 2;
-/// Candidates whose frames are looked for together.
+/// Candidates with a common search for their contents.
 const TOGETHER: usize = 32;
-/// How far from a frame, by the clock of its host, other contents of it are looked for: what is further away by its own
-/// word is not compared.
+/// Distance, in ns of the host's clock, within which other contents of a frame are searched for. Contents further away
+/// are not compared.
 const CONFLICT_NS: i64 = 3_600_000_000_000;
 
-/// All whole cuts of some frames, by epoch and sequence number, each frame's in the order in which they became whole.
+/// All complete cuts of some frames, by epoch and sequence number; the cuts of a frame are in the order in which they
+/// became complete.
 type Cuts = HashMap<(Epoch, u64), Vec<Found>>;
 
 /// Answers from memory and archive.
@@ -45,7 +46,7 @@ pub struct HostAnswers {
 }
 
 impl HostAnswers {
-    /// Answers for a daemon, which fills `newest` itself.
+    /// Makes the answers of a daemon, which fills `newest` itself.
     pub fn new(newest: Arc<Newest>, reader: Arc<Reader>) -> Self {
         Self {
             newest,
@@ -57,22 +58,22 @@ impl HostAnswers {
         }
     }
 
-    /// One question may go back from frame to frame that cannot be read for so long.
+    /// Sets the time limit for skipping unreadable frames in one question.
     #[must_use]
     pub fn searching_for(mut self, search_max: Duration) -> Self {
         self.search_max = search_max;
         self
     }
 
-    /// What keeps the daemon from getting further; `None` when nothing does.
+    /// Sets the failure that stops the daemon from receiving or archiving; `None` when there is no failure.
     pub fn set_trouble(&self, trouble: Option<String>) {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
-    /// Answers for a command: from the archive in this folder, as it is now.
+    /// Makes the answers of a command, from the current state of the archive in this folder.
     ///
     /// # Errors
-    /// When there is no archive, or it cannot be read.
+    /// When there is no archive, or the archive cannot be read.
     pub async fn from_archive(archive: &Path) -> Result<Self, ArchiveError> {
         let answers = Self::new(Arc::default(), Arc::new(Reader::new(archive)));
         let mut hosts = HostsTable::existing(archive).await?;
@@ -80,7 +81,7 @@ impl HostAnswers {
         Ok(answers)
     }
 
-    /// Computes facts for hosts whose newest frame has none yet, until there is no such host.
+    /// Computes facts for hosts with stale facts, until the queue is empty.
     pub async fn refresh_facts(&self) {
         while let Some(current) = self.newest.next_stale() {
             let saved = current.newest.saved.clone();
@@ -97,7 +98,7 @@ impl HostAnswers {
         }
     }
 
-    /// Waits until a host has a newer snapshot than its facts.
+    /// Waits until a host may have stale facts.
     pub async fn facts_are_stale(&self) {
         self.newest.stale().await;
     }
@@ -122,14 +123,14 @@ impl HostAnswers {
         }
     }
 
-    /// The frame itself: from memory, or from where it lies.
+    /// Returns the frame, from memory or from the archive.
     async fn body(&self, host_id: HostId, known: &Known) -> Result<Arc<Frame>, QueryError> {
         if let Some(frame) = &known.frame {
             return Ok(Arc::clone(frame));
         }
         let saved = &known.saved;
         let is_it = |raw_hash: &[u8; 32]| raw_hash.starts_with(&saved.raw_hash);
-        // None are kept of a frame of many parts.
+        // A frame with many parts has no locations.
         let there = if saved.places.is_empty() { None } else { self.reader.frame(&saved.places).await.ok() };
         match there {
             Some(frame)
@@ -139,7 +140,8 @@ impl HostAnswers {
             }
             _ => {}
         }
-        // Another collector archived it, so it was received at another time.
+        // The locations are unusable, for example because another collector archived the frame with another time of
+        // receipt.
         let found = self.reader.frame_of(host_id, saved.epoch, saved.seq, saved.captured_ns).await.map_err(archive)?;
         let found = found.iter().find(|found| is_it(&found.header.raw_hash));
         let found = found.ok_or_else(|| absent(host_id, saved.epoch, saved.seq))?;
@@ -150,7 +152,7 @@ impl HostAnswers {
         self.reader.found(found).await.map_err(archive)
     }
 
-    /// Opens a delta with whichever content of its key fits: its own hash tells.
+    /// Opens a delta with the matching content of its key frame; the hash in the delta decides.
     async fn open_with_keys(
         &self,
         delta: &Arc<Frame>,
@@ -178,7 +180,7 @@ impl HostAnswers {
         Err(first_error.unwrap_or_else(|| absent(header.host_id, frame.0, frame.1)))
     }
 
-    /// Decompresses and checks, on a thread that may block.
+    /// Decompresses and checks a snapshot, on a thread that may block.
     async fn open(
         &self,
         frame: &Arc<Frame>,
@@ -190,7 +192,7 @@ impl HostAnswers {
         let place = place.map_err(|error| QueryError::Archive(format!("open a snapshot: {error}")))?;
         let (frame, conflict) = (Arc::clone(frame), identity.4);
         let opening = tokio::task::spawn_blocking(move || {
-            // Held until it is done, even when nobody waits for it any more.
+            // Held until the end, even when the question was abandoned.
             let _place = place;
             let key_raw = key.map(|key| key.open(None)).transpose().map_err(|error| error.to_string())?;
             let raw = frame.open(key_raw.as_deref()).map_err(|error| error.to_string())?;
@@ -220,8 +222,9 @@ impl HostAnswers {
         Ok(snapshot)
     }
 
-    /// The last snapshot of a host taken at or before a moment. Of a frame that came with several contents, the one that
-    /// was complete first counts: no later one replaces it, whatever moment it claims.
+    /// Returns the last snapshot of a host taken at or before a moment. When a frame was received with several
+    /// contents, the first complete content counts; a later content never replaces the first, whatever moment the later
+    /// one claims.
     async fn at(&self, host_id: HostId, at_ns: i64) -> Result<Arc<HostSnapshot>, QueryError> {
         let deadline = Instant::now() + self.search_max;
         let (mut below, mut tried, mut first_error) = (None, 0_u64, None);
@@ -288,7 +291,7 @@ impl HostAnswers {
         ))
     }
 
-    /// All contents of these frames and of the keys they need, as far as they are near by the host's clock.
+    /// Returns all contents of these frames and their key frames, within [`CONFLICT_NS`] by the host's clock.
     async fn cuts_near(&self, host_id: HostId, frames: &[Found]) -> Result<Cuts, QueryError> {
         let mut wanted = BTreeSet::new();
         let (mut least, mut most) = (i64::MAX, i64::MIN);
@@ -338,7 +341,7 @@ impl Answers for HostAnswers {
             Some(at_ns) if at_ns < current.newest.saved.captured_ns => self.at(host_id, at_ns).await,
             _ => match self.open_current(current).await {
                 Ok(snapshot) => Ok(snapshot),
-                // Better the last one that can be read, with its own time, than none.
+                // The last readable snapshot, with its own time, is better than an error.
                 Err(error) => self.at(host_id, at_ns.unwrap_or(i64::MAX)).await.map_err(|_| error),
             },
         }
@@ -353,7 +356,7 @@ impl Answers for HostAnswers {
     }
 }
 
-/// Epoch and sequence number.
+/// Returns epoch and sequence number.
 fn number(header: &ArchivedHeader) -> (Epoch, u64) {
     (header.epoch, header.seq)
 }
@@ -362,7 +365,7 @@ fn absent(host_id: HostId, epoch: Epoch, seq: u64) -> QueryError {
     QueryError::Archive(format!("frame {seq} of epoch {epoch} of host {host_id} is not in the archive"))
 }
 
-/// What is wrong when a snapshot says that it is of another host than the frame around it.
+/// Returns an alarm when the snapshot names another host than its frame.
 fn other_host(host_id: HostId, view: &SnapshotView) -> Option<String> {
     let claimed = view.host().ok()?.host_id;
     (claimed != host_id).then(|| format!("its content says that it is of another host, {claimed}"))

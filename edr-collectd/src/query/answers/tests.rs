@@ -8,12 +8,12 @@ use edr_wire::frame::FrameHeader;
 
 const SECOND_NS: i64 = 1_000_000_000;
 
-/// Answers that a loaded machine does not run out of time for.
+/// Returns answers with a time limit that a loaded machine does not reach.
 async fn open(archive: &Path) -> HostAnswers {
     HostAnswers::from_archive(archive).await.unwrap().searching_for(Duration::from_secs(300))
 }
 
-/// The raw snapshot of a host that has this many processes.
+/// Returns the raw snapshot of a host with this many processes.
 fn raw(n: u8, processes: usize) -> Vec<u8> {
     let mut snapshot = sample();
     snapshot.host.host_id = HostId([n; 16]);
@@ -22,7 +22,7 @@ fn raw(n: u8, processes: usize) -> Vec<u8> {
     rmp_serde::to_vec_named(&snapshot).unwrap()
 }
 
-/// Archives three frames of a host: a key with 1 process, a delta with 2, a delta with 3; one every 10 s.
+/// Archives three frames of a host, 10 s apart: a key with 1 process, a delta with 2, a delta with 3.
 async fn archive_three(frames: &mut Frames, n: u8, offset: i64) -> i64 {
     let key_raw = raw(n, 1);
     let mut rows = Vec::new();
@@ -86,7 +86,7 @@ async fn a_start_reads_what_was_saved_and_what_came_since() {
     let coverage: Coverage = BTreeMap::from([(partition(0), (next, until))]);
     hosts.save(&first.newest.save(|_| true), &coverage).await.unwrap();
 
-    // Afterwards one more delta of the saved host, whose key was received before the save.
+    // After the save, one more delta of the saved host; its key was received before the save.
     let bytes = records(&delta(1, 4, 1), &raw(1, 2), Some(&raw(1, 1)), 1 << 20).remove(0);
     let late = row(0, next, until, &bytes);
     frames.append(&[late], &BTreeMap::from([(partition(0), next + 1)])).await.unwrap();
@@ -94,14 +94,14 @@ async fn a_start_reads_what_was_saved_and_what_came_since() {
     let second = open(dir.path()).await;
     assert_eq!(second.hosts().await.unwrap()[0].hostname, "host-1", "before anything was opened");
     assert_eq!(processes(&second, "host-1", None).await, 2);
-    // Without the rows that were saved all is read again, to the same end.
+    // Without the saved rows everything is read again, with the same result.
     std::fs::remove_dir_all(dir.path().join("hosts")).unwrap();
     let third = open(dir.path()).await;
     assert_eq!(third.newest.save(|_| true).len(), 1);
     assert_eq!(third.newest.save(|_| true)[0].newest, second.newest.save(|_| true)[0].newest);
 }
 
-/// Archives records of partition 0 from `offset` on, received one a nanosecond from `received_ns` on.
+/// Archives records of partition 0 from `offset` on, received one per ns from `received_ns` on.
 async fn archive_records(frames: &mut Frames, offset: i64, received_ns: i64, bytes: &[Vec<u8>]) -> i64 {
     let rows: Vec<_> = bytes.iter().zip(0..).map(|(bytes, n)| row(0, offset + n, received_ns + n, bytes)).collect();
     let next = offset + rows.len() as i64;
@@ -115,7 +115,7 @@ async fn no_later_content_replaces_the_first_one_and_every_moment_says_that_ther
     let mut frames = Frames::open(dir.path()).await.unwrap();
     frames.position(&partition(0)).await.unwrap();
     let mut next = archive_three(&mut frames, 1, 0).await;
-    // Afterwards, other contents of frame 2: at the same moment, a little later, and in many more tries.
+    // Later, other contents of frame 2: eight at the same moment, eight each one and two seconds later.
     let forgeries: Vec<Vec<u8>> = (0..24)
         .flat_map(|n| {
             let forged = FrameHeader { captured_ns: (20 + n / 8) * SECOND_NS, ..header(1, 2) };
@@ -126,7 +126,7 @@ async fn no_later_content_replaces_the_first_one_and_every_moment_says_that_ther
         })
         .collect();
     next = archive_records(&mut frames, next, 60 * SECOND_NS, &forgeries).await;
-    // And one that is of another host by its own word, under a number that is free.
+    // Also a frame with the content of another host, under an unused epoch.
     let stranger = FrameHeader { captured_ns: 25 * SECOND_NS, epoch: Epoch([7; 8]), ..header(1, 1) };
     archive_records(&mut frames, next, 70 * SECOND_NS, &records(&stranger, &raw(2, 1), None, 1 << 20)).await;
 
@@ -148,7 +148,8 @@ async fn records_that_came_later_hide_no_frame_however_many_they_are() {
     let mut frames = Frames::open(dir.path()).await.unwrap();
     frames.position(&partition(0)).await.unwrap();
     let mut next = archive_three(&mut frames, 1, 0).await;
-    // Incomplete contents of key and delta, and of frames that nobody sent, at the moments before the question.
+    // Incomplete contents of key and delta, and incomplete frames of an unused epoch, before the moment of the
+    // question.
     let first_part = |header: &FrameHeader, n: usize| {
         let mut raw = raw(1, 1);
         raw.extend_from_slice(&n.to_le_bytes());
@@ -161,7 +162,7 @@ async fn records_that_came_later_hide_no_frame_however_many_they_are() {
         })
         .collect();
     next = archive_records(&mut frames, next, 60 * SECOND_NS, &junk).await;
-    // Whole ones that cannot be read: deltas of a key that is not there.
+    // Complete frames that are unreadable: deltas without a key.
     let orphans: Vec<Vec<u8>> = (0..9)
         .flat_map(|n| {
             let orphan = FrameHeader { captured_ns: 28 * SECOND_NS, epoch: Epoch([9; 8]), ..delta(1, 5 + n, 4) };
@@ -205,7 +206,7 @@ async fn a_newest_frame_that_cannot_be_read_is_named_and_the_one_before_is_shown
     let mut frames = Frames::open(dir.path()).await.unwrap();
     frames.position(&partition(0)).await.unwrap();
     let next = archive_three(&mut frames, 1, 0).await;
-    // A delta of a key that never came.
+    // A delta whose key was never received.
     let orphan = FrameHeader { epoch: Epoch([9; 8]), ..delta(1, 5, 4) };
     let bytes = records(&orphan, &raw(1, 1), Some(&raw(1, 2)), 1 << 20).remove(0);
     frames.append(&[row(0, next, 60 * SECOND_NS, &bytes)], &BTreeMap::from([(partition(0), next + 1)])).await.unwrap();
@@ -221,7 +222,7 @@ async fn a_search_that_runs_out_of_time_says_where_to_go_on_and_goes_on_there() 
     let mut frames = Frames::open(dir.path()).await.unwrap();
     frames.position(&partition(0)).await.unwrap();
     let next = archive_three(&mut frames, 1, 0).await;
-    // Deltas of a key that never came, all after the question's answer.
+    // Deltas whose key was never received, all after the expected answer.
     let orphans: Vec<Vec<u8>> = (0..5)
         .flat_map(|n| {
             let captured_ns = (40 + n as i64) * SECOND_NS;

@@ -1,8 +1,8 @@
-//! Whether every socket that matters was listed.
+//! Checks that every relevant socket was listed.
 
 use edr_wire::snapshot::{Gap, GapReason, SnapshotView};
 
-/// Tables without listeners of TCP and UDP: what is missing there does not matter here.
+/// Tables without TCP and UDP listeners, whose gaps are irrelevant here.
 const BESIDE: [&str; 13] =
     ["raw", "raw6", "sctp", "sctp6", "dccp", "dccp6", "icmp", "icmp6", "unix", "packet", "netlink", "vsock", "xdp"];
 
@@ -26,12 +26,12 @@ impl Missing {
         missing
     }
 
-    /// In the host's own network namespace.
+    /// Returns why sockets of the host's own network namespace may be missing.
     pub(super) fn host(&self) -> Option<&str> {
         self.host.as_deref()
     }
 
-    /// In any network namespace.
+    /// Returns why sockets of any network namespace may be missing.
     pub(super) fn any(&self) -> Option<&str> {
         self.host.as_deref().or(self.others.as_deref())
     }
@@ -46,7 +46,7 @@ impl Missing {
             Some(table) => (true, table),
             None => (field.starts_with("netns") || field.starts_with("ns/"), &*field),
         };
-        // What this kernel does not have has no sockets: multipath TCP, IPv6, a protocol of another kind.
+        // A feature that the kernel lacks has no sockets: multipath TCP, IPv6, another protocol.
         let absent = match gap.reason {
             GapReason::Unsupported => !elsewhere && table != "sock_diag",
             GapReason::Gone => !elsewhere && table.ends_with('6'),

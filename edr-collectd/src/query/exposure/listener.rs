@@ -1,10 +1,10 @@
-//! A socket that takes packets at a port, and which packets reach it.
+//! A socket that accepts packets at a port, and the packets that reach the socket.
 
 use std::net::IpAddr;
 
 use edr_wire::snapshot::Socket;
 
-/// A transport protocol that has ports.
+/// A transport protocol with ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Transport {
     Tcp,
@@ -13,7 +13,7 @@ pub(crate) enum Transport {
 }
 
 impl Transport {
-    /// By the name psad and the agent give it. A multipath TCP socket takes plain TCP, too.
+    /// Returns the protocol with this name in psad and the agent. A multipath TCP socket accepts plain TCP, too.
     pub(crate) fn of(protocol: &str) -> Option<Self> {
         match protocol {
             "tcp" | "mptcp" => Some(Self::Tcp),
@@ -32,16 +32,16 @@ impl Transport {
     }
 }
 
-/// Where the firewall saw a packet, as psad tells it.
+/// The firewall chain in which psad found a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Chain {
     /// To this host.
     Input,
-    /// Through this host: to another one, or to a network namespace of this one.
+    /// Through this host: to another host, or to a network namespace of this host.
     Forward,
     /// From this host.
     Output,
-    /// Not known.
+    /// Unknown.
     Other,
 }
 
@@ -56,15 +56,15 @@ impl Chain {
     }
 }
 
-/// Whether something listens on a port; the best answer first.
+/// Whether a socket listens on a port; the strongest answer first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Listening {
     Yes,
-    /// In a network namespace beside the host's: a container's, reached by forwarding at most.
+    /// In a network namespace other than the host's, such as a container's: reachable by forwarding at most.
     OtherNamespace,
-    /// At an address that only this host itself reaches.
+    /// At an address that only the host itself can reach.
     Loopback,
-    /// Sockets are missing from the snapshot.
+    /// Unknown, because sockets are missing from the snapshot.
     Unknown,
     No,
 }
@@ -85,30 +85,30 @@ impl Listening {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reach {
     Yes,
-    /// It depends on addresses that a snapshot does not hold.
+    /// Depends on addresses that a snapshot does not contain.
     Perhaps,
     No,
 }
 
-/// A socket that takes packets of everybody at a port: a listening one of TCP, an unconnected one of UDP.
+/// A socket that accepts packets from any sender at a port: listening for TCP, unconnected for UDP.
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(crate) transport: Transport,
     pub(crate) port: u16,
-    /// As the kernel wrote it.
+    /// The address, as written by the kernel.
     pub(crate) local: String,
-    /// `None` when it is no IP address.
+    /// The parsed address; `None` when `local` is not an IP address.
     pub(crate) ip: Option<IpAddr>,
-    /// Takes IPv6 only.
+    /// Whether the socket accepts only IPv6.
     v6only: bool,
     pub(crate) netns: u64,
     pub(crate) inode: u64,
-    /// Places of the processes that hold it.
+    /// Indexes of the processes that hold the socket.
     pub(super) owners: Vec<usize>,
 }
 
 impl Listener {
-    /// The socket, if it is one that listens.
+    /// Returns the listener of a socket; `None` when the socket does not listen.
     pub(crate) fn of(socket: &Socket) -> Option<Self> {
         let transport = Transport::of(&socket.protocol)?;
         let listens = match transport {
@@ -128,17 +128,18 @@ impl Listener {
         })
     }
 
-    /// Bound to an address that only its own host reaches.
+    /// Returns true for an address that only the host itself can reach.
     pub(crate) fn is_loopback(&self) -> bool {
         self.ip.is_some_and(|ip| ip.is_loopback())
     }
 
-    /// Takes whatever address of its namespace a packet has.
+    /// Returns true for a socket that accepts packets to every address of its namespace.
     fn is_wildcard(&self) -> bool {
         self.ip.is_some_and(|ip| ip.is_unspecified())
     }
 
-    /// The wildcard of IPv6 takes IPv4, unless it is told not to (`IPV6_V6ONLY`).
+    /// Returns true when the socket accepts packets to this address. The IPv6 wildcard accepts IPv4 too, without
+    /// `IPV6_V6ONLY`.
     fn takes(&self, to: IpAddr) -> bool {
         match self.ip {
             Some(own) if own.is_unspecified() => {
@@ -149,8 +150,8 @@ impl Listener {
         }
     }
 
-    /// Whether a packet that the firewall saw in `chain` reaches this socket. `host_netns` is the namespace whose
-    /// firewall it was.
+    /// Returns whether a packet that the firewall saw in `chain` reaches this socket. `host_netns` is the namespace of
+    /// the firewall.
     pub(super) fn reached_by(&self, to: Option<IpAddr>, chain: Chain, host_netns: Option<u64>) -> Reach {
         let (Some(to), Some(_)) = (to, self.ip) else { return Reach::Perhaps };
         if chain == Chain::Output || !self.takes(to) {
@@ -165,7 +166,8 @@ impl Listener {
                     Reach::No
                 }
             }
-            // An address is of one namespace; a wildcard is of every one, and of which this is one is not told.
+            // A specific address belongs to one namespace. The wildcard exists in all, and the packet's namespace is
+            // unknown.
             (_, _, false) | (Chain::Other, true, true) => Reach::Yes,
             (Chain::Forward, true, true) if host_netns.is_some() => Reach::No,
             _ => Reach::Perhaps,
@@ -173,7 +175,7 @@ impl Listener {
     }
 }
 
-/// An IP address; one of IPv4 that is mapped into IPv6 is one of IPv4, and a zone does not count.
+/// Parses an IP address. An IPv4 address mapped into IPv6 counts as IPv4; a zone is ignored.
 pub(crate) fn address(text: &str) -> Option<IpAddr> {
     let text = text.split_once('%').map_or(text, |(address, _)| address);
     text.parse::<IpAddr>().ok().map(|ip| ip.to_canonical())

@@ -1,11 +1,13 @@
-//! Probed × exposed: what was scanned, joined with the sockets of the same snapshot.
+//! Joins scanned ports and attackers with the sockets of the same snapshot (probed × exposed).
 //!
-//! Promises: a scanned port gets "no" only when every socket that could listen there was listed; a gap in the tables of
-//! sockets makes it "unknown". What a snapshot can make large is bounded, and what is beyond a bound is unknown too.
+//! Promises: the answer for a scanned port is "no" only when every socket that could listen there was listed; with a
+//! gap in the tables of sockets the answer is "unknown". Everything that a snapshot can make large is bounded, and
+//! beyond a bound the answer is "unknown" too.
 //!
-//! It does not know the host's addresses: a socket bound to the wildcard address takes whatever reaches its network
-//! namespace. psad reads the kernel's log of the first namespace ([`Exposure::host_netns`]), so a packet of the chain
-//! `INPUT` was meant for a socket there, one of `FORWARD` for another host or another namespace of this one.
+//! The addresses of the host are not known here: a socket bound to the wildcard address accepts everything that reaches
+//! its network namespace. psad reads the kernel's log of the first namespace ([`Exposure::host_netns`]). So a packet of
+//! the chain `INPUT` was for a socket in that namespace, and a packet of `FORWARD` for another host or for another
+//! namespace of this host.
 
 mod completeness;
 mod listener;
@@ -22,18 +24,19 @@ use self::completeness::Missing;
 pub(crate) use self::listener::{Chain, Listener, Listening, Reach, Transport, address};
 use super::table::joined;
 
-/// Listening sockets that are looked at; the agent lists at most 50,000 sockets in all.
+/// Listening sockets that are examined; the agent lists at most 50,000 sockets in total.
 const LISTENERS_MAX: usize = 16_384;
-/// Sockets to attackers that are kept.
+/// Sockets to and from attackers that are kept.
 const CONTACTS_MAX: usize = 16_384;
-/// Processes named of one socket: a forking server shares it with hundreds of children.
+/// Processes listed per socket: a forking server shares a socket with hundreds of children.
 const OWNERS_MAX: usize = 64;
-/// Ports named of one range of scanned ports.
+/// Ports listed per range of scanned ports.
 const PORTS_MAX: usize = 64;
 /// Listening sockets compared with one range, and with all ranges of a snapshot.
 const STEPS_OF_A_RANGE_MAX: usize = 4_096;
 const STEPS_MAX: usize = 4_000_000;
-/// Rows psad writes of each protocol's ports when its configuration is not known (`TOP_PORTS_LOG_THRESHOLD`).
+/// Rows that psad writes for the ports of each protocol by default (`TOP_PORTS_LOG_THRESHOLD`), if the configuration is
+/// unknown.
 const TOP_PORTS_USUAL: u64 = 500;
 
 /// A process that holds a socket.
@@ -50,16 +53,16 @@ pub(crate) struct Owner {
 /// A socket that listens on a scanned port.
 #[derive(Debug)]
 pub(crate) struct Exposed {
-    /// Place among [`Exposure::listener`]s.
+    /// Index of the listener.
     pub(crate) listener: usize,
     pub(crate) listening: Listening,
-    /// Packets psad counted to this port, whatever their destination; `None` when the port is in a scanned range and
-    /// psad's list of ports is cut.
+    /// Packets to this port, to any destination, as counted by psad. `None` when psad's list of ports lacks the port:
+    /// only a signature match names the port, or the port is in a scanned range and the list is cut.
     pub(crate) packets: Option<u64>,
-    /// Sources whose scanned ports include this one at an address it is bound to; `None` when there was too much to
-    /// compare.
+    /// Sources whose scanned ports include this port at an address of the socket; `None` when the limit of comparisons
+    /// was reached.
     pub(crate) attackers: Option<u64>,
-    /// Highest danger level of them; 0 for none.
+    /// Highest danger level of the sources; 0 for no source.
     pub(crate) danger_level: u8,
 }
 
@@ -69,28 +72,28 @@ pub(crate) struct Contact {
     pub(crate) ip: IpAddr,
     pub(crate) danger_level: u8,
     pub(crate) socket: Socket,
-    /// The attacker came to a port that is listened on; `None` when that is not known.
+    /// Whether the attacker connected to a listening port; `None` when unknown.
     pub(crate) inbound: Option<bool>,
     owners: Vec<usize>,
 }
 
-/// What listens in a range of scanned ports.
+/// Listeners in a range of scanned ports.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct InRange {
     pub(crate) listening: Listening,
-    /// Ports with a listener, ascending; the first of them.
+    /// Ports with a listener, ascending; at most [`PORTS_MAX`].
     pub(crate) ports: Vec<u16>,
 }
 
 /// The join of one snapshot.
 #[derive(Debug, Default)]
 pub(crate) struct Exposure {
-    /// The namespace of pid 1, else of the kernel's threads; `None` when neither was listed.
+    /// Network namespace of pid 1, otherwise of the kernel threads; `None` when neither was listed.
     host_netns: Option<u64>,
     missing: Missing,
     owners: Vec<Owner>,
     listeners: Vec<Listener>,
-    /// Places of the listeners of a port.
+    /// Indexes of the listeners, by protocol and port.
     by_port: BTreeMap<(Transport, u16), Vec<usize>>,
     exposed: Vec<Exposed>,
     contacts: Vec<Contact>,
@@ -98,7 +101,7 @@ pub(crate) struct Exposure {
 }
 
 impl Exposure {
-    /// Joins psad's part of a snapshot with its sockets and their owners.
+    /// Joins psad's part of a snapshot with the sockets and their owners.
     pub(crate) fn of(view: &SnapshotView) -> Self {
         let psad = view.psad().unwrap_or_default();
         let mut join = Self { missing: Missing::of(view), ..Self::default() };
@@ -110,7 +113,7 @@ impl Exposure {
             let (Some(transport), Ok(port)) = (port.0, port.1) else { continue };
             let listeners = join.by_port.get(&(transport, port)).into_iter().flatten();
             let listens = listeners.map(|&at| &join.listeners[at]).any(|other| other.netns == contact.socket.netns);
-            // What came in has the port it came to; a port that nobody listens on was chosen for going out.
+            // A connection to a listening port came in; a port without a listener belongs to an outgoing connection.
             contact.inbound = match contact.socket.state.as_str() {
                 "syn-recv" => Some(true),
                 "syn-sent" => Some(false),
@@ -146,11 +149,11 @@ impl Exposure {
                 self.missing.add(&format!("more than {CONTACTS_MAX} sockets to attackers"));
             }
         }
-        // Worst first, then as they come.
+        // Highest danger level first, then by address.
         self.contacts.sort_by_key(|contact| (std::cmp::Reverse(contact.danger_level), contact.ip));
     }
 
-    /// Finds the processes that hold the sockets in question, and the host's namespace.
+    /// Finds the processes that hold the listeners and contacts, and the host's network namespace.
     fn take_owners(&mut self, view: &SnapshotView) {
         let mut holders: HashMap<u64, Vec<usize>> = HashMap::new();
         let wanted: HashSet<u64> = self
@@ -194,7 +197,7 @@ impl Exposure {
         }
     }
 
-    /// Finds the listeners of scanned ports.
+    /// Finds the listeners on scanned ports.
     fn expose(&mut self, psad: &Psad) {
         let mut scanned: HashMap<(Transport, u16), Option<u64>> = HashMap::new();
         for row in &psad.top_ports {
@@ -234,7 +237,8 @@ impl Exposure {
         self.exposed = exposed;
     }
 
-    /// Which listeners the sources' ranges reach. A port with a signature match is a scanned one, too.
+    /// Finds the listeners that the scanned ranges of all sources reach. Ports with a signature match are added to
+    /// `scanned`.
     fn probes(&self, psad: &Psad, scanned: &mut HashMap<(Transport, u16), Option<u64>>) -> Probes {
         let mut probes = Probes { of: HashMap::new(), whole: true };
         let mut steps = 0;
@@ -276,7 +280,7 @@ impl Exposure {
         listener.reached_by(to, chain, self.host_netns)
     }
 
-    /// How a listener stands to the network, when it is not known to which address the packets went.
+    /// Returns how exposed a listener is when the destination address of the packets is unknown.
     fn seen_from_outside(&self, listener: &Listener) -> Listening {
         if listener.is_loopback() {
             Listening::Loopback
@@ -287,17 +291,18 @@ impl Exposure {
         }
     }
 
-    /// Whether something listens on a port of any address, and what does.
+    /// Returns how exposed a port is at any address, and the listeners on the port.
     pub(crate) fn on_port(&self, transport: Transport, port: u16) -> (Listening, Vec<&Listener>) {
         let places = self.by_port.get(&(transport, port));
         let found: Vec<&Listener> = places.into_iter().flatten().map(|&at| &self.listeners[at]).collect();
         let best = found.iter().map(|listener| self.seen_from_outside(listener)).min().unwrap_or(Listening::No);
-        // Whatever is less than "yes" might be more, had everything been listed.
+        // An answer below "yes" is uncertain while sockets are missing.
         let known = best == Listening::Yes || self.missing.any().is_none();
         (if known { best } else { Listening::Unknown }, found)
     }
 
-    /// What listens at the ports `low` to `high` of the address the packets went to. `None` for what this host sent.
+    /// Returns the listeners on the ports `low` to `high` of the packets' destination; `None` for packets sent by this
+    /// host.
     pub(crate) fn in_range(
         &self,
         transport: Transport,
@@ -344,17 +349,17 @@ impl Exposure {
         Some(answer)
     }
 
-    /// The listeners of scanned ports, those that can be reached from outside first.
+    /// Returns the listeners on scanned ports, the most exposed first.
     pub(crate) fn exposed(&self) -> &[Exposed] {
         &self.exposed
     }
 
-    /// The listener of a row of [`Self::exposed`].
+    /// Returns the listener of a row of [`Self::exposed`].
     pub(crate) fn listener(&self, row: &Exposed) -> &Listener {
         &self.listeners[row.listener]
     }
 
-    /// The names of what listens on a port and is reached from outside, each once.
+    /// Returns the names of processes that listen on a port, each once and at most three.
     pub(crate) fn names_on(&self, transport: Transport, port: u16) -> Vec<&Bytes> {
         let places = self.by_port.get(&(transport, port)).into_iter().flatten();
         let mut names: Vec<&Bytes> = Vec::new();
@@ -366,39 +371,39 @@ impl Exposure {
         names
     }
 
-    /// The sockets to and from attackers, those of the worst first.
+    /// Returns the sockets to and from attackers, the highest danger level first.
     pub(crate) fn contacts(&self) -> &[Contact] {
         &self.contacts
     }
 
-    /// How many sockets there are to an address; `None` when there might be one that was not listed.
+    /// Returns the number of sockets to an address; `None` when none is listed and sockets are missing.
     pub(crate) fn contacts_of(&self, ip: &str) -> Option<u64> {
         let listed = address(ip).and_then(|ip| self.contacts_of.get(&ip).copied()).unwrap_or(0);
         (listed > 0 || self.missing.any().is_none()).then_some(listed)
     }
 
-    /// The processes that hold a listener.
+    /// Returns the processes that hold a listener.
     pub(crate) fn owners_of(&self, listener: &Listener) -> impl Iterator<Item = &Owner> {
         listener.owners.iter().map(|&at| &self.owners[at])
     }
 
-    /// The processes that hold a contact.
+    /// Returns the processes that hold a contact.
     pub(crate) fn holders_of(&self, contact: &Contact) -> impl Iterator<Item = &Owner> {
         contact.owners.iter().map(|&at| &self.owners[at])
     }
 
-    /// The network namespace whose packets psad sees, when it is known.
+    /// Returns the network namespace of the packets in psad's log, if known.
     pub(crate) fn host_netns(&self) -> Option<u64> {
         self.host_netns
     }
 
-    /// Why an absent socket is no proof of absence.
+    /// Returns why sockets may be missing; `None` when all were listed.
     pub(crate) fn missing(&self) -> Option<&str> {
         self.missing.any()
     }
 }
 
-/// How the sources reach one listener.
+/// The sources that reach one listener.
 #[derive(Debug, Default)]
 struct Probed {
     sources: u64,
@@ -409,12 +414,12 @@ struct Probed {
 #[derive(Debug)]
 struct Probes {
     of: HashMap<usize, Probed>,
-    /// False when there was too much to compare.
+    /// False when the limit of comparisons was reached.
     whole: bool,
 }
 
 impl Probes {
-    /// A source counts once.
+    /// Adds a source to a listener; repeated calls count the source once.
     fn add(&mut self, listener: usize, source: usize, danger_level: u8) {
         let probed = self.of.entry(listener).or_default();
         if probed.last.replace(source) != Some(source) {
@@ -424,7 +429,7 @@ impl Probes {
     }
 }
 
-/// psad's attackers and the highest danger level of each.
+/// Returns psad's attackers with the highest danger level of each.
 fn attackers(psad: &Psad) -> HashMap<IpAddr, u8> {
     let mut attackers = HashMap::new();
     let ranked = psad.top_attackers.iter().map(|row| (&row.ip, row.danger_level));

@@ -38,7 +38,7 @@ fn process(pid: u32, comm: &str, inodes: &[u64]) -> Process {
     }
 }
 
-/// A source that sent packets of `protocol` to the ports of `to`.
+/// Returns a source that sent packets of `protocol` to the ports of `to`.
 fn source(ip: &str, chain: &str, protocol: &str, to: &str, (low, high): (u16, u16)) -> ScanSource {
     let packets = TargetPackets {
         chain: chain.to_owned(),
@@ -56,7 +56,7 @@ fn port(protocol: &str, port: u16) -> ScannedPort {
     ScannedPort { protocol: protocol.to_owned(), port, packets: 100 }
 }
 
-/// A host whose pid 1 is in its own namespace.
+/// Returns a snapshot with pid 1 in the host's own namespace.
 fn snapshot(sockets: Vec<Socket>, processes: Vec<Process>, psad: Psad) -> Snapshot {
     let mut all = vec![process(1, "systemd", &[])];
     all.extend(processes);
@@ -100,7 +100,7 @@ fn a_scanned_port_gets_the_process_that_listens_there() {
     assert_eq!(join.on_port(Transport::Tcp, 23).0, Listening::No);
     assert_eq!(join.on_port(Transport::Udp, 53).0, Listening::Yes);
     assert_eq!(join.on_port(Transport::Tcp, 53).0, Listening::No, "that is another protocol");
-    // nginx is inside a range, but psad's list of ports is whole and does not have it.
+    // nginx is in a scanned range, but psad's complete list of ports lacks its port.
     let exposed: Vec<_> = join
         .exposed()
         .iter()
@@ -180,12 +180,12 @@ fn a_port_of_a_container_is_told_from_one_of_the_host() {
     let order: Vec<u16> = join_of_host.exposed().iter().map(|row| join_of_host.listener(row).port).collect();
     assert_eq!(order, [82, 80], "what can be reached comes first");
     let forwarded = |ports| range(&join_of_host, "tcp", (ports, ports), "172.17.0.2", "FORWARD").unwrap();
-    // Whose address that is, the snapshot does not say.
+    // The snapshot does not contain the owner of this address.
     assert_eq!(forwarded(80), (Listening::Unknown, vec![]));
     assert_eq!(forwarded(81), (Listening::OtherNamespace, vec![81]));
     assert_eq!(forwarded(82), (Listening::No, vec![]), "a packet that goes through is not for a socket of the host");
     assert_eq!(range(&join_of_host, "tcp", (80, 82), "172.17.0.2", "INPUT").unwrap().1, [82]);
-    // Where pid 1 cannot be seen, every namespace may be the host's.
+    // When pid 1 is not visible, every namespace may be the host's.
     all.processes.remove(0);
     all.processes[0].namespaces.net = CONTAINER;
     let join_of_part = join(&all);
@@ -204,7 +204,7 @@ fn several_sockets_and_several_processes_are_all_told() {
     let join = join(&snapshot(sockets, vec![process(5, "a", &[1]), process(6, "b", &[1, 2])], psad));
     let owners: Vec<Vec<u32>> =
         join.exposed().iter().map(|row| join.owners_of(join.listener(row)).map(|owner| owner.pid).collect()).collect();
-    // A listener without an owner that was seen still listens.
+    // A listener without a known owner still listens.
     assert_eq!(owners, [vec![5, 6], vec![6], vec![], vec![]]);
     assert_eq!(join.names_on(Transport::Udp, 514).len(), 2);
 }
@@ -231,7 +231,7 @@ fn no_is_said_only_when_every_socket_was_listed() {
     };
     let known = (Listening::Yes, Listening::No, Listening::Loopback, Listening::No, Some(0));
     let unknown = (Listening::Yes, Listening::Unknown, Listening::Unknown, Listening::Unknown, None);
-    // What is missing in other namespaces says nothing about a packet to the host itself.
+    // Sockets missing in other namespaces do not matter for a packet to the host itself.
     let elsewhere = (Listening::Yes, Listening::Unknown, Listening::Unknown, Listening::No, None);
     assert_eq!(answers(&[]), known);
     for (field, reason) in [
@@ -298,7 +298,7 @@ fn sockets_of_attackers_are_found_in_both_directions() {
     assert_eq!(
         rows,
         [
-            // Nobody listens on that port in its own namespace.
+            // No socket listens on this port in the contact's own namespace.
             ("2001:db8::bad".to_owned(), 5, 22, Some(false)),
             ("203.0.113.8".to_owned(), 4, 22, Some(true)),
             ("203.0.113.8".to_owned(), 4, 51_000, Some(false)),

@@ -1,12 +1,12 @@
-//! How old the rows of processes and of their files are: a process that did not run is not read in every tick, and when
-//! it was read last is no part of its row.
+//! Age of the rows of processes and their files. A process that did not run is not read in every tick, and the time of
+//! its last reading is not part of the row.
 
 use edr_wire::ProcessKey;
 use edr_wire::snapshot::{Process, Reread};
 
 use super::{Cell, HostSnapshot};
 
-/// When the rows of one snapshot were read.
+/// Reading times of the rows of one snapshot.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct AsOf {
     captured_ns: i64,
@@ -15,7 +15,7 @@ pub(crate) struct AsOf {
 }
 
 impl AsOf {
-    /// A snapshot that does not say counts as read whole when it was taken.
+    /// A snapshot without this data counts as completely read when it was taken.
     pub(crate) fn new(snapshot: &HostSnapshot) -> Self {
         let interval_ns = snapshot.view.agent().map_or(0, |agent| agent.interval_ns);
         Self {
@@ -25,13 +25,14 @@ impl AsOf {
         }
     }
 
-    /// When this process and its files were read, or later: its turn was then, and it may have run since.
+    /// Returns the earliest time at which this process and its files can have been read: its regular turn. If the
+    /// process ran since its turn, it was read later.
     pub(super) fn cell(&self, process: &Process) -> Cell {
         let key = ProcessKey { pid: process.pid, start_ticks: process.start_ticks };
         Cell::Time(self.before(self.reread.age_ticks_max(key)))
     }
 
-    /// No row was read before this moment; `None` when all of them were read when the snapshot was taken.
+    /// Returns the moment before which no row was read; `None` when all rows were read with the snapshot.
     pub(crate) fn oldest_ns(&self) -> Option<i64> {
         (self.reread.slices > 1).then(|| self.before(self.reread.slices - 1))
     }
@@ -59,7 +60,7 @@ mod tests {
         }
         let whole = AsOf { captured_ns: 1_000, interval_ns: 10, reread: Reread::default() };
         assert_eq!((whole.cell(&process(3)), whole.oldest_ns()), (Cell::Time(1_000), None));
-        // A hostile snapshot may say anything.
+        // A hostile snapshot may contain any values.
         let absurd = Reread { slice: u32::MAX, slices: u32::MAX, out_of_turn: vec![] };
         let absurd = AsOf { captured_ns: i64::MIN, interval_ns: i64::MAX, reread: absurd };
         assert_eq!(absurd.oldest_ns(), Some(i64::MIN));

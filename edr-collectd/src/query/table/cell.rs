@@ -1,4 +1,4 @@
-//! One value of a table: its order, and its forms for a terminal and for JSON.
+//! One value of a table: its order, and its forms for terminal, page, JSON and CSV.
 
 use std::cmp::Ordering;
 
@@ -7,13 +7,13 @@ use edr_wire::{Bytes, escaped, visible};
 /// One value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cell {
-    /// Nothing.
+    /// No value.
     Empty,
-    /// Text of ours.
+    /// Text of the collector.
     Text(String),
-    /// Bytes of the host's.
+    /// Bytes of the host.
     Bytes(Bytes),
-    /// Several of them, whose boundaries matter: the arguments of a command line.
+    /// Several byte strings with significant boundaries: the arguments of a command line.
     List(Vec<Bytes>),
     /// A count or an id.
     Number(i128),
@@ -21,9 +21,9 @@ pub enum Cell {
     Numbers(Vec<u64>),
     /// A number with two decimals, in hundredths.
     Hundredths(i64),
-    /// A number of bytes.
+    /// A size in bytes.
     Size(u64),
-    /// ns since the epoch.
+    /// A time, ns since the epoch.
     Time(i64),
     /// A length of time, ns.
     Duration(u64),
@@ -32,23 +32,23 @@ pub enum Cell {
 }
 
 impl Cell {
-    /// Bytes of the host's; nothing when there are none.
+    /// Makes a cell from bytes of the host; empty for no bytes.
     pub(super) fn bytes(bytes: impl AsRef<[u8]>) -> Self {
         let bytes = bytes.as_ref();
         if bytes.is_empty() { Self::Empty } else { Self::Bytes(Bytes::from(bytes)) }
     }
 
-    /// A number.
+    /// Makes a number.
     pub(super) fn number(number: impl Into<i128>) -> Self {
         Self::Number(number.into())
     }
 
-    /// A number, or nothing.
+    /// Makes a number, or an empty cell.
     pub(super) fn optional(number: Option<impl Into<i128>>) -> Self {
         number.map_or(Self::Empty, |number| Self::Number(number.into()))
     }
 
-    /// Unix seconds; nothing for 0, which psad writes where it does not know.
+    /// Makes a time from Unix seconds; empty for 0, which psad writes for an unknown time.
     pub(super) fn seconds(seconds: u64) -> Self {
         match i64::try_from(seconds).ok().and_then(|s| s.checked_mul(1_000_000_000)) {
             None | Some(0) => Self::Empty,
@@ -56,7 +56,8 @@ impl Cell {
         }
     }
 
-    /// The value as one line for a terminal or a page: nothing in it that either would act on. Times are UTC.
+    /// Returns the value as one line for a terminal or a page, without any character that either would act on. Times
+    /// are UTC.
     pub fn text(&self) -> String {
         match self {
             Self::Empty => String::new(),
@@ -90,8 +91,8 @@ impl Cell {
         }
     }
 
-    /// [`Cell::text`] of at most `bytes_max` bytes of the host's, which are many times as many in a page; then it says
-    /// how many there are.
+    /// Like [`Cell::text`], but for at most `bytes_max` bytes of the host, since a byte can become many bytes in a
+    /// page. A cut text ends with the full length.
     pub fn text_within(&self, bytes_max: usize) -> String {
         let len = match self {
             Self::Text(text) => text.len(),
@@ -129,7 +130,7 @@ impl Cell {
         format!("{} … ({len} bytes in all; JSON and CSV have them)", cut.text())
     }
 
-    /// The value for JSON and CSV: exact, with [`escaped`] text for bytes, RFC 3339 for times, seconds for durations.
+    /// Returns the exact value for JSON: [`escaped`] text for bytes, RFC 3339 for times, seconds for durations.
     pub fn json(&self) -> serde_json::Value {
         use serde_json::Value;
         match self {
@@ -148,14 +149,14 @@ impl Cell {
         }
     }
 
-    /// The value for a spreadsheet. A text that one would run as a formula starts with `'`; nothing is left that a
-    /// terminal would act on.
+    /// Returns the value for a spreadsheet. Text that a spreadsheet would run as a formula gets a leading `'`, and no
+    /// character is left that a terminal would act on.
     pub fn csv(&self) -> String {
         match self {
             Self::Empty => String::new(),
             Self::Text(text) => no_formula(text.as_bytes()),
             Self::Bytes(bytes) => no_formula(&bytes.0),
-            // Starts with a bracket.
+            // The text begins with a bracket, so it is no formula.
             Self::List(_) => visible_text(&self.json().to_string()),
             Self::Time(_) => self.json().as_str().map_or_else(|| self.text(), str::to_owned),
             Self::Flag(flag) => flag.to_string(),
@@ -164,7 +165,7 @@ impl Cell {
         }
     }
 
-    /// Order of two values of a column: nothing first, then numbers by size, then text with its digits by size
+    /// Compares two values of a column: first empty values, then numbers by size, then text with its digits by size
     /// (`10.0.0.9` before `10.0.0.10`).
     pub(super) fn order(&self, other: &Self) -> Ordering {
         match (self, other) {
@@ -180,7 +181,7 @@ impl Cell {
         }
     }
 
-    /// True when the value contains `needle`, which is in lower case; the search ignores case.
+    /// Returns true when the value contains `needle`, without regard to case. `needle` must be in lower case.
     pub(super) fn contains(&self, needle: &str) -> bool {
         match self {
             Self::Empty => needle.is_empty(),
@@ -188,7 +189,7 @@ impl Cell {
         }
     }
 
-    /// True when the value is exactly `text`: for columns of numbers.
+    /// Returns true when the value equals `text`: the filter for columns of numbers.
     pub(super) fn equals(&self, text: &str) -> bool {
         match self {
             Self::Numbers(numbers) => text.parse().is_ok_and(|number| numbers.contains(&number)),
@@ -201,7 +202,7 @@ impl Cell {
         }
     }
 
-    /// A copy to sort by, of bounded size.
+    /// Returns a copy of bounded size, to sort by.
     pub(super) fn sort_key(&self) -> Self {
         const BYTES_MAX: usize = 256;
         let cut = |bytes: &[u8]| Bytes::from(&bytes[..bytes.len().min(BYTES_MAX)]);
@@ -242,13 +243,13 @@ impl Cell {
     }
 }
 
-/// `2026-03-10 03:12:40` in UTC; a time no calendar holds is shown as its number.
+/// Formats a time as `2026-03-10 03:12:40` in UTC; a time outside of the calendar is shown as a number.
 pub(crate) fn time_text(ns: i64) -> String {
     jiff::Timestamp::from_nanosecond(ns.into())
         .map_or_else(|_| ns.to_string(), |time| time.strftime("%Y-%m-%d %H:%M:%S").to_string())
 }
 
-/// `4 s ago`, `3 min ago`, `2 d ago`: how long before `now_ns` something was.
+/// Formats the age of a moment at `now_ns`: `4 s ago`, `3 min ago`, `2 d ago`.
 pub(crate) fn ages(ns: i64, now_ns: i64) -> String {
     let seconds = now_ns.saturating_sub(ns) / 1_000_000_000;
     match seconds {
@@ -260,7 +261,7 @@ pub(crate) fn ages(ns: i64, now_ns: i64) -> String {
     }
 }
 
-/// Text of ours may still carry what a host said (an error with a path in it).
+/// Makes text of the collector safe to show: the text may contain bytes of a host, such as an error with a path.
 fn visible_text(text: &str) -> String {
     if text.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b'\\') {
         return text.to_owned();
@@ -276,13 +277,13 @@ fn no_formula(bytes: &[u8]) -> String {
     }
 }
 
-/// An argument as part of a command line: quoted where its boundaries would not be seen.
+/// Returns an argument of a command line, in quotes when its boundaries would be invisible.
 fn word(bytes: &[u8]) -> String {
     let text = visible(bytes);
     if text.is_empty() || text.contains([' ', '\'', '"']) { format!("'{}'", text.replace('\'', "'\\''")) } else { text }
 }
 
-/// Compares text with its runs of digits compared as numbers, letters without case first.
+/// Compares text: runs of digits as numbers, letters first without regard to case.
 fn natural(a: &[u8], b: &[u8]) -> Ordering {
     let (mut left, mut right) = (a, b);
     loop {
@@ -310,7 +311,7 @@ fn natural(a: &[u8], b: &[u8]) -> Ordering {
     }
 }
 
-/// The digits that `text` starts with, without leading zeros, and the rest.
+/// Splits `text` after the leading digits; leading zeros are dropped.
 fn digits(text: &[u8]) -> (&[u8], &[u8]) {
     let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
     let (run, rest) = text.split_at(end);

@@ -1,9 +1,9 @@
-//! Probed × exposed, as tables: see [`crate::query::exposure`].
+//! The join of scans and sockets as tables: see [`crate::query::exposure`].
 
 use super::{Cell, Column, Emit, HostSnapshot, joined};
 use crate::query::exposure::Owner;
 
-/// The columns of scanned and open ports that a reader needs first, on a page and on a terminal.
+/// The most important columns of scanned and open ports, for a page and for a terminal.
 pub const EXPOSED_USUAL: &[&str] = &[
     "protocol",
     "port",
@@ -58,8 +58,8 @@ pub(super) const CONTACTS: &[Column] = &[
     Column::text("namespace", "Namespace", ""),
 ];
 
-/// One row for each listening socket on a scanned port and each process that holds it; a socket without a process that
-/// was seen has one row of its own.
+/// Emits one row for each listening socket on a scanned port and each process that holds the socket; a socket without a
+/// known process has a single row.
 pub(super) fn exposed(snapshot: &HostSnapshot, emit: &mut Emit<'_>) -> usize {
     let join = snapshot.exposure();
     for row in join.exposed() {
@@ -86,11 +86,11 @@ pub(super) fn exposed(snapshot: &HostSnapshot, emit: &mut Emit<'_>) -> usize {
         }
         owners.for_each(|owner| one(Some(owner)));
     }
-    // Without psad's part there is nothing to join.
+    // Without psad's data there is no join.
     usize::from(snapshot.view.psad().is_err())
 }
 
-/// One row for each socket whose other end is an attacker and each process that holds it.
+/// Emits one row for each socket to or from an attacker and each process that holds the socket.
 pub(super) fn contacts(snapshot: &HostSnapshot, emit: &mut Emit<'_>) -> usize {
     let join = snapshot.exposure();
     for contact in join.contacts() {
@@ -122,11 +122,11 @@ pub(super) fn contacts(snapshot: &HostSnapshot, emit: &mut Emit<'_>) -> usize {
         }
         owners.for_each(|owner| one(Some(owner)));
     }
-    // Without psad's part there is nothing to join.
+    // Without psad's data there is no join.
     usize::from(snapshot.view.psad().is_err())
 }
 
-/// `pid` to `exe`.
+/// Returns the cells `pid` to `exe`.
 fn owner_cells(owner: Option<&Owner>) -> [Cell; 6] {
     let Some(owner) = owner else { return [const { Cell::Empty }; 6] };
     [
@@ -139,7 +139,7 @@ fn owner_cells(owner: Option<&Owner>) -> [Cell; 6] {
     ]
 }
 
-/// `inode` to `namespace`.
+/// Returns the cells `inode` to `namespace`.
 fn place_cells(inode: u64, netns: u64, host_netns: Option<u64>) -> [Cell; 3] {
     let namespace = match host_netns {
         Some(host) if host == netns => "host",

@@ -1,4 +1,4 @@
-//! *lsof data*: the open files of every process, with the mapped ones (`mem`, `DEL`), as `lsof -nP -Ki` lists them.
+//! *lsof data*: the open and the mapped files (`mem`, `DEL`) of every process, in the manner of `lsof -nP -Ki`.
 
 use std::collections::HashMap;
 
@@ -26,7 +26,7 @@ pub(super) const COLUMNS: &[Column] = &[
     Column::number("as_of", "As of", "edr.process.as_of"),
 ];
 
-/// The name of a socket's row is its endpoints: a descriptor alone only knows the inode.
+/// Emits the rows. The name of a socket is its endpoints, found by inode: a descriptor has no endpoints.
 pub(super) fn rows(snapshot: &HostSnapshot, emit: &mut Emit<'_>) -> usize {
     let mut undecodable = 0;
     let as_of = AsOf::new(snapshot);
@@ -43,7 +43,7 @@ pub(super) fn rows(snapshot: &HostSnapshot, emit: &mut Emit<'_>) -> usize {
             undecodable += 1;
             continue;
         };
-        // cwd, root and exe come first, then what is mapped, then the numbers: the order of lsof.
+        // The order of lsof: cwd, root and exe, then mapped files, then numbered descriptors.
         let named = process.files.iter().take_while(|file| !matches!(file.fd, Fd::Number(_))).count();
         let (named, numbered) = process.files.split_at(named);
         for file in named {
@@ -116,7 +116,7 @@ pub(super) fn joined_user(process: &Process) -> Cell {
     }
 }
 
-/// `TCP 127.0.0.1:22->10.0.0.5:40100 (established)`, as lsof names a socket.
+/// Returns the name of a socket in the manner of lsof: `tcp 127.0.0.1:22->10.0.0.5:40100 (established)`.
 fn endpoints(socket: &Socket) -> Vec<u8> {
     let mut name = socket.protocol.clone().into_bytes();
     if !socket.local.is_empty() {

@@ -1,4 +1,4 @@
-//! What one snapshot missed, and why.
+//! Data missing from one snapshot, with the reasons.
 
 use super::{Cell, Column, Emit, HostSnapshot, wire_name};
 

@@ -20,12 +20,12 @@ const COLUMNS: &[Column] = &[
     Column::text("alarms", "Alarms", ""),
 ];
 
-/// The columns of [`host_row`].
+/// Returns the columns of [`host_row`].
 pub fn host_columns() -> Vec<Column> {
     COLUMNS.to_vec()
 }
 
-/// A host as a row.
+/// Returns a host as a row.
 pub fn host_row(row: &HostRow) -> Vec<Cell> {
     let count = |number: usize| Cell::Number(i128::try_from(number).unwrap_or(i128::MAX));
     vec![

@@ -1,8 +1,9 @@
-//! Tables: the one form in which rows reach a page, a terminal, JSON and CSV.
+//! Tables: the form in which rows reach a page, a terminal, JSON and CSV.
 //!
-//! Rows are decoded one at a time from the snapshot's bytes, joined, filtered and sorted, and only those of the wanted
-//! page are kept: a hostile snapshot of 32 MiB must not become gigabytes of cells. What a join repeats in many rows
-//! (the `comm` of a process in each of its files) is therefore cut at [`JOINED_BYTES_MAX`].
+//! Rows are decoded one at a time from the snapshot's bytes, joined, filtered and sorted, and only the rows of the
+//! requested page are kept: a hostile snapshot of 32 MiB must not become gigabytes of cells. For the same reason a
+//! value that a join repeats in many rows (the `comm` of a process in each of its files) is cut at
+//! [`JOINED_BYTES_MAX`].
 
 mod as_of;
 mod cell;
@@ -28,10 +29,10 @@ pub use self::select::{ROWS_MAX, Select, Table};
 pub(crate) use self::select::{place_of, select_rows};
 use super::{HostSnapshot, QueryError};
 
-/// Bytes of a fact that a join repeats in other rows; the kernel's longest `comm` is 64.
+/// Bytes of a value that a join repeats in several rows; the kernel's longest `comm` is 64.
 pub const JOINED_BYTES_MAX: usize = 256;
 
-/// The views, under the names their users know.
+/// The views, with the names that users know in italics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum View {
     /// *process data*
@@ -60,40 +61,40 @@ pub enum View {
     Blocked,
     /// Firewall log lines of this snapshot.
     Packets,
-    /// What the snapshot missed.
+    /// Data missing from the snapshot.
     Gaps,
 }
 
 /// A column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
-    /// Name in JSON, CSV and `sort=`: the wire's name.
+    /// Name in JSON, CSV and `sort=`: the name on the wire.
     pub name: &'static str,
     /// Heading.
     pub title: &'static str,
-    /// Elastic Common Schema name, empty where there is none.
+    /// Name in the Elastic Common Schema; empty when there is none.
     pub ecs: &'static str,
-    /// Numbers are aligned right.
+    /// Whether the values are numbers, which are aligned right.
     pub numeric: bool,
 }
 
 impl Column {
-    /// A column of text.
+    /// Makes a column of text.
     const fn text(name: &'static str, title: &'static str, ecs: &'static str) -> Self {
         Self { name, title, ecs, numeric: false }
     }
 
-    /// A column of numbers.
+    /// Makes a column of numbers.
     const fn number(name: &'static str, title: &'static str, ecs: &'static str) -> Self {
         Self { name, title, ecs, numeric: true }
     }
 }
 
-/// Takes rows: a row is made only when its taker calls for it.
+/// Receiver of rows. The receiver gets a function and calls the function only when the row is needed.
 type Emit<'a> = dyn FnMut(&dyn Fn() -> Vec<Cell>) + 'a;
 
 impl View {
-    /// Every view, in the order they are shown.
+    /// All views, in display order.
     pub const ALL: [Self; 14] = [
         Self::Processes,
         Self::Files,
@@ -111,7 +112,7 @@ impl View {
         Self::Gaps,
     ];
 
-    /// The columns of this view.
+    /// Returns the columns of this view.
     pub fn columns(self) -> Vec<Column> {
         match self {
             Self::Processes => processes::COLUMNS,
@@ -132,21 +133,21 @@ impl View {
         .to_vec()
     }
 
-    /// Filters, sorts and cuts the rows of this view.
+    /// Filters and sorts the rows of this view and returns one page.
     ///
     /// # Errors
-    /// When the column to sort by does not exist, or when all rows are asked for and there are more than [`ROWS_MAX`].
+    /// When the column to sort by does not exist, or when all rows are requested and there are more than [`ROWS_MAX`].
     pub fn table(self, snapshot: &HostSnapshot, select: &Select) -> Result<Table, QueryError> {
         select::table(self, snapshot, select)
     }
 
-    /// Gives every row that matches, in the view's own order, to `take`, keeping none: for output that streams.
-    /// Returns the number of rows that could not be decoded.
+    /// Passes every matching row to `take`, in the view's own order, and keeps none: for streamed output. Returns the
+    /// number of undecodable rows.
     pub fn each(self, snapshot: &HostSnapshot, filter: Option<&str>, take: &mut dyn FnMut(Vec<Cell>)) -> usize {
         select::each(self, snapshot, filter, take)
     }
 
-    /// All rows, each made on demand; returns how many could not be decoded.
+    /// Passes all rows to `emit`, each made on demand; returns the number of undecodable rows.
     fn rows(self, snapshot: &HostSnapshot, emit: &mut Emit<'_>) -> usize {
         match self {
             Self::Processes => processes::rows(snapshot, emit),
@@ -167,7 +168,7 @@ impl View {
     }
 }
 
-/// A fact that a join repeats, cut at [`JOINED_BYTES_MAX`].
+/// Cuts a value that a join repeats, at [`JOINED_BYTES_MAX`].
 pub(super) fn joined(bytes: &[u8]) -> Bytes {
     if bytes.len() <= JOINED_BYTES_MAX {
         return Bytes::from(bytes);
@@ -177,7 +178,7 @@ pub(super) fn joined(bytes: &[u8]) -> Bytes {
     Bytes(cut)
 }
 
-/// The name the wire gives a value of a closed list (`listen`, `regular`, `rw`).
+/// Returns the wire's name of a value of a closed list (`listen`, `regular`, `rw`).
 fn wire_name<T: Serialize>(value: &T) -> Cell {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(name)) => Cell::Text(name),
@@ -185,7 +186,7 @@ fn wire_name<T: Serialize>(value: &T) -> Cell {
     }
 }
 
-/// `major:minor` of a device number as the kernel encodes `dev_t` for user space (makedev(3)).
+/// Formats a device number as `major:minor`, from the kernel's encoding of `dev_t` for user space (makedev(3)).
 fn device(dev: u64) -> String {
     let major = ((dev >> 8) & 0xfff) | ((dev >> 32) & !0xfff);
     let minor = (dev & 0xff) | ((dev >> 12) & !0xff);

@@ -1,4 +1,4 @@
-//! Firewall log lines of one snapshot.
+//! The firewall log lines of one snapshot as a table.
 
 use edr_wire::snapshot::Packet;
 

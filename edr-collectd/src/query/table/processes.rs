@@ -1,4 +1,4 @@
-//! *process data*: what `ps auxww` shows, and what only `/proc` tells.
+//! *process data*: the columns of `ps auxww`, and further values from `/proc`.
 
 use edr_wire::snapshot::{Host, Process};
 
@@ -90,13 +90,13 @@ fn row(host: &Host, p: &Process, as_of: &AsOf) -> Vec<Cell> {
     ]
 }
 
-/// The user's name, its number where the host has no name for it.
+/// Returns the user's name, or the uid when the host has no name for it.
 pub(super) fn user(p: &Process) -> Cell {
     p.user.as_ref().map_or_else(|| Cell::Text(p.uids[1].to_string()), Cell::bytes)
 }
 
-/// STAT of ps(1): the state letter and `<` (nice below 0), `N` (nice above 0), `L` (locked pages), `s` (session leader),
-/// `l` (several threads), `+` (in the foreground).
+/// Returns the column STAT of ps(1): the state letter and `<` (nice below 0), `N` (nice above 0), `L` (locked pages),
+/// `s` (session leader), `l` (several threads), `+` (in the foreground).
 fn state(p: &Process) -> String {
     let marks = [
         (p.nice < 0, '<'),
@@ -110,7 +110,7 @@ fn state(p: &Process) -> String {
     std::iter::once(p.state).chain(marks).collect()
 }
 
-/// CPU time over life time, as ps(1) counts it.
+/// Returns CPU time divided by life time, like ps(1).
 fn cpu_percent(host: &Host, p: &Process) -> Cell {
     let lived = host.uptime_ticks.saturating_sub(p.start_ticks);
     percent(p.utime_ticks.saturating_add(p.stime_ticks), lived)
@@ -131,7 +131,8 @@ fn percent(part: u64, whole: u64) -> Cell {
     }
 }
 
-/// Name of a terminal's device number as `/proc/PID/stat` has it (proc(5): minor in bits 31–20 and 7–0, major in 15–8).
+/// Returns the name of a terminal from its device number in `/proc/PID/stat` (proc(5): minor in bits 31–20 and 7–0,
+/// major in 15–8).
 fn tty(device: u32) -> Cell {
     let major = (device >> 8) & 0xff;
     let minor = (device & 0xff) | ((device >> 12) & 0xfff00);
@@ -139,7 +140,7 @@ fn tty(device: u32) -> Cell {
         _ if device == 0 => String::new(),
         4 if minor < 64 => format!("tty{minor}"),
         4 => format!("ttyS{}", minor - 64),
-        // 256 pseudo terminals a major number (Documentation/admin-guide/devices.txt).
+        // A major number has 256 pseudo terminals (Documentation/admin-guide/devices.txt).
         136..=143 => format!("pts/{}", (major - 136) * 256 + minor),
         _ => format!("{major}:{minor}"),
     })

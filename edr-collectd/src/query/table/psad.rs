@@ -5,7 +5,7 @@ use edr_wire::snapshot::{Psad, ScanSource, ScanTarget, SignatureMatch, TargetPac
 use super::{Cell, Column, Emit, HostSnapshot, joined};
 use crate::query::exposure::{Chain, Exposure, InRange, Transport};
 
-/// Processes and names told of a scanned port; the view of exposed ports has all.
+/// Processes listed per scanned port, and process names; the view of exposed ports lists them all.
 const PIDS_MAX: usize = 64;
 const NAMES_MAX: usize = 8;
 
@@ -71,7 +71,7 @@ pub(super) const SOURCES: &[Column] = &[
 pub(super) const BLOCKED: &[Column] =
     &[Column::text("address", "Address", "source.ip"), Column::number("since", "Since", "event.start")];
 
-/// psad's part of the snapshot, or the number of things that could not be decoded.
+/// Returns psad's part of the snapshot, and the number of undecodable parts.
 fn decoded(snapshot: &HostSnapshot) -> (Psad, usize) {
     match snapshot.view.psad() {
         Ok(psad) => (psad, 0),
@@ -154,8 +154,8 @@ pub(super) fn blocked(snapshot: &HostSnapshot, emit: &mut Emit<'_>) -> usize {
     undecodable
 }
 
-/// One row for each range of scanned ports and each signature match of each destination; a source or a destination
-/// without any has one row of its own.
+/// Emits one row for each range of scanned ports and each signature match of each destination; a source or destination
+/// with neither has a single row.
 pub(super) fn sources(snapshot: &HostSnapshot, emit: &mut Emit<'_>) -> usize {
     let (psad, undecodable) = decoded(snapshot);
     let join = snapshot.exposure();
@@ -186,12 +186,12 @@ pub(super) fn sources(snapshot: &HostSnapshot, emit: &mut Emit<'_>) -> usize {
     undecodable
 }
 
-/// What listens at these ports of the destination; nothing where ports mean nothing.
+/// Returns the listeners at these ports of the destination; `None` for a protocol or a row without ports.
 fn open(join: &Exposure, protocol: &str, chain: &str, ports: Option<(u16, u16)>, to: &str) -> Option<InRange> {
     join.in_range(Transport::of(protocol)?, ports?, to, Chain::of(chain))
 }
 
-/// `listening` to `comm` of a scanned port.
+/// Returns the cells `listening` to `comm` of a scanned port.
 fn listening_cells(join: &Exposure, transport: Transport, port: u16) -> [Cell; 3] {
     let (listening, listeners) = join.on_port(transport, port);
     let (mut pids, mut names) = (Vec::new(), Vec::new());
@@ -234,7 +234,7 @@ fn source_row(
     row
 }
 
-/// `chain` to `time` of a row of scanned ports.
+/// Returns the cells `chain` to `time` of a row of scanned ports.
 fn port_cells(row: &TargetPackets) -> [Cell; 12] {
     [
         Cell::bytes(&row.chain),
@@ -252,7 +252,7 @@ fn port_cells(row: &TargetPackets) -> [Cell; 12] {
     ]
 }
 
-/// `chain` to `time` of a signature match.
+/// Returns the cells `chain` to `time` of a signature match.
 fn signature_cells(row: &SignatureMatch) -> [Cell; 12] {
     let port = if row.port == 0 { Cell::Empty } else { Cell::number(row.port) };
     let ruleset = match (row.is_fwsnort, row.is_psad) {

@@ -1,46 +1,46 @@
-//! Which rows of a view: filter, order, page.
+//! Selects rows of a view: filter, order, page.
 
 use std::cmp::Ordering;
 
 use super::{Cell, Column, HostSnapshot, QueryError, View};
 
-/// Rows of one answer. A page has some hundred; a whole view of a large host has 32,000 open files.
+/// Rows of one answer. A page has some hundred rows; a complete view of a large host has 32,000 open files.
 pub const ROWS_MAX: usize = 250_000;
 
-/// What to show of a view.
+/// The rows of a view to return.
 #[derive(Debug, Clone, Default)]
 pub struct Select {
-    /// Rows that contain this text (case-insensitive) in any column; `column:text` for one column, where a column of
+    /// Text that a row must contain in any column, without regard to case; `column:text` for a single column, where
     /// numbers must be equal.
     pub filter: Option<String>,
-    /// Column name to sort by; the view's own order otherwise.
+    /// Name of the column to sort by; without a name, the view's own order.
     pub sort: Option<String>,
-    /// Largest first.
+    /// Whether the largest value comes first.
     pub descending: bool,
-    /// Page, from 0.
+    /// Number of the page, from 0.
     pub page: usize,
-    /// Rows of a page; 0 for all.
+    /// Rows per page; 0 for all rows.
     pub page_rows: usize,
 }
 
-/// The answer.
+/// The selected rows.
 #[derive(Debug, Clone)]
 pub struct Table {
-    /// Its columns.
+    /// The columns.
     pub columns: Vec<Column>,
     /// The rows of the page.
     pub rows: Vec<Vec<Cell>>,
-    /// Rows that match the filter.
+    /// Number of rows that match the filter.
     pub matched: usize,
-    /// Rows in all.
+    /// Number of all rows.
     pub total: usize,
-    /// Rows that could not be decoded.
+    /// Number of undecodable rows.
     pub undecodable: usize,
 }
 
-/// A filter, understood.
+/// A parsed filter.
 struct Filter {
-    /// Position and kind of the one column to look at.
+    /// Index of the single column to search, and whether the column holds numbers.
     column: Option<(usize, bool)>,
     text: String,
 }
@@ -67,8 +67,8 @@ impl Filter {
     }
 }
 
-/// See [`View::table`]. An unsorted page is one walk over the rows; a sorted one is two: the first keeps a bounded key
-/// of each matching row, the second makes the rows of the page.
+/// Implements [`View::table`]. An unsorted page takes one pass over the rows, a sorted page two: the first pass keeps a
+/// bounded key of each matching row, the second makes the rows of the page.
 pub(super) fn table(view: View, snapshot: &HostSnapshot, select: &Select) -> Result<Table, QueryError> {
     let columns = view.columns();
     let sort = select.sort.as_deref().filter(|name| !name.is_empty());
@@ -85,7 +85,7 @@ pub(super) fn table(view: View, snapshot: &HostSnapshot, select: &Select) -> Res
         let place = total;
         total += 1;
         let row = match (&filter, sort) {
-            // The one case in which a row outside the page need not be made.
+            // Only without filter and order can rows outside of the page be skipped.
             (None, None) => page.contains(&matched).then(make),
             (None, Some(_)) => Some(make()),
             (Some(filter), _) => {
@@ -118,7 +118,7 @@ pub(super) fn table(view: View, snapshot: &HostSnapshot, select: &Select) -> Res
     Ok(Table { columns, rows, matched, total, undecodable })
 }
 
-/// See [`View::each`].
+/// Implements [`View::each`].
 pub(super) fn each(
     view: View,
     snapshot: &HostSnapshot,
@@ -134,7 +134,7 @@ pub(super) fn each(
     })
 }
 
-/// Filters and sorts rows that are there already.
+/// Filters and sorts existing rows.
 pub(crate) fn select_rows(
     columns: &[Column],
     rows: Vec<Vec<Cell>>,
@@ -150,7 +150,7 @@ pub(crate) fn select_rows(
     Ok(rows)
 }
 
-/// The place of the column with this name.
+/// Returns the index of the column with this name.
 pub(crate) fn place_of(columns: &[Column], name: &str) -> Result<usize, QueryError> {
     columns.iter().position(|column| column.name == name).ok_or_else(|| {
         let names: Vec<&str> = columns.iter().map(|column| column.name).collect();
@@ -158,7 +158,7 @@ pub(crate) fn place_of(columns: &[Column], name: &str) -> Result<usize, QueryErr
     })
 }
 
-/// Equal keys keep the view's order in both directions; rows without a value come last in both.
+/// Sorts keys. Equal keys keep the view's order in both directions; rows without a value come last in both.
 fn sort_keys(keys: &mut [(Cell, usize)], descending: bool) {
     keys.sort_by(|(a, _), (b, _)| compare(a, b, descending));
 }
@@ -173,7 +173,7 @@ fn compare(a: &Cell, b: &Cell, descending: bool) -> Ordering {
     }
 }
 
-/// The rows at these places, in this order.
+/// Returns the rows at these indexes, in this order.
 fn rows_at(view: View, snapshot: &HostSnapshot, places: Vec<usize>) -> Vec<Vec<Cell>> {
     let mut by_place: Vec<(usize, usize)> = places.into_iter().enumerate().map(|(slot, place)| (place, slot)).collect();
     by_place.sort_unstable();

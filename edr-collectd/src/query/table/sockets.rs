@@ -1,4 +1,4 @@
-//! Sockets with their owners: those processes that hold a descriptor with the socket's inode.
+//! Sockets with their owners: the processes that hold a descriptor with the socket's inode.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use edr_wire::snapshot::{FileKind, Socket};
 use super::files::joined_user;
 use super::{Cell, Column, Emit, HostSnapshot, joined, wire_name};
 
-/// Owners listed of one socket: a forking server shares its listening socket with hundreds of children.
+/// Owners listed per socket: a forking server shares its listening socket with hundreds of children.
 const OWNERS_MAX: usize = 64;
 
 pub(super) const COLUMNS: &[Column] = &[
@@ -37,7 +37,7 @@ pub(super) const COLUMNS: &[Column] = &[
 #[derive(Default)]
 struct Owners {
     pids: Vec<u64>,
-    /// Name and user of the first one.
+    /// Name and user of the first owner.
     first: Option<(Bytes, Cell)>,
 }
 

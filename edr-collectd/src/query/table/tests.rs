@@ -7,7 +7,7 @@ use edr_wire::{Bytes, Epoch, HostId};
 use super::*;
 use crate::query::{HostSnapshot, Joined};
 
-/// A snapshot as the collector holds it, from the bytes an agent would send.
+/// Returns a snapshot in the collector's form, from the bytes of an agent.
 pub(crate) fn host_snapshot(snapshot: &Snapshot) -> HostSnapshot {
     HostSnapshot {
         host_id: HostId([1; 16]),
@@ -21,7 +21,7 @@ pub(crate) fn host_snapshot(snapshot: &Snapshot) -> HostSnapshot {
     }
 }
 
-/// A host with a hostile process, a forking server and a kernel thread.
+/// Returns a snapshot with a hostile process, a forking server and a kernel thread.
 pub(crate) fn sample() -> Snapshot {
     let socket = |fd, inode| OpenFile { fd: Fd::Number(fd), kind: FileKind::Socket, inode, ..OpenFile::default() };
     let server = |pid| Process {
@@ -225,7 +225,7 @@ fn a_filter_looks_everywhere_or_in_one_column() {
     assert_eq!(filtered(View::Processes, "pid:9", "pid"), ["9"]);
     assert!(filtered(View::Processes, "pid:nine", "pid").is_empty());
     assert_eq!(filtered(View::Processes, "comm:b>)\\x0a", "pid"), ["31"]);
-    // No column is called `::`, so the whole text is looked for.
+    // No column has the name `[`, so the whole text is searched for.
     assert_eq!(filtered(View::Files, "[::]:80", "pid"), ["9", "9", "10", "10"]);
 }
 
@@ -264,7 +264,7 @@ fn what_a_join_repeats_is_cut() {
 #[test]
 fn a_row_that_is_no_process_is_counted_and_the_others_are_shown() {
     let raw = rmp_serde::to_vec_named(&sample()).unwrap();
-    // The second process starts with its pid, 10; a string in its place is no process.
+    // The second process begins with its pid, 10; with nil in place of the pid the process is undecodable.
     let name = b"\xa3pid\x0a";
     let at = raw.windows(name.len()).position(|window| window == name).unwrap() + 4;
     let mut hostile = raw;
