@@ -1,5 +1,5 @@
-//! The files a page needs, compiled in. Their addresses carry a hash of their content, so a browser keeps them for
-//! ever and still gets a new version at once.
+//! Files for the pages, compiled in. Their addresses contain a hash of the content, so that a browser can cache the
+//! files forever and still gets a new version at once.
 
 use axum::extract::Path;
 use axum::http::header;
@@ -11,7 +11,7 @@ const CSS: &str = include_str!("../../assets/app.css");
 const JS: &str = include_str!("../../assets/app.js");
 const ICON: &str = include_str!("../../assets/favicon.svg");
 
-/// For templates: the addresses.
+/// The addresses of the files, for templates.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Assets;
 
@@ -37,7 +37,7 @@ fn address(name: &str, content: &str) -> String {
     format!("/assets/{name}?{:016x}", fnv1a(content.as_bytes()))
 }
 
-/// FNV-1a, 64 bits: tells versions apart, guards nothing.
+/// FNV-1a, 64 bits: distinguishes versions, but protects nothing.
 const fn fnv1a(bytes: &[u8]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325;
     let mut i = 0;

@@ -1,8 +1,8 @@
-//! Which columns a page shows of a view before all of them are asked for.
+//! The columns of a view on a page, unless all columns are requested.
 
 use crate::query::table::{EXPOSED_USUAL, View};
 
-/// The columns that fit a page, in the order to read them; all where this is empty.
+/// Returns the columns that fit a page, in reading order; empty for all columns.
 pub(super) fn usual_columns(view: View) -> &'static [&'static str] {
     match view {
         View::Processes => &[

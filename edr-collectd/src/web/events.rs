@@ -1,4 +1,4 @@
-//! Live updates: server-sent events that say "there is something newer", never what.
+//! Live updates: server-sent events that announce newer data, but do not contain the data.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,13 +17,13 @@ use super::Web;
 use super::problem::Problem;
 use crate::query::Answers;
 
-/// An `alive` event at least this often, so that the page can tell a lost connection from a quiet host.
+/// Interval of `alive` events, by which a page can distinguish a lost connection from a quiet host.
 const ALIVE_EVERY: Duration = Duration::from_secs(10);
-/// At most one `snapshot` event in this time: a page of a thousand hosts is not redrawn a hundred times a second.
+/// Shortest time between two `snapshot` events: a page of a thousand hosts is not redrawn a hundred times a second.
 const EVENT_EVERY: Duration = Duration::from_secs(1);
 
-/// `/events?host=ID&version=V`: events of one host, or of any. `version` is what the page shows: if there is something
-/// newer already, the first event says so.
+/// Handles `/events?host=ID&version=V`: events of one host, or of all hosts. `version` is the version on the page; if a
+/// newer version exists already, an event announces it at once.
 pub(super) async fn events<A: Answers + 'static>(
     State(web): State<Arc<Web<A>>>,
     RawQuery(query): RawQuery,
@@ -41,7 +41,7 @@ pub(super) async fn events<A: Answers + 'static>(
         }
     }
     let stream = web.streams.clone().try_acquire_owned().map_err(|_| Problem::busy())?;
-    // Before the look at the newest snapshot, so that none can slip in between.
+    // Subscribes before the newest snapshot is read, so that no change is missed in between.
     let changes = web.answers.changes();
     let (host, newer) = match host {
         None => (None, false),
@@ -65,7 +65,7 @@ pub(super) async fn events<A: Answers + 'static>(
         let event = Event::default().event(name).data(state.host.map(|host| host.to_string()).unwrap_or_default());
         Some((Ok::<_, std::convert::Infallible>(event), state))
     });
-    // Proxies that buffer would hold events back.
+    // Proxies with a buffer would delay events.
     Ok(([(header::HeaderName::from_static("x-accel-buffering"), "no")], Sse::new(events)).into_response())
 }
 
@@ -80,7 +80,7 @@ struct Stream {
 }
 
 impl Stream {
-    /// Name of the next event; `None` when the server stops.
+    /// Returns the name of the next event; `None` when the server stops.
     async fn next(&mut self) -> Option<&'static str> {
         loop {
             let due = if self.pending { self.not_before.min(self.alive_at) } else { self.alive_at };
@@ -99,7 +99,7 @@ impl Stream {
                 }
                 changed = self.changes.recv() => match changed {
                     Ok(host) => self.pending |= self.host.is_none_or(|ours| ours == host),
-                    // Events were dropped: one of them may have been ours.
+                    // Events were dropped, perhaps of this host.
                     Err(RecvError::Lagged(_)) => self.pending = true,
                     Err(RecvError::Closed) => return None,
                 },

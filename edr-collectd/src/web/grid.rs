@@ -1,4 +1,4 @@
-//! Tables on a page: headings that sort, cells that read well, links from one view to the next, paging.
+//! Tables on a page: headings that sort, formatted cells, links between views, paging.
 
 use std::ops::Range;
 
@@ -8,14 +8,14 @@ use super::shown::{Danger, Shown, grouped, size};
 use super::when;
 use crate::query::table::{Cell, Column, Table, View};
 
-/// Text of more characters is clipped to one line until it is opened.
+/// Longest text, in characters, that is shown in full; longer text is clipped to one line until opened.
 const CLIP_CHARS: usize = 48;
 
-/// Bytes of a value by which a refresh finds a row again.
+/// Bytes of a value in a row's key.
 const KEY_BYTES_MAX: usize = 1 << 10;
-/// Links in one cell: a forking server shares its socket with hundreds of children.
+/// Links per cell: a forking server shares its socket with hundreds of children.
 const LINKS_MAX: usize = 3;
-/// Longest text that becomes a link to a filter for it.
+/// Longest text, in characters, that becomes a link to a filter for this text.
 const LINK_CHARS_MAX: usize = 64;
 
 /// A column's heading.
@@ -23,14 +23,14 @@ const LINK_CHARS_MAX: usize = 64;
 pub(super) struct Heading {
     pub(super) title: String,
     pub(super) href: String,
-    /// `ascending`, `descending` or nothing: for `aria-sort`.
+    /// Value of `aria-sort`: `ascending` or `descending`.
     pub(super) sorted: Option<&'static str>,
     pub(super) numeric: bool,
     pub(super) class: &'static str,
 }
 
 impl Heading {
-    /// A click sorts; another one turns the order round. Numbers start with the largest.
+    /// Makes a heading. A click sorts, a second click reverses the order. Numbers begin with the largest.
     pub(super) fn new(path: &str, params: &Params, name: &str, title: &str, numeric: bool) -> Self {
         let current = params.sort.as_deref() == Some(name);
         let descending = if current { !params.descending } else { numeric };
@@ -48,7 +48,7 @@ impl Heading {
     }
 }
 
-/// Which rows a page shows, of how many, and the way to the others.
+/// The rows that a page shows, their number, and links to other pages.
 #[derive(Debug)]
 pub(super) struct Paging {
     from: usize,
@@ -68,7 +68,7 @@ pub(super) struct Paging {
 }
 
 impl Paging {
-    /// A page beyond the last one is the last one: rows go while someone reads.
+    /// Makes the paging. A page beyond the last shows the last page, because rows can disappear between two requests.
     pub(super) fn new(
         path: &str,
         params: &Params,
@@ -99,12 +99,12 @@ impl Paging {
         }
     }
 
-    /// The rows of this page among those that match.
+    /// Returns the range of this page among the matching rows.
     pub(super) fn range(&self) -> Range<usize> {
         self.from..self.to
     }
 
-    /// `50 of 1,234 processes (filter matches 200)`.
+    /// Returns a text like `50 of 1,234 processes (filter matches 200)`.
     pub(super) fn sentence(&self) -> String {
         let shown = grouped(self.to - self.from);
         let total = grouped(self.total);
@@ -115,7 +115,7 @@ impl Paging {
         text
     }
 
-    /// `rows 51–100`, where there is more than one page.
+    /// Returns a text like `rows 51–100` when there are several pages.
     pub(super) fn rows(&self) -> Option<String> {
         (self.pages > 1).then(|| format!("rows {}–{}", grouped(self.from + 1), grouped(self.to)))
     }
@@ -128,13 +128,13 @@ pub(super) struct Grid {
     pub(super) headings: Vec<Heading>,
     pub(super) rows: Vec<Row>,
     pub(super) undecodable: usize,
-    /// Columns that are left out, and the address that shows them.
+    /// Number of columns that are not shown.
     pub(super) hidden: usize,
 }
 
 #[derive(Debug)]
 pub(super) struct Row {
-    /// The same for the same thing in the next snapshot: live updates keep its place and selection.
+    /// Key of the row, equal in later snapshots: live updates keep the row's place and selection.
     pub(super) key: Shown,
     pub(super) cells: Vec<GridCell>,
 }
@@ -151,13 +151,13 @@ pub(super) struct GridCell {
 pub(super) enum Body {
     Empty,
     Text(Shown),
-    /// One line until it is opened.
+    /// Clipped to one line until opened.
     Long(Shown),
     Link {
         href: String,
         text: Shown,
     },
-    /// Several of them, and how many more there are.
+    /// Several links, and the number of further values.
     Links {
         links: Vec<(String, Shown)>,
         more: usize,
@@ -174,18 +174,18 @@ pub(super) enum Body {
     Danger(Danger),
 }
 
-/// How a column is to be read.
+/// Format of a column.
 #[derive(Clone, Copy, PartialEq)]
 enum Face {
     Plain,
-    /// A number that counts: grouped.
+    /// A count, with grouped digits.
     Count,
-    /// Leads to another view, filtered by this column there.
+    /// A link to another view, with a filter for this value in the named column.
     Leads(&'static str, &'static str),
     Danger,
-    /// Takes the room that is left.
+    /// Uses the remaining width.
     Wide,
-    /// The same, in one pitch: paths and command lines.
+    /// Uses the remaining width, in a monospaced font: paths and command lines.
     WidePath,
 }
 
@@ -216,7 +216,7 @@ fn face(view: View, column: &str) -> Face {
     }
 }
 
-/// Makes a grid of a table. `base` is the address of the host, `path` that of this view.
+/// Makes the grid of a table. `base` is the address of the host, `path` the address of this view.
 pub(super) fn grid(view: View, caption: &'static str, table: Table, params: &Params, base: &str, path: &str) -> Grid {
     let usual = usual_columns(view);
     let place = |name: &str| table.columns.iter().position(|column| column.name == name);
@@ -260,7 +260,7 @@ pub(super) fn grid(view: View, caption: &'static str, table: Table, params: &Par
     Grid { caption, headings, rows, undecodable: table.undecodable, hidden: table.columns.len() - order.len() }
 }
 
-/// What is said beside a value because it changes what the value means.
+/// Indexes of the columns with marks: a mark appears beside a value when it changes the value's meaning.
 struct Tags {
     deleted: Option<usize>,
     exe_state: Option<usize>,
@@ -283,7 +283,7 @@ impl Tags {
     }
 }
 
-/// What tells a row from the others of its view.
+/// Returns the key that identifies a row within its view.
 fn key(view: View, columns: &[Column], row: &[Cell]) -> Shown {
     let names: &[&str] = match view {
         View::Processes => &["pid", "start_ticks"],
@@ -318,7 +318,7 @@ fn class(face: Face, numeric: bool) -> &'static str {
     }
 }
 
-/// Cells of one view of one host.
+/// Makes the cells for one view of one host.
 struct Links<'a> {
     view: View,
     params: &'a Params,

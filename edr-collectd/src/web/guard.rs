@@ -1,4 +1,4 @@
-//! What every request passes before a page is made, and what every answer carries.
+//! Checks every request before a page is made, and adds headers to every answer.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use axum::response::{IntoResponse, Response};
 
 use super::problem::Problem;
 
-/// Longest path and query, bytes.
+/// Longest path and query, in bytes.
 pub(super) const ADDRESS_BYTES_MAX: usize = 2_048;
 
-/// No script, style, image or connection that is not ours; no frame around us; no form to elsewhere.
+/// Only scripts, styles, images and connections of this server; no frame around the page; no form to another server.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
     img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
@@ -31,7 +31,7 @@ const HEADERS: [(HeaderName, &str); 7] = [
 ];
 
 /// The names under which this server answers. A page of another site can point its own name at this address (DNS
-/// rebinding) and would then read everything; its name is not among these.
+/// rebinding) and would then read everything; its name is not in this list.
 #[derive(Debug, Clone)]
 pub(super) struct Names {
     names: Vec<String>,
@@ -39,8 +39,8 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// `localhost` and the loopback addresses, the address listened on, and `names` of the configuration.
-    /// Listening on every address, every address is ours: an address cannot be rebound, only a name can.
+    /// Makes the list: `localhost` and the loopback addresses, the address listened on, and `names` of the
+    /// configuration. A server that listens on all addresses accepts every address: only a name can be rebound.
     pub(super) fn new(listen: Option<SocketAddr>, names: &[String]) -> Self {
         let mut all = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "[::1]".to_owned()];
         match listen.map(|listen| listen.ip()) {
@@ -52,8 +52,8 @@ impl Names {
         Self { names: all, any_address: listen.is_some_and(|listen| listen.ip().is_unspecified()) }
     }
 
-    /// Whether `authority` (`host` or `host:port`) is one of them. The port does not matter: a forwarded port is
-    /// another one.
+    /// Returns true when `authority` (`host` or `host:port`) is in the list. The port is ignored, since a forwarded
+    /// port differs.
     fn hold(&self, authority: &str) -> bool {
         let host = match authority.rsplit_once(':') {
             Some((host, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) && !host.is_empty() => host,
@@ -65,7 +65,7 @@ impl Names {
     }
 }
 
-/// What [`guard`] needs to know.
+/// The configuration of [`guard`].
 #[derive(Debug)]
 pub(super) struct Guard {
     pub(super) names: Names,
@@ -74,8 +74,8 @@ pub(super) struct Guard {
 
 impl Guard {
     fn check(&self, request: &Request) -> Result<(), Problem> {
-        // A request line with an absolute address names its host there, and RFC 9112 lets it win over the header:
-        // both must be ours.
+        // A request line with an absolute address has a host as well, which takes precedence over the header (RFC
+        // 9112): both must be in the list.
         let mut hosts = request.headers().get_all(header::HOST).iter();
         let host = match (hosts.next(), hosts.next()) {
             (Some(host), None) => host.to_str().unwrap_or_default(),
@@ -103,9 +103,9 @@ impl Guard {
     }
 }
 
-/// Whether a page of another site asks, or another port of this host, and not the reader by a link or the address itself
-/// (Fetch Metadata). The page could not read the answer, but how long it takes, and it would make the collector work.
-/// Who sends no such header is no browser, or an old one.
+/// Returns true when a page of another site, or of another port of this host, made the request (Fetch Metadata), and
+/// not the reader by a link or the address. Such a page cannot read the answer, but can measure its time and make the
+/// collector work. A request without these headers comes from an old browser or no browser.
 fn is_of_another_page(headers: &HeaderMap) -> bool {
     let is = |name: &str, value: &str| headers.get_all(name).iter().all(|sent| sent == value);
     let is_navigation = headers.contains_key("sec-fetch-mode")
@@ -115,7 +115,7 @@ fn is_of_another_page(headers: &HeaderMap) -> bool {
     !is("sec-fetch-site", "same-origin") && !is("sec-fetch-site", "none") && !is_navigation
 }
 
-/// Checks name, page, method, address and body; limits the time until the answer begins; adds the headers.
+/// Checks name, origin, method, address and body; limits the time until the answer begins; adds the headers.
 pub(super) async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     let mut response = match guard.check(&request) {
         Ok(()) => match tokio::time::timeout(guard.request_timeout, next.run(request)).await {
@@ -124,7 +124,7 @@ pub(super) async fn guard(State(guard): State<Arc<Guard>>, request: Request, nex
         },
         Err(problem) => {
             let mut response = problem.into_response();
-            // Whatever else is in the connection was not read.
+            // The rest of the request was not read.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             response
         }
@@ -137,7 +137,7 @@ fn add_headers(headers: &mut HeaderMap) {
     for (name, value) in HEADERS {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    // What a host runs belongs into no cache but the reader's eyes.
+    // Host data must not be cached.
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
 }
 

@@ -1,4 +1,4 @@
-//! One host: finding it, and what stands above all its pages.
+//! One host: its snapshot, and the head of all its pages.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use super::{Web, version, when};
 use crate::query::{Answers, HostRow, HostSnapshot};
 
 const SECOND_NS: i64 = 1_000_000_000;
-/// Reasons, labels and costs that a page shows of one host.
+/// Reasons, labels and costs shown per host.
 pub(super) const REASONS_MAX: usize = 100;
 
-/// One entry of the navigation.
+/// An entry of the navigation.
 #[derive(Debug)]
 pub(super) struct Tab {
     pub(super) href: String,
@@ -23,18 +23,18 @@ pub(super) struct Tab {
     pub(super) current: bool,
 }
 
-/// The banner of an earlier moment, and the way back.
+/// The banner of an earlier moment, with links to other moments and to now.
 #[derive(Debug)]
 pub(super) struct Past {
     pub(super) asked: String,
-    /// By the collector's clock.
+    /// Whether the moment is in the future, by the collector's clock.
     pub(super) to_come: bool,
     pub(super) before: String,
     pub(super) now_href: String,
     pub(super) steps: Vec<(String, &'static str)>,
 }
 
-/// What stands above every page of a host.
+/// The head of every page of a host.
 #[derive(Debug)]
 pub(super) struct Head {
     pub(super) base: String,
@@ -46,16 +46,16 @@ pub(super) struct Head {
     pub(super) alarms: Vec<Shown>,
     pub(super) tabs: Vec<Tab>,
     pub(super) past: Option<Past>,
-    /// Where live updates come from; none for an earlier moment.
+    /// Address of the live updates; `None` for an earlier moment.
     pub(super) events: Option<String>,
-    /// The moment in the form field.
+    /// The moment, as text in the form field.
     pub(super) at: String,
     pub(super) here: String,
     pub(super) now_ns: i64,
 }
 
 impl Head {
-    /// `here` is the path of this page, `tab` the slug of its tab.
+    /// Makes the head. `here` is the path of this page, `tab` the slug of its tab.
     pub(super) fn new(found: &Found, params: &Params, here: &str, tab: &str) -> Result<Self, Problem> {
         let Found { snapshot, row, now_ns } = found;
         let host = snapshot.view.host().map_err(Problem::undecodable)?;
@@ -116,12 +116,12 @@ impl Head {
 #[derive(Debug, Clone)]
 pub(super) struct Found {
     pub(super) snapshot: Arc<HostSnapshot>,
-    /// Its row in the list of hosts; none for an earlier moment.
+    /// Entry in the list of hosts; `None` for an earlier moment.
     pub(super) row: Option<HostRow>,
     pub(super) now_ns: i64,
 }
 
-/// Looks the host up, on a place that is had already.
+/// Finds the host and the snapshot. The caller must hold a place.
 pub(super) async fn find<A: Answers>(
     web: &Web<A>,
     host: &str,

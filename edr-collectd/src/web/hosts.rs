@@ -26,13 +26,13 @@ struct HostsPage {
     chips: Vec<Chip>,
     filter: Shown,
     params: Params,
-    /// No host ever reported.
+    /// Whether no host has ever reported.
     none: bool,
-    /// Why the collector gets nothing, when it gets nothing.
+    /// The failure that stops the collector from receiving or archiving, if any.
     trouble: Option<Shown>,
 }
 
-/// A count that filters.
+/// A count with a link to a filter.
 struct Chip {
     href: String,
     class: &'static str,
@@ -58,15 +58,15 @@ struct Row {
     alarms: Vec<Shown>,
 }
 
-/// A host with what the page derives from it.
+/// A host with values derived for the page.
 struct Known {
     row: HostRow,
     pulse: Pulse,
-    /// What the filter looks at, by column, lower case.
+    /// Texts for the filter, by column, in lower case.
     texts: Vec<(&'static str, String)>,
 }
 
-/// Reasons shown of one host.
+/// Reasons shown per host.
 const REASONS_MAX: usize = 20;
 
 /// (name in the address, heading, numeric)
@@ -82,7 +82,7 @@ const COLUMNS: [(&str, &str, bool); 9] = [
     ("degraded", "Alarms and limits", false),
 ];
 
-/// `/`.
+/// Handles `/`.
 pub(super) async fn hosts<A: Answers + 'static>(
     State(web): State<Arc<Web<A>>>,
     RawQuery(query): RawQuery,
@@ -160,7 +160,7 @@ impl Known {
         if let Some((column, text)) = wanted.split_once(':')
             && self.texts.iter().any(|(name, _)| *name == column)
         {
-            // "degraded:" alone: any reason.
+            // `degraded:` alone matches any reason.
             return self.texts.iter().any(|(name, value)| {
                 *name == column && if text.is_empty() { !value.is_empty() } else { value.contains(text) }
             });

@@ -1,19 +1,20 @@
-//! The page: what runs on the hosts, in a browser.
+//! The page: the state of the hosts, in a browser.
 //!
-//! Server-rendered, complete without a script; `assets/app.js` only refreshes what is shown. It asks [`crate::query`]
-//! and knows nothing behind it: no archive, no consumer, no file. Everything is read-only, GET and HEAD.
+//! Pages are rendered on the server and complete without a script; `assets/app.js` only refreshes them. The only source
+//! is [`crate::query`]: no archive, no consumer, no file. All access is read-only, by GET and HEAD.
 //!
 //! | address | shows |
 //! | --- | --- |
 //! | `/` | all hosts |
 //! | `/hosts/{host}` | one host |
 //! | `/hosts/{host}/{view}` | one of its views: `processes`, `files`, `sockets`, `psad` and its parts, `packets`, `gaps` |
-//! | `/events` | server-sent events: there is something newer |
+//! | `/events` | server-sent events: newer data is available |
 //! | `/healthz` | `ok` |
 //!
-//! `host` is a host id, or a name that only one host has; it is looked up, never part of a path. Every text a host
-//! controls passes [`shown::Shown`] and the templates' escaping. What a request can cost is limited: connections, time
-//! and bytes until its head is read, time until its answer begins, requests worked on at a time ([`work`]), streams. What a page of another site asks for is refused ([`guard`]).
+//! `host` is a host id, or a name that only one host has; the value is looked up and never part of a file path. Every
+//! text under a host's control passes [`shown::Shown`] and the templates' escaping. The cost of requests is limited:
+//! connections, time and bytes until the head is read, time until the answer begins, requests worked on at the same
+//! time ([`work`]), streams. Requests made by pages of other sites are refused ([`guard`]).
 
 mod assets;
 mod columns;
@@ -54,26 +55,27 @@ use crate::query::{Answers, HostSnapshot};
 
 const HTML: &str = "text/html; charset=utf-8";
 
-/// What the page may cost and under which names it answers.
+/// Limits of the page, and the names under which the page answers.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Names besides `localhost` and the address listened on under which a browser may ask (`Host:` header).
+    /// Names allowed in a request's `Host:` header, besides `localhost` and the address listened on.
     pub names: Vec<String>,
-    /// Connections at a time; further ones wait in the kernel.
+    /// Connections at the same time; further connections wait in the kernel.
     pub connections_max: usize,
-    /// Live-update streams at a time, fewer than connections, so that they alone cannot use up those.
+    /// Live-update streams at the same time; fewer than connections, so that streams cannot use up all connections.
     pub streams_max: usize,
-    /// Requests worked on at a time: finding a snapshot, opening it, making a page of it. One costs about 130 MiB at most.
+    /// Requests worked on at the same time: finding a snapshot, opening the snapshot, making a page. A request costs
+    /// about 130 MiB at most.
     pub work_max: usize,
-    /// How long a request waits for its turn.
+    /// Longest wait of a request for its turn.
     pub work_wait: Duration,
-    /// From the first to the last byte of a request's head, and between two requests of a connection.
+    /// Timeout from the first to the last byte of a request's head, and between two requests of a connection.
     pub head_timeout: Duration,
-    /// From the end of the head to the begin of the answer.
+    /// Timeout from the end of the head to the begin of the answer.
     pub request_timeout: Duration,
-    /// How long a client may leave an answer unread.
+    /// Timeout for a client that does not read an answer.
     pub stall_timeout: Duration,
-    /// How long requests may take to finish when the server stops.
+    /// Time limit for requests to finish when the server stops.
     pub shutdown_timeout: Duration,
 }
 
@@ -96,7 +98,7 @@ impl Default for Options {
 /// Serves the page with the [default](Options::default) options until `shutdown` is ready.
 ///
 /// # Errors
-/// When the listener's address cannot be asked. What single connections run into is theirs alone.
+/// When the listener's address cannot be read. Errors of single connections do not end the server.
 pub async fn serve<A: Answers + 'static>(
     listener: TcpListener,
     answers: Arc<A>,
@@ -105,7 +107,7 @@ pub async fn serve<A: Answers + 'static>(
     serve_with(listener, answers, Options::default(), shutdown).await
 }
 
-/// [`serve`] with options.
+/// Like [`serve`], with options.
 ///
 /// # Errors
 /// As [`serve`].
@@ -127,7 +129,8 @@ pub async fn serve_with<A: Answers + 'static>(
     server::run(listener, router, limits, closing, shutdown).await
 }
 
-/// The routes and their guard. `listen` is an address to answer under; `closing` becomes true when streams shall end.
+/// Returns the routes and their guard. `listen` is an address to answer under; `closing` becomes true when streams must
+/// end.
 pub fn router<A: Answers + 'static>(
     answers: Arc<A>,
     options: &Options,
@@ -153,7 +156,7 @@ pub fn router<A: Answers + 'static>(
         .layer(axum::middleware::from_fn_with_state(Arc::new(guard), guard::guard))
 }
 
-/// What every request handler needs.
+/// The state of all request handlers.
 struct Web<A> {
     answers: Arc<A>,
     work: Work,
@@ -162,8 +165,8 @@ struct Web<A> {
 }
 
 impl<A> Web<A> {
-    /// Makes a page on a thread that may compute: decoding a large snapshot takes longer than a task may hold its
-    /// thread. The place is held until the work is done, even when the client is gone.
+    /// Makes a page on a thread that may compute: decoding a large snapshot takes longer than a task may block its
+    /// thread. The place is held until the work is done, even after the client has disconnected.
     async fn render<T, F>(&self, place: Place, page: F) -> Result<Response, Problem>
     where
         T: Template,
@@ -179,7 +182,7 @@ impl<A> Web<A> {
     }
 }
 
-/// Tells two snapshots of a host apart, for live updates.
+/// Returns the version of a host's snapshot, for live updates.
 fn version(snapshot: &HostSnapshot) -> String {
     format!("{}-{}", snapshot.epoch, snapshot.seq)
 }

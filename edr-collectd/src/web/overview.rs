@@ -17,7 +17,7 @@ use super::when::{self, iso_and_clock};
 use super::{Web, psad};
 use crate::query::Answers;
 
-/// Kinds of gaps it lists.
+/// Kinds of gaps that are listed.
 const GAP_LINES_MAX: usize = 40;
 
 #[derive(Template)]
@@ -28,7 +28,7 @@ struct Overview {
     facts: Facts,
 }
 
-/// What the overview shows.
+/// Values of the overview.
 struct Facts {
     host: Host,
     agent: Agent,
@@ -49,7 +49,7 @@ struct Facts {
     psad: PsadLine,
 }
 
-/// A figure that leads to its view.
+/// A figure with a link to its view.
 struct Count {
     href: String,
     title: &'static str,
@@ -82,7 +82,7 @@ struct PsadLine {
     fresh: Option<(String, String)>,
 }
 
-/// `/hosts/{host}`.
+/// Handles `/hosts/{host}`.
 pub(super) async fn overview<A: Answers + 'static>(
     State(web): State<Arc<Web<A>>>,
     host: Result<Path<String>, PathRejection>,
@@ -204,7 +204,7 @@ impl Facts {
     }
 }
 
-/// Facts that only a walk over all rows tells.
+/// Counts that need a pass over all rows.
 #[derive(Default)]
 struct Tally {
     kernel_threads: usize,
@@ -230,7 +230,7 @@ fn milliseconds(ns: u64) -> String {
     format!("{}.{:02} ms", ns / 1_000_000, ns / 10_000 % 100)
 }
 
-/// Gaps by source and reason, largest first.
+/// Returns gaps by source and reason, largest first.
 fn gap_lines(gaps: Vec<edr_wire::snapshot::Gap>) -> Vec<GapLine> {
     let mut sums: Vec<(String, GapReason, u64)> = Vec::new();
     for gap in gaps {
@@ -239,7 +239,7 @@ fn gap_lines(gaps: Vec<edr_wire::snapshot::Gap>) -> Vec<GapLine> {
         if let Some((_, _, sum)) = same.and_then(|i| sums.get_mut(i)) {
             *sum = sum.saturating_add(count);
         } else if sums.len() < GAP_LINES_MAX {
-            // A hostile snapshot may invent sources without end; the view of its own lists them.
+            // A hostile snapshot may invent any number of sources; the view of gaps lists them all.
             sums.push((gap.source, gap.reason, count));
         }
     }

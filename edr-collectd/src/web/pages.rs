@@ -1,23 +1,23 @@
-//! The pages of a host: their addresses and what they are called.
+//! The pages of a host: addresses and titles.
 
 use crate::query::table::View;
 
 /// A page of a host.
 #[derive(Debug)]
 pub(super) struct Page {
-    /// Last segment of its address.
+    /// Last segment of the address.
     pub(super) slug: &'static str,
-    /// The slug of the tab it stands under.
+    /// Slug of the tab above the page.
     pub(super) tab: &'static str,
-    /// What the navigation calls it.
+    /// Title in the navigation.
     pub(super) tab_title: &'static str,
-    /// Its rows; none for psad's page, which has several tables.
+    /// The rows; `None` for psad's page, which has several tables.
     pub(super) view: Option<View>,
-    /// What its users call it.
+    /// Title for users.
     pub(super) title: &'static str,
-    /// The same, when it shows only the top rows.
+    /// Title and number of rows of a page that shows only the top rows.
     pub(super) top: Option<(&'static str, usize)>,
-    /// What its rows are.
+    /// Noun for the rows.
     pub(super) noun: &'static str,
 }
 
@@ -58,7 +58,7 @@ pub(super) const PAGES: [Page; 15] = [
     tab("gaps", "Gaps", Some(View::Gaps), "gaps"),
 ];
 
-/// The page behind a slug.
+/// Returns the page with this slug.
 pub(super) fn page(slug: &str) -> Option<&'static Page> {
     PAGES.iter().find(|page| page.slug == slug)
 }

@@ -1,58 +1,59 @@
-//! The parameters of a page: read once, checked in full, and written back into every link.
+//! The parameters of a page: parsed once, checked completely, and written into every link.
 
 use super::problem::Problem;
 use super::when;
 
-/// Longest accepted filter, characters: longer than any path component.
+/// Longest filter, in characters: longer than any path component.
 const FILTER_CHARS_MAX: usize = 300;
-/// Rows a page may have.
+/// Choices for the rows of a page.
 pub(super) const ROWS_CHOICES: [usize; 5] = [20, 50, 100, 200, 500];
-/// Rows a page has when nobody says otherwise.
+/// Rows of a page by default.
 pub(super) const ROWS_DEFAULT: usize = 100;
 
 const KNOWN: &str = "filter, sort, desc, page, rows, columns, at";
 
-/// What `?filter=&sort=&desc=&page=&rows=&columns=&at=` says. An empty value is an absent one, so that plain forms work.
+/// The parameters `?filter=&sort=&desc=&page=&rows=&columns=&at=`. An empty value counts as absent, so that plain forms
+/// work.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Params {
-    /// Only rows that contain this.
+    /// Text that rows must contain.
     pub(super) filter: Option<String>,
-    /// Column to sort by. Whether there is such a column the view decides.
+    /// Column to sort by; the view checks that the column exists.
     pub(super) sort: Option<String>,
-    /// Largest first.
+    /// Whether the largest value comes first.
     pub(super) descending: bool,
-    /// Page, from 1; 0 stands for an absent one.
+    /// Number of the page, from 1; 0 when absent.
     pub(super) page: usize,
-    /// Rows of a page.
+    /// Rows per page.
     pub(super) rows: Option<usize>,
-    /// Every column, not only those that fit.
+    /// Whether to show all columns, and not only the usual columns.
     pub(super) all_columns: bool,
     /// The moment to show.
     pub(super) at: Option<At>,
 }
 
-/// A moment as it was asked for.
+/// A requested moment.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct At {
     /// ns since the epoch.
     pub(super) ns: i64,
-    /// RFC 3339, UTC: what links carry on.
+    /// RFC 3339 in UTC, for links.
     pub(super) text: String,
 }
 
 impl At {
-    /// A moment of our own, for a link.
+    /// Makes a moment for a link.
     pub(super) fn new(ns: i64) -> Self {
         Self { ns, text: when::iso(ns) }
     }
 }
 
 impl Params {
-    /// Reads a query string.
+    /// Parses a query string.
     ///
     /// # Errors
-    /// All that is wrong with it at once. An unknown parameter is an error too: a mistyped `filter` would otherwise show
-    /// rows as if they had been filtered.
+    /// All problems at once. An unknown parameter is an error too: a mistyped `filter` would otherwise show unfiltered
+    /// rows.
     pub(super) fn parse(query: Option<&str>) -> Result<Self, Problem> {
         let mut params = Self::default();
         let mut wrong = Vec::new();
@@ -123,7 +124,7 @@ impl Params {
         Ok(())
     }
 
-    /// A link to `path` with these parameters after `change`.
+    /// Returns a link to `path` with these parameters after `change`.
     pub(super) fn link(&self, path: &str, change: impl FnOnce(&mut Self)) -> String {
         let mut params = self.clone();
         change(&mut params);
@@ -153,17 +154,17 @@ impl Params {
         if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
     }
 
-    /// A link to another page of the same host: only the moment goes with it.
+    /// Returns a link to another page of the same host, which keeps only the moment.
     pub(super) fn elsewhere(&self, path: &str) -> String {
         Self { at: self.at.clone(), ..Self::default() }.link(path, |_| {})
     }
 
-    /// A link to another page of the same host, filtered there.
+    /// Returns a link to another page of the same host, with a filter.
     pub(super) fn elsewhere_filtered(&self, path: &str, filter: String) -> String {
         Self { at: self.at.clone(), filter: Some(filter), ..Self::default() }.link(path, |_| {})
     }
 
-    /// The page, from 0.
+    /// Returns the number of the page, from 0.
     pub(super) fn page_index(&self) -> usize {
         self.page.saturating_sub(1)
     }

@@ -1,4 +1,4 @@
-//! What could not be answered, as a page: what happened, and what to do about it.
+//! Errors as pages: the problem, and advice for the reader.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use super::assets::Assets;
 use super::shown::Shown;
 use crate::query::QueryError;
 
-/// An answer that is not the one asked for.
+/// An answer in place of the requested page.
 #[derive(Debug)]
 pub(super) struct Problem {
     status: StatusCode,
@@ -33,7 +33,7 @@ impl Problem {
         Self { status, title, details, advice }
     }
 
-    /// 400: all that is wrong with the parameters.
+    /// 400: all problems of the parameters.
     pub(super) fn bad_parameters(wrong: &[String]) -> Self {
         Self {
             status: StatusCode::BAD_REQUEST,
@@ -78,7 +78,7 @@ impl Problem {
         )
     }
 
-    /// 421: the name in the address is not ours, as in a DNS rebinding attack.
+    /// 421: the name in the address is not a name of this server, as in a DNS rebinding attack.
     pub(super) fn foreign_name(name: &str) -> Self {
         Self::new(
             StatusCode::MISDIRECTED_REQUEST,
@@ -88,7 +88,7 @@ impl Problem {
         )
     }
 
-    /// 503: the time for one request is over.
+    /// 503: the time limit of a request was reached.
     pub(super) fn slow() -> Self {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -98,7 +98,7 @@ impl Problem {
         )
     }
 
-    /// 503: as many questions are worked on as there may be.
+    /// 503: the limit of requests worked on at the same time was reached.
     pub(super) fn at_work() -> Self {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -108,7 +108,7 @@ impl Problem {
         )
     }
 
-    /// 403: a page of another site asked, not the reader.
+    /// 403: a page of another site made the request, not the reader.
     pub(super) fn foreign_page() -> Self {
         Self::new(
             StatusCode::FORBIDDEN,
@@ -118,7 +118,7 @@ impl Problem {
         )
     }
 
-    /// 503: as many streams as there may be.
+    /// 503: the limit of streams was reached.
     pub(super) fn busy() -> Self {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -128,7 +128,7 @@ impl Problem {
         )
     }
 
-    /// 500: should not happen; says so.
+    /// 500: a fault of the collector.
     pub(super) fn internal(error: impl fmt::Display) -> Self {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -138,7 +138,7 @@ impl Problem {
         )
     }
 
-    /// 500: a snapshot whose rows have another shape than this version knows.
+    /// 500: the rows of a snapshot have a shape that this version does not know.
     pub(super) fn undecodable(error: impl fmt::Display) -> Self {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,

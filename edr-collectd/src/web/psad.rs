@@ -1,4 +1,4 @@
-//! *psad data*: all of psad's tables on one page, and IP status detail as psad tells it.
+//! *psad data*: all tables of psad on one page, and IP status detail in the manner of psad.
 
 use std::collections::BTreeSet;
 
@@ -14,20 +14,20 @@ use super::when::{self, iso_and_clock};
 use crate::query::exposure::{Chain, Exposure, Listening, Transport};
 use crate::query::table::{Select, View};
 
-/// Sources told in detail; the view of its own has all of them.
+/// Sources shown in detail; the view of sources lists them all.
 const SOURCES_MAX: usize = 25;
-/// Destinations of one source, rows of one destination.
+/// Destinations per source, and rows per destination.
 const TARGETS_MAX: usize = 20;
-/// Open ports named in one line.
+/// Open ports listed per line.
 const OPEN_PORTS_MAX: usize = 8;
-/// Log lines of psad's own.
+/// Lines of psad's own log.
 const EVENTS_MAX: usize = 50;
-/// Rows of a table that has no "top" in its name.
+/// Rows of a table without "top" in its name.
 const ROWS_MAX: usize = 50;
-/// Characters of status.out.
+/// Bytes shown of status.out.
 const STATUS_BYTES_MAX: usize = 256 << 10;
 
-/// Everything psad's page shows.
+/// The content of psad's page.
 pub(super) struct PsadPage {
     pub(super) mode: &'static str,
     pub(super) mode_meaning: &'static str,
@@ -42,11 +42,11 @@ pub(super) struct PsadPage {
     pub(super) status_stale: bool,
     pub(super) dshield: Option<(String, String)>,
     pub(super) unparsed: Option<(String, Shown)>,
-    /// What the join of scans and sockets says, in a sentence.
+    /// Summary of the join of scans and sockets, in one sentence.
     pub(super) verdict: Verdict,
-    /// Probed × exposed, over the whole width.
+    /// Tables of the join (probed × exposed), in full width.
     pub(super) joined: Vec<Section>,
-    /// Side by side where there is room: the signatures, and all the shorter tables.
+    /// Tables side by side where there is room: the signatures, and all shorter tables.
     pub(super) columns: [Vec<Section>; 2],
     pub(super) sources: Vec<Source>,
     pub(super) sources_total: String,
@@ -63,24 +63,25 @@ pub(super) struct Section {
     pub(super) title: &'static str,
     pub(super) href: String,
     pub(super) grid: Grid,
-    /// `all 120 signatures`, when there are more than shown.
+    /// A text like `all 120 signatures`, when not all rows are shown.
     pub(super) more: Option<String>,
 }
 
-/// Whether what was scanned is open.
+/// Summary: whether scanned ports are open.
 pub(super) struct Verdict {
-    /// `bad`, `good`, or `unknown`: how the page colours it, beside what it says.
+    /// `bad`, `good`, or `unknown`: the color of the text.
     pub(super) class: &'static str,
     pub(super) text: String,
-    /// What is open, but not to everybody.
+    /// Scanned ports that are open, but not to everybody.
     pub(super) beside: String,
-    /// Why an absent socket is no proof of absence.
+    /// Why sockets may be missing.
     pub(super) missing: Option<Shown>,
 }
 
 /// One source of IP status detail.
 pub(super) struct Source {
-    /// Sockets of this host to or from it; `None` when sockets are missing from the snapshot.
+    /// Sockets of this host to or from the source; `None` when none is listed and sockets are missing from the
+    /// snapshot.
     pub(super) sockets: Option<u64>,
     pub(super) sockets_href: String,
     pub(super) ip: Shown,
@@ -95,7 +96,7 @@ pub(super) struct Source {
     pub(super) targets_more: bool,
 }
 
-/// What a source did to one destination.
+/// The activity of a source at one destination.
 pub(super) struct Target {
     pub(super) ip: Shown,
     pub(super) since: Option<(String, String)>,
@@ -103,14 +104,14 @@ pub(super) struct Target {
     pub(super) signatures: Vec<Signature>,
 }
 
-/// A range of scanned ports, and what of it is open here.
+/// A range of scanned ports, and the open ports in the range.
 pub(super) struct Line {
     pub(super) text: Shown,
     pub(super) open: Option<Open>,
 }
 
 pub(super) struct Open {
-    /// A socket of the host, or of a container on it, listens.
+    /// Whether a socket of the host, or of a container on the host, listens.
     pub(super) yes: bool,
     pub(super) text: Shown,
 }
@@ -231,7 +232,7 @@ impl PsadPage {
                 })
                 .collect(),
             events_more: psad.events.len().saturating_sub(EVENTS_MAX),
-            // Line by line, since the end of a line is meant here.
+            // Split at line ends, so that line ends are not escaped.
             status_text: status.split(|byte| *byte == b'\n').map(edr_wire::visible).collect::<Vec<_>>().join("\n"),
         })
     }
@@ -243,7 +244,7 @@ impl Section {
         let table = view.table(&found.snapshot, &Select { page_rows: rows, ..Select::default() })?;
         let more = (table.total > rows).then(|| format!("all {} {}", grouped(table.total), page.noun));
         let here = format!("{}/{}", head.base, page.slug);
-        // Sorting leads to the view of its own; nothing of this page's parameters belongs there but the moment.
+        // Sorting leads to the section's own view; only the moment of this page's parameters applies there.
         let params = Params { at: params.at.clone(), ..Params::default() };
         Ok(Self {
             slug: page.slug,
@@ -295,7 +296,7 @@ impl Verdict {
 }
 
 impl Open {
-    /// `open in this range: 22 sshd, 443 nginx`.
+    /// Describes the open ports of a row: `open in this range: 22 sshd, 443 nginx`. `None` for a row without ports.
     fn new(row: &TargetPackets, to: &str, join: &Exposure) -> Option<Self> {
         let transport = Transport::of(&row.protocol)?;
         let ports = (row.port_low?, row.port_high.or(row.port_low)?);
@@ -310,7 +311,7 @@ impl Open {
                 }),
             });
         }
-        // psad tells the lowest and the highest port, not each of those between them.
+        // psad gives the lowest and the highest port, not the ports in between.
         let mut text = if ports.0 == ports.1 { b"open here: ".to_vec() } else { b"open in this range: ".to_vec() };
         let mut first = true;
         for port in found.ports.iter().take(OPEN_PORTS_MAX) {
@@ -407,7 +408,7 @@ impl Source {
     }
 }
 
-/// Unix seconds as ns; nothing for 0.
+/// Converts Unix seconds to ns; `None` for 0.
 fn seconds(seconds: u64) -> Option<i64> {
     Some(i64::try_from(seconds).ok()?.saturating_mul(1_000_000_000)).filter(|ns| *ns != 0)
 }

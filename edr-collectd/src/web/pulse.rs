@@ -1,4 +1,4 @@
-//! Whether a host is alive, and how old what it sent is.
+//! Whether a host is alive, and how old its data is.
 
 use edr_wire::limits::INTERVAL_NS_MAX;
 
@@ -6,21 +6,21 @@ use super::when;
 
 const SECOND_NS: i64 = 1_000_000_000;
 
-/// How a host is, as far as the collector can know.
+/// State of a host, as far as the collector can know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pulse {
-    /// Its snapshots arrive.
+    /// Snapshots arrive.
     Live,
-    /// None arrived for three intervals: host, agent, network or broker.
+    /// No snapshot arrived for three intervals: host, agent, network or broker failed.
     Silent,
-    /// Its agent was stopped in order and said so.
+    /// The agent stopped cleanly and announced the stop.
     Stopped,
-    /// An earlier moment, as asked for.
+    /// An earlier moment, as requested.
     Past,
 }
 
 impl Pulse {
-    /// The pulse of a newest snapshot.
+    /// Returns the state of a host from its newest snapshot.
     pub(super) fn of(received_ns: i64, interval_ns: u64, bye: bool, now_ns: i64) -> Self {
         if bye {
             Self::Stopped
@@ -50,17 +50,18 @@ impl Pulse {
     }
 }
 
-/// Three intervals without a snapshot, never under 30 s and never over three hours, whatever the host says.
+/// Returns the time without a snapshot, in ns, after which a host is silent: three intervals, but at least 30 s and at
+/// most three hours, whatever the host claims.
 pub(super) fn silent_after_ns(interval_ns: u64) -> i64 {
     (believed_ns(interval_ns) * 3).max(30 * SECOND_NS)
 }
 
-/// An interval that an agent may have.
+/// Limits an interval to the longest that an agent may have.
 fn believed_ns(interval_ns: u64) -> i64 {
     i64::try_from(interval_ns.min(INTERVAL_NS_MAX)).unwrap_or(i64::MAX / 4)
 }
 
-/// "as of 03:12:40 UTC, 4 s ago".
+/// The age of a snapshot: "as of 03:12:40 UTC, 4 s ago".
 #[derive(Debug, Clone)]
 pub(super) struct Fresh {
     pub(super) pulse: Pulse,
@@ -69,7 +70,7 @@ pub(super) struct Fresh {
     pub(super) age: String,
     pub(super) age_ms: i64,
     pub(super) silent_after_ms: i64,
-    /// What the two clocks say about each other, when that matters.
+    /// A relevant delay, or a relevant difference of the two clocks.
     pub(super) note: Option<String>,
 }
 
@@ -89,7 +90,7 @@ impl Fresh {
         } else {
             None
         };
-        // A capture "in the future" has no age of its own; its arrival has.
+        // A capture "in the future" has no age; the time of receipt is used instead.
         let since_ns = if on_the_way_ns < 0 { received_ns } else { captured_ns };
         let age_ns = now_ns.saturating_sub(since_ns).max(0);
         Self {
@@ -116,7 +117,7 @@ mod tests {
         assert_eq!(Pulse::of(0, interval, false, 30 * S), Pulse::Live);
         assert_eq!(Pulse::of(0, interval, false, 31 * S), Pulse::Silent);
         assert_eq!(Pulse::of(0, interval, true, 31 * S), Pulse::Stopped);
-        // No host is believed to be alive for ever.
+        // No host counts as alive forever.
         assert_eq!(Pulse::of(0, u64::MAX, false, 3 * 3_600 * S), Pulse::Live);
         assert_eq!(Pulse::of(0, u64::MAX, false, 3 * 3_600 * S + 1), Pulse::Silent);
         assert_eq!(Pulse::of(i64::MIN, u64::MAX, false, i64::MAX), Pulse::Silent);

@@ -1,5 +1,5 @@
-//! Connections: how many, how slow, and how they end. Not axum's own loop, since that has no limit on any of the three:
-//! a client that sends one header byte a second, or reads nothing, would hold a connection for ever.
+//! Limits the number and the slowness of connections, and ends them. axum's own loop limits neither: a client that
+//! sends a header byte per second, or reads nothing, would hold a connection forever.
 
 use std::io;
 use std::pin::pin;
@@ -14,11 +14,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-/// Request head, bytes. hyper needs at least 8 KiB.
+/// Size of a request's head, in bytes; hyper needs at least 8 KiB.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 /// Header lines of a request.
 const HEADERS_MAX: usize = 64;
-/// After an accept error that is not the connection's own (no descriptors left), wait this long.
+/// Delay after an error of accept that does not concern a single connection, such as a lack of descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(500);
 
 /// Limits of the accept loop.
@@ -30,8 +30,8 @@ pub(super) struct Limits {
     pub(super) shutdown_timeout: Duration,
 }
 
-/// Accepts connections until `shutdown` is ready, then lets requests finish for at most `shutdown_timeout`.
-/// `closing` tells streams that never end to end now.
+/// Accepts connections until `shutdown` is ready, then lets requests finish for at most `shutdown_timeout`. `closing`
+/// ends the streams, which otherwise never end.
 pub(super) async fn run(
     listener: TcpListener,
     router: Router,
@@ -43,7 +43,7 @@ pub(super) async fn run(
     let places = Arc::new(Semaphore::new(limits.connections_max));
     let mut connections = JoinSet::new();
     loop {
-        // Full: further connections wait in the kernel's backlog until one here ends.
+        // At the limit, further connections wait in the kernel's backlog until a connection ends.
         let place = tokio::select! {
             () = async { shutdown.as_mut().await; } => break,
             place = places.clone().acquire_owned() => place.map_err(io::Error::other)?,
@@ -76,7 +76,7 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// The client gave up before it was accepted: nothing is wrong here.
+/// Returns true when the client disconnected before accept: no fault of the server.
 fn is_of_the_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -85,7 +85,7 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 }
 
 async fn connection(stream: TcpStream, router: Router, limits: Limits, mut closing: watch::Receiver<bool>) {
-    // tcp(7): bytes that stay unacknowledged, or unsent before a closed window, for this long end the connection.
+    // tcp(7): the connection ends when bytes stay unacknowledged, or unsent before a closed window, for this long.
     let stall_ms = u32::try_from(limits.stall_timeout.as_millis()).unwrap_or(u32::MAX);
     if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, stall_ms) {
         log::debug!("set TCP_USER_TIMEOUT: {error}");
@@ -110,7 +110,7 @@ async fn connection(stream: TcpStream, router: Router, limits: Limits, mut closi
             served.await
         }
     };
-    // What a peer does to its own connection is its own affair.
+    // The error concerns this connection only.
     if let Err(error) = closed {
         log::debug!("connection of the page: {error}");
     }

@@ -1,5 +1,5 @@
-//! Text on its way into a page. Whatever a host controls becomes [`Shown`] first: nothing in it is left that a page acts
-//! on invisibly (control, bidirectional, zero-width characters); the template's escaping then does its part for markup.
+//! Text for a page. Everything under a host's control becomes [`Shown`] first, without characters that act invisibly
+//! (control, bidirectional, zero-width characters); then the template escapes markup.
 
 use std::fmt;
 
@@ -7,13 +7,13 @@ use askama::filters::HtmlSafe;
 
 use crate::query::table::Cell;
 
-/// Bytes of a cell that a page shows: one control character is 24 bytes of HTML, and a snapshot may hold one value of
-/// 32 MiB.
+/// Bytes shown of a cell: a control character takes 24 bytes of HTML, and a snapshot may contain a single value of 32
+/// MiB.
 const CELL_BYTES_MAX: usize = 16 << 10;
-/// Bytes of any other text: psad's own report is the longest.
+/// Bytes shown of any other text; psad's own report is the longest.
 const TEXT_BYTES_MAX: usize = 1 << 20;
 
-/// Text with every invisible byte made visible ([`edr_wire::visible`]). Templates escape it like any text.
+/// Text with all invisible bytes made visible ([`edr_wire::visible`]). Templates escape the text like any other.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Shown(String);
 
@@ -31,7 +31,7 @@ impl Shown {
 }
 
 impl From<&Cell> for Shown {
-    /// [`Cell::text`] has made it visible.
+    /// [`Cell::text`] makes the text visible.
     fn from(cell: &Cell) -> Self {
         Self(cell.text_within(CELL_BYTES_MAX))
     }
@@ -44,23 +44,24 @@ impl fmt::Display for Shown {
 }
 
 impl Shown {
-    /// For element content only: the escapes that [`edr_wire::visible`] wrote are set apart from the text around them.
+    /// Returns HTML in which escapes written by [`edr_wire::visible`] are highlighted; for the content of an element
+    /// only.
     pub(super) fn marked(&self) -> Marked<'_> {
         Marked(&self.0)
     }
 
-    /// Characters.
+    /// Returns the number of characters.
     pub(super) fn len(&self) -> usize {
         self.0.chars().count()
     }
 
-    /// Nothing to see.
+    /// Returns true for an empty text.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// [`Shown`] as HTML: escaped here, so templates must not escape it again.
+/// [`Shown`] as HTML: already escaped, so templates must not escape the text again.
 pub(super) struct Marked<'a>(&'a str);
 
 impl HtmlSafe for Marked<'_> {}
@@ -80,7 +81,7 @@ impl fmt::Display for Marked<'_> {
     }
 }
 
-/// Bytes of the escapes that `text` starts with, at least 1: `\\`, `\xNN`, `\u{N}`, one after the other.
+/// Returns the bytes of the escapes at the start of `text`, at least 1: `\\`, `\xNN`, `\u{N}`, one after another.
 fn escapes_len(text: &str) -> usize {
     let mut len = 0;
     while text[len..].starts_with('\\') {
@@ -113,12 +114,12 @@ fn html(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
     f.write_str(&text[plain_from..])
 }
 
-/// A danger level as a figure and a bar, never as a colour alone.
+/// A danger level, shown as a figure and a bar, never as a color alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Danger(u8);
 
 impl Danger {
-    /// 1 to 5; 0 for none. A larger one is shown as 5: psad knows none.
+    /// Makes a level from 1 to 5, or 0 for none. A larger level counts as 5, psad's highest.
     pub(super) fn new(level: u8) -> Self {
         Self(level.min(5))
     }
@@ -139,7 +140,7 @@ impl fmt::Display for Danger {
     }
 }
 
-/// A whole number, in groups of three: `1,234,567`.
+/// Formats a whole number in groups of three digits: `1,234,567`.
 pub(super) fn grouped(number: impl fmt::Display) -> String {
     let text = number.to_string();
     let (sign, digits) = text.strip_prefix('-').map_or(("", text.as_str()), |digits| ("-", digits));
@@ -153,14 +154,14 @@ pub(super) fn grouped(number: impl fmt::Display) -> String {
     grouped
 }
 
-/// A number of bytes in the unit that leaves one to four digits: `812 B`, `1.2 MiB`.
+/// Formats a number of bytes with the unit that leaves one to four digits: `812 B`, `1.2 MiB`.
 pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if bytes < 1_024 {
         return format!("{bytes} B");
     }
     let exponent = (bytes.ilog2() / 10) as usize;
-    // A picture of the size, not the size: the exact number stands in the element's title.
+    // An approximation; the exact number is in the element's title.
     let value = bytes as f64 / (1_u64 << (10 * exponent)) as f64;
     let unit = UNITS[exponent - 1];
     if value < 10.0 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }

@@ -1,4 +1,4 @@
-//! The views of a host: one table each, and psad's page of several.
+//! The views of a host: pages with one table each, and psad's page with several tables.
 
 use std::sync::Arc;
 
@@ -27,17 +27,18 @@ struct ViewPage {
     head: Head,
     title: &'static str,
     about: &'static str,
-    /// Rows of processes that did not run are older than the snapshot, but not than this.
+    /// Kind of rows that may be older than the snapshot, and their greatest age as a time, for the machine and for the
+    /// reader.
     as_of: Option<(&'static str, String, String)>,
     psad_pages: Vec<Tab>,
     grid: Grid,
     paging: Paging,
     filter: Shown,
     params: Params,
-    /// All columns, or the usual ones again.
+    /// Link to all columns, or back to the usual columns.
     columns_href: String,
     clear_href: String,
-    /// The way from the top rows to all of them.
+    /// Link from the top rows to all rows, with its text.
     all: Option<(String, String)>,
 }
 
@@ -50,7 +51,7 @@ struct PsadTemplate {
     psad: PsadPage,
 }
 
-/// `/hosts/{host}/{view}`.
+/// Handles `/hosts/{host}/{view}`.
 pub(super) async fn view<A: Answers + 'static>(
     State(web): State<Arc<Web<A>>>,
     path: Result<Path<(String, String)>, PathRejection>,
@@ -94,7 +95,7 @@ impl ViewPage {
             table = view.table(&found.snapshot, &select)?;
         }
         let paging = Paging::new(&head.here, &params, table.matched, table.total, rows_default, page.noun);
-        // "Top 50" is what it says only on its first page and in its own order.
+        // The title "Top 50" is right only for the first page in the view's own order.
         let is_top = page.top.filter(|_| params.rows.is_none() && params.page <= 1 && params.sort.is_none());
         let all = is_top.filter(|(_, rows)| table.matched > *rows).map(|_| {
             let href = params.link(&head.here, |params| params.rows = Some(500));
@@ -125,7 +126,7 @@ impl ViewPage {
     }
 }
 
-/// The parts of psad's page.
+/// Returns the tabs of psad's pages.
 pub(super) fn psad_pages(head: &Head, params: &Params, current: &str) -> Vec<Tab> {
     PAGES
         .iter()
@@ -138,7 +139,7 @@ pub(super) fn psad_pages(head: &Head, params: &Params, current: &str) -> Vec<Tab
         .collect()
 }
 
-/// What may be older than the snapshot in a view.
+/// Returns the kind of rows in a view that may be older than the snapshot.
 fn aged(view: View) -> Option<&'static str> {
     match view {
         View::Processes => Some("Rows"),
@@ -147,7 +148,7 @@ fn aged(view: View) -> Option<&'static str> {
     }
 }
 
-/// What a reader must know to read the table right.
+/// Returns an explanation for reading the table correctly.
 fn about(view: View) -> &'static str {
     match view {
         View::Processes => "Sampled: a process that lives between two snapshots is not among them.",

@@ -1,4 +1,4 @@
-//! Times as the page shows and reads them: always UTC, always with the zone.
+//! Formats and parses times for the page: always UTC, with the zone in the text or in the heading.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 
 const SECOND_NS: i64 = 1_000_000_000;
 
-/// The collector's clock, ns since the epoch.
+/// Returns the collector's clock, ns since the epoch.
 pub(super) fn now_ns() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
@@ -19,28 +19,28 @@ fn timestamp(ns: i64) -> Timestamp {
     Timestamp::from_nanosecond(ns.into()).unwrap_or_default()
 }
 
-/// `2026-11-24T03:12:40.123456789Z`, as short as the moment allows.
+/// Formats `2026-11-24T03:12:40.123456789Z`, with as few digits as possible.
 pub(super) fn iso(ns: i64) -> String {
     timestamp(ns).to_string()
 }
 
-/// `2026-11-24 03:12:40`: for a column whose heading says UTC.
+/// Formats `2026-11-24 03:12:40`, for a column with UTC in the heading.
 pub(super) fn date_and_clock(ns: i64) -> String {
     timestamp(ns).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
-/// `2026-11-24 03:12:40 UTC`.
+/// Formats `2026-11-24 03:12:40 UTC`.
 pub(super) fn stamp(ns: i64) -> String {
     timestamp(ns).strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
-/// `03:12:40 UTC` on the day of `now_ns`, with the date on any other.
+/// Formats `03:12:40 UTC` on the day of `now_ns`, and with the date on any other day.
 pub(super) fn clock(ns: i64, now_ns: i64) -> String {
     let day = |ns: i64| ns.div_euclid(86_400 * SECOND_NS);
     if day(ns) == day(now_ns) { timestamp(ns).strftime("%H:%M:%S UTC").to_string() } else { stamp(ns) }
 }
 
-/// How long a span of ns is, in the one or two units that matter.
+/// Formats a length of time, ns, in one or two units.
 pub(super) fn span(ns: i64) -> String {
     let seconds = ns.unsigned_abs() / SECOND_NS as u64;
     match seconds {
@@ -51,19 +51,19 @@ pub(super) fn span(ns: i64) -> String {
     }
 }
 
-/// Reads a moment: RFC 3339 with any offset, or a date and time, or a date, taken as UTC. ns since the epoch.
+/// Parses a moment: RFC 3339 with any offset, or a date with or without a time as UTC. Returns ns since the epoch.
 pub(super) fn moment(text: &str) -> Option<i64> {
     let text = text.strip_suffix("UTC").unwrap_or(text).trim();
     let timestamp = match text.parse::<Timestamp>() {
         Ok(timestamp) => timestamp,
-        // jiff reads a zone behind a civil time and forgets it.
+        // jiff accepts a zone after a civil time, but ignores it.
         Err(_) if text.contains(|c: char| !c.is_ascii_digit() && !"-:. Tt".contains(c)) => return None,
         Err(_) => TimeZone::UTC.to_timestamp(text.parse::<DateTime>().ok()?).ok()?,
     };
     i64::try_from(timestamp.as_nanosecond()).ok()
 }
 
-/// RFC 3339 for the machine, a clock for the reader.
+/// Returns RFC 3339 for the machine and a clock for the reader.
 pub(super) fn iso_and_clock(ns: i64, now_ns: i64) -> (String, String) {
     (iso(ns), clock(ns, now_ns))
 }

@@ -1,4 +1,4 @@
-//! How much is done at a time for all who ask: finding a snapshot, opening it, and making a page of it.
+//! Limits the work for all requests together: finding a snapshot, opening the snapshot, and making a page.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::Problem;
 
-/// The places for requests that are worked on.
+/// Places for requests being worked on.
 #[derive(Debug)]
 pub(super) struct Work {
     places: Arc<Semaphore>,
     wait: Duration,
 }
 
-/// One of them: a request has it from before it asks for a snapshot until its page is made.
+/// A place, held by a request from before the search for a snapshot until the page is made.
 #[derive(Debug)]
 pub(super) struct Place(
     #[expect(dead_code, reason = "it is held, and free again when it is dropped")] OwnedSemaphorePermit,
@@ -25,10 +25,10 @@ impl Work {
         Self { places: Arc::new(Semaphore::new(places)), wait }
     }
 
-    /// A place, in the order in which it was asked for.
+    /// Returns a place; waiting requests are served in order.
     ///
     /// # Errors
-    /// When none gets free in time.
+    /// When no place becomes free in time.
     pub(super) async fn place(&self) -> Result<Place, Problem> {
         match tokio::time::timeout(self.wait, Arc::clone(&self.places).acquire_owned()).await {
             Ok(Ok(permit)) => Ok(Place(permit)),
