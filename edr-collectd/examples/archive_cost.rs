@@ -1,5 +1,5 @@
-//! What the archive costs on this machine: commits, starts and questions, with HOSTS hosts (default 1000) and COMMITS
-//! commits (default 200) of one frame a host in every second one.
+//! Measures the archive on this machine: commits, starts and questions, with HOSTS hosts (default 1000) and COMMITS
+//! commits (default 200). Every second commit has one frame per host.
 //!
 //! `cargo run -p edr-collectd --example archive_cost -- [HOSTS] [COMMITS]`
 
@@ -140,7 +140,7 @@ fn header(host: u32, seq: u64) -> FrameHeader {
     }
 }
 
-/// A snapshot of [`PROCESSES`] with [`FILES`] each, of which one in ten has `changed`.
+/// Returns a snapshot of [`PROCESSES`] with [`FILES`] each; one process in ten has `changed` ticks of CPU time.
 fn raw(changed: u64) -> anyhow::Result<Vec<u8>> {
     let process = |pid: u32| Process {
         pid,

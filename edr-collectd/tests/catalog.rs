@@ -1,4 +1,5 @@
-//! Every kind of event has its entry in the shipped catalogue, every entry its kind, and journald accepts the file.
+//! Checks the shipped catalogue: an entry for every kind of event, a kind for every entry, and a file that journald
+//! accepts.
 
 #![allow(
     clippy::unwrap_used,
@@ -30,7 +31,7 @@ fn the_catalogue_explains_every_event() {
     }
     let guide = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operate.md")).unwrap();
     assert!(known.iter().all(|id| guide.contains(&format!("| `{id}` |"))), "docs/operate.md does not list every kind");
-    // journald's own reading of it.
+    // journald's own reading of the catalogue.
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("usr/lib/systemd/catalog");
     for folder in [&folder, &root.path().join("var/lib/systemd/catalog")] {

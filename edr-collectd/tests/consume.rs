@@ -1,4 +1,5 @@
-//! The consumer against a real broker and a real archive: whatever happens, every record is archived once.
+//! Tests of the consumer with a real broker and a real archive: after any failure every record is archived exactly
+//! once.
 
 #![allow(
     clippy::unwrap_used,
@@ -29,7 +30,7 @@ use rdkafka::client::DefaultClientContext;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Everything here happens within a second on an idle machine.
+/// Time limit; on an idle machine every step takes less than a second.
 const LIMIT: Duration = Duration::from_secs(90);
 const TOPIC: &str = "edr.snapshots";
 
@@ -39,7 +40,7 @@ struct Scene {
     broker: Broker,
 }
 
-/// A collector without page, in this process.
+/// A collector without the page, in this process.
 struct Collector {
     task: JoinHandle<anyhow::Result<()>>,
     stop: watch::Sender<bool>,
@@ -48,7 +49,7 @@ struct Collector {
 }
 
 impl Scene {
-    /// `None` where Kafka cannot run.
+    /// `None` when Kafka cannot run here.
     fn new() -> Option<Self> {
         if let Err(why) = cached("kafka") {
             println!("skipped: {why}");
@@ -136,7 +137,7 @@ async fn eventually(what: &str, mut fact: impl FnMut() -> bool) {
     }
 }
 
-/// Rows of the archive by generation and partition: offsets in order, doubled ones twice.
+/// Returns the offsets in the archive by generation and partition, in order; a duplicate appears twice.
 async fn offsets(archive: &Path) -> BTreeMap<(i32, i32), Vec<i64>> {
     let mut offsets: BTreeMap<(i32, i32), Vec<i64>> = BTreeMap::new();
     let reader = Reader::new(archive);
@@ -166,7 +167,7 @@ fn raw(n: u8, processes: u32) -> Vec<u8> {
     rmp_serde::to_vec_named(&snapshot).unwrap()
 }
 
-/// The records of frames `seqs` of a host; the first frame of all is a key, the others deltas against it.
+/// Returns the records of frames `seqs` of a host. Frame 1 is a key, the other frames are deltas against frame 1.
 fn frames(n: u8, seqs: std::ops::RangeInclusive<u64>) -> Vec<Vec<u8>> {
     let frame = |seq| {
         let is_key = seq == 1;
@@ -200,7 +201,7 @@ async fn every_record_is_archived_once_through_kills_rivals_and_outages() {
     let archive = scene.archive();
     let kafka = scene.config("look", &archive).kafka;
     assert_eq!(look(&kafka).unwrap().partitions, None);
-    // A collector that waits for a topic finds it when it is made.
+    // A waiting collector finds the topic once it is created.
     let mut collector = scene.collector("one", &archive).await;
     scene.create_topic().await;
     assert_eq!(look(&kafka).unwrap().partitions, Some(2));
@@ -216,7 +217,7 @@ async fn every_record_is_archived_once_through_kills_rivals_and_outages() {
     assert_eq!(collector.newest.current(host).unwrap().newest.saved.seq, 3);
     assert_eq!(offsets(&archive).await, BTreeMap::from([((0, 0), span(sent.len()))]));
 
-    // Killed at some moment while records come, again and again.
+    // The collector is killed repeatedly, at any moment while records arrive.
     for seq in 4..=9 {
         collector.kill().await;
         let more = frames(1, seq..=seq);
@@ -239,7 +240,7 @@ async fn every_record_is_archived_once_through_kills_rivals_and_outages() {
     collector.stop().await;
     assert_eq!(offsets(&archive).await, BTreeMap::from([((0, 0), span(sent.len()))]));
 
-    // Two collectors that do not know of each other, in groups of their own, on one archive: both read everything.
+    // Two collectors with one archive, but in different groups: each reads every record.
     let mut rivals = [scene.collector("one", &archive).await, scene.collector("two", &archive).await];
     for seq in 10..=15 {
         let more = frames(1, seq..=seq);
@@ -252,7 +253,7 @@ async fn every_record_is_archived_once_through_kills_rivals_and_outages() {
             .await;
         }
     }
-    // Whoever commits last, nothing is in there twice and nothing is missing.
+    // Whichever collector commits last, no record is duplicated or missing.
     let begin = Instant::now();
     while offsets(&archive).await.get(&(0, 0)).map(Vec::len) != Some(sent.len()) {
         assert!(begin.elapsed() < LIMIT, "{:?}", offsets(&archive).await);
@@ -266,7 +267,7 @@ async fn every_record_is_archived_once_through_kills_rivals_and_outages() {
     }
     assert_eq!(offsets(&archive).await, BTreeMap::from([((0, 0), span(sent.len()))]));
 
-    // The broker goes and comes back.
+    // The broker stops and starts again.
     let mut collector = scene.collector("one", &archive).await;
     scene.broker.stop();
     scene.broker.resume().unwrap();
@@ -295,7 +296,7 @@ async fn a_topic_made_anew_is_another_log_even_when_it_is_longer() {
     collector.archived(first.len() as u64).await;
     collector.stop().await;
 
-    // Shorter than the position.
+    // The new log is shorter than the position.
     scene.delete_topic().await;
     scene.create_topic().await;
     let second = frames(1, 3..=3);
@@ -305,7 +306,7 @@ async fn a_topic_made_anew_is_another_log_even_when_it_is_longer() {
     collector.archived(second.len() as u64).await;
     collector.stop().await;
 
-    // Longer than the position: only the record before it tells.
+    // The new log is longer than the position: only the record before the position shows the change.
     scene.delete_topic().await;
     scene.create_topic().await;
     let third = frames(1, 4..=9);
@@ -319,7 +320,7 @@ async fn a_topic_made_anew_is_another_log_even_when_it_is_longer() {
         BTreeMap::from([((0, 0), span(first.len())), ((1, 0), span(second.len())), ((2, 0), span(third.len()))])
     );
 
-    // And a log that is the same one goes on, without its last record twice.
+    // The same log continues, without a second copy of its last record.
     let fourth = frames(1, 10..=10);
     scene.produce(0, &fourth);
     let mut collector = scene.collector("one", &archive).await;
@@ -368,11 +369,11 @@ async fn what_is_no_frame_is_archived_and_the_partition_goes_on() {
     assert_eq!(reader.record_at(&log, 0).await.unwrap().as_deref(), Some(b"no frame".as_slice()));
 }
 
-/// A small file system of its own, which goes with the value.
+/// A small file system, unmounted when the value is dropped.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// `None` where this process may not mount.
+    /// `None` when this process may not mount.
     fn mount(path: PathBuf) -> Option<Self> {
         std::fs::create_dir(&path).unwrap();
         let mounted = std::process::Command::new("mount")
@@ -418,7 +419,7 @@ async fn a_full_disk_stops_the_archive_and_loses_nothing() {
     let troubled = collector.progress.wait_for(|progress| progress.trouble.is_some());
     let trouble = tokio::time::timeout(LIMIT, troubled).await.unwrap().unwrap().trouble.clone().unwrap();
     assert!(trouble.contains("space"), "{trouble}");
-    // The page goes on showing what is newest.
+    // The page still shows the newest frame.
     eventually("the newest frame", || {
         collector.newest.current(HostId([1; 16])).is_some_and(|current| current.newest.saved.seq == 6)
     })

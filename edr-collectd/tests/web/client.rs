@@ -1,4 +1,4 @@
-//! A browser as far as a test needs one: HTTP/1.1 over a real connection to a real server.
+//! A minimal browser for tests: HTTP/1.1 over a real connection to a real server.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::fleet::Fleet;
 
-/// Long enough for any machine; nothing waits for it to pass.
+/// Time limit, long enough for any machine; no test waits for the limit itself.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// The page of a fleet on a free port.
@@ -22,7 +22,7 @@ pub(crate) struct Site {
     served: JoinHandle<std::io::Result<()>>,
 }
 
-/// What came back.
+/// An answer of the server.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -61,7 +61,7 @@ impl Site {
         self.send(format!("{method} {target} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n").as_bytes()).await
     }
 
-    /// Sends bytes as they are and reads until the server closes.
+    /// Sends bytes unchanged and reads until the server closes the connection.
     pub(crate) async fn send(&self, bytes: &[u8]) -> Answer {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(bytes).await.unwrap();
@@ -76,7 +76,7 @@ impl Site {
         Answer { status, head: head.to_owned(), body: body.to_owned() }
     }
 
-    /// Opens a stream of events; what follows its head is read with [`until`].
+    /// Opens a stream of events, to be read with [`until`].
     pub(crate) async fn events(&self, target: &str) -> TcpStream {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let request = format!("GET {target} HTTP/1.1\r\nHost: {}\r\n\r\n", self.address);
@@ -84,14 +84,14 @@ impl Site {
         stream
     }
 
-    /// Stops it and waits for its end.
+    /// Stops the server and waits for its end.
     pub(crate) async fn close(self) {
         let _ = self.stop.send(());
         tokio::time::timeout(LIMIT, self.served).await.expect("the server stops").unwrap().unwrap();
     }
 }
 
-/// Reads until `text` came; false when the stream ended before.
+/// Reads until `text` arrives; false when the stream ends first.
 pub(crate) async fn until(stream: &mut TcpStream, text: &str) -> bool {
     let mut seen = String::new();
     let mut buffer = [0; 4_096];

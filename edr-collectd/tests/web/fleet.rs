@@ -1,4 +1,4 @@
-//! Answers of a fleet of samples.
+//! Answers for a fleet of sample hosts.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,24 +9,24 @@ use tokio::sync::{Notify, broadcast};
 
 use crate::sample::Sample;
 
-/// Answers out of memory: the newest snapshot of each host, and earlier ones of some.
+/// Answers from memory: the newest snapshot of each host, and earlier snapshots of some hosts.
 pub(crate) struct Fleet {
     hosts: Mutex<Vec<(HostRow, Vec<Arc<HostSnapshot>>)>>,
     changes: broadcast::Sender<HostId>,
-    /// Set: every question fails as if the archive were away.
+    /// When true, every question fails as if the archive were unreadable.
     pub(crate) archive_away: Mutex<bool>,
-    /// Set: every question waits until it is let through.
+    /// When set, every question waits at the gate.
     pub(crate) gate: Mutex<Option<Arc<Gate>>>,
-    /// How often all hosts were asked for.
+    /// Number of questions for the list of hosts.
     pub(crate) lists: AtomicUsize,
 }
 
-/// A slow archive.
+/// A gate that imitates a slow archive.
 #[derive(Default)]
 pub(crate) struct Gate {
-    /// A question has come.
+    /// A question has arrived at the gate.
     pub(crate) entered: Notify,
-    /// It gets its answer.
+    /// Lets a question pass.
     pub(crate) open: Notify,
 }
 
@@ -45,7 +45,7 @@ impl Fleet {
         Arc::new(fleet)
     }
 
-    /// A new snapshot of a host.
+    /// Adds a new snapshot of a host.
     pub(crate) fn put(&self, sample: &Sample) {
         let (row, snapshot) = (sample.row(), Arc::new(sample.snapshot()));
         let id = row.host_id;

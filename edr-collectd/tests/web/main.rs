@@ -1,4 +1,4 @@
-//! The page over real connections.
+//! Tests of the page over real connections.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod client;
@@ -17,7 +17,7 @@ fn now_ns() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as i64
 }
 
-/// Serves a sample fleet until it is killed, a new snapshot every 5 s: for looking at the page.
+/// Serves a sample fleet for looking at the page, with a new snapshot every 5 s, until killed:
 /// `cargo test -p edr-collectd --test web look -- --ignored --nocapture`
 #[tokio::test]
 #[ignore = "for the eye: serves until it is killed"]

@@ -1,4 +1,4 @@
-//! What the pages show.
+//! Tests of the content of pages.
 
 use std::time::Instant;
 
@@ -82,7 +82,7 @@ async fn what_was_scanned_says_who_listens_there_and_which_attackers_have_socket
     assert!(!page.contains("Sockets are missing") && !ports.contains(">unknown<"));
     site.close().await;
 
-    // With a gap in the tables of sockets, what is not listed is not known to be absent.
+    // With a gap in the tables of sockets, an unlisted socket may still exist.
     sample.gaps = vec![edr_wire::snapshot::Gap {
         source: "sockets".to_owned(),
         field: Bytes::from("tcp"),
@@ -190,7 +190,7 @@ async fn whatever_a_host_says_appears_only_as_text() {
     }
     for target in targets {
         let page = site.get(&target).await;
-        // Quote, apostrophe and bracket of the attack, as any template could leave them.
+        // Quote, apostrophe and bracket of the attack, as a faulty template would leave them.
         for raw in ["<script>alert", "<img src=x", "\"'>", "\u{202e}", "\x1b", "</pre>\"", "49\u{202e}"] {
             assert!(!page.body.contains(raw), "{raw:?} in {target}");
         }
@@ -243,7 +243,7 @@ async fn links_of_paging_and_sorting_keep_what_was_asked_for() {
     for link in [
         format!("href=\"/hosts/{id}/files?filter=path%3A%2Fvar&#38;sort=size&#38;desc=1&#38;page=4&#38;rows=20\""),
         format!("href=\"/hosts/{id}/files?filter=path%3A%2Fvar&#38;sort=size&#38;desc=1&#38;page=2&#38;rows=20\""),
-        // The same column once more turns the order round, from its first page.
+        // A click on the current column reverses the order, from the first page.
         format!("href=\"/hosts/{id}/files?filter=path%3A%2Fvar&#38;sort=size&#38;rows=20\""),
         format!("href=\"/hosts/{id}/files?filter=path%3A%2Fvar&#38;sort=comm&#38;rows=20\""),
     ] {
@@ -353,7 +353,7 @@ async fn a_long_command_line_is_there_in_full_without_a_script() {
     site.close().await;
 }
 
-/// Prints what 200 rows of 50,000 open files cost; whether that is fast enough depends on the machine.
+/// Prints the cost of 200 rows among 50,000 open files; an acceptable cost depends on the machine.
 #[tokio::test]
 async fn a_page_of_a_large_host_is_made() {
     let mut sample = Sample::server("large", now_ns());

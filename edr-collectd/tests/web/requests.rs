@@ -1,4 +1,4 @@
-//! Requests good and bad: headers, names, limits, events.
+//! Tests of valid and invalid requests: headers, names, limits, events.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -37,7 +37,7 @@ async fn every_answer_carries_the_headers_that_lock_the_page() {
         }
         assert!(answer.header("cache-control").is_some(), "{target}");
     }
-    // The policy would stop them anyway; none is there to be stopped.
+    // The policy would block inline styles and handlers; the pages have none.
     for target in ["/", "/hosts/web-01", "/hosts/web-01/files", "/hosts/web-01/psad"] {
         let page = site.get(target).await.body;
         assert!(!page.contains(" style=") && !page.contains("<style") && !page.contains(" onclick="), "{target}");
@@ -98,13 +98,13 @@ async fn a_page_of_another_site_gets_nothing_and_a_link_on_it_leads_here() {
     };
     let targets = ["/", "/hosts/web-01", "/hosts/web-01/files", "/events", "/assets/app.css", "/healthz"];
     for headers in [
-        // What a browser sends for an image, a script, a frame, fetch() and EventSource of another site.
+        // Headers of a browser for an image, a script, a frame, fetch() and EventSource of another site.
         "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: image\r\n",
         "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: script\r\n",
         "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: iframe\r\n",
         "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: cors\r\nSec-Fetch-Dest: empty\r\n",
         "Sec-Fetch-Site: cross-site\r\n",
-        // Another port of localhost is the same site, and another page.
+        // Another port of localhost is the same site, but another origin.
         "Sec-Fetch-Site: same-site\r\nSec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: image\r\n",
         "Sec-Fetch-Site: none\r\nSec-Fetch-Site: cross-site\r\n",
     ] {
@@ -264,9 +264,9 @@ async fn a_new_snapshot_is_an_event_of_its_host_only() {
     assert!(until(&mut all, "event: snapshot").await);
     web.agent.seq += 1;
     fleet.put(&web);
-    // The first event of its own stream is that of its own host: the other one's came before and is not in it.
+    // The host's own stream begins with an event of this host; the earlier event of the other host is not part of it.
     assert!(until(&mut events, &format!("event: snapshot\ndata: {id}")).await);
-    // A page that shows an older version learns so at once.
+    // A page with an older version gets an event at once.
     let mut late = site.events(&format!("/events?host={id}&version=0-1")).await;
     assert!(until(&mut late, "event: snapshot").await);
     let stopping = tokio::spawn(site.close());
@@ -297,7 +297,7 @@ async fn streams_beyond_the_limit_are_refused_and_pages_still_come() {
     assert_eq!(site.get("/events").await.status, 503);
     assert_eq!(site.get("/").await.status, 200);
     drop(open);
-    // A place is free again once the server has seen a stream's end; it looks when it next writes.
+    // A place becomes free only when the server notices the end of a stream, at its next write.
     site.close().await;
 }
 

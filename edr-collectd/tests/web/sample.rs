@@ -1,4 +1,4 @@
-//! A host as it could be, built through the real wire types.
+//! A realistic host, built with the real wire types.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use edr_wire::{Bytes, Epoch, HostId};
 
 pub(crate) const SECOND_NS: i64 = 1_000_000_000;
 
-/// Everything of one snapshot, to be changed by a test before it is encoded.
+/// All parts of one snapshot; a test can change them before encoding.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sample {
     pub(crate) host: Host,
@@ -26,7 +26,7 @@ pub(crate) struct Sample {
     pub(crate) gaps: Vec<Gap>,
     pub(crate) bye: bool,
     pub(crate) alarms: Vec<String>,
-    /// Of the snapshot.
+    /// Alarms of the snapshot.
     pub(crate) snapshot_alarms: Vec<String>,
     pub(crate) received_ns: i64,
 }
@@ -59,7 +59,7 @@ const PROGRAMS: [(&str, &str, &str, &str, usize); 12] = [
 ];
 
 impl Sample {
-    /// A loaded server: 300 processes, about 5,000 open files. The same each time but for the clock.
+    /// Returns a loaded server with 300 processes and about 5,000 open files. Only the times differ between calls.
     pub(crate) fn server(name: &str, now_ns: i64) -> Self {
         let mut sample = Self { received_ns: now_ns - SECOND_NS, ..Self::default() };
         let mut id = [0_u8; 16];
@@ -136,7 +136,7 @@ impl Sample {
         sample
     }
 
-    /// `count` processes with their files and sockets.
+    /// Adds `count` processes with their files and sockets.
     pub(crate) fn fill_processes(&mut self, count: u32, now_ns: i64) {
         let mut socket_inode = 18_000;
         for n in 0..count {
@@ -246,7 +246,7 @@ impl Sample {
         }
     }
 
-    /// Sockets on scanned ports, and two of attackers.
+    /// Adds sockets on scanned ports, and two sockets of attackers.
     fn fill_exposed(&mut self) {
         const HOST_NETNS: u64 = 4_026_531_840;
         for process in &mut self.processes {
@@ -399,7 +399,7 @@ impl Sample {
         self.host.host_id
     }
 
-    /// Its bytes, as an agent would send them, read back.
+    /// Encodes the snapshot like an agent, and reads it back.
     pub(crate) fn snapshot(&self) -> HostSnapshot {
         let raw = SnapshotParts {
             host: &self.host,
