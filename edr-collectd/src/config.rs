@@ -15,10 +15,10 @@ use log::LevelFilter;
 /// Path of the configuration file in the packages.
 pub const DEFAULT_PATH: &str = "/etc/edr-collectd/collector.toml";
 
-/// Default of `state-dir`: the folder that `StateDirectory=` of the unit creates.
+/// Default of `state-dir`: the folder created by `StateDirectory=` of the unit.
 pub(crate) const STATE_DIR: &str = "/var/lib/edr-collectd";
 
-/// All known keys, except those of `edr_daemon::kafka`.
+/// All known keys, except the keys of `edr_daemon::kafka`.
 const KNOWN: &[&str] = &[
     "log-level",
     "state-dir",
@@ -34,9 +34,9 @@ const KNOWN: &[&str] = &[
 /// The checked configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Lowest level that is logged.
+    /// Lowest logged level.
     pub log_level: LevelFilter,
-    /// Folder for everything that the collector keeps.
+    /// Folder for all files of the collector.
     pub state_dir: PathBuf,
     /// The source of records.
     pub kafka: Kafka,

@@ -31,11 +31,11 @@ pub fn decode(bytes: &[u8]) -> Result<Record, String> {
     Ok(record)
 }
 
-/// Keyed hash of the header fields that have no column in the archive. The random key is secret, so a host cannot make
-/// two headers collide on purpose.
+/// Keyed hash of the header fields without a column in the archive. The random key is secret, so a host cannot make two
+/// headers collide on purpose.
 pub(crate) type Rest = u64;
 
-/// Hashes the header fields that have no column, and clears the large ones: two lists of up to 1,024 ranges with a
+/// Hashes the header fields without a column, and clears the large fields: two lists of up to 1,024 ranges with a
 /// reason each. Parts with equal columns and equal hashes belong to the same frame.
 #[derive(Debug, Default)]
 pub(crate) struct Rests(RandomState);

@@ -1,5 +1,5 @@
-//! Kinds of events that the collector writes to the journal. The catalogue `packaging/systemd/edr-collectd.catalog`
-//! explains each kind and its remedy.
+//! Kinds of the collector's journal entries. The catalogue `packaging/systemd/edr-collectd.catalog` explains each kind
+//! and its remedy.
 
 edr_daemon::events! {
     /// The collector archives records, and the page answers.

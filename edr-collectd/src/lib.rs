@@ -4,13 +4,13 @@
 //!
 //! 1. [`consume`] reads **records** from Kafka, starting where the archive ends.
 //! 2. [`decode`] decodes each record or describes its fault; the bytes are kept either way.
-//! 3. [`archive`] writes records and the Kafka position after them into the Delta table `frames` in one commit:
-//!    verbatim, one row per record. The small table `hosts` holds the location of each host's newest **frame**.
+//! 3. [`archive`] writes records and the next Kafka position into the Delta table `frames` in one commit: verbatim, one
+//!    row per record. The small table `hosts` holds the location of each host's newest **frame**.
 //! 4. [`newest`] assembles parts into frames. The newest frame of every host stays in memory, compressed, with the
 //!    **key** frame needed to open a delta frame.
 //! 5. [`query`] finds the **snapshot** for a question (in memory, or in the archive by one key and one delta) and turns
 //!    the snapshot into tables.
-//! 6. [`web`] serves the tables as pages, [`cli`] prints them.
+//! 6. [`web`] serves the tables as pages, [`cli`] prints the tables.
 //!
 //! Every arrow points one way: the archive does not know Kafka, and the page knows only questions. Invalid records,
 //! duplicates, conflicts and gaps are recorded; nothing is silently missing.

@@ -36,7 +36,7 @@ use crate::web;
 const STATUS_PERIOD: Duration = Duration::from_secs(10);
 /// Interval between two entries with the status in the log.
 const HOUR: Duration = Duration::from_secs(3_600);
-/// Extra start time that is requested from systemd at each sign of progress.
+/// Extra start time, requested from systemd at each sign of progress.
 const START_EXTENSION: Duration = Duration::from_secs(120);
 /// Time limit for all tasks together to stop.
 const STOP_MAX: Duration = Duration::from_millis(4_500);
@@ -62,8 +62,8 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
     // An invalid configuration also goes to the status line, so that `systemctl status` shows the cause.
     let config = Config::load(path).inspect_err(|report| ServiceManager::from_env().status(&report.in_one_line()))?;
     journal::install("edr-collectd", config.log_level).context("open the log")?;
-    // The parent process may have blocked these signals, and a blocked signal never arrives. They are unblocked before
-    // any thread starts, because threads inherit the signal mask.
+    // The parent process may have blocked these signals, and a blocked signal never arrives. Unblocking precedes all
+    // threads, because threads inherit the signal mask.
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
     signals.thread_unblock().context("unblock signals")?;
     let runtime = runtime()?;
@@ -210,7 +210,7 @@ async fn facts(answers: &HostAnswers) {
 
 /// Waits for the request to stop.
 async fn until(mut stopped: watch::Receiver<bool>) {
-    // An error means that the daemon dropped the sender, which ends the wait as well.
+    // After an error the daemon has dropped the sender: the wait ends as well.
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 

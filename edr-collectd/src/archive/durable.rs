@@ -1,6 +1,6 @@
-//! Protects the tables against a power cut. The store writes and renames files, but never flushes them to disk; a
-//! position that outlives its data would be a silent loss. So data is on disk before the log entry that names it, and
-//! the entry is on disk before anyone relies on it.
+//! Protects the tables against a power cut. The store writes and renames files, but never flushes anything to disk; a
+//! position without its data would be a silent loss. So data is on disk before the log entry, and the log entry is on
+//! disk before its first use.
 
 use std::collections::BTreeSet;
 use std::fs::File;

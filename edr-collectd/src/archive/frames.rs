@@ -39,7 +39,7 @@ pub struct Frames {
     state: Option<DeltaTableState>,
     /// Schema and properties of the table, for writing data files.
     template: BlindDeltaTable,
-    /// Positions that this writer read or committed, and no other writer has moved since.
+    /// Positions read or committed by this writer, and not moved by any other writer since.
     positions: BTreeMap<PartitionName, Option<i64>>,
 }
 

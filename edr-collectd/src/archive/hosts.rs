@@ -31,7 +31,7 @@ const CHECKPOINT_COMMITS: u32 = 20;
 
 const DAY_NS: i64 = 86_400_000_000_000;
 
-/// State of one host that a start needs.
+/// State of a host, as saved for a start.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SavedHost {
     /// Identity of the host.
@@ -97,7 +97,7 @@ pub struct SavedFrame {
     pub captured_ns: i64,
     /// When the last of the frame's records was received, ns since the epoch.
     pub received_ns: i64,
-    /// Whether the agent stopped cleanly after this frame.
+    /// True when the agent stopped cleanly after this frame.
     pub bye: bool,
     /// Locations of the records, by part.
     pub places: Vec<Place>,
@@ -112,8 +112,8 @@ pub struct SavedHosts {
     pub complete_until_ns: Option<i64>,
 }
 
-/// Coverage of a save: for each partition, the position up to which its rows are valid, and the moment (ns since the
-/// epoch) until which they are complete.
+/// Coverage of a save: for each partition, the valid position, and the time (ns since the epoch) up to which the rows
+/// are complete.
 pub type Coverage = BTreeMap<PartitionName, (i64, i64)>;
 
 /// Reader and writer of `hosts`.

@@ -1,5 +1,5 @@
-//! The archive: Delta tables in a local folder. They hold every received record, verbatim, and the location of each
-//! host's newest frame.
+//! The archive: Delta tables in a local folder, with every received record, verbatim, and the location of each host's
+//! newest frame.
 //!
 //! Promises:
 //! - **`frames` has one row per Kafka record**, whatever the content: a part, a duplicate, or bytes that are not a
@@ -8,12 +8,12 @@
 //! - **The position moves in the commit of the data** (Delta `txn` action, one per Kafka partition). A crash at any
 //!   moment leaves both or neither.
 //! - **Two writers of one partition: one commit wins.** A position is committed through the same handle that read the
-//!   position. The handle knows up to which version it has seen the table's log. Later entries of other writers are
+//!   position. The handle knows the last version it has seen in the table's log. Later entries of other writers are
 //!   examined before the handle writes its own entry; when another writer moved the position, the commit is refused
 //!   ([`log`]). A handle that was idle for minutes reads the table again first, because log entries are kept for an
 //!   hour only.
-//! - **The first content stays.** Later records hide no frame and replace no content, whatever they claim; a search
-//!   finds them beside the first ([`read`]).
+//! - **The first content stays.** Later records hide no frame and replace no content, even if forged; a search finds
+//!   all contents ([`read`]).
 //! - **`hosts` is small** (one row per host) and derived: a start reads `hosts` and the rows of `frames` received
 //!   later, never all of `frames`.
 //!

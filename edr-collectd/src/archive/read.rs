@@ -130,7 +130,7 @@ impl Reader {
         let at_ns = below.map_or(at_ns, |below| below.captured_ns.min(at_ns));
         let of_host = col("host_id").eq(lit(host_id.to_string())).and(col("captured_ns").lt_eq(lit(at_ns)));
         for window_ns in WINDOWS_NS {
-            // A snapshot is received after it was taken; one day of tolerance for clocks.
+            // A snapshot is received after its capture; a day of tolerance for clocks.
             let recent = col("captured_ns")
                 .gt(lit(at_ns.saturating_sub(window_ns)))
                 .and(col("receive_day").gt_eq(day(day_of(at_ns) - 1)));
@@ -145,8 +145,8 @@ impl Reader {
     }
 
     /// Returns all complete cuts of these frames of a host, by (epoch, sequence number); the cuts of a frame are in the
-    /// order in which they became complete. A range `captured_ns` limits the search to frames taken in that time, which
-    /// saves a search of the whole archive.
+    /// order in which they became complete. A range `captured_ns` limits the search to frames of that time and saves a
+    /// search of the whole archive.
     ///
     /// # Errors
     /// When the archive cannot be read.

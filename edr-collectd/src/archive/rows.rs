@@ -32,7 +32,7 @@ pub struct Row {
     pub content: Result<ArchivedHeader, String>,
 }
 
-/// Header fields of a record that have a column. They identify the frame and the part.
+/// Header fields with a column: identity of the frame and of the part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArchivedHeader {
     /// The host.
@@ -55,7 +55,7 @@ pub struct ArchivedHeader {
     pub part: u32,
     /// Number of parts.
     pub parts: u32,
-    /// Whether this is the last frame before a clean stop.
+    /// True for the last frame before a clean stop.
     pub bye: bool,
     /// The epoch before this one, if the host knows of one.
     pub previous_epoch: Option<Epoch>,
@@ -83,7 +83,7 @@ pub struct Cut {
 }
 
 impl ArchivedHeader {
-    /// Returns the fields that this part shares with all parts of its cut.
+    /// Returns the fields shared by all parts of the cut.
     pub fn cut(&self) -> Cut {
         Cut {
             captured_ns: self.captured_ns,

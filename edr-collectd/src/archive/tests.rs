@@ -1,4 +1,4 @@
-//! Tests of the archive's promises, each under the failure that could break it.
+//! Tests of the archive's promises, each under a matching failure.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The Kafka client: its settings, and callbacks that send events to the consumer.
+//! The Kafka client: settings, and callbacks that send events to the consumer.
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -10,10 +10,10 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::config::Kafka;
 
-/// KiB that librdkafka fetches ahead; its own default is 64 MiB.
+/// Size of librdkafka's read-ahead, in KiB; the default is 64 MiB.
 const FETCH_AHEAD_KBYTES: &str = "32768";
 
-/// A change that a callback reports.
+/// A change reported by a callback.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// The group assigned these partitions to this collector; their start positions are still to be set.
@@ -44,8 +44,8 @@ impl ClientContext for Context {
         log::log!(target: "librdkafka", level, "{facility}: {message}");
     }
 
-    /// The receiver of the event explains the reason: that may need a connection to the broker, and this callback must
-    /// not block the loop that receives records.
+    /// The receiver of the event explains the reason. The explanation may need a connection to the broker, and this
+    /// callback must not block the reception of records.
     fn error(&self, error: KafkaError, reason: &str) {
         log::debug!(target: "librdkafka", "{error}: {reason}");
         let code = error.rdkafka_error_code();
@@ -90,10 +90,10 @@ impl ConsumerContext for Context {
     }
 }
 
-/// Returns the settings that all clients of the collector share.
+/// Returns the common settings of all clients of the collector.
 ///
 /// # Errors
-/// When files with a secret or a certificate are invalid; the error names all of them.
+/// When a file with a secret or a certificate is invalid; the error names every such file.
 pub(super) fn settings(kafka: &Kafka) -> anyhow::Result<ClientConfig> {
     let security = kafka.security.read().map_err(|faults| {
         let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
@@ -108,7 +108,7 @@ pub(super) fn settings(kafka: &Kafka) -> anyhow::Result<ClientConfig> {
         .set("client.id", "edr-collectd")
         .set("socket.keepalive.enable", "true")
         .set("reconnect.backoff.max.ms", "10000")
-        // Longest delay until a topic that is made later is noticed.
+        // Longest delay until a new topic is noticed.
         .set("topic.metadata.refresh.interval.ms", "10000")
         .set("allow.auto.create.topics", "false")
         .set("enable.metrics.push", "false");
@@ -126,7 +126,7 @@ pub(super) fn subscribe(kafka: &Kafka, instance: &str, events: UnboundedSender<E
         // The position is in the archive; the group's offset is a hint for tools that show the lag.
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
-        // A missing offset is a loss that must be reported: librdkafka must not skip ahead.
+        // A missing offset is a loss and must be reported: librdkafka must not skip ahead.
         .set("auto.offset.reset", "error")
         .set("partition.assignment.strategy", "range")
         .set("queued.max.messages.kbytes", FETCH_AHEAD_KBYTES)

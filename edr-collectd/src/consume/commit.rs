@@ -12,12 +12,11 @@ use super::{BACKOFF, CLEAN_INTERVAL, Consumer, SAVE_INTERVAL, STOP_MAX, WAITING_
 use crate::archive::{ArchiveError, Coverage, Frames, SavedHost};
 use crate::event::Event as Said;
 
-/// A commit that has ended.
+/// The result of a commit, with everything that the commit used.
 pub(super) struct Committed {
     frames: Frames,
     batch: Batch,
-    /// Hosts to save after the commit, and the moment until which they are complete, both as of the start of the
-    /// commit.
+    /// Hosts to save after the commit and the end of their coverage, both as of the start of the commit.
     save: Option<(Vec<SavedHost>, i64)>,
     took: Duration,
     result: Result<(), ArchiveError>,
@@ -36,9 +35,8 @@ impl Consumer {
         }));
     }
 
-    /// Returns the hosts of this collector's partitions, and the moment (ns since the epoch) until which they are
-    /// complete. A start reads again all records received after that moment; parts of incomplete frames therefore move
-    /// the moment back.
+    /// Returns the hosts of this collector's partitions and the end of their coverage, ns since the epoch. A start
+    /// reads all later records again. The coverage therefore ends before the first part of any incomplete frame.
     fn hosts_to_save(&mut self) -> (Vec<SavedHost>, i64) {
         let now_ns = self.now_ns();
         let waiting = self.newest.waiting_since_ns(now_ns.saturating_sub(WAITING_NS_MAX));
@@ -179,7 +177,7 @@ impl Consumer {
             return false;
         }
         for (name, position) in &self.archived {
-            // A partition without archived records has no position; it is read from the begin of its log.
+            // A partition without archived records has no position; reading starts at the begin of the log.
             match frames.position(name).await {
                 Ok(found) if found.is_none_or(|found| found == *position) => {}
                 _ => return false,
@@ -203,7 +201,7 @@ async fn was_committed(frames: &mut Frames, batch: &Batch) -> bool {
     true
 }
 
-/// Retries a failed commit if the archive still ends where it ended at the first attempt.
+/// Retries a failed commit if the archive's positions are the same as at the first attempt.
 async fn append_again(frames: &mut Frames, batch: &Batch) -> Result<(), ArchiveError> {
     frames.reload().await?;
     let show = |position: Option<i64>| position.map_or_else(|| "none".to_owned(), |offset| offset.to_string());

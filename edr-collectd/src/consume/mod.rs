@@ -1,13 +1,13 @@
 //! Reads records from Kafka into the archive, starting where the archive ends.
 //!
 //! One loop owns the consumer, the current batch, and the commit under way. Promises:
-//! - A partition starts at the archive's position, never at the group's offset. The record before that position is
+//! - A partition starts at the archive's position, never at the group's offset. The record before the position is
 //!   compared with the archived record, because a recreated topic has the same name ([`position`]).
-//! - Memory is bounded: one batch in the commit, one that fills, and librdkafka's fetch buffer. When the batch is full
-//!   and the commit is still running, partitions are paused. Kafka is still polled, so that the group does not expel a
-//!   collector with a slow disk.
+//! - Memory is bounded: a batch in the commit, a batch that fills, and librdkafka's fetch buffer. When the batch is
+//!   full and the commit is still running, partitions are paused. Kafka is still polled, so that the group does not
+//!   expel a collector with a slow disk.
 //! - When a commit of another collector wins, the current batch is dropped and reading restarts at the archive's
-//!   position. A failed commit is retried until it succeeds; before each retry the archive shows whether the commit was
+//!   position. A failed commit is retried until success; before each retry the archive shows whether the commit was
 //!   made in spite of the failure.
 //!
 //! This module decodes records, but no snapshots.
@@ -46,7 +46,7 @@ use crate::decode::decode;
 use crate::event::Event as Said;
 use crate::newest::Newest;
 
-/// Interval between two saves of the hosts; a start reads the records of `frames` that came after the last save.
+/// Interval between two saves of the hosts; a start reads all records of `frames` received after the last save.
 const SAVE_INTERVAL: Duration = Duration::from_secs(60);
 /// Interval between two removals of the files of earlier saves.
 const CLEAN_INTERVAL: Duration = Duration::from_secs(3_600);
@@ -54,7 +54,7 @@ const CLEAN_INTERVAL: Duration = Duration::from_secs(3_600);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// Timeout for a broker's answer about cluster and offsets.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// Age, in ns, from which an incomplete frame no longer limits the moment that a save covers.
+/// Age, in ns, at which an incomplete frame stops limiting the coverage of a save.
 const WAITING_NS_MAX: i64 = 600_000_000_000;
 /// Longest time between two turns of the loop.
 const BEAT: Duration = Duration::from_secs(1);
@@ -68,11 +68,11 @@ const STOP_MAX: Duration = Duration::from_secs(3);
 pub struct Progress {
     /// Records archived since the start.
     pub archived: u64,
-    /// Archived records that are not frames.
+    /// Archived records with a fault.
     pub faults: u64,
-    /// Number of partitions that are read.
+    /// Number of partitions being read.
     pub partitions: usize,
-    /// The failure that stops reading or archiving, if any.
+    /// The failure of reading or archiving, if any.
     pub trouble: Option<String>,
     /// Commits made.
     pub commits: u64,
@@ -80,7 +80,7 @@ pub struct Progress {
     pub commit: Duration,
 }
 
-/// The parts of the archive that the consumer uses.
+/// The consumer's access to the archive.
 #[derive(Debug)]
 pub struct Archive {
     /// The table of records, to write.
@@ -91,7 +91,7 @@ pub struct Archive {
     pub reader: Arc<Reader>,
 }
 
-/// The consumer and its state.
+/// The Kafka consumer.
 pub struct Consumer {
     config: Config,
     /// Name of this member in the group.
@@ -101,7 +101,7 @@ pub struct Consumer {
     sender: UnboundedSender<Event>,
     /// The current configuration, if changes are followed.
     settings: Option<watch::Receiver<Config>>,
-    /// Stamp of the files with secrets and certificates that the client was made with.
+    /// Stamp of the client's files with secrets and certificates.
     stamp: Stamp,
     told: Told,
     newest: Arc<Newest>,
@@ -111,11 +111,11 @@ pub struct Consumer {
     frames: Option<Frames>,
     commit: Option<Pin<Box<dyn Future<Output = Committed> + Send>>>,
     batch: Batch,
-    /// The logs that are read, by partition number.
+    /// The logs being read, by partition number.
     reading: BTreeMap<i32, Reading>,
-    /// Partitions whose log differs from the archived log.
+    /// Partitions with a log that differs from the archived log.
     replaced: BTreeSet<i32>,
-    /// Partitions that wait for a start, and the moment of the next attempt.
+    /// Partitions waiting for a start, and the moment of the next attempt.
     waiting: Option<(Vec<i32>, Instant)>,
     /// Position after the last archived record of each log.
     archived: BTreeMap<PartitionName, i64>,
@@ -135,19 +135,19 @@ impl std::fmt::Debug for Consumer {
     }
 }
 
-/// A log that is read.
+/// A log being read.
 #[derive(Debug)]
 struct Reading {
     name: PartitionName,
     /// The next offset to archive.
     next: i64,
-    /// The archived bytes of the record before `next`, until Kafka's record was compared with them.
+    /// The archived bytes of the record before `next`, until the comparison with Kafka's record.
     proof: Option<Vec<u8>>,
 }
 
 impl Consumer {
-    /// Makes a consumer that has subscribed; reading begins with [`run`](Self::run). `instance` is the member's name in
-    /// the group and must be the same at every start.
+    /// Makes and subscribes a consumer; reading begins with [`run`](Self::run). `instance` is the member's name in the
+    /// group and must be the same at every start.
     ///
     /// # Errors
     /// When the client cannot be made. An unreachable broker is not an error.
@@ -433,7 +433,7 @@ impl Consumer {
     }
 
     /// Returns the collector's clock, ns since the epoch. After the clock was set back, the next commit saves the
-    /// hosts: a start compares times to find the records that came after a save.
+    /// hosts, because a start finds the records after a save by their times.
     fn now_ns(&mut self) -> i64 {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
@@ -470,7 +470,7 @@ impl Consumer {
     }
 }
 
-/// Closes a client, or abandons it after [`CLOSE_MAX`]: closing waits for answers of a broker that may be down.
+/// Closes a client, or abandons the client after [`CLOSE_MAX`]: closing waits for a broker, perhaps in vain.
 async fn close(client: Arc<Client>) {
     let close = tokio::task::spawn_blocking(move || drop(client));
     if tokio::time::timeout(CLOSE_MAX, close).await.is_err() {

@@ -1,16 +1,16 @@
-//! Computes where to start reading a partition: where the archive ends, if Kafka still has that offset.
+//! Computes where to start reading a partition: at the end of the archive, if Kafka still has the offset.
 
 use crate::archive::PartitionName;
 
 /// Start of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Start {
-    /// The log that the records belong to.
+    /// The log of the records.
     pub(super) partition: PartitionName,
     /// The first offset to archive.
     pub(super) offset: i64,
-    /// Whether Kafka still has the record before `offset`. Comparing that record with the archived one proves that the
-    /// log is the same.
+    /// True when Kafka still has the record before `offset`. A comparison with the archived record then proves the
+    /// identity of the log.
     pub(super) has_proof: bool,
     /// A loss or an inconsistency to report, for people.
     pub(super) note: Option<String>,
@@ -22,7 +22,7 @@ pub(super) fn start(archived: (PartitionName, Option<i64>), low: i64, high: i64,
     let (partition, position) = archived;
     match position {
         None => Start { partition, offset: low, has_proof: false, note: None },
-        // The topic was recreated, or its log lost its end. The archived records stay, and the new log gets its own
+        // The topic was recreated, or the log lost its end. The archived records stay, and the new log gets a new
         // position.
         Some(position) if position > high || is_replaced => {
             let next = PartitionName { generation: partition.generation + 1, ..partition.clone() };

@@ -15,7 +15,7 @@ use crate::event::Event as Said;
 use crate::newest::catch_up;
 
 impl Consumer {
-    /// Starts reading the waiting partitions; after a failure they wait for a retry.
+    /// Starts reading the waiting partitions, or schedules a retry after a failure.
     pub(super) async fn start(&mut self) {
         let Some((partitions, _)) = self.waiting.take() else { return };
         match self.try_start(&partitions).await {
@@ -54,7 +54,7 @@ impl Consumer {
         // The dropped records are read again from the end of the archive.
         self.batch = Batch::default();
         frames.reload().await.map_err(|error| error.to_string())?;
-        // Records that another collector archived meanwhile are loaded from the archive: Kafka is read after them.
+        // Records archived meanwhile by another collector are loaded from the archive, not from Kafka.
         let beats = Arc::clone(&self.beats);
         let alive = || _ = beats.fetch_add(1, Ordering::Relaxed);
         catch_up(&self.newest, &self.reader, Some(&mut self.hosts), &alive).await.map_err(|error| error.to_string())?;

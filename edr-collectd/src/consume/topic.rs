@@ -1,4 +1,4 @@
-//! The topic: looking for the topic, creating it, and checking its settings and rights.
+//! The topic: lookup, creation, and checks of settings and rights.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,14 +20,14 @@ use crate::config::Kafka;
 
 /// Timeout for a broker's answer.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// Number of polls after a failed request, each with the timeout `CALLBACK_MAX`, which run librdkafka's callbacks.
+/// Number of polls for librdkafka's callbacks after a failed request, each with the timeout `CALLBACK_MAX`.
 const CALLBACKS: u32 = 10;
 const CALLBACK_MAX: Duration = Duration::from_millis(10);
 /// Timeout of one metadata request. librdkafka gives the reason of a failure only between two requests.
 const QUESTION_MAX: Duration = Duration::from_secs(2);
-/// Partitions of a new topic: the number of collectors that can share the work.
+/// Partitions of a new topic, and so the number of collectors with a share of the work.
 pub const PARTITIONS: i32 = 6;
-/// Largest record with its key, in bytes: a part of a frame in its default size, and 64 KiB for the header.
+/// Largest record and key, in bytes: a part of a frame in the default size, and 64 KiB for the header.
 const MESSAGE_BYTES: u64 = (edr_wire::limits::PART_BYTES + (64 << 10)) as u64;
 
 /// Settings of a new topic, each with its reason.
@@ -50,7 +50,7 @@ pub struct Topic {
     pub partitions: Option<usize>,
     /// Lowest number of copies of any partition.
     pub copies: usize,
-    /// Whether the brokers deny this client the topic; a denied topic may or may not exist.
+    /// True when the brokers deny this client access to the topic, existing or not.
     pub is_denied: bool,
 }
 
@@ -104,7 +104,7 @@ pub fn look(kafka: &Kafka) -> Result<Topic> {
     })
 }
 
-/// Client context that keeps librdkafka's last reason; the errors of requests lack the reason.
+/// Client context with librdkafka's last reason for a failure; the errors of requests lack the reason.
 #[derive(Default)]
 struct Heard {
     reason: Mutex<Option<String>>,
@@ -188,7 +188,7 @@ pub fn allow_command(kafka: &Kafka) -> String {
     super::trouble::remedy(&denied, kafka).trim_start_matches("; allow it: ").to_owned()
 }
 
-/// Checks that this collector may read the group's offsets of all partitions, and the log's offsets of partition 0.
+/// Checks the right to read the group's offsets of all partitions, and the log's offsets of partition 0.
 ///
 /// # Errors
 /// The refusal, and the command that grants the right; the command is empty when none is known.

@@ -13,7 +13,7 @@ use crate::event::Event;
 /// How long an explanation is reused: the broker is not contacted again at every reconnection.
 const HOLDS: Duration = Duration::from_secs(60);
 
-/// The last failure: its cause, its time and its explanation.
+/// The last failure: cause, time and explanation.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     last: Option<(Cause, Instant)>,
@@ -27,11 +27,11 @@ pub(super) enum Judged {
     Known(Event, String),
     /// The broker is being contacted already.
     Asked,
-    /// The broker must be contacted, on a thread that may block.
+    /// The broker must be contacted, on a blocking thread.
     Ask(Ask),
 }
 
-/// A request that explains a reason, by contacting the broker if necessary.
+/// A request for the explanation of a reason, by contacting the broker if necessary.
 pub(super) struct Ask {
     reason: String,
     security: Security,

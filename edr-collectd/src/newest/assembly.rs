@@ -1,9 +1,9 @@
 //! Collects parts until their frames are complete.
 //!
-//! Parts belong together when they are equal in everything except the share of the body. So a forged part waits in a
-//! set of its own and spoils no other set, even if only its list of lost frames differs. All memory of waiting parts is
-//! counted and bounded, per host and in total. An abandoned set is not lost: its records are archived, and a question
-//! for that moment finds them there.
+//! Parts belong together when everything except the share of the body is equal. So a forged part waits in a separate
+//! set and spoils no genuine frame, even if only the list of lost frames differs. All memory of waiting parts is
+//! counted and bounded, per host and in total. An abandoned set is not lost: the records are archived, and a question
+//! for that moment finds the frame there.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -18,14 +18,14 @@ const HOST_BYTES_MAX: usize = 48 << 20;
 /// Memory for all waiting parts, in bytes.
 const BYTES_MAX: usize = 256 << 20;
 /// Incomplete frames of one host: the current frame, its successors, and forged frames under the same sequence number.
-/// A frame is abandoned only when so many other frames receive a part between two of its parts.
+/// A frame is abandoned only when so many frames receive a part between two parts of the frame.
 const HOST_SETS_MAX: usize = 32;
 /// Incomplete frames in total.
 const SETS_MAX: usize = 4_096;
-/// Memory of a part without its body, in bytes: the record, in a vector that doubles its size, and the location, in a
-/// tree that is half full.
+/// Memory of a part without the body, in bytes: the record, in a vector with doubling capacity, and the location, in a
+/// half-full tree.
 const PART_BYTES: usize = 2 * size_of::<Record>() + 4 * size_of::<(u32, Place)>();
-/// Memory of a set without its parts, in bytes: the set itself and its index entries.
+/// Memory of a set without parts, in bytes: the set itself and the index entries.
 const SET_BYTES: usize = 2 * (size_of::<Set>() + size_of::<Cut>() + size_of::<Vec<u64>>());
 
 /// A complete frame.
@@ -69,7 +69,7 @@ struct Share {
 }
 
 impl Assembly {
-    /// Adds one part. Returns the frame when the part completes it.
+    /// Adds a part. Returns the frame when the part was the last.
     pub(super) fn add(&mut self, header: &ArchivedHeader, place: Place, mut record: Option<Record>) -> Option<Whole> {
         let rest = record.as_mut().map(|record| self.rests.take(&mut record.header));
         if header.parts == 1 {
@@ -102,7 +102,7 @@ impl Assembly {
         self.sets.values().map(|set| set.since_ns).filter(|since| *since > after_ns).min()
     }
 
-    /// Starts a set. Parts of this cut without bytes are included, since they may belong to the same frame.
+    /// Starts a set. Parts of this cut without bytes are included: the parts may belong to the same frame.
     fn start(&mut self, cut: Cut, header: &ArchivedHeader, rest: Option<Rest>, alike: &[u64], place: Place) -> u64 {
         let number = self.take_number();
         let mut alike = alike.iter().filter_map(|number| self.sets.get(number));
@@ -125,7 +125,7 @@ impl Assembly {
         self.next
     }
 
-    /// Adds a part to a set, which then is the last in the order of abandonment.
+    /// Adds a part to a set, and moves the set to the end of the order of abandonment.
     fn put(&mut self, number: u64, part: u32, place: Place, record: Option<Record>) -> Option<Whole> {
         if self.sets.get(&number)?.places.contains_key(&part) {
             return None;

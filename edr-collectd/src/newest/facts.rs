@@ -42,7 +42,7 @@ fn name(value: &impl serde::Serialize) -> String {
     }
 }
 
-/// Cuts a text that may come from a host.
+/// Cuts a text, which may come from a host.
 pub(super) fn bounded(mut text: String) -> String {
     if text.len() > TEXT_BYTES_MAX {
         let end = (0..=TEXT_BYTES_MAX).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);

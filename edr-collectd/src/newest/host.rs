@@ -12,15 +12,15 @@ use crate::archive::{ArchivedHeader, PartitionName, Place, SavedFacts, SavedFram
 use crate::event::Event;
 use crate::query::HostRow;
 
-/// Record locations kept for a frame that is dropped from memory; a frame with more parts is searched for.
+/// Record locations kept for a frame after dropping the body from memory; a frame with more parts is searched for.
 const PLACES_MAX: usize = 64;
 /// Conflicting contents remembered per host.
 pub(super) const CONFLICTS_MAX: usize = 64;
 
-/// A frame: its identity, the locations of its records, and its body when in memory.
+/// A frame: identity, locations of the records, and the body when in memory.
 #[derive(Debug, Clone)]
 pub struct Known {
-    /// Identity of the frame and locations of its records.
+    /// Identity of the frame and locations of the records.
     pub saved: SavedFrame,
     /// The frame with its body, when in memory.
     pub frame: Option<Arc<Frame>>,
@@ -35,7 +35,7 @@ pub(super) struct Host {
     pub(super) facts: SavedFacts,
     /// The frame that `facts` were computed from.
     pub(super) facts_of: Option<(Epoch, u64)>,
-    /// The last contents received under a sequence number that already had a content; `conflicts` counts all of them.
+    /// The last contents received under a sequence number with an earlier content; `conflicts` is the number of all.
     pub(super) conflicting: VecDeque<Content>,
     pub(super) conflicts: u64,
     /// Why the newest frame is unreadable, after a failed attempt to open the frame.

@@ -38,11 +38,11 @@ use crate::query::{HostRow, QueryError};
 /// not included. Records of further hosts are still archived.
 pub const HOSTS_MAX: usize = 100_000;
 /// Memory, in bytes, for frames and the locations of their records; 10,000 hosts of 300 processes need 0.92 GiB. Above
-/// the limit, frames of the hosts that were silent longest are dropped and read from the archive on demand.
+/// the limit, frames of the longest silent hosts are dropped and read from the archive on demand.
 pub const FRAME_BYTES_MAX: usize = 1 << 30;
 /// Host ids listed in the message about an ambiguous name.
 const NAMED_HOSTS_MAX: usize = 8;
-/// The newest snapshots. Shared by the consumer, which adds records, and the tasks that answer questions.
+/// The newest snapshots. The consumer adds records, the page reads.
 #[derive(Debug)]
 pub struct Newest {
     state: Mutex<State>,
@@ -74,7 +74,7 @@ pub struct Current {
     pub newest: Known,
     /// The key frame for `newest`, if known.
     pub key: Option<Known>,
-    /// Whether the newest frame was received again with another content.
+    /// True when the newest frame was received again with another content.
     pub conflict: bool,
 }
 
@@ -110,7 +110,7 @@ impl Newest {
         self.take(partition, place, header, Some(record));
     }
 
-    /// Adds an archived record, without its bytes.
+    /// Adds an archived record, without the bytes.
     pub fn note(&self, header: Header) {
         self.take(&header.partition, header.place, header.content, None);
     }
@@ -328,8 +328,7 @@ impl State {
         }
     }
 
-    /// When the budget is exceeded, drops frames of the hosts that were silent longest, until a tenth of the budget is
-    /// free.
+    /// When the budget is exceeded, drops frames of the longest silent hosts until a tenth of the budget is free.
     fn shed_frames(&mut self) {
         if self.frame_bytes <= self.frame_bytes_max {
             return;

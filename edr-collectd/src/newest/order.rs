@@ -12,7 +12,7 @@ const EPOCHS_MAX: usize = 16;
 /// Frames per host with a remembered content, for telling a duplicate from a conflict. Older frames are compared only
 /// in the archive.
 const RECENT_MAX: usize = 16;
-/// Time without a frame, in ns, after which a frame of another epoch is newer whatever its clock shows.
+/// Silence, in ns; after a longer silence a frame of another epoch is newer in spite of an earlier clock.
 const SILENCE_NS: i64 = 600_000_000_000;
 
 /// Relation of a frame to earlier frames of the same host.
@@ -85,9 +85,9 @@ impl Lineage {
     }
 
     /// Within an epoch the sequence number decides. Between epochs the order of receipt is not enough, since frames
-    /// from a spool arrive late. A frame of another epoch is newer when its sequence number is the highest seen in that
-    /// epoch and, in addition, its `previous_epoch` is the epoch of the newest frame, or its time by the host's clock
-    /// is not earlier, or it follows a long silence.
+    /// from a spool arrive late. A frame of another epoch is newer under two conditions: the sequence number is the
+    /// highest seen in that epoch, and either `previous_epoch` is the epoch of the newest frame, or the time by the
+    /// host's clock is not earlier, or a long silence preceded the frame.
     fn is_newer(&self, frame: &ArchivedHeader, received_ns: i64) -> bool {
         let Some(newest) = &self.newest else { return true };
         if frame.epoch == newest.epoch {

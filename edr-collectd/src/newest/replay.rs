@@ -7,10 +7,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::Newest;
 use crate::archive::{ArchiveError, HostsTable, Reader};
 
-/// Time of receipt, in ns, that is read from `frames` at once: an hour of 1,000 hosts is 360,000 rows.
+/// Span of receipt, in ns, to read from `frames` at once: an hour of 1,000 hosts is 360,000 rows.
 const WINDOW_NS: i64 = 3_600_000_000_000;
-/// Time of receipt, in ns, that is read again although a save covers it: a collector other than the saving one can
-/// commit a record this long after its receipt. Reading a record twice changes nothing.
+/// Span of covered time, in ns, to read again: a collector can commit a record this long after receipt, and after
+/// another collector's save. Reading a record twice changes nothing.
 const MARGIN_NS: i64 = 600_000_000_000;
 /// Records between two calls of `alive`.
 const SIGN_RECORDS: usize = 10_000;

@@ -13,8 +13,7 @@ const BYTES_MAX: usize = 128 << 20;
 /// Number of cached snapshots.
 const ENTRIES_MAX: usize = 64;
 
-/// Longest time in the cache. The alarms of a snapshot are computed when it is opened; a conflict may be received
-/// later.
+/// Longest time in the cache. The alarms of a snapshot are computed at its opening; a conflict may be received later.
 const AGE_MAX: Duration = Duration::from_secs(60);
 
 /// Key of the cache: host, epoch, sequence number, half of the hash, and whether the frame was received with other

@@ -46,7 +46,7 @@ pub struct HostRow {
     pub degraded: Vec<String>,
     /// Problems with the host's frames: contradictory contents, or an unreadable snapshot.
     pub alarms: Vec<String>,
-    /// Whether the agent stopped cleanly after its last frame.
+    /// True when the agent stopped cleanly after its last frame.
     pub bye: bool,
 }
 

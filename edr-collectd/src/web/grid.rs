@@ -121,7 +121,7 @@ impl Paging {
     }
 }
 
-/// One table.
+/// A table.
 #[derive(Debug)]
 pub(super) struct Grid {
     pub(super) caption: &'static str,
@@ -260,7 +260,7 @@ pub(super) fn grid(view: View, caption: &'static str, table: Table, params: &Par
     Grid { caption, headings, rows, undecodable: table.undecodable, hidden: table.columns.len() - order.len() }
 }
 
-/// Indexes of the columns with marks: a mark appears beside a value when it changes the value's meaning.
+/// Indexes of the columns with marks: a mark stands beside a value and changes the meaning of the value.
 struct Tags {
     deleted: Option<usize>,
     exe_state: Option<usize>,
@@ -318,7 +318,7 @@ fn class(face: Face, numeric: bool) -> &'static str {
     }
 }
 
-/// Makes the cells for one view of one host.
+/// Makes the cells for a view of a host.
 struct Links<'a> {
     view: View,
     params: &'a Params,

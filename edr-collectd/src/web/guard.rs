@@ -30,8 +30,8 @@ const HEADERS: [(HeaderName, &str); 7] = [
     (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
 ];
 
-/// The names under which this server answers. A page of another site can point its own name at this address (DNS
-/// rebinding) and would then read everything; its name is not in this list.
+/// The names under which this server answers. A page of another site can point its name at this address (DNS rebinding)
+/// and would then read everything; such a name is not in this list.
 #[derive(Debug, Clone)]
 pub(super) struct Names {
     names: Vec<String>,

@@ -27,7 +27,7 @@ pub(super) struct Tab {
 #[derive(Debug)]
 pub(super) struct Past {
     pub(super) asked: String,
-    /// Whether the moment is in the future, by the collector's clock.
+    /// True for a moment in the future of the collector's clock.
     pub(super) to_come: bool,
     pub(super) before: String,
     pub(super) now_href: String,

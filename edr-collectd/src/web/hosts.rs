@@ -26,7 +26,7 @@ struct HostsPage {
     chips: Vec<Chip>,
     filter: Shown,
     params: Params,
-    /// Whether no host has ever reported.
+    /// True when no host has ever reported.
     none: bool,
     /// The failure that stops the collector from receiving or archiving, if any.
     trouble: Option<Shown>,

@@ -1,13 +1,13 @@
 //! The page: the state of the hosts, in a browser.
 //!
-//! Pages are rendered on the server and complete without a script; `assets/app.js` only refreshes them. The only source
-//! is [`crate::query`]: no archive, no consumer, no file. All access is read-only, by GET and HEAD.
+//! Pages are rendered on the server and complete without a script; `assets/app.js` only refreshes a page. The only
+//! source is [`crate::query`]: no archive, no consumer, no file. All access is read-only, by GET and HEAD.
 //!
 //! | address | shows |
 //! | --- | --- |
 //! | `/` | all hosts |
 //! | `/hosts/{host}` | one host |
-//! | `/hosts/{host}/{view}` | one of its views: `processes`, `files`, `sockets`, `psad` and its parts, `packets`, `gaps` |
+//! | `/hosts/{host}/{view}` | a view: `processes`, `files`, `sockets`, `psad` and its parts, `packets`, `gaps` |
 //! | `/events` | server-sent events: newer data is available |
 //! | `/healthz` | `ok` |
 //!
@@ -165,8 +165,8 @@ struct Web<A> {
 }
 
 impl<A> Web<A> {
-    /// Makes a page on a thread that may compute: decoding a large snapshot takes longer than a task may block its
-    /// thread. The place is held until the work is done, even after the client has disconnected.
+    /// Makes a page on a blocking thread: decoding a large snapshot takes longer than a task may hold a thread. The
+    /// place is held until the work is done, even after the client has disconnected.
     async fn render<T, F>(&self, place: Place, page: F) -> Result<Response, Problem>
     where
         T: Template,

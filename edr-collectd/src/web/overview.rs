@@ -1,4 +1,4 @@
-//! The overview of one host.
+//! The overview of a host.
 
 use std::sync::Arc;
 

@@ -20,13 +20,13 @@ pub(super) struct Params {
     pub(super) filter: Option<String>,
     /// Column to sort by; the view checks that the column exists.
     pub(super) sort: Option<String>,
-    /// Whether the largest value comes first.
+    /// True for the largest value first.
     pub(super) descending: bool,
     /// Number of the page, from 1; 0 when absent.
     pub(super) page: usize,
     /// Rows per page.
     pub(super) rows: Option<usize>,
-    /// Whether to show all columns, and not only the usual columns.
+    /// True for all columns, false for the usual columns.
     pub(super) all_columns: bool,
     /// The moment to show.
     pub(super) at: Option<At>,

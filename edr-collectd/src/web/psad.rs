@@ -57,7 +57,7 @@ pub(super) struct PsadPage {
     pub(super) status_text: String,
 }
 
-/// One table.
+/// A table.
 pub(super) struct Section {
     pub(super) slug: &'static str,
     pub(super) title: &'static str,
@@ -111,7 +111,7 @@ pub(super) struct Line {
 }
 
 pub(super) struct Open {
-    /// Whether a socket of the host, or of a container on the host, listens.
+    /// True when a socket of the host, or of a container on the host, listens.
     pub(super) yes: bool,
     pub(super) text: Shown,
 }

@@ -1,4 +1,4 @@
-//! Whether a host is alive, and how old its data is.
+//! Liveness of a host, and age of its data.
 
 use edr_wire::limits::INTERVAL_NS_MAX;
 

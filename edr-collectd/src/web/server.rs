@@ -1,5 +1,5 @@
-//! Limits the number and the slowness of connections, and ends them. axum's own loop limits neither: a client that
-//! sends a header byte per second, or reads nothing, would hold a connection forever.
+//! Accepts and ends connections, with limits on their number and slowness. axum's own loop has no such limits: a client
+//! sending a header byte per second, or reading nothing, would hold a connection forever.
 
 use std::io;
 use std::pin::pin;

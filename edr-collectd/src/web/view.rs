@@ -27,7 +27,7 @@ struct ViewPage {
     head: Head,
     title: &'static str,
     about: &'static str,
-    /// Kind of rows that may be older than the snapshot, and their greatest age as a time, for the machine and for the
+    /// Kind of rows possibly older than the snapshot, with the earliest time of reading, for the machine and for the
     /// reader.
     as_of: Option<(&'static str, String, String)>,
     psad_pages: Vec<Tab>,

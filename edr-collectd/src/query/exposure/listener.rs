@@ -1,4 +1,4 @@
-//! A socket that accepts packets at a port, and the packets that reach the socket.
+//! Sockets with an open port, and the packets reaching such a socket.
 
 use std::net::IpAddr;
 
@@ -56,7 +56,7 @@ impl Chain {
     }
 }
 
-/// Whether a socket listens on a port; the strongest answer first.
+/// The answer to "does a socket listen on this port?", strongest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Listening {
     Yes,
@@ -81,7 +81,7 @@ impl Listening {
     }
 }
 
-/// Whether a packet reaches a listener.
+/// The answer to "does this packet reach this listener?".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reach {
     Yes,
@@ -99,7 +99,7 @@ pub(crate) struct Listener {
     pub(crate) local: String,
     /// The parsed address; `None` when `local` is not an IP address.
     pub(crate) ip: Option<IpAddr>,
-    /// Whether the socket accepts only IPv6.
+    /// True when the socket accepts only IPv6.
     v6only: bool,
     pub(crate) netns: u64,
     pub(crate) inode: u64,

@@ -24,9 +24,9 @@ use self::completeness::Missing;
 pub(crate) use self::listener::{Chain, Listener, Listening, Reach, Transport, address};
 use super::table::joined;
 
-/// Listening sockets that are examined; the agent lists at most 50,000 sockets in total.
+/// Listening sockets to examine; the agent lists at most 50,000 sockets in total.
 const LISTENERS_MAX: usize = 16_384;
-/// Sockets to and from attackers that are kept.
+/// Sockets to and from attackers to keep.
 const CONTACTS_MAX: usize = 16_384;
 /// Processes listed per socket: a forking server shares a socket with hundreds of children.
 const OWNERS_MAX: usize = 64;
@@ -72,7 +72,7 @@ pub(crate) struct Contact {
     pub(crate) ip: IpAddr,
     pub(crate) danger_level: u8,
     pub(crate) socket: Socket,
-    /// Whether the attacker connected to a listening port; `None` when unknown.
+    /// True when the attacker connected to a listening port, false for an outgoing connection, `None` when unknown.
     pub(crate) inbound: Option<bool>,
     owners: Vec<usize>,
 }

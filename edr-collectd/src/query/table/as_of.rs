@@ -25,8 +25,8 @@ impl AsOf {
         }
     }
 
-    /// Returns the earliest time at which this process and its files can have been read: its regular turn. If the
-    /// process ran since its turn, it was read later.
+    /// Returns the earliest time at which this process and its files can have been read: its regular turn. A process
+    /// that ran since its turn was read later.
     pub(super) fn cell(&self, process: &Process) -> Cell {
         let key = ProcessKey { pid: process.pid, start_ticks: process.start_ticks };
         Cell::Time(self.before(self.reread.age_ticks_max(key)))

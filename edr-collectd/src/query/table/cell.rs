@@ -1,4 +1,4 @@
-//! One value of a table: its order, and its forms for terminal, page, JSON and CSV.
+//! A value of a table: the order, and the forms for terminal, page, JSON and CSV.
 
 use std::cmp::Ordering;
 
@@ -156,7 +156,7 @@ impl Cell {
             Self::Empty => String::new(),
             Self::Text(text) => no_formula(text.as_bytes()),
             Self::Bytes(bytes) => no_formula(&bytes.0),
-            // The text begins with a bracket, so it is no formula.
+            // Text with a leading bracket is no formula.
             Self::List(_) => visible_text(&self.json().to_string()),
             Self::Time(_) => self.json().as_str().map_or_else(|| self.text(), str::to_owned),
             Self::Flag(flag) => flag.to_string(),

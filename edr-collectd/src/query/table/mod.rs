@@ -74,7 +74,7 @@ pub struct Column {
     pub title: &'static str,
     /// Name in the Elastic Common Schema; empty when there is none.
     pub ecs: &'static str,
-    /// Whether the values are numbers, which are aligned right.
+    /// True for numbers, which are aligned right.
     pub numeric: bool,
 }
 

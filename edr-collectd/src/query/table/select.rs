@@ -15,7 +15,7 @@ pub struct Select {
     pub filter: Option<String>,
     /// Name of the column to sort by; without a name, the view's own order.
     pub sort: Option<String>,
-    /// Whether the largest value comes first.
+    /// True for the largest value first.
     pub descending: bool,
     /// Number of the page, from 0.
     pub page: usize,
