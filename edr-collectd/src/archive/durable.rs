@@ -1,6 +1,6 @@
 //! Protects the tables against a power cut. The store writes and renames files, but never flushes anything to disk; a
-//! position without its data would be a silent loss. So data is on disk before the log entry, and the log entry is on
-//! disk before its first use.
+//! position without data would be a silent loss. So data is on disk before the log entry, and the log entry is on disk
+//! before its first use.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -32,8 +32,8 @@ async fn sync(paths: Vec<PathBuf>) -> io::Result<()> {
     tokio::task::spawn_blocking(flush).await.map_err(io::Error::other)?
 }
 
-/// Renames the newest log entry when it is empty and returns its name: a power cut came between the creation of the
-/// file and its content. Nothing relied on the entry yet, and Kafka still has its records.
+/// Renames an empty newest log entry and returns the name: a power cut came between the creation and the content of the
+/// file. Nothing relied on the entry yet, and Kafka still has the records.
 pub(super) fn put_aside_torn_version(table: &Path) -> io::Result<Option<String>> {
     let log = table.join("_delta_log");
     let entries = match std::fs::read_dir(&log) {

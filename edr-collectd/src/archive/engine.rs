@@ -1,4 +1,4 @@
-//! The query engine and its memory budget.
+//! The query engine, with a memory budget.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ const QUERY_BYTES_MAX: usize = 256 << 20;
 /// Rows per batch: DataFusion's own default.
 const BATCH_ROWS: usize = 8_192;
 
-/// A query engine. All queries share one memory budget.
+/// A query engine. All queries share a single memory budget.
 #[derive(Debug, Clone)]
 pub(super) struct Engine {
     memory: Arc<dyn MemoryPool>,

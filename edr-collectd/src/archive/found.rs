@@ -9,8 +9,8 @@ use edr_wire::frame::FrameKind;
 use super::columns::{Columns, binary, integer, long, text};
 use super::{ArchivedHeader, Cut, PartitionName, Place};
 
-/// Records kept per part of a cut, the first ones received. Several records can claim to be the same part, and their
-/// frames can differ in header fields without a column.
+/// Records kept per part of a cut, in order of receipt. Several records can claim to be the same part, and belong to
+/// frames that differ only in header fields without a column.
 const ALIKE_MAX: usize = 8;
 
 /// The columns of [`Header`].
@@ -46,7 +46,7 @@ pub struct Header {
     pub content: ArchivedHeader,
 }
 
-/// One cut of a frame, with the locations of its records.
+/// A cut of a frame, with the locations of the records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     /// Header of the first record found; all fields except `part` are equal in all records of the cut.

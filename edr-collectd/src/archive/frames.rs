@@ -26,12 +26,12 @@ const CHECKPOINT_COMMITS: u32 = 100;
 /// entries since, and entries are kept for an hour only.
 const IDLE_MAX: Duration = Duration::from_secs(300);
 
-/// The writer of `frames`: the only handle through which positions are read and committed.
+/// The writer of `frames`: the only handle to read and commit positions.
 pub struct Frames {
     path: PathBuf,
     log_store: LogStoreRef,
-    /// Version of the table that this handle has reached, by the last reload or its own last commit. All log entries up
-    /// to this version were checked for positions moved by other writers.
+    /// Version of the table reached by this handle, by the last reload or the handle's own last commit. All log entries
+    /// up to this version were checked for positions moved by other writers.
     version: u64,
     /// When `version` was reached.
     since: Instant,
@@ -93,7 +93,7 @@ impl Frames {
         Ok(())
     }
 
-    /// Reads the table again and keeps the positions that no other writer has moved.
+    /// Reads the table again and discards the positions moved by other writers.
     async fn refresh(&mut self) -> Result<(), ArchiveError> {
         let before = std::mem::take(&mut self.positions);
         self.reload().await?;
@@ -113,7 +113,7 @@ impl Frames {
     pub async fn position(&mut self, partition: &PartitionName) -> Result<Option<i64>, ArchiveError> {
         let failed = ArchiveError::store("read positions of", &self.path);
         let read = async {
-            // Loads this handle's version, not a newer one: later entries were not checked yet.
+            // Loads this handle's version, even if outdated: later entries were not checked yet.
             if self.state.is_none() {
                 self.state = Some(DeltaTableState::try_new(&self.log_store, Some(self.version)).await?);
             }
@@ -149,12 +149,12 @@ impl Frames {
         &self.positions
     }
 
-    /// Commits rows together with the positions after them, one for each partition of the rows.
+    /// Commits rows together with the next position of each partition of the rows.
     ///
     /// # Errors
     /// [`ArchiveError::Fenced`] when another writer moved one of the positions: nothing was committed, and
     /// [`Frames::reload`] makes the current positions readable. [`ArchiveError::Store`] when the store failed: the
-    /// commit may have succeeded in spite of the failure, which a reload shows.
+    /// commit may have succeeded in spite of the failure; a reload shows the result.
     pub async fn append(
         &mut self,
         rows: &[Row],
@@ -202,8 +202,8 @@ impl Frames {
         for (partition, &next) in positions {
             self.positions.insert(partition.clone(), Some(next));
         }
-        // This handle is past the commits that moved these positions and would no longer detect the conflict: forget
-        // the positions.
+        // This handle is now past the commits of other writers and would no longer detect a conflict: forget the moved
+        // positions.
         self.positions.retain(|partition, _| !moved.contains(&partition.app_id()));
         durable::sync_version(&self.path, version).await.map_err(|error| self.io("flush the log of", &error))?;
         self.checkpoint(version).await;

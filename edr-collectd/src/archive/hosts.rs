@@ -1,9 +1,8 @@
-//! `hosts`: one row per host, with the location of its newest frame and key frame, and the values for the list of
+//! `hosts`: one row per host, with the locations of the newest frame and key frame, and the values for the list of
 //! hosts.
 //!
-//! The table is small and derived from `frames`. Rows are grouped by Kafka partition. A collector overwrites the rows
-//! of its own partitions, together with the positions up to which the rows are valid; so several collectors do not
-//! overwrite each other.
+//! The table is small and derived from `frames`. Rows are grouped by Kafka partition. A collector overwrites only the
+//! rows of assigned partitions, together with the valid positions; so several collectors do not conflict.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -42,7 +41,7 @@ pub struct SavedHost {
     pub facts: SavedFacts,
     /// The newest frame.
     pub newest: SavedFrame,
-    /// The key frame for `newest`; `None` when `newest` is itself a key frame, or its key was never received.
+    /// The key frame for `newest`; `None` when `newest` is itself a key frame, or the key was never received.
     pub key: Option<SavedFrame>,
     /// The frame that `facts` are taken from. A newest frame received just before the save is not opened yet.
     #[serde(default)]
@@ -57,7 +56,7 @@ pub struct SavedHost {
     pub conflicting: Vec<(Epoch, u64, [u8; 16])>,
 }
 
-/// Values of one host for the list of hosts.
+/// Values of a host for the list of hosts.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SavedFacts {
     /// Host name.
@@ -80,7 +79,7 @@ pub struct SavedFacts {
     pub degraded: Vec<String>,
 }
 
-/// A frame and the locations of its records.
+/// A frame and the locations of the records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedFrame {
     /// Epoch.
@@ -273,7 +272,7 @@ impl HostsTable {
     }
 }
 
-/// One row: a host with the coverage of its partition.
+/// A row: a host with the coverage of the host's partition.
 struct SavedRow<'a> {
     host: &'a SavedHost,
     coverage: (i64, i64),

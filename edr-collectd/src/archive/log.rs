@@ -5,8 +5,8 @@
 //! ms per file in a development build, 190 ms after 400 commits and eight seconds after a day of commits. An append
 //! only needs the number of the next version and the preceding entries of other writers.
 //!
-//! An entry older than an hour is removed once a checkpoint includes it; its number is then free again. A writer that
-//! was idle or stopped for that long would take the free number, and no reader would ever apply an entry below a
+//! An entry older than an hour is removed once a checkpoint contains the entry; the number is then free again. A writer
+//! that was idle or stopped for that long would take the free number, and no reader would ever apply an entry below a
 //! checkpoint. Therefore the previous entry must still exist before a new entry is written, and afterwards no
 //! checkpoint may exist at the new number or above. The second check closes the gap: the checkpoint is always written
 //! before entries are removed.
@@ -19,7 +19,7 @@ use deltalake::kernel::transaction::{CommitData, TransactionError};
 use deltalake::logstore::{CommitOrBytes, LogStoreRef};
 use serde::Deserialize;
 
-/// Entries of other writers after which an append gives up.
+/// Longest run of other writers' entries before an append gives up.
 const OTHERS_MAX: usize = 1_000;
 
 /// Result of an append.
@@ -27,7 +27,7 @@ const OTHERS_MAX: usize = 1_000;
 pub(super) enum Entry {
     /// Written as this version. Other writers moved the positions in `moved` in the versions before; none is in `own`.
     Written { version: u64, moved: BTreeSet<String> },
-    /// Not written: another writer moved one of the positions in `own` first.
+    /// Not written: another writer moved a position in `own` first.
     Refused { app_id: String },
     /// Not written: the previous entry is no longer in the log. The table must be read again first.
     Gone,

@@ -8,8 +8,8 @@
 //! - **The position moves in the commit of the data** (Delta `txn` action, one per Kafka partition). A crash at any
 //!   moment leaves both or neither.
 //! - **Two writers of one partition: one commit wins.** A position is committed through the same handle that read the
-//!   position. The handle knows the last version it has seen in the table's log. Later entries of other writers are
-//!   examined before the handle writes its own entry; when another writer moved the position, the commit is refused
+//!   position. The handle remembers the last version seen in the table's log. Later entries of other writers are
+//!   examined before the handle writes an entry; when another writer moved the position, the commit is refused
 //!   ([`log`]). A handle that was idle for minutes reads the table again first, because log entries are kept for an
 //!   hour only.
 //! - **The first content stays.** Later records hide no frame and replace no content, even if forged; a search finds
@@ -50,7 +50,7 @@ const FRAMES: &str = "frames";
 /// Folder of the table with the hosts.
 const HOSTS: &str = "hosts";
 
-/// A partition of a Kafka topic, as the archive identifies it.
+/// A partition of a Kafka topic, in the archive's terms.
 ///
 /// The topic's own id would distinguish a recreated topic from its predecessor, but rdkafka 0.39 does not expose topic
 /// ids (librdkafka does, by `rd_kafka_DescribeTopics`, which has no safe binding). So cluster id and topic name
@@ -110,7 +110,7 @@ pub enum ArchiveError {
         /// The position in the table.
         found: String,
     },
-    /// The new position is not higher than the archived one.
+    /// The new position is not higher than the archived position.
     #[error("position of {partition} would go from {from} to {to}")]
     Backwards {
         /// The partition.

@@ -26,7 +26,7 @@ use super::found::{Candidates, Found, HEADER_COLUMNS, Header, headers_of, newest
 use super::{ArchiveError, Cut, FRAMES, PartitionName, Place, day_of};
 use crate::decode::{Rest, Rests};
 
-/// Cuts kept by a search back in time, complete or not; a continued search looks below them.
+/// Cuts kept by a search back in time, complete or not; a continued search looks below the last.
 const CANDIDATES_MAX: usize = 256;
 /// Cuts kept per frame, by the time of the first part: the earliest.
 const CUTS_MAX: usize = 256;
@@ -144,9 +144,9 @@ impl Reader {
         Ok(Candidates { found: newest_first(cuts), rest })
     }
 
-    /// Returns all complete cuts of these frames of a host, by (epoch, sequence number); the cuts of a frame are in the
-    /// order in which they became complete. A range `captured_ns` limits the search to frames of that time and saves a
-    /// search of the whole archive.
+    /// Returns all complete cuts of these frames of a host, by (epoch, sequence number); the cuts of a frame are in
+    /// order of completion. A range `captured_ns` limits the search to frames of that time and saves a search of the
+    /// whole archive.
     ///
     /// # Errors
     /// When the archive cannot be read.
@@ -188,8 +188,8 @@ impl Reader {
         Ok(frames.into_iter().map(|(frame, cuts)| (frame, in_order(cuts))).collect())
     }
 
-    /// Returns all complete cuts of one frame of a host, in the order in which they became complete. `captured_ns` is
-    /// the time of a frame nearby, which usually saves a search of the whole archive.
+    /// Returns all complete cuts of a frame of a host, in order of completion. `captured_ns` is the time of a frame
+    /// nearby and usually saves a search of the whole archive.
     ///
     /// # Errors
     /// When the archive cannot be read.
@@ -228,7 +228,7 @@ impl Reader {
     /// Reads the frame with records at these places.
     ///
     /// # Errors
-    /// When the archive cannot be read, a record is missing, or the records are not all parts of one frame.
+    /// When the archive cannot be read, a record is missing, or the records are parts of different frames.
     pub async fn frame(&self, places: &[Place]) -> Result<Frame, ArchiveError> {
         let (mut records, mut left) = (Vec::new(), BODY_BYTES_MAX);
         let (rests, mut first) = (Rests::default(), None);

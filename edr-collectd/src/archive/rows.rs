@@ -13,7 +13,7 @@ use edr_wire::{Epoch, HostId};
 use super::columns::{binaries, dates, flags, integers, longs, texts};
 use super::{PartitionName, Place};
 
-/// One Kafka record to be archived.
+/// A Kafka record to be archived.
 #[derive(Debug, Clone)]
 pub struct Row {
     /// The log of the record.
@@ -57,15 +57,15 @@ pub struct ArchivedHeader {
     pub parts: u32,
     /// True for the last frame before a clean stop.
     pub bye: bool,
-    /// The epoch before this one, if the host knows of one.
+    /// The preceding epoch, if known to the host.
     pub previous_epoch: Option<Epoch>,
 }
 
-/// One way of cutting the content of a frame into parts: the fields that all parts of the cut share. Parts of two cuts
-/// do not belong together, even with equal sequence number and content: a frame is sent again in smaller parts when the
+/// A division of a frame's content into parts: the fields shared by all parts of the cut. Parts of two cuts do not
+/// belong together, even with equal sequence number and content: a frame is sent again in smaller parts when the
 /// topic's size limit was lowered.
 ///
-/// Cuts are ordered by the time at which the host claims to have taken the snapshot.
+/// Cuts are ordered by the time of the snapshot, as claimed by the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cut {
     /// When the snapshot was taken, ns since the epoch, by the host's clock.
@@ -165,7 +165,7 @@ pub(super) fn columns() -> Vec<StructField> {
     ]
 }
 
-/// Columns with statistics, by which a search excludes files; the bytes themselves have none.
+/// Columns with statistics, for excluding files from a search; the bytes themselves have none.
 pub(super) const STATS_COLUMNS: &str = "received_ns,partition,offset,host_id,epoch,seq,captured_ns";
 
 /// Converts rows to columns.

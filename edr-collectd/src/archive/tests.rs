@@ -136,7 +136,7 @@ async fn who_was_idle_while_the_log_was_summed_up_loses_nothing_and_passes_no_fe
     let mut zombie = Frames::open(dir.path()).await.unwrap();
     idle.position(&partition(1)).await.unwrap();
     assert_eq!(zombie.position(&partition(0)).await.unwrap(), Some(1));
-    // As if `idle` and `zombie` had written nothing for more than an hour: the entries they have seen are removed.
+    // As if `idle` and `zombie` had written nothing for more than an hour: the known entries are removed.
     commits(&mut busy, 0, 1, 120).await;
     age(dir.path(), FRAMES);
     commits(&mut busy, 0, 121, 100).await;
@@ -159,7 +159,7 @@ async fn an_entry_that_gets_a_number_below_a_checkpoint_is_not_taken_for_written
     commits(&mut busy, 0, 0, 120).await;
     age(dir.path(), FRAMES);
     commits(&mut busy, 0, 120, 100).await;
-    // A writer that stopped between its check and its write.
+    // A writer that stopped between check and write.
     let table = dir.path().join(FRAMES);
     let store = table_at(&table).unwrap().log_store();
     let operation = deltalake::protocol::DeltaOperation::Write {
@@ -376,7 +376,7 @@ async fn hosts_are_overwritten_by_the_partitions_a_collector_owns() {
     // Another collector owns partition 1, and has received one known and one new host.
     let mut other = HostsTable::open(dir.path()).await.unwrap();
     other.save(&[saved(1, 9), saved(3, 5), saved(5, 9)], &covers(&[1], 11, 200)).await.unwrap();
-    // A collector that was overtaken does not restore its old rows.
+    // An overtaken collector does not restore old rows.
     table.save(&[saved(1, 5)], &covers(&[1], 10, 300)).await.unwrap();
     let loaded = table.load().await.unwrap();
     let rows: Vec<(HostId, i64)> = loaded.hosts.iter().map(|host| (host.host_id, host.newest.received_ns)).collect();

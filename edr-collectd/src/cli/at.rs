@@ -37,7 +37,7 @@ fn understood(text: &str, now: Timestamp) -> Option<Timestamp> {
         "today" => today,
         "yesterday" => today.yesterday().ok()?,
         name => match weekday(name) {
-            // The most recent such day; today only counts when the time of day has passed.
+            // The most recent day with this name; today counts only after the time of day has passed.
             Some(weekday) => {
                 let today_is_it = today.weekday() == weekday && instant(today, time)? <= now;
                 if today_is_it { today } else { today.nth_weekday(-1, weekday).ok()? }
@@ -58,8 +58,8 @@ fn time_of_day(text: &str) -> Option<Time> {
     if (1..=2).contains(&colons) { civil(text, ":.")?.parse().ok() } else { None }
 }
 
-/// Returns `text` if it consists of digits and `marks` alone. jiff accepts a zone or an offset after a civil date or
-/// time and ignores it; an error is better than a moment that is hours wrong.
+/// Returns `text` if made of digits and `marks` alone. jiff accepts and ignores a zone or an offset after a civil date
+/// or time; an error is better than a moment hours away.
 fn civil<'a>(text: &'a str, marks: &str) -> Option<&'a str> {
     text.chars().all(|c| c.is_ascii_digit() || marks.contains(c)).then_some(text)
 }

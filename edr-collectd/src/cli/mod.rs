@@ -173,7 +173,7 @@ impl Section {
         }
     }
 
-    /// Returns true for sections whose rows are joined with sockets.
+    /// Returns true for sections joined with sockets.
     fn tells_of_sockets(self) -> bool {
         matches!(self, Self::Exposed | Self::Contacts | Self::Attackers | Self::Ports | Self::Sources)
     }

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 use crate::query::table::{Cell, Column};
 
-/// Width, in characters, up to which columns are aligned; longer values push the rest of their row to the right.
+/// Largest width, in characters, of an aligned column; longer values push the rest of the row to the right.
 const ALIGNED_MAX: usize = 40;
 
 /// Output format of rows.
@@ -63,7 +63,7 @@ impl<'a, W: Write> Rows<'a, W> {
         }
     }
 
-    /// Prints one row.
+    /// Prints a row.
     pub(super) fn row(&mut self, row: &[Cell]) -> io::Result<()> {
         self.count += 1;
         match self.format {
@@ -120,8 +120,8 @@ impl<'a, W: Write> Rows<'a, W> {
     }
 }
 
-/// Escapes all characters of a JSON text that a terminal could act on. Such characters only occur inside strings, where
-/// `\uNNNN` has the same meaning.
+/// Escapes all characters of a JSON text that a terminal could act on. These characters only occur inside strings,
+/// where `\uNNNN` has the same meaning.
 fn harmless(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {

@@ -39,7 +39,7 @@ pub(super) fn hosts(config: &Path, print: &Print) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs [`super::Command::Processes`] and the other commands that print one view.
+/// Runs [`super::Command::Processes`] and the other commands for a single view.
 pub(super) fn view(config: &Path, view: View, args: &ViewArgs) -> anyhow::Result<ExitCode> {
     let snapshot = snapshot(config, args)?;
     if let Some(oldest_ns) = AsOf::new(&snapshot).oldest_ns().filter(|_| matches!(view, View::Processes | View::Files))
@@ -99,7 +99,7 @@ fn say_what_is_missing(snapshot: &HostSnapshot) {
     }
 }
 
-/// Finds the snapshot and describes it on standard error: host, time, alarms.
+/// Finds the snapshot and prints host, time and alarms on standard error.
 fn snapshot(config: &Path, args: &ViewArgs) -> anyhow::Result<Arc<HostSnapshot>> {
     let config = Config::load_without_kafka(config)?;
     let now = Timestamp::now();
@@ -192,7 +192,7 @@ fn print_view(out: &mut impl Write, view: View, snapshot: &HostSnapshot, print: 
     Ok(())
 }
 
-/// Returns the columns that fit a terminal, for the table format; empty means all. Other formats have all columns.
+/// Returns the columns for the table format, chosen to fit a terminal; empty for all. JSON and CSV have all columns.
 fn people(view: View) -> &'static [&'static str] {
     match view {
         View::Processes => &[

@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 use edr_wire::snapshot::SnapshotView;
 use edr_wire::{Epoch, HostId};
 
-/// One host in the list of hosts.
+/// A host in the list of hosts.
 #[derive(Debug, Clone)]
 pub struct HostRow {
     /// Identity.
@@ -50,7 +50,7 @@ pub struct HostRow {
     pub bye: bool,
 }
 
-/// One snapshot of a host, with values of its frame.
+/// A snapshot of a host, with values of the frame.
 #[derive(Debug)]
 pub struct HostSnapshot {
     /// Identity.
@@ -120,13 +120,13 @@ pub enum QueryError {
 
 /// A source of answers: the running daemon's memory and archive, or the archive alone.
 ///
-/// The daemon answers from memory for the newest snapshots and from the archive for older ones, a command from the
+/// The daemon answers from memory for the newest snapshots and from the archive for earlier moments, a command from the
 /// archive alone. `host` is a host id, or a host name that only one host has.
 pub trait Answers: Send + Sync {
     /// Returns all hosts, sorted by name.
     fn hosts(&self) -> impl Future<Output = Result<Vec<HostRow>, QueryError>> + Send;
 
-    /// Returns the entry of one host in the list of hosts.
+    /// Returns the entry of a host in the list of hosts.
     fn host(&self, host_id: HostId) -> impl Future<Output = Result<Option<HostRow>, QueryError>> + Send;
 
     /// Returns the last snapshot of a host at or before `at_ns` (ns since the epoch); the newest for `None`.

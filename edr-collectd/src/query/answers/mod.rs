@@ -1,7 +1,7 @@
 //! Finds the snapshot for a question.
 //!
-//! The newest snapshot of a host is in memory, or memory has its location. An older snapshot is searched for in the
-//! archive by columns alone; then one key and one delta are read.
+//! The newest snapshot of a host, or its location, is in memory. An older snapshot is searched for in the archive by
+//! columns alone; then one key and one delta are read.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -20,18 +20,17 @@ use super::{Answers, HostRow, HostSnapshot, Joined, QueryError};
 use crate::archive::{ArchiveError, ArchivedHeader, Cut, Found, HostsTable, Reader};
 use crate::newest::{Current, Known, Newest, catch_up, facts};
 
-/// Default time limit for skipping unreadable frames in one question.
+/// Default time limit for skipping unreadable frames in a question.
 const SEARCH_MAX: Duration = Duration::from_secs(10);
 /// Snapshots opened at the same time by all questions, each with at most 96 MiB of memory.
 const OPENS_MAX: usize = 2;
 /// Candidates with a common search for their contents.
 const TOGETHER: usize = 32;
-/// Distance, in ns of the host's clock, within which other contents of a frame are searched for. Contents further away
-/// are not compared.
+/// Distance, in ns of the host's clock, for the search for other contents of a frame. Contents further away are not
+/// compared.
 const CONFLICT_NS: i64 = 3_600_000_000_000;
 
-/// All complete cuts of some frames, by epoch and sequence number; the cuts of a frame are in the order in which they
-/// became complete.
+/// All complete cuts of some frames, by epoch and sequence number; the cuts of a frame are in order of completion.
 type Cuts = HashMap<(Epoch, u64), Vec<Found>>;
 
 /// Answers from memory and archive.
@@ -58,7 +57,7 @@ impl HostAnswers {
         }
     }
 
-    /// Sets the time limit for skipping unreadable frames in one question.
+    /// Sets the time limit for skipping unreadable frames in a question.
     #[must_use]
     pub fn searching_for(mut self, search_max: Duration) -> Self {
         self.search_max = search_max;
@@ -223,8 +222,8 @@ impl HostAnswers {
     }
 
     /// Returns the last snapshot of a host taken at or before a moment. When a frame was received with several
-    /// contents, the first complete content counts; a later content never replaces the first, whatever moment the later
-    /// one claims.
+    /// contents, the first complete content counts; a later content never replaces the first, even with another claimed
+    /// time.
     async fn at(&self, host_id: HostId, at_ns: i64) -> Result<Arc<HostSnapshot>, QueryError> {
         let deadline = Instant::now() + self.search_max;
         let (mut below, mut tried, mut first_error) = (None, 0_u64, None);

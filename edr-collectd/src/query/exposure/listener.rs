@@ -1,4 +1,4 @@
-//! Sockets with an open port, and the packets reaching such a socket.
+//! Sockets with an open port, and the packets reaching the port.
 
 use std::net::IpAddr;
 

@@ -85,7 +85,7 @@ pub(crate) struct InRange {
     pub(crate) ports: Vec<u16>,
 }
 
-/// The join of one snapshot.
+/// The join of a snapshot.
 #[derive(Debug, Default)]
 pub(crate) struct Exposure {
     /// Network namespace of pid 1, otherwise of the kernel threads; `None` when neither was listed.
@@ -403,7 +403,7 @@ impl Exposure {
     }
 }
 
-/// The sources that reach one listener.
+/// The sources of scans that reach a listener.
 #[derive(Debug, Default)]
 struct Probed {
     sources: u64,

@@ -1,12 +1,12 @@
 //! Age of the rows of processes and their files. A process that did not run is not read in every tick, and the time of
-//! its last reading is not part of the row.
+//! the last reading is not part of the row.
 
 use edr_wire::ProcessKey;
 use edr_wire::snapshot::{Process, Reread};
 
 use super::{Cell, HostSnapshot};
 
-/// Reading times of the rows of one snapshot.
+/// Reading times of the rows of a snapshot.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct AsOf {
     captured_ns: i64,
@@ -15,7 +15,7 @@ pub(crate) struct AsOf {
 }
 
 impl AsOf {
-    /// A snapshot without this data counts as completely read when it was taken.
+    /// A snapshot without this data counts as completely read at the time of capture.
     pub(crate) fn new(snapshot: &HostSnapshot) -> Self {
         let interval_ns = snapshot.view.agent().map_or(0, |agent| agent.interval_ns);
         Self {
@@ -25,8 +25,8 @@ impl AsOf {
         }
     }
 
-    /// Returns the earliest time at which this process and its files can have been read: its regular turn. A process
-    /// that ran since its turn was read later.
+    /// Returns the earliest possible reading time of this process and its files: the regular turn. A process that ran
+    /// since that turn was read later.
     pub(super) fn cell(&self, process: &Process) -> Cell {
         let key = ProcessKey { pid: process.pid, start_ticks: process.start_ticks };
         Cell::Time(self.before(self.reread.age_ticks_max(key)))

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use edr_wire::{Bytes, escaped, visible};
 
-/// One value.
+/// A value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cell {
     /// No value.
@@ -56,8 +56,7 @@ impl Cell {
         }
     }
 
-    /// Returns the value as one line for a terminal or a page, without any character that either would act on. Times
-    /// are UTC.
+    /// Returns the value as a single line, without any character that a terminal or a page would act on. Times are UTC.
     pub fn text(&self) -> String {
         match self {
             Self::Empty => String::new(),

@@ -1,4 +1,4 @@
-//! Data missing from one snapshot, with the reasons.
+//! Data missing from a snapshot, with the reasons.
 
 use super::{Cell, Column, Emit, HostSnapshot, wire_name};
 

@@ -1,4 +1,4 @@
-//! Tables: the form in which rows reach a page, a terminal, JSON and CSV.
+//! Tables: the common form of rows for a page, a terminal, JSON and CSV.
 //!
 //! Rows are decoded one at a time from the snapshot's bytes, joined, filtered and sorted, and only the rows of the
 //! requested page are kept: a hostile snapshot of 32 MiB must not become gigabytes of cells. For the same reason a

@@ -1,4 +1,4 @@
-//! The firewall log lines of one snapshot as a table.
+//! The firewall log lines of a snapshot as a table.
 
 use edr_wire::snapshot::Packet;
 

@@ -5,7 +5,7 @@ use edr_wire::snapshot::{Psad, ScanSource, ScanTarget, SignatureMatch, TargetPac
 use super::{Cell, Column, Emit, HostSnapshot, joined};
 use crate::query::exposure::{Chain, Exposure, InRange, Transport};
 
-/// Processes listed per scanned port, and process names; the view of exposed ports lists them all.
+/// Processes listed per scanned port, and process names; the view of exposed ports has a row per socket and process.
 const PIDS_MAX: usize = 64;
 const NAMES_MAX: usize = 8;
 

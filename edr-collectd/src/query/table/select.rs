@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use super::{Cell, Column, HostSnapshot, QueryError, View};
 
-/// Rows of one answer. A page has some hundred rows; a complete view of a large host has 32,000 open files.
+/// Rows of an answer. A page has some hundred rows; a complete view of a large host has 32,000 open files.
 pub const ROWS_MAX: usize = 250_000;
 
 /// The rows of a view to return.

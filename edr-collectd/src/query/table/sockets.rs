@@ -33,7 +33,7 @@ pub(super) const COLUMNS: &[Column] = &[
     Column::text("v6only", "IPv6 only", ""),
 ];
 
-/// The owners of one socket, lowest pid first.
+/// The owners of a socket, lowest pid first.
 #[derive(Default)]
 struct Owners {
     pids: Vec<u64>,
