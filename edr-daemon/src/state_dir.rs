@@ -133,7 +133,8 @@ mod tests {
         assert_eq!(explain(&denied, dir.path(), &lock), None, "it is ours");
         std::os::unix::fs::chown(&lock, Some(NOBODY), None).unwrap();
         let why = explain(&denied, dir.path(), &lock).unwrap();
-        let wanted = format!("belongs to nobody (uid {NOBODY}), and this process runs as root (uid 0); run: chown -R root: ");
+        let wanted =
+            format!("belongs to nobody (uid {NOBODY}), and this process runs as root (uid 0); run: chown -R root: ");
         assert!(why.contains(&wanted), "{why}");
         assert_eq!(explain(&io::Error::from(io::ErrorKind::NotFound), dir.path(), &lock), None);
     }

@@ -21,7 +21,8 @@ pub fn command(root: &Path, program: impl AsRef<OsStr>) -> Command {
     let triplet = format!("{}-linux-gnu", std::env::consts::ARCH);
     let libraries = [root.join("usr/lib").join(&triplet), root.join("lib").join(&triplet)];
     // libsystemd-shared lies beside systemd, where its programs look for it by path.
-    let private = [root.join("usr/lib").join(&triplet).join("systemd"), root.join("lib/systemd"), root.join("usr/lib/systemd")];
+    let private =
+        [root.join("usr/lib").join(&triplet).join("systemd"), root.join("lib/systemd"), root.join("usr/lib/systemd")];
     let perl = std::fs::read_dir(libraries[0].join("perl5")).ok().and_then(|mut entries| entries.next()?.ok());
     let modules = std::iter::once(root.join("usr/share/perl5")).chain(perl.map(|perl| perl.path()));
     let mut command = Command::new(program);

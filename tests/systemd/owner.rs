@@ -38,7 +38,14 @@ pub(crate) fn by_hand() -> Verdict {
         ensure!(!std::path::Path::new(&folder).exists(), "{folder} was made by root");
         run("systemd-tmpfiles", &["--create", &format!("{daemon}.conf")])?;
         refused(&program, daemon)?;
-        for command in [&["check", "--online"][..], &["check"], &["spool", "verify"], &["spool", "list"], &["snapshot"], &["hosts"]] {
+        for command in [
+            &["check", "--online"][..],
+            &["check"],
+            &["spool", "verify"],
+            &["spool", "list"],
+            &["snapshot"],
+            &["hosts"],
+        ] {
             // Some are of one daemon only, and without an archive a view says so: what they leave matters.
             let _ = Command::new(&program).args(command).output().with_context(|| format!("run {program}"))?;
         }
@@ -64,7 +71,8 @@ fn refused(program: &str, daemon: &str) -> Verdict {
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(1), "{program} run as root: {}\n{said}", output.status);
     ensure!(
-        said.contains(&format!("belongs to {daemon} (uid ")) && said.contains(&format!("run: systemctl start {daemon}")),
+        said.contains(&format!("belongs to {daemon} (uid "))
+            && said.contains(&format!("run: systemctl start {daemon}")),
         "{program} run as root says\n{said}"
     );
     Ok(())
