@@ -1,19 +1,19 @@
-//! Bytes a host controls, and their one reversible text form.
+//! Bytes controlled by a host, and their reversible text form.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-/// Bytes from the kernel or from a file: a path, `comm`, an argument. Not text until someone displays them.
+/// Bytes from the kernel or from a file: a path, `comm`, an argument. They become text only for display.
 ///
-/// msgpack carries them as `bin`, exactly. JSON and every display carry [`escaped`] text, from which
-/// [`unescape`] gets the exact bytes back.
+/// msgpack carries the exact bytes as `bin`. JSON and every display carry [`escaped`] text, from which [`unescape`]
+/// restores the exact bytes.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bytes(pub Vec<u8>);
 
 impl Bytes {
-    /// True when there is not one byte.
+    /// True when there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -49,9 +49,9 @@ impl fmt::Debug for Bytes {
     }
 }
 
-/// The text form of bytes: valid UTF-8 stays, a backslash becomes `\\`, and each byte that is not part of
-/// valid UTF-8 becomes `\xNN`. Control characters stay as they are: showing them safely is the display's work
-/// ([`visible`]), keeping them exact is this function's.
+/// Returns the text form of bytes: valid UTF-8 stays, a backslash becomes `\\`, and each byte outside valid UTF-8
+/// becomes `\xNN`. Control characters stay as they are: this function keeps the bytes exact, and [`visible`] makes them
+/// safe to show.
 pub fn escaped(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -68,8 +68,8 @@ pub fn escaped(bytes: &[u8]) -> String {
     text
 }
 
-/// Like [`escaped`], with nothing left that a terminal or a page would act on, and nothing that nobody sees: control
-/// characters, line and paragraph separators, bidirectional overrides, and every character that is shown as nothing
+/// Like [`escaped`], but without characters that a terminal or a page would act on, and without invisible characters.
+/// Control characters, line and paragraph separators, bidirectional overrides, and every character displayed as nothing
 /// (`Default_Ignorable_Code_Point` of Unicode 16.0, and the braille blank) become `\xNN` or `\u{N}`.
 pub fn visible(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
@@ -101,7 +101,7 @@ pub fn visible(bytes: &[u8]) -> String {
     text
 }
 
-/// The exact bytes behind [`escaped`] text; `None` when a backslash starts neither `\\` nor `\xNN`.
+/// Returns the exact bytes behind [`escaped`] text; `None` when a backslash starts neither `\\` nor `\xNN`.
 pub fn unescape(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

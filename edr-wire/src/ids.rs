@@ -1,11 +1,11 @@
-//! The identities everything else refers to.
+//! The identities of hosts, epochs and processes.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A text that is not an identity.
+/// The error for a text that is not an identity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not {expected}: {text:?}")]
 pub struct InvalidId {
@@ -64,28 +64,28 @@ macro_rules! hex_id {
 }
 
 hex_id!(
-    /// A host: the first 16 bytes of HMAC-SHA256 over `/etc/machine-id` with a fixed application key, so that
-    /// the machine id itself never leaves the host (machine-id(5) asks for exactly that). 32 hex digits.
+    /// The identity of a host: the first 16 bytes of HMAC-SHA256 over `/etc/machine-id` with a fixed application key.
+    /// The machine id itself never leaves the host, as machine-id(5) demands. 32 hex digits.
     HostId,
     16,
     "a host id of 32 lower-case hex digits"
 );
 
 hex_id!(
-    /// One unbroken run of sequence numbers of a host: a random number, 16 hex digits. Inside an epoch `seq` has
-    /// no holes; what cannot prove that it continues an epoch starts a new one.
+    /// The identity of an unbroken run of sequence numbers of a host: a random number, 16 hex digits. Inside an epoch
+    /// `seq` has no holes. An agent that cannot prove that its epoch continues starts a new epoch.
     Epoch,
     8,
     "an epoch of 16 lower-case hex digits"
 );
 
-/// A process, for ever: a pid is reused, the pair with its start time inside one boot is not.
-/// With host and boot in front it is unique in the fleet.
+/// The identity of a process inside one boot. A pid is reused; a pid together with its start time is not. With host and
+/// boot the identity is unique in the fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ProcessKey {
     /// Process id in the pid namespace of the agent's `/proc`.
     pub pid: u32,
-    /// `starttime` of `/proc/PID/stat` (field 22): clock ticks since boot. Never converted for identity.
+    /// `starttime` of `/proc/PID/stat` (field 22), clock ticks since boot. Identity always uses the raw ticks.
     pub start_ticks: u64,
 }
 

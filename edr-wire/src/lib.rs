@@ -1,4 +1,4 @@
-//! What travels between `edr-agentd` and `edr-collectd`: every type that leaves a process, and nothing else.
+//! The wire types: every type that travels between `edr-agentd` and `edr-collectd`, and nothing else.
 //!
 //! # The way of the data
 //!
@@ -9,19 +9,19 @@
 //! netlink ┘   (sources)   (edr-wire)  (zstd)  (disk)   (ack)            (group)   (edr-wire)  (Delta)   (SQL)
 //! ```
 //!
-//! Every ten seconds the agent's sources *collect* what runs on the host. The result is one [`snapshot`]: msgpack with
-//! named fields, rows in a fixed order, so that an unchanged row has unchanged bytes. A snapshot becomes one
-//! [`frame`]: compressed, alone (a key) or against the epoch's last key (a delta), and cut into records that Kafka
-//! takes with its defaults. The same records lie in the agent's *spool*, are *shipped* to Kafka, and lie in the
-//! collector's *archive*. Decoding goes the same way back: [`frame::Record::decode`], [`frame::Frame::assemble`],
-//! [`frame::Frame::open`], [`snapshot::SnapshotView::parse`], and then one row at a time.
+//! Every ten seconds the agent's sources *collect* the state of the host. The result is one [`snapshot`]: msgpack with
+//! named fields and rows in a fixed order, so that an unchanged row has unchanged bytes. A snapshot becomes one
+//! [`frame`]: compressed, either alone (a key) or against the last key of the epoch (a delta), and cut into records
+//! small enough for Kafka's default limits. The same records are stored in the agent's *spool*, *shipped* to Kafka, and
+//! stored in the collector's *archive*. Decoding runs the same way back: [`frame::Record::decode`],
+//! [`frame::Frame::assemble`], [`frame::Frame::open`], [`snapshot::SnapshotView::parse`], and then one row at a time.
 //!
-//! # What holds here
+//! # Rules of this crate
 //!
 //! - No I/O, no clock, no Kafka, no async: bytes in, values out.
-//! - Bytes a host controls stay [`Bytes`]; [`visible`] is for showing them.
-//! - Everything another party can make large has a limit in [`limits`], checked before memory is spent on it.
-//! - The formats only grow: a field that is added has a default, a released golden file is never rewritten.
+//! - Bytes controlled by a host stay [`Bytes`]; [`visible`] makes display text of them.
+//! - Everything that another party can make large has a limit in [`limits`], checked before memory is allocated for it.
+//! - The formats only grow: an added field has a default, and a released golden file is never rewritten.
 
 mod bytes;
 pub mod frame;

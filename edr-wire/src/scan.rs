@@ -1,71 +1,72 @@
-//! Walking msgpack without building anything: how long a value is, how deep, how many elements, and where rows start.
+//! A walk over msgpack that builds no values: length, depth and element count of a value, and the places of rows.
 //!
-//! Every decode starts here, because a decoder that builds values believes lengths: five bytes can claim an array of
-//! 2^32 entries, and 10 MB of nils become 390 MB of values. This walk holds a stack of at most [`DEPTH_MAX`] numbers.
+//! Every decode starts with this walk, because a decoder that builds values trusts claimed lengths: five bytes can
+//! claim an array of 2^32 entries, and 10 MB of nils become 390 MB of values. The walk holds a stack of at most
+//! [`DEPTH_MAX`] numbers.
 
 use crate::limits::{DEPTH_MAX, ELEMENTS_MAX, ROW_ELEMENTS_MAX};
 
-/// Why bytes are not one acceptable msgpack value.
+/// The reason why bytes are not one acceptable msgpack value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScanError {
-    /// The value goes on where the bytes end.
+    /// The bytes end in the middle of a value.
     #[error("msgpack ends in the middle of a value, at byte {at}")]
     Cut {
-        /// Where.
+        /// Offset in bytes.
         at: usize,
     },
     /// The byte 0xc1 stands where a value must start.
     #[error("byte 0xc1 at {at} starts no msgpack value")]
     Reserved {
-        /// Where.
+        /// Offset in bytes.
         at: usize,
     },
-    /// Deeper than [`DEPTH_MAX`].
+    /// The value is nested deeper than [`DEPTH_MAX`].
     #[error("msgpack nested deeper than {DEPTH_MAX}, at byte {at}")]
     TooDeep {
-        /// Where.
+        /// Offset in bytes.
         at: usize,
     },
-    /// More elements than [`ELEMENTS_MAX`], or than [`ROW_ELEMENTS_MAX`] in one row.
+    /// The value has more elements than [`ELEMENTS_MAX`], or one row has more than [`ROW_ELEMENTS_MAX`].
     #[error("msgpack of more than {max} elements, at byte {at}")]
     TooMany {
         /// Elements allowed.
         max: usize,
-        /// Where.
+        /// Offset in bytes.
         at: usize,
     },
-    /// An array longer than its place allows.
+    /// An array has more entries than its list allows.
     #[error("{what}: {count} entries, {max} are allowed")]
     TooLong {
-        /// Which list.
+        /// Name of the list.
         what: &'static str,
-        /// Entries it claims.
+        /// Claimed number of entries.
         count: usize,
         /// Entries allowed.
         max: usize,
     },
-    /// Something else than expected.
+    /// Another kind of value than expected.
     #[error("{what} expected at byte {at}")]
     Unexpected {
-        /// What should be there.
+        /// The expected kind.
         what: &'static str,
-        /// Where.
+        /// Offset in bytes.
         at: usize,
     },
 }
 
-/// The kind of the value that starts at some place.
+/// The head of a msgpack value: its kind, and the number of values inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Head {
-    /// A value without others inside; its end is known.
+    /// A value without inner values; the cursor stands behind it.
     Leaf,
-    /// An array of so many values.
+    /// An array of this many values.
     Array(usize),
-    /// A map of so many pairs.
+    /// A map of this many pairs.
     Map(usize),
 }
 
-/// A place in msgpack bytes, and how many elements were passed.
+/// A position in msgpack bytes, with the number of elements passed so far.
 #[derive(Debug)]
 pub(crate) struct Cursor<'a> {
     bytes: &'a [u8],
@@ -78,7 +79,7 @@ impl<'a> Cursor<'a> {
         Self { bytes, at: 0, elements: 0 }
     }
 
-    /// Passes over the head of the next value, and over all of it when it is a leaf.
+    /// Passes over the head of the next value; over the whole value when it is a leaf.
     pub(crate) fn head(&mut self) -> Result<Head, ScanError> {
         self.elements += 1;
         if self.elements > ELEMENTS_MAX {
@@ -111,9 +112,10 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Passes over one whole value of at most [`ROW_ELEMENTS_MAX`] elements, `depth` levels below the root.
+    /// Passes over one whole value of at most [`ROW_ELEMENTS_MAX`] elements that is `depth` levels below the root.
     pub(crate) fn skip(&mut self, depth: usize) -> Result<(), ScanError> {
-        // Values still to come at each open level. No recursion: a debug build's stack is not the limit.
+        // The values still to come at each open level. A loop instead of recursion keeps the stack small in a debug
+        // build.
         let mut open = [0_usize; DEPTH_MAX + 1];
         let mut level = 0;
         let before = self.elements;
@@ -143,7 +145,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// The next value, which must be a string.
+    /// Passes over the next value, which must be a string, and returns the string.
     pub(crate) fn text(&mut self) -> Result<&'a str, ScanError> {
         let at = self.at;
         let unexpected = ScanError::Unexpected { what: "a string", at };
@@ -159,7 +161,7 @@ impl<'a> Cursor<'a> {
         std::str::from_utf8(&self.bytes[at + header..self.at]).map_err(|_| unexpected)
     }
 
-    /// True when nothing is left.
+    /// True at the end of the bytes.
     pub(crate) fn is_at_end(&self) -> bool {
         self.at == self.bytes.len()
     }
@@ -177,14 +179,14 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// The length of the one msgpack value that `bytes` start with.
+/// The length in bytes of the msgpack value at the start of `bytes`.
 pub(crate) fn value_len(bytes: &[u8]) -> Result<usize, ScanError> {
     let mut cursor = Cursor::new(bytes);
     cursor.skip(0)?;
     Ok(cursor.at)
 }
 
-/// How many msgpack elements the one value has that `bytes` start with.
+/// The number of elements of the msgpack value at the start of `bytes`.
 pub(crate) fn value_elements(bytes: &[u8]) -> Result<usize, ScanError> {
     let mut cursor = Cursor::new(bytes);
     cursor.skip(0)?;

@@ -1,4 +1,4 @@
-//! The frame format as a whole: what is encoded comes back, and nothing damaged or hostile is believed.
+//! The frame format as a whole: encoded data is decoded unchanged, and damaged or hostile data is refused.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 

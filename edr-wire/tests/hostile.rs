@@ -1,4 +1,4 @@
-//! A hostile frame costs bounded memory and an error. One test, because it measures the whole process.
+//! Hostile frames cost bounded memory and an error. A single test, because it measures the memory of the whole process.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -10,7 +10,7 @@ use edr_wire::limits::{PROCESSES_MAX, RAW_BYTES_MAX};
 use edr_wire::snapshot::{Process, SnapshotView};
 use edr_wire::{Epoch, HostId};
 
-/// What the format promises (docs/wire-format.md): decoding any frame, its key at hand, needs no more than this.
+/// Memory limit for decoding any frame whose key is at hand, as documented in docs/wire-format.md.
 const COST_BYTES_MAX: usize = 96 << 20;
 
 struct Counting;
@@ -36,7 +36,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Peak of the memory that `work` needs beyond what is there already.
+/// Runs `work` and returns its result with the peak of the additional memory, in bytes.
 fn cost<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let before = NOW.load(Relaxed);
     PEAK.store(before, Relaxed);
@@ -60,7 +60,7 @@ fn header(kind: FrameKind, seq: u64, base_seq: u64) -> FrameHeader {
     }
 }
 
-/// What a collector does with a frame: decode, decompress, find the rows, read each of them.
+/// Reads a frame as a collector does: decodes records, decompresses, finds the rows, and decodes each row.
 fn read(records: &[Vec<u8>], key_raw: Option<&[u8]>) -> Result<usize, String> {
     let records = records.iter().map(|record| Record::decode(record).map_err(|error| error.to_string()));
     let frame = Frame::assemble(records.collect::<Result<_, _>>()?).map_err(|error| error.to_string())?;
@@ -70,7 +70,7 @@ fn read(records: &[Vec<u8>], key_raw: Option<&[u8]>) -> Result<usize, String> {
     rows.map(|rows| rows.len()).map_err(|error| error.to_string())
 }
 
-/// A snapshot with these bytes as the value of `processes`.
+/// Returns a snapshot with these bytes as the value of `processes`.
 fn snapshot(processes: &[u8]) -> Vec<u8> {
     let mut raw = rmp_serde::to_vec_named(&edr_wire::snapshot::Snapshot::default()).unwrap();
     let field = b"\xa9processes";
@@ -80,7 +80,7 @@ fn snapshot(processes: &[u8]) -> Vec<u8> {
     raw
 }
 
-/// A process with these bytes as the value of `argv`.
+/// Returns a process row with these bytes as the value of `argv`.
 fn process_with(argv: &[u8]) -> Vec<u8> {
     let process = Process { state: 'S', argv: vec![edr_wire::Bytes::default()], ..Process::default() };
     let mut row = rmp_serde::to_vec_named(&process).unwrap();

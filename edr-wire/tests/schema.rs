@@ -1,4 +1,4 @@
-//! docs/schema.md and the wire types name the same fields.
+//! Tests that docs/schema.md and the wire types name the same fields.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -10,13 +10,13 @@ use serde::de::value::StrDeserializer;
 use serde::de::{self, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor};
 use serde_json::Value;
 
-/// Names of our own choice: their keys are no fields.
+/// Maps whose keys are chosen by the user and so are no fields.
 const MAPS_OF_THE_USER: [&str; 1] = ["host.labels"];
 
 #[test]
 fn every_field_is_documented_and_every_documented_field_is_there() {
     let snapshot = Snapshot::deserialize(Full { field: "" }).unwrap();
-    // What was made is what a reader gets: nothing of it is left out as being a default.
+    // The decoded snapshot must equal the encoded snapshot: no field may be left out as a default.
     let packed = rmp_serde::to_vec_named(&snapshot).unwrap();
     assert!(rmp_serde::from_slice::<Snapshot>(&packed).unwrap() == snapshot);
 
@@ -32,7 +32,7 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
     assert!(encoded.contains("processes[].files[].offset") && encoded.contains("psad.sources[].targets[].ip"));
 }
 
-/// The first column of every table, and every other column filled.
+/// Returns the first column of every table, and checks that the other columns are filled.
 fn documented(page: &str) -> BTreeSet<String> {
     let rows = page.lines().filter_map(|line| Some((line, line.strip_prefix("| `")?.split_once('`')?.0)));
     rows.map(|(line, field)| {
@@ -46,7 +46,7 @@ fn documented(page: &str) -> BTreeSet<String> {
     .collect()
 }
 
-/// The paths of all fields of a value, like `processes[].files[].fd`.
+/// Collects the paths of all fields of a value, like `processes[].files[].fd`.
 fn collect(path: &str, value: &Value, fields: &mut BTreeSet<String>) {
     match value {
         Value::Object(_) if MAPS_OF_THE_USER.contains(&path) => {}
@@ -62,11 +62,11 @@ fn collect(path: &str, value: &Value, fields: &mut BTreeSet<String>) {
     }
 }
 
-/// Makes a value of any type with every field there and none at its default: each option is some, each list has one
-/// entry. So a field added to a wire type appears here by itself.
+/// A deserializer that makes a value of any type with every field present and different from its default: each option
+/// is `Some`, each list has one entry. A field added to a wire type is covered automatically.
 #[derive(Clone, Copy)]
 struct Full {
-    /// Name of the field the value is for.
+    /// Name of the field to fill.
     field: &'static str,
 }
 
@@ -183,7 +183,7 @@ impl<'de> MapAccess<'de> for Fields {
     }
 }
 
-/// A variant without content: the snapshot has no others.
+/// A variant without content. The snapshot has only such variants.
 struct Variant(&'static str);
 
 impl<'de> EnumAccess<'de> for Variant {

@@ -62,7 +62,7 @@ fn json_gives_the_same_snapshot_back() {
     assert_eq!(serde_json::from_str::<Snapshot>(&json).unwrap(), snapshot);
 }
 
-/// What a later agent sends: more fields everywhere, and names for things this version does not know.
+/// Simulates a later agent: additional fields everywhere, and names unknown to this version.
 #[test]
 fn fields_and_names_of_a_later_version_are_passed_over() {
     let json = serde_json::to_value(sample()).unwrap();
@@ -72,7 +72,7 @@ fn fields_and_names_of_a_later_version_are_passed_over() {
     later["processes"][0]["mood"] = "calm".into();
     later["processes"][0]["files"][0]["kind"] = "wormhole".into();
     later["gaps"][0]["reason"] = "eclipse".into();
-    // msgpack of a JSON value has text where bytes belong; both are accepted as bytes.
+    // msgpack of a JSON value has strings in place of `bin`; both are accepted as bytes.
     let view = SnapshotView::parse(rmp_serde::to_vec_named(&later).unwrap()).unwrap();
     let process = view.processes().next().unwrap().unwrap();
     assert_eq!(process.files[0].kind, FileKind::Unknown);

@@ -4,10 +4,10 @@ use super::{FrameError, FrameHeader, FrameKind, Record, body, encode};
 use crate::limits::{PARTS_MAX, RECORD_BYTES_MAX};
 use crate::scan::value_len;
 
-/// A frame whose parts are all there.
+/// A complete frame: header and joined body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// Everything it says beside its body.
+    /// The frame's header.
     pub header: FrameHeader,
     /// Bytes of the snapshot.
     pub raw_len: u32,
@@ -18,10 +18,10 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// Joins the parts of one frame, in any order; a part that is there twice counts once.
+    /// Joins the parts of one frame, in any order; duplicates of a part are ignored.
     ///
     /// # Errors
-    /// When a part is missing, or the parts are not all of the same frame.
+    /// When a part is missing, or when the parts belong to different frames.
     pub fn assemble(mut records: Vec<Record>) -> Result<Self, FrameError> {
         records.sort_by_key(|record| record.part);
         records.dedup_by_key(|record| record.part);
@@ -50,19 +50,20 @@ impl Frame {
         Ok(Self { header: first.header, raw_len: first.raw_len, raw_hash: first.raw_hash, body })
     }
 
-    /// The same frame in parts of at most `part_bytes_max` body bytes: for a topic that takes less than it did when the
-    /// frame was made.
+    /// Cuts the same frame into parts of at most `part_bytes_max` body bytes, for a topic whose message limit was
+    /// lowered after the frame was made.
     ///
     /// # Errors
-    /// When that makes more parts than a frame may have.
+    /// When a frame may not have so many parts.
     pub fn records(&self, part_bytes_max: usize) -> Result<Vec<Vec<u8>>, FrameError> {
         encode::cut(&self.header, self.raw_len, &self.raw_hash, &self.body, part_bytes_max)
     }
 
-    /// The snapshot's msgpack; `key_raw` is that of the snapshot with seq `header.base_seq`, for a delta.
+    /// Returns the snapshot's msgpack. For a delta, `key_raw` is the msgpack of the snapshot with seq
+    /// `header.base_seq`.
     ///
     /// # Errors
-    /// When the body is damaged, or the key is missing or another one.
+    /// When the body is damaged, or when the key is missing or wrong.
     pub fn open(&self, key_raw: Option<&[u8]>) -> Result<Vec<u8>, FrameError> {
         let key_raw = match self.header.kind {
             FrameKind::Key => None,
@@ -73,7 +74,7 @@ impl Frame {
     }
 }
 
-/// The records of a spool file, one after the other. Ends after the first piece that is no record.
+/// Iterates over the records of a spool file. Ends after the first invalid record.
 pub fn split_records(file: &[u8]) -> impl Iterator<Item = Result<&[u8], FrameError>> {
     let mut rest = file;
     let mut count = 0;

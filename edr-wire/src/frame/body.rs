@@ -1,23 +1,23 @@
-//! The compressed body. zstd is given a whole buffer in and a whole buffer out: the sizes are the limits.
+//! The compressed body. zstd works on whole buffers, input and output, so the buffer sizes are the limits.
 
 use zstd::zstd_safe::{CCtx, CParameter, DCtx, compress_bound, get_error_name};
 
 use super::FrameError;
 use crate::limits::{RAW_BYTES_MAX, WINDOW_LOG_MAX};
 
-/// zstd level. Level 9 makes keys 11 % smaller for five times the time.
+/// zstd level. Level 9 makes keys 11 % smaller but takes five times as long.
 const LEVEL: i32 = 3;
 
-/// Compresses a snapshot, against the raw key snapshot for a delta.
+/// Compresses a snapshot; for a delta, against the raw key snapshot.
 ///
-/// The context lives for this call alone: it borrows the key, and its tables (2 to 20 MiB) are memory that the agent
-/// does not need between two ticks.
+/// The context exists only during this call: it borrows the key, and the agent needs no 2 to 20 MiB of zstd tables
+/// between two ticks.
 pub(super) fn compress(raw: &[u8], key_raw: Option<&[u8]>) -> Result<Vec<u8>, FrameError> {
     let mut context = CCtx::create();
     let set = |context: &mut CCtx<'_>, parameter| context.set_parameter(parameter).map(drop).map_err(body_error);
     set(&mut context, CParameter::CompressionLevel(LEVEL))?;
     if let Some(key_raw) = key_raw {
-        // Without long-distance matching the match finder forgets the prefix: 504 KB instead of 6 KB on a large host.
+        // Without long-distance matching the match finder loses the prefix: 504 KB instead of 6 KB on a large host.
         set(&mut context, CParameter::EnableLongDistanceMatching(true))?;
         set(&mut context, CParameter::WindowLog(window_log(key_raw.len() + raw.len())))?;
         context.ref_prefix(key_raw).map_err(body_error)?;
@@ -28,8 +28,9 @@ pub(super) fn compress(raw: &[u8], key_raw: Option<&[u8]>) -> Result<Vec<u8>, Fr
     Ok(body)
 }
 
-/// Decompresses a body into exactly `raw_len` bytes. The one-shot decoder writes into our buffer and needs no window
-/// of its own, so a body that claims 2^60 bytes, or holds 31,900 times its size in zeros, costs `raw_len` at most.
+/// Decompresses a body into exactly `raw_len` bytes. The one-shot decoder writes into the given buffer and needs no
+/// window of its own. So a body that claims 2^60 bytes, or holds 31,900 times its size in zeros, costs at most
+/// `raw_len`.
 pub(super) fn decompress(body: &[u8], raw_len: usize, key_raw: Option<&[u8]>) -> Result<Vec<u8>, FrameError> {
     if raw_len > RAW_BYTES_MAX {
         return Err(FrameError::Limit { what: "raw_len", value: raw_len as u64, max: RAW_BYTES_MAX as u64 });
@@ -46,7 +47,7 @@ pub(super) fn decompress(body: &[u8], raw_len: usize, key_raw: Option<&[u8]>) ->
     Ok(raw)
 }
 
-/// The smallest window that holds so many bytes.
+/// The logarithm of the smallest window that holds `bytes`, within zstd's minimum and [`WINDOW_LOG_MAX`].
 fn window_log(bytes: usize) -> u32 {
     let log = usize::BITS - bytes.saturating_sub(1).leading_zeros();
     log.clamp(10, WINDOW_LOG_MAX)
@@ -79,7 +80,7 @@ mod tests {
         assert!(matches!(decompress(&bomb, 64 << 20, None), Err(FrameError::Limit { .. })));
     }
 
-    /// The largest snapshot an agent makes, against the largest key: every byte of both must be in the window.
+    /// Uses the largest snapshot that an agent makes, against the largest key: the window must hold every byte of both.
     #[test]
     fn a_snapshot_of_24_mib_that_hardly_changed_is_a_small_delta() {
         let mut state = 1_u64;

@@ -6,14 +6,14 @@ use crate::limits::RAW_BYTES_MAX;
 /// A frame ready to be written and sent.
 #[derive(Debug, Clone)]
 pub struct EncodedFrame {
-    /// One record per part, in order: the Kafka values, and one after the other the spool file.
+    /// One record per part, in order. Each record is one Kafka value; joined, the records are the spool file.
     pub records: Vec<Vec<u8>>,
     /// Bytes of the compressed body.
     pub body_len: usize,
 }
 
 impl EncodedFrame {
-    /// Compresses `raw`, the snapshot's msgpack, and cuts it into parts of at most `part_bytes_max` body bytes.
+    /// Compresses `raw`, the snapshot's msgpack, and cuts the result into parts of at most `part_bytes_max` body bytes.
     /// `key_raw` is the msgpack of the snapshot with seq `header.base_seq` for a delta, `None` for a key.
     ///
     /// # Errors
@@ -29,7 +29,7 @@ impl EncodedFrame {
             (FrameKind::Delta, None) => return Err(FrameError::KeyMissing { base_seq: header.base_seq }),
             (FrameKind::Key, Some(_)) => return Err(FrameError::Field("a key frame has no key before it".to_owned())),
         }
-        // Checked before the work; the part count is checked with every record.
+        // Checks all but the number of parts before the compression; `cut` checks that number later.
         check_header(header, raw.len(), 0, 1)?;
         let too_large = |_| FrameError::Limit { what: "raw_len", value: raw.len() as u64, max: RAW_BYTES_MAX as u64 };
         let raw_len = u32::try_from(raw.len()).map_err(too_large)?;

@@ -1,11 +1,12 @@
-//! The frame: what travels, lies in the spool and lies in the archive. The same bytes everywhere.
+//! The frame: the unit of transport and storage, with the same bytes in the spool, in Kafka and in the archive.
 //!
-//! A frame is one snapshot, compressed, with a header that says whose it is, which one, what was lost before it and
-//! what it needs to be read. A `key` frame needs nothing else; a `delta` frame needs the key frame of its epoch named
-//! by `base_seq`. So a lost delta harms nothing but itself.
+//! A frame is one compressed snapshot with a header. The header names the host, the epoch and the sequence number,
+//! lists the frames lost before this frame, and tells how to read the body. A `key` frame is readable alone; a `delta`
+//! frame needs the key frame of its epoch with seq `base_seq`. So the loss of a delta affects no other frame.
 //!
-//! Kafka refuses large messages, so a frame is cut into **records**, one per part, each a msgpack map with the whole
-//! header, its share of the body and a checksum over itself. `docs/wire-format.md` specifies them byte by byte.
+//! Kafka refuses large messages, so a frame is cut into **records**, one per part. Each record is a msgpack map with
+//! the whole header, its share of the body and a checksum over itself. `docs/wire-format.md` specifies the bytes of a
+//! record.
 
 mod assemble;
 mod body;
@@ -20,34 +21,34 @@ use serde::{Deserialize, Serialize};
 use crate::limits::{PARTS_MAX, RANGES_MAX, RAW_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::{Epoch, HostId, ScanError};
 
-/// Everything a frame says beside its body.
+/// A frame's facts except its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrameHeader {
     /// The host.
     pub host_id: HostId,
-    /// The unbroken run of sequence numbers this frame belongs to.
+    /// The unbroken run of sequence numbers to which this frame belongs.
     pub epoch: Epoch,
-    /// Place in it: 1, 2, 3, … without holes.
+    /// Sequence number in the epoch: 1, 2, 3, … without holes.
     pub seq: u64,
-    /// How the body is to be read.
+    /// Encoding of the body.
     pub kind: FrameKind,
-    /// The key frame of the same epoch that a delta needs; of a key its own `seq`.
+    /// For a delta, `seq` of the needed key frame in the same epoch; for a key its own `seq`.
     pub base_seq: u64,
-    /// Boot the snapshot was taken in (`/proc/sys/kernel/random/boot_id`).
+    /// Boot in which the snapshot was taken (`/proc/sys/kernel/random/boot_id`).
     pub boot_id: String,
-    /// The epoch before this one, where the host knows of one.
+    /// The previous epoch, when the host knows it.
     pub previous_epoch: Option<PreviousEpoch>,
-    /// When the snapshot was taken, ns since the epoch, by the host's wall clock.
+    /// Time of the snapshot, ns since the epoch, by the host's wall clock.
     pub captured_ns: i64,
-    /// Frames that were made and will not come.
+    /// Frames that were made but will never arrive.
     pub lost: Vec<LostRange>,
-    /// Ticks that became no frame.
+    /// Ticks without a frame.
     pub missed: Vec<MissedTicks>,
-    /// The agent stopped cleanly after this frame: silence that follows is meant.
+    /// True when the agent stopped cleanly after this frame, so that the following silence is expected.
     pub bye: bool,
 }
 
-/// How a frame's body is to be read.
+/// Encoding of a frame's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FrameKind {
@@ -57,16 +58,16 @@ pub enum FrameKind {
     Delta,
 }
 
-/// The epoch that ended where this one begins.
+/// The epoch that ended before this epoch began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreviousEpoch {
-    /// Its id.
+    /// Identity of the epoch.
     pub id: Epoch,
-    /// The highest sequence number it reached.
+    /// Highest sequence number of the epoch.
     pub last_seq: u64,
 }
 
-/// Frames that were made and will not come, with the reason.
+/// Frames that were made but will never arrive, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LostRange {
     /// Epoch of the lost frames.
@@ -79,71 +80,71 @@ pub struct LostRange {
     pub reason: String,
 }
 
-/// Ticks that became no frame, with the reason. Times are `CLOCK_BOOTTIME` of the frame's boot.
+/// Ticks without a frame, with the reason. Times are `CLOCK_BOOTTIME` of the frame's boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MissedTicks {
-    /// When the first of them was due, ns.
+    /// Due time of the first tick, ns.
     pub from_boottime_ns: u64,
-    /// When the last of them was due, ns.
+    /// Due time of the last tick, ns.
     pub to_boottime_ns: u64,
-    /// How many.
+    /// Number of ticks.
     pub ticks: u64,
     /// `overrun`, `suspended`, `not_running`, …
     pub reason: String,
 }
 
-/// Why bytes are not a frame, or not a readable one.
+/// The reason why bytes are not a frame, or not a readable frame.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    /// Larger than a record may be.
+    /// The record is larger than [`RECORD_BYTES_MAX`].
     #[error("record of {0} bytes, {RECORD_BYTES_MAX} are allowed")]
     RecordTooLarge(usize),
-    /// Not msgpack, or not one whole value.
+    /// The bytes are not msgpack, or not one whole value.
     #[error("record: {0}")]
     Structure(#[from] ScanError),
-    /// Bytes behind the record.
+    /// Bytes follow after the end of the record.
     #[error("record: {0} bytes behind its end")]
     Trailing(usize),
-    /// Not a map that starts with the version.
+    /// The value is not a map that starts with the version.
     #[error("not a record: it does not start with a version")]
     NotARecord,
-    /// Made by a later program.
+    /// The record was made by another version of the format.
     #[error("record version {0}, this program reads {VERSION}")]
     Version(u64),
-    /// The checksum does not fit the bytes.
+    /// The checksum does not match the bytes.
     #[error("record: checksum does not fit its bytes")]
     Checksum,
-    /// A field of another shape.
+    /// A field has another shape.
     #[error("record: {0}")]
     Field(String),
-    /// A value outside its limit.
+    /// A value is outside its limit.
     #[error("record: {what} is {value}, {max} is allowed")]
     Limit {
-        /// What.
+        /// Name of the value.
         what: &'static str,
-        /// Its value.
+        /// The value.
         value: u64,
         /// The limit.
         max: u64,
     },
-    /// Parts of different frames, or not all of them.
+    /// The parts belong to different frames, or some are missing.
     #[error("frame: {0}")]
     Parts(String),
-    /// A delta without its key.
+    /// The key of a delta is missing.
     #[error("frame: a delta needs the key snapshot with seq {base_seq}")]
     KeyMissing {
         /// Sequence number of the key.
         base_seq: u64,
     },
-    /// The body does not decompress.
+    /// The body cannot be decompressed.
     #[error("frame body: {0}")]
     Body(String),
-    /// The body decompresses to something else.
+    /// The decompressed body has another hash than the header states.
     #[error("frame body: content does not have the hash that the header says")]
     Hash,
 }
 
-/// Checks a header against the limits of the format, the same way before sending and after receiving.
+/// Checks a header against the limits of the format. Encoder and decoder use the same check.
 fn check_header(header: &FrameHeader, raw_len: usize, part: u32, parts: u32) -> Result<(), FrameError> {
     let within = |what, value: usize, max: usize| {
         if value > max { Err(FrameError::Limit { what, value: value as u64, max: max as u64 }) } else { Ok(()) }

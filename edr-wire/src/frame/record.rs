@@ -1,4 +1,4 @@
-//! One record: a msgpack map whose last field is a checksum over all bytes before its value.
+//! A record: a msgpack map whose last field is a checksum over all bytes before the checksum's value.
 
 use serde::de::{Deserializer, Visitor};
 use serde::ser::Serializer;
@@ -10,32 +10,32 @@ use crate::scan::{Cursor, Head, ScanError, value_len};
 use crate::snapshot::write_named;
 use crate::{Epoch, HostId};
 
-/// Version of the record format. A reader refuses others.
+/// Version of the record format. A reader refuses other versions.
 pub const VERSION: u64 = 1;
 
-/// Bytes of the checksum: the first 16 of BLAKE3. It tells damage, not malice: a frame is not signed yet.
+/// Bytes of the checksum: the first 16 of BLAKE3. The checksum detects damage, not forgery: frames are not signed yet.
 const SUM_BYTES: usize = 16;
-/// The last field: the string `sum` and the head of a `bin` of [`SUM_BYTES`].
+/// Start of the last field: the string `sum` and the head of a `bin` of [`SUM_BYTES`].
 const SUM_FIELD: &[u8] = b"\xa3sum\xc4\x10";
 
-/// One part of a frame, as one Kafka message or one piece of a spool file.
+/// A part of a frame: one Kafka message, or one piece of a spool file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// The frame's header; alike in all its parts.
+    /// The frame's header, equal in all parts of the frame.
     pub header: FrameHeader,
     /// Bytes of the uncompressed snapshot.
     pub raw_len: u32,
-    /// BLAKE3 of the uncompressed snapshot: with host, epoch and seq the identity of a frame's content.
+    /// BLAKE3 of the uncompressed snapshot. With host, epoch and seq, this hash identifies a frame's content.
     pub raw_hash: [u8; 32],
-    /// Which part, from 0.
+    /// Number of this part, from 0.
     pub part: u32,
-    /// How many parts.
+    /// Number of parts of the frame.
     pub parts: u32,
     /// This part's share of the compressed body.
     pub body: Vec<u8>,
 }
 
-/// The fields in the order they have on the wire.
+/// The fields in their order on the wire.
 #[derive(Serialize, Deserialize)]
 struct Fields<'a> {
     v: u64,
@@ -71,7 +71,7 @@ struct Fields<'a> {
     sum: Bin<'a>,
 }
 
-/// A msgpack `bin`, borrowed.
+/// A borrowed msgpack `bin`.
 #[derive(Default, Clone, Copy)]
 struct Bin<'a>(&'a [u8]);
 
@@ -137,10 +137,10 @@ pub(super) fn encode(
 }
 
 impl Record {
-    /// Reads one record and verifies structure, version, checksum and limits, in that order.
+    /// Decodes one record after verifying structure, version, checksum and limits, in that order.
     ///
     /// # Errors
-    /// [`FrameError`] says what is wrong; nothing larger than the record itself is allocated before all is verified.
+    /// [`FrameError`] names the fault. Before the checks are done, no allocation is larger than the record itself.
     pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
         if bytes.len() > RECORD_BYTES_MAX {
             return Err(FrameError::RecordTooLarge(bytes.len()));
@@ -187,7 +187,7 @@ impl Record {
         Ok(record)
     }
 
-    /// Whether two records are parts of the same frame with the same content.
+    /// True when two records are parts of the same frame with the same content.
     pub fn is_same_frame(&self, other: &Self) -> bool {
         self.header == other.header
             && self.raw_len == other.raw_len
@@ -196,7 +196,7 @@ impl Record {
     }
 }
 
-/// The value of the first field, which is the version in every version of the format.
+/// Returns the value of the first field. The first field is the version in every version of the format.
 fn version(bytes: &[u8]) -> Result<u64, FrameError> {
     let mut cursor = Cursor::new(bytes);
     if !matches!(cursor.head()?, Head::Map(1..)) {

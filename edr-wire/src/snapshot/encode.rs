@@ -1,4 +1,4 @@
-//! Encoding a snapshot from rows that may be encoded already.
+//! Encoding of a snapshot from rows, some of which may already be encoded.
 
 use serde::Serialize;
 
@@ -6,7 +6,7 @@ use crate::scan::{value_elements, value_len};
 
 use super::{Agent, Gap, Host, PacketRow, Position, Psad, Reread, SCHEMA, Time};
 
-/// Rows of one list, each encoded on its own: a row taken over from the snapshot before is its bytes, copied.
+/// Encoded rows of one list. A row taken over from the previous snapshot is a copy of its bytes.
 #[derive(Debug, Clone, Default)]
 pub struct Rows {
     bytes: Vec<u8>,
@@ -14,35 +14,35 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// Encodes one more row.
+    /// Encodes a row and appends the result.
     pub fn push<T: Serialize>(&mut self, row: &T) {
         write_named(&mut self.bytes, row);
         self.count += 1;
     }
 
-    /// Encodes one more row: the bytes that [`Self::push`] gives, sooner.
+    /// Encodes a packet and appends the result: the same bytes as [`Self::push`], but faster.
     pub fn push_packet(&mut self, row: &PacketRow<'_>) {
         row.write(&mut self.bytes);
         self.count += 1;
     }
 
-    /// Takes over one row that an earlier [`encode_row`] made.
+    /// Appends a row encoded earlier by [`encode_row`].
     pub fn push_encoded(&mut self, row: &[u8]) {
         self.bytes.extend_from_slice(row);
         self.count += 1;
     }
 
-    /// How many rows.
+    /// The number of rows.
     pub fn len(&self) -> usize {
         self.count as usize
     }
 
-    /// No row yet.
+    /// True without rows.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// The rows, one after the other.
+    /// The bytes of all rows, joined.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -52,7 +52,7 @@ impl Rows {
         self.bytes.len()
     }
 
-    /// Keeps as many of the first rows as fit `bytes_max`; gives the number of rows dropped.
+    /// Keeps as many of the first rows as fit into `bytes_max`; returns the number of dropped rows.
     pub fn cut_to(&mut self, bytes_max: usize) -> usize {
         if self.bytes.len() <= bytes_max {
             return 0;
@@ -71,7 +71,7 @@ impl Rows {
         dropped as usize
     }
 
-    /// Forgets the rows and keeps the memory.
+    /// Removes the rows and keeps the allocated memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.count = 0;
@@ -88,32 +88,33 @@ impl<T: Serialize> FromIterator<T> for Rows {
     }
 }
 
-/// The bytes of one row, for [`Rows::push_encoded`].
+/// Returns the bytes of one row, for [`Rows::push_encoded`].
 pub fn encode_row<T: Serialize>(row: &T) -> Vec<u8> {
     let mut bytes = Vec::new();
     write_named(&mut bytes, row);
     bytes
 }
 
-/// [`encode_row`] into memory that is there already.
+/// [`encode_row`] into an existing buffer.
 pub fn encode_row_into<T: Serialize>(row: &T, bytes: &mut Vec<u8>) {
     bytes.clear();
     write_named(bytes, row);
 }
 
-/// How many msgpack elements a value has: what [`crate::limits::ROW_ELEMENTS_MAX`] counts. `usize::MAX` beyond it.
+/// The number of msgpack elements of a value, as limited by [`crate::limits::ROW_ELEMENTS_MAX`]; `usize::MAX` beyond
+/// the limit.
 pub fn elements<T: Serialize>(value: &T) -> usize {
     value_elements(&encode_row(value)).unwrap_or(usize::MAX)
 }
 
-/// A snapshot about to be encoded: the three long lists as [`Rows`], the rest as values.
+/// A snapshot ready for encoding: the three long lists as [`Rows`], the rest as values.
 #[derive(Debug)]
 pub struct SnapshotParts<'a> {
     /// The host.
     pub host: &'a Host,
     /// The agent.
     pub agent: &'a Agent,
-    /// When.
+    /// The time of the snapshot.
     pub time: &'a Time,
     /// Log positions.
     pub positions: &'a [Position],
@@ -121,18 +122,18 @@ pub struct SnapshotParts<'a> {
     pub processes: &'a Rows,
     /// Sockets, sorted by inode.
     pub sockets: &'a Rows,
-    /// psad.
+    /// The state of psad.
     pub psad: &'a Psad,
     /// Packets, in the order of their logs.
     pub packets: &'a Rows,
     /// Age of carried-over rows.
     pub reread: Reread,
-    /// What was missed.
+    /// The gaps: facts that were missed.
     pub gaps: &'a [Gap],
 }
 
 impl SnapshotParts<'_> {
-    /// The snapshot's msgpack: the same bytes as serializing a [`super::Snapshot`] with the same content.
+    /// Returns the snapshot's msgpack: the same bytes as serializing a [`super::Snapshot`] with the same content.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.processes.byte_len() + self.sockets.byte_len() + (64 << 10));
         write_map_len(&mut out, 11);
@@ -170,8 +171,8 @@ fn write_map_len(out: &mut Vec<u8>, len: u32) {
     }
 }
 
-/// msgpack with named fields. Our own types have a length for every list and map and string keys, the only two things
-/// rmp-serde can refuse.
+/// Appends msgpack with named fields. Cannot fail: rmp-serde refuses only lists and maps without a length and keys that
+/// are not strings, and the wire types have neither.
 pub(crate) fn write_named<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     if let Err(never) = rmp_serde::encode::write_named(out, value) {
         unreachable!("a wire type that msgpack cannot hold: {never}");

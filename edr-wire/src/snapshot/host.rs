@@ -1,4 +1,4 @@
-//! The host, the agent that looked at it, and when.
+//! The host, the agent, and the time of the snapshot.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ pub struct Host {
     pub arch: String,
     /// `/proc/sys/kernel/random/boot_id`: a UUID, new at each boot.
     pub boot_id: String,
-    /// Wall-clock time of the boot, ns since the epoch: `btime` of `/proc/stat`, whole seconds. For display only.
+    /// Wall-clock time of the boot, ns since the epoch, from `btime` of `/proc/stat` (whole seconds). For display only.
     pub boot_time_ns: i64,
     /// Clock ticks per second of every `*_ticks` field (`sysconf(_SC_CLK_TCK)`).
     pub ticks_per_second: u64,
@@ -35,65 +35,65 @@ pub struct Host {
     pub memory_available_bytes: u64,
     /// `/proc/loadavg`: 1, 5 and 15 minutes, in hundredths (1.25 is 125).
     pub load_hundredths: [u32; 3],
-    /// `processes` of `/proc/stat`: forks since boot. The growth between two snapshots, less the processes that are
-    /// new in the second, is how many came and went unseen.
+    /// `processes` of `/proc/stat`: forks since boot. The growth between two snapshots, less the new processes of the
+    /// second, is the number of processes that started and ended unseen.
     pub forks: u64,
-    /// Uptime in clock ticks when this was read; CPU usage of a process over its life is
+    /// Uptime in clock ticks at the moment of reading. The CPU usage of a process over its life is
     /// `cpu ticks / (uptime_ticks - start_ticks)`.
     pub uptime_ticks: u64,
-    /// The agent's own namespaces, as for a process.
+    /// The agent's own namespaces.
     pub namespaces: super::Namespaces,
     /// `labels` of the agent's configuration.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 }
 
-/// The agent, how it is, and what this snapshot cost. ECS: `agent.*`, `edr.agent.*`.
+/// The agent, its condition, and the cost of its snapshots. ECS: `agent.*`, `edr.agent.*`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Agent {
     /// Version of `edr-agentd`.
     pub version: String,
-    /// Process id of the agent: its own row is among the processes.
+    /// Process id of the agent, whose own row is among the processes.
     pub pid: u32,
-    /// Epoch of the frame this snapshot travels in.
+    /// Epoch of the snapshot's frame.
     pub epoch: Epoch,
-    /// Sequence number of that frame.
+    /// Sequence number of the snapshot's frame.
     pub seq: u64,
     /// Nanoseconds between two ticks.
     pub interval_ns: u64,
-    /// Hash of the effective configuration, 16 hex digits: hosts with the same value are configured alike.
+    /// Hash of the effective configuration, 16 hex digits: equal on hosts with equal configuration.
     pub config_hash: String,
-    /// Why this snapshot shows less than it could, and what mends it; empty when it shows everything.
+    /// Reasons why this snapshot shows less than it could, each with its remedy; empty for a complete snapshot.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub degraded: Vec<String>,
-    /// What each source cost in the snapshot *before* this one (a snapshot cannot contain its own end).
+    /// Cost of each source in the *previous* snapshot: a snapshot cannot contain its own end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cost: Vec<SourceCost>,
-    /// The spool as the frame before this one left it.
+    /// The spool after the previous frame.
     pub spool: SpoolState,
 }
 
-/// What one source, or one later stage (`encode`, `frame`, `spool`), cost in one tick.
+/// Cost of one source, or of a later stage (`encode`, `frame`, `spool`), in one tick.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceCost {
     /// `processes`, `sockets`, `host`, `psad`, `packets`, `encode`, `frame`, `spool`.
     pub source: String,
-    /// CPU time of the threads that did it (`CLOCK_THREAD_CPUTIME_ID`).
+    /// CPU time of the source's threads (`CLOCK_THREAD_CPUTIME_ID`), ns.
     pub cpu_ns: u64,
-    /// Wall-clock time.
+    /// Wall-clock time, ns.
     pub wall_ns: u64,
-    /// Rows or lines produced; for a later stage the bytes it wrote.
+    /// Rows or lines produced; for a later stage the bytes written.
     pub produced: u64,
-    /// Of these, rows taken over from the snapshot before because nothing of them changed.
+    /// Number of produced rows taken over unchanged from the previous snapshot.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub carried: u64,
-    /// System calls, counted by the agent one by one where it makes them. `None` for a source that reads through
-    /// libraries, whose calls it does not see (`host`, `psad`), and for later stages.
+    /// System calls, counted by the agent at each call. `None` for sources that read through libraries (`host`,
+    /// `psad`), whose calls the agent cannot count, and for later stages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub syscalls: Option<u64>,
-    /// Bytes that the kernel gave. Of `processes` and `sockets` counted with the calls: files, links, listings, netlink
-    /// messages. Of other sources `rchar` of `/proc/thread-self/io` (proc_pid_io(5)): what read(2) and its like gave.
-    /// `None` where the kernel does not count, and for later stages.
+    /// Bytes delivered by the kernel. For `processes` and `sockets` counted with the system calls: files, links,
+    /// listings, netlink messages. For other sources the growth of `rchar` in `/proc/thread-self/io` (proc_pid_io(5)):
+    /// bytes from read(2) and similar calls. `None` where the kernel does not count, and for later stages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_bytes: Option<u64>,
 }
@@ -102,35 +102,37 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// Frames that wait on the host.
+/// The state of the agent's spool.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpoolState {
     /// Frames not yet acknowledged by Kafka.
     pub unsent_frames: u64,
-    /// Their bytes.
+    /// Bytes of the unacknowledged frames.
     pub unsent_bytes: u64,
-    /// Frames that were dropped for want of room since the agent started; each is declared in `lost`.
+    /// Frames dropped for lack of space since the agent started; each is declared in `lost`.
     pub dropped_frames: u64,
-    /// True when the disk cannot be used and frames go out from memory.
+    /// True when the disk cannot be used and frames are sent from memory.
     pub memory_only: bool,
 }
 
-/// When the snapshot was taken.
+/// The time of the snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Time {
-    /// Wall clock, ns since the epoch, UTC (`CLOCK_REALTIME`), when the tick began.
+    /// Wall clock at the start of the tick, ns since the epoch, UTC (`CLOCK_REALTIME`).
     pub wall_ns: i64,
-    /// `CLOCK_BOOTTIME`, ns: runs on through suspend, never jumps. Orders snapshots inside a boot.
+    /// `CLOCK_BOOTTIME`, ns: continues during suspend and never jumps. Orders the snapshots of one boot.
     pub boottime_ns: u64,
-    /// Whether something keeps the clock right, as the kernel says (`adjtimex(2)`: not `STA_UNSYNC`). Where a sandbox
-    /// refuses the question, `true` when systemd-timesyncd or chronyd says so; `None`, with a gap, when nobody does.
+    /// True when the clock is synchronised according to the kernel (`adjtimex(2)`: not `STA_UNSYNC`). Where a sandbox
+    /// forbids the call, `true` when systemd-timesyncd or chronyd confirms synchronisation; otherwise `None`, with a
+    /// gap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub synchronised: Option<bool>,
-    /// Offset of the host's zone from UTC, seconds east.
+    /// Offset of the host's time zone from UTC, seconds east.
     pub utc_offset_seconds: i32,
 }
 
-/// How far a tailed log was read, including the lines in this very snapshot: the frame is the memory.
+/// Read position in a tailed log, after the lines in this snapshot. The agent resumes from the position in its newest
+/// frame.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// Path of the file, or `journal`.
@@ -144,18 +146,18 @@ pub struct Position {
     /// Bytes read.
     #[serde(default)]
     pub offset: u64,
-    /// How many of the file's first bytes (256 at most) [`Position::head_hash`] covers.
+    /// Number of the file's first bytes (256 at most) covered by [`Position::head_hash`].
     #[serde(default)]
     pub head_bytes: u32,
-    /// First 16 bytes of BLAKE3 over those: tells a reused inode and a rewritten file.
+    /// First 16 bytes of BLAKE3 over the covered bytes; detects a reused inode and a rewritten file.
     #[serde(default, skip_serializing_if = "Bytes::is_empty")]
     pub head_hash: Bytes,
-    /// Cursor of the journal, for `journal`.
+    /// Cursor of the journal, when the source is `journal`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
 }
 
-/// One thing that was not seen, and why. A snapshot never hides that it is incomplete.
+/// A fact, or several alike, missing in the snapshot, with the reason. A snapshot never hides that it is incomplete.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     /// `processes`, `files`, `sockets`, `host`, `psad`, `packets`.
@@ -166,76 +168,75 @@ pub struct Gap {
     /// Field, file name or family concerned.
     #[serde(default, skip_serializing_if = "Bytes::is_empty")]
     pub field: Bytes,
-    /// Why.
+    /// Cause of the gap.
     pub reason: GapReason,
-    /// How many items this stands for: alike gaps are merged.
+    /// Number of missing items: alike gaps are merged.
     pub count: u64,
-    /// Anything else that helps: an errno, a byte range.
+    /// More about the cause: an errno, a byte range.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
 }
 
-/// Why something is missing.
+/// The reason why something is missing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GapReason {
-    /// It went away between two reads: normal for a process.
+    /// The object vanished between two reads: normal for a process.
     Gone,
-    /// The kernel refused (`EACCES`, `EPERM`).
+    /// The kernel refused access (`EACCES`, `EPERM`).
     Denied,
-    /// The read did not come back in time.
+    /// The read did not finish in time.
     Stuck,
     /// A limit was reached.
     TooLong,
-    /// The bytes are not what their documentation says.
+    /// The bytes do not have their documented form.
     Malformed,
-    /// The kernel has no such interface.
+    /// The kernel lacks the interface.
     Unsupported,
-    /// Written and removed before it could be read (a log rotated away).
+    /// The object was written and removed before it could be read (a log rotated away).
     RotatedAway,
     /// An I/O error.
     Io,
     /// The budget of this tick was used up.
     Budget,
-    /// A reason this version does not know.
+    /// A reason unknown to this version.
     #[default]
     #[serde(other)]
     Unknown,
 }
 
-/// How fresh carried-over process rows are. A process that did not run is not read at each tick, and its row's bytes
-/// stay the same; what others can change under it is read again when its slice's turn comes, so a row is at most
-/// `slices` ticks old. When a row was last read is never part of the row.
+/// Freshness of carried-over process rows. A process that did not run is not read at each tick, and the bytes of its
+/// row stay the same. Facts that other processes can change are read again when the row's slice is due, so a row is at
+/// most `slices` ticks old. The row itself never contains the time of its last read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reread {
-    /// The slice that was read in this snapshot.
+    /// The slice read in this snapshot.
     pub slice: u32,
-    /// Slices in all; 1 when every row is read at every tick.
+    /// Number of slices; 1 when every row is read at every tick.
     pub slices: u32,
-    /// Pids, ascending, of the processes that were read in this snapshot although it was not their slice's turn: they
-    /// ran, are new, or something of them moved.
+    /// Pids, ascending, of the processes read in this snapshot although their slice was not due: processes that ran,
+    /// are new, or changed in some way.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub out_of_turn: Vec<u32>,
 }
 
 impl Reread {
-    /// The slice of a process: FNV-1a (32 bits) over `pid` and `start_ticks`, both
-    /// little-endian, modulo `slices`.
+    /// The slice of a process: FNV-1a (32 bits) over `pid` and `start_ticks`, both little-endian, modulo `slices`.
     pub fn slice_of(key: ProcessKey, slices: u32) -> u32 {
         let bytes = key.pid.to_le_bytes().into_iter().chain(key.start_ticks.to_le_bytes());
         let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
         hash % slices.max(1)
     }
 
-    /// How many ticks ago the row of this process was read: 0 when it was in this snapshot. A row that was read out of
-    /// turn since then is fresher.
+    /// The largest possible age of this process's row in ticks: 0 when the row was read in this snapshot. The row is
+    /// fresher when an earlier snapshot read it out of turn.
     pub fn age_ticks_max(&self, key: ProcessKey) -> u32 {
         let slices = self.slices.max(1);
         if self.out_of_turn.binary_search(&key.pid).is_ok() {
             return 0;
         }
         let (turn, now) = (Self::slice_of(key, slices), self.slice % slices);
-        // No sum: whoever wrote this may have chosen the largest numbers there are.
+        // A subtraction, because a sum could overflow: a hostile writer may choose the largest numbers.
         if now >= turn { now - turn } else { slices - (turn - now) }
     }
 }

@@ -1,8 +1,8 @@
-//! The snapshot: everything the agent saw at one tick.
+//! The snapshot: the state of a host at one tick.
 //!
-//! msgpack with named fields, so that any consumer in any language can read it. Rows are sorted (processes by pid,
-//! files by descriptor, sockets by inode), and a row whose facts did not change has the same bytes as in the snapshot
-//! before: equality of bytes is equality of state.
+//! A snapshot is msgpack with named fields, readable by any consumer in any language. Rows are sorted: processes by
+//! pid, files by descriptor, sockets by inode. A row with unchanged facts has the same bytes as in the previous
+//! snapshot: equality of bytes is equality of state.
 
 mod encode;
 mod host;
@@ -26,11 +26,11 @@ use serde::{Deserialize, Serialize};
 pub use socket::{Family, Socket};
 pub use view::{SnapshotError, SnapshotView};
 
-/// Version of the snapshot's field set. It grows with every added field; a reader skips fields it does not know.
+/// Version of the snapshot's field set. The version grows with every added field; a reader skips unknown fields.
 pub const SCHEMA: u16 = 1;
 
-/// One whole snapshot, owned. The agent encodes through [`SnapshotParts`], a reader looks through [`SnapshotView`];
-/// this type is for those who want all of it at once (`edr-agentd snapshot`, tests).
+/// A whole snapshot as an owned value, for `edr-agentd snapshot` and tests. The agent encodes with [`SnapshotParts`];
+/// the collector reads with [`SnapshotView`].
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// [`SCHEMA`] of the writer.
@@ -39,9 +39,9 @@ pub struct Snapshot {
     pub host: Host,
     /// The agent.
     pub agent: Agent,
-    /// When.
+    /// The time of the tick.
     pub time: Time,
-    /// How far each tailed log was read.
+    /// Read position of each tailed log.
     #[serde(default)]
     pub positions: Vec<Position>,
     /// Processes by pid.
@@ -50,16 +50,16 @@ pub struct Snapshot {
     /// Sockets by inode.
     #[serde(default)]
     pub sockets: Vec<Socket>,
-    /// What psad knows.
+    /// The state of psad.
     #[serde(default)]
     pub psad: Psad,
-    /// Firewall log lines since the snapshot before.
+    /// Firewall log lines since the previous snapshot.
     #[serde(default)]
     pub packets: Vec<Packet>,
-    /// How old carried-over rows are.
+    /// Age of carried-over rows.
     #[serde(default)]
     pub reread: Reread,
-    /// What was missed and why.
+    /// Facts that were missed, each with its reason.
     #[serde(default)]
     pub gaps: Vec<Gap>,
 }

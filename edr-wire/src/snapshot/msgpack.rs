@@ -1,4 +1,4 @@
-//! The pieces of msgpack that a row written by hand consists of, each in its shortest form, as rmp-serde writes them
+//! The parts of a msgpack row that is written by hand, each in its shortest form, as rmp-serde writes them
 //! (<https://github.com/msgpack/msgpack/blob/master/spec.md>).
 
 pub(super) const TRUE: u8 = 0xc3;
@@ -44,7 +44,7 @@ pub(super) fn str(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
 
-/// A string of fewer than 32 bytes that are known to be UTF-8.
+/// Appends a string of fewer than 32 bytes that are known to be UTF-8.
 #[inline]
 pub(super) fn short_str(out: &mut Vec<u8>, text: &[u8]) {
     out.push(0xa0 | text.len() as u8);
@@ -61,7 +61,7 @@ pub(super) fn bin(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// A field of a map, unless there is no number; its key is encoded already.
+/// Appends a field of a map, unless the number is `None`. `key` is already encoded.
 #[inline]
 pub(super) fn uint_field<const N: usize>(out: &mut Vec<u8>, key: &[u8; N], number: Option<impl Into<u64>>) {
     if let Some(number) = number {
@@ -70,7 +70,7 @@ pub(super) fn uint_field<const N: usize>(out: &mut Vec<u8>, key: &[u8; N], numbe
     }
 }
 
-/// A field of a map, unless the text is empty; its key is encoded already.
+/// Appends a field of a map, unless the text is empty. `key` is already encoded.
 #[inline]
 pub(super) fn str_field<const N: usize>(out: &mut Vec<u8>, key: &[u8; N], text: &str) {
     if !text.is_empty() {
@@ -79,7 +79,7 @@ pub(super) fn str_field<const N: usize>(out: &mut Vec<u8>, key: &[u8; N], text: 
     }
 }
 
-/// A field of a map, unless there are no bytes; its key is encoded already.
+/// Appends a field of a map, unless the bytes are empty. `key` is already encoded.
 #[inline]
 pub(super) fn bin_field<const N: usize>(out: &mut Vec<u8>, key: &[u8; N], bytes: &[u8]) {
     if !bytes.is_empty() {

@@ -1,4 +1,4 @@
-//! Packets as the firewall logged them.
+//! Packets logged by the firewall.
 
 use std::net::Ipv6Addr;
 
@@ -9,26 +9,26 @@ use super::process::is_false;
 use crate::Bytes;
 use crate::bytes::escaped;
 
-/// One logged packet: a line of the kernel's `LOG` target or of nft `log`, parsed, with its raw text.
-/// A field is `None` where the line does not have it.
+/// A logged packet: a parsed line of the kernel's `LOG` target or of nft `log`, with its raw text. A field missing in
+/// the line is `None`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Packet {
-    /// Unix time, ns; `None` where the line's time could not be read.
+    /// Unix time, ns; `None` when the time of the line is unreadable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<i64>,
-    /// Kernel stamp, microseconds since boot, where the line has one.
+    /// Kernel timestamp of the line, microseconds since boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel_us: Option<u64>,
-    /// Log prefix of the rule.
+    /// Log prefix of the firewall rule.
     #[serde(default, skip_serializing_if = "Bytes::is_empty")]
     pub prefix: Bytes,
-    /// `INPUT`, `FORWARD`, `OUTPUT`, as psad derives it from the interfaces.
+    /// `INPUT`, `FORWARD`, `OUTPUT`, derived from the interfaces as psad does.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub chain: String,
-    /// Interface it came in on.
+    /// Incoming interface.
     #[serde(default, skip_serializing_if = "Bytes::is_empty")]
     pub interface_in: Bytes,
-    /// Interface it goes out on.
+    /// Outgoing interface.
     #[serde(default, skip_serializing_if = "Bytes::is_empty")]
     pub interface_out: Bytes,
     /// `MAC=` as logged.
@@ -40,7 +40,7 @@ pub struct Packet {
     /// Destination address, canonical.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub dst: String,
-    /// `tcp`, `udp`, `udplite`, `icmp`, `icmpv6`, `esp`, `ah`, or the protocol number; empty where the line has none.
+    /// `tcp`, `udp`, `udplite`, `icmp`, `icmpv6`, `esp`, `ah`, or the protocol number; empty when missing in the line.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub protocol: String,
     /// Source port.
@@ -55,7 +55,8 @@ pub struct Packet {
     /// ICMP code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub icmp_code: Option<u8>,
-    /// TCP flags in the kernel's order, space-separated: `SYN`, `ACK SYN`; empty for a NULL packet and for other protocols.
+    /// TCP flags in the kernel's order, separated by spaces: `SYN`, `ACK SYN`; empty for a NULL packet and for other
+    /// protocols.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub flags: String,
     /// Length of the IP packet, bytes.
@@ -64,17 +65,17 @@ pub struct Packet {
     /// Time to live, or hop limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<u8>,
-    /// How many packets the line stands for (`message repeated N times`), 1 otherwise.
+    /// Number of packets represented by the line: N for `message repeated N times`, otherwise 1.
     pub repeated: u32,
-    /// The line was cut, so the fields after the cut are missing.
+    /// True when the line was cut, so that the fields after the cut are missing.
     #[serde(default, skip_serializing_if = "is_false")]
     pub cut: bool,
-    /// The line as it is, without its end.
+    /// The line without its line end.
     pub raw: Bytes,
 }
 
-/// A [`Packet`] that borrows from its line: the same row, without a copy of each field. A flood is thousands of them
-/// in a tick.
+/// A [`Packet`] that borrows from its log line: the same row without a copy of each field, because a flood brings
+/// thousands of packets per tick.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct PacketRow<'a> {
     /// See [`Packet::time`].
@@ -138,8 +139,8 @@ pub struct PacketRow<'a> {
 }
 
 impl PacketRow<'_> {
-    /// Appends the row as msgpack: the bytes that serde writes, without its call for each piece of a field. In a flood
-    /// this is most of the work.
+    /// Appends the row as msgpack: the same bytes as serde writes, but without a serde call for each part of a field.
+    /// In a flood this function is most of the work.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         let fields = [
             self.time.is_some(),
@@ -164,7 +165,7 @@ impl PacketRow<'_> {
             true, // raw
         ];
         out.reserve(ROW_BYTES_USUAL + self.raw.0.len());
-        // Keys are written with their length before them.
+        // Each key includes its length byte.
         msgpack::map_len(out, fields.into_iter().filter(|is_there| *is_there).count());
         if let Some(time) = self.time {
             out.extend_from_slice(b"\xa4time");
@@ -200,15 +201,15 @@ impl PacketRow<'_> {
     }
 }
 
-/// Bytes of a row without its line.
+/// Usual bytes of a row, without its log line.
 const ROW_BYTES_USUAL: usize = 384;
 
-/// [`Bytes`] that are borrowed.
+/// Borrowed [`Bytes`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BytesRef<'a>(pub &'a [u8]);
 
 impl BytesRef<'_> {
-    /// True when there is not one byte.
+    /// True when there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -227,21 +228,21 @@ impl Serialize for BytesRef<'_> {
 /// An address of a packet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Address<'a> {
-    /// The line has none, or one that is none.
+    /// The line has no address, or an invalid address.
     #[default]
     None,
-    /// As logged, which is canonical.
+    /// IPv4 text as logged, which is canonical.
     V4(Dotted<'a>),
-    /// Logged in full, with leading zeros.
+    /// IPv6 address, logged in full with leading zeros.
     V6(Ipv6Addr),
 }
 
-/// The text of an IPv4 address: it has one form only.
+/// The text of an IPv4 address, which has only one form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dotted<'a>(&'a [u8]);
 
 impl<'a> Dotted<'a> {
-    /// Four numbers up to 255 without leading zeros, as [`std::net::Ipv4Addr`] parses them, in a fraction of the time.
+    /// Accepts four numbers up to 255 without leading zeros, like [`std::net::Ipv4Addr`] but in a fraction of the time.
     pub fn new(text: &'a [u8]) -> Option<Self> {
         let mut rest = text.split_at(octet_len(text)?).1;
         for _ in 0..3 {
@@ -256,7 +257,7 @@ impl<'a> Dotted<'a> {
     }
 }
 
-/// How many digits the number up to 255 has that `text` starts with.
+/// Returns the number of digits of the number (up to 255) at the start of `text`.
 fn octet_len(text: &[u8]) -> Option<usize> {
     match text {
         [b'1', b'0'..=b'9', b'0'..=b'9', ..] | [b'2', b'0'..=b'4', b'0'..=b'9', ..] | [b'2', b'5', b'0'..=b'5', ..] => {
@@ -269,7 +270,7 @@ fn octet_len(text: &[u8]) -> Option<usize> {
 }
 
 impl Address<'_> {
-    /// There is none.
+    /// True without an address.
     pub fn is_none(&self) -> bool {
         matches!(self, Self::None)
     }
@@ -303,11 +304,11 @@ impl Serialize for Address<'_> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TcpFlags(u8);
 
-/// In the kernel's order.
+/// Flag names in the kernel's order.
 const FLAG_NAMES: [&str; 8] = ["CWR", "ECE", "URG", "ACK", "PSH", "RST", "SYN", "FIN"];
 
 impl TcpFlags {
-    /// Sets the flag of that name; false when there is none.
+    /// Sets the flag with this name; returns false for an unknown name.
     pub fn set(&mut self, name: &[u8]) -> bool {
         let place = match name {
             b"CWR" => 0,
@@ -324,14 +325,14 @@ impl TcpFlags {
         true
     }
 
-    /// No flag.
+    /// True when no flag is set.
     pub fn is_empty(&self) -> bool {
         self.0 == 0
     }
 }
 
 impl TcpFlags {
-    /// The flag that is the only one. A scan is of one flag, mostly.
+    /// Returns the name of the flag when exactly one flag is set, as in most scans.
     fn only(self) -> Option<&'static str> {
         self.0.is_power_of_two().then(|| FLAG_NAMES[self.0.trailing_zeros() as usize])
     }

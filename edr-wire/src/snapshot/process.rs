@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Bytes, ProcessKey};
 
-/// One process. `pid` is the first field and `files` the last, so that a reader of raw bytes finds both.
+/// A process. `pid` is the first field and `files` the last, so that a reader of raw bytes can find both.
 ///
-/// The facts are those of `/proc/PID` (proc(5)); ECS: `process.*`, `edr.process.*`.
+/// The facts come from `/proc/PID` (proc(5)); ECS: `process.*`, `edr.process.*`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Process {
     /// Process id.
@@ -23,17 +23,18 @@ pub struct Process {
     pub sid: u32,
     /// Controlling terminal (stat field 7) as a device number; 0 for none.
     pub tty: u32,
-    /// Foreground process group of that terminal (stat field 8); -1 for none.
+    /// Foreground process group of the controlling terminal (stat field 8); -1 for none.
     pub tpgid: i32,
-    /// `comm`: at most 15 bytes for a user process, longer for kernel workers; anything but NUL.
+    /// `comm`: at most 15 bytes for a user process, longer for kernel workers; any byte but NUL.
     pub comm: Bytes,
-    /// Command line, one entry an argument, exact but for redaction; empty for kernel threads and for processes that emptied it.
+    /// Command line, one entry per argument, exact except for redaction; empty for kernel threads and for processes
+    /// that cleared their own command line.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub argv: Vec<Bytes>,
-    /// Bytes of the whole command line when `argv` does not hold all of it.
+    /// Bytes of the whole command line, when `argv` is shortened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub argv_bytes: Option<u64>,
-    /// The executable; `None` for kernel threads and where it could not be read (then `incomplete` says so).
+    /// The executable; `None` for kernel threads and when unreadable (then `incomplete` names the field).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exe: Option<Exe>,
     /// Working directory.
@@ -55,7 +56,7 @@ pub struct Process {
     /// Name of the effective gid in the host's `/etc/group`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
-    /// Login uid (`/proc/PID/loginuid`); `None` when nobody logged in (4294967295) or not readable.
+    /// Login uid (`/proc/PID/loginuid`); `None` without a login (4294967295) or when unreadable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loginuid: Option<u32>,
     /// Capability sets.
@@ -76,7 +77,7 @@ pub struct Process {
     /// Unit of the user's own service manager, below `user@UID.service`, read from the cgroup path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_unit: Option<String>,
-    /// systemd slice read from the cgroup path: the innermost one above the unit.
+    /// systemd slice read from the cgroup path: the innermost slice above the unit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slice: Option<String>,
     /// Container read from the cgroup path.
@@ -98,29 +99,29 @@ pub struct Process {
     pub stime_ticks: u64,
     /// Virtual size, bytes (stat field 23).
     pub vsize_bytes: u64,
-    /// Resident set, pages (`VmRSS` of status, which is exact where stat field 24 is an estimate).
+    /// Resident set, pages. From `VmRSS` of status, which is exact; stat field 24 is an estimate.
     pub rss_pages: u64,
-    /// Locked pages of it exist (`VmLck:` of status is not 0): the `L` of ps.
+    /// True when the process has locked pages (`VmLck:` of status is not 0): the `L` of ps.
     #[serde(default, skip_serializing_if = "is_false")]
     pub locked: bool,
-    /// Bytes read and written (`/proc/PID/io`); `None` when not readable.
+    /// Bytes read and written (`/proc/PID/io`); `None` when unreadable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub io: Option<Io>,
-    /// A kernel thread: `PF_KTHREAD` is set in `flags`. An empty command line alone proves nothing.
+    /// True for a kernel thread: `PF_KTHREAD` is set in `flags`. An empty command line alone proves nothing.
     #[serde(default, skip_serializing_if = "is_false")]
     pub kernel_thread: bool,
     /// Wall-clock start time, ns since the epoch, from the boot time and `start_ticks`. For display only.
     pub start_time_ns: i64,
-    /// Fields of this row that could not be read although they exist.
+    /// Names of existing fields that could not be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub incomplete: Vec<String>,
-    /// Distinct mapped files, by (dev, inode): lsof's `mem` and `DEL` rows.
+    /// Distinct mapped files, by (dev, inode): the `mem` and `DEL` rows of lsof.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mapped: Vec<MappedFile>,
-    /// Open descriptors in all, exact, even when not all are listed; `None` when the folder could not be read.
+    /// Exact number of all open descriptors, listed or not; `None` when the folder could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files_total: Option<u64>,
-    /// True when `files` does not list all of them because a limit was reached.
+    /// True when a limit shortened `files`.
     #[serde(default, skip_serializing_if = "is_false")]
     pub truncated: bool,
     /// Open files by descriptor; `cwd`, `root` and `exe` first.
@@ -135,16 +136,16 @@ impl Process {
     }
 }
 
-/// An executable, seen through the magic link `/proc/PID/exe`: never judged by its path, which another mount
-/// namespace may fill with another file.
+/// An executable, read through the magic link `/proc/PID/exe`. The path alone identifies no file, because another mount
+/// namespace may hold another file there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exe {
-    /// Path as the kernel gives it, without the ` (deleted)` that it appends to a file that is gone.
+    /// Path as given by the kernel, without the suffix ` (deleted)` of a removed file.
     pub path: Bytes,
-    /// The file has no name any more (link count 0).
+    /// True when the file has no name any more (link count 0).
     #[serde(default, skip_serializing_if = "is_false")]
     pub deleted: bool,
-    /// It lives in memory only (`memfd_create(2)`).
+    /// True when the file exists in memory only (`memfd_create(2)`).
     #[serde(default, skip_serializing_if = "is_false")]
     pub memfd: bool,
     /// Device of the file.
@@ -153,13 +154,13 @@ pub struct Exe {
     pub inode: u64,
     /// Bytes of the file.
     pub size: u64,
-    /// Its permission bits include set-user-id or set-group-id.
+    /// True when the permission bits include set-user-id or set-group-id.
     #[serde(default, skip_serializing_if = "is_false")]
     pub setid: bool,
     /// SHA-256 of the content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Bytes>,
-    /// Why there is no `sha256`: `off`, `too_large`, `budget`, `denied`, `stuck`, `io`.
+    /// The reason for a missing `sha256`: `off`, `too_large`, `budget`, `denied`, `stuck`, `io`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_hashed: Option<String>,
 }
@@ -179,7 +180,7 @@ pub struct Capabilities {
     pub ambient: u64,
 }
 
-/// Namespace inodes (namespaces(7)); 0 where the kernel has no such namespace or it could not be read.
+/// Namespace inodes (namespaces(7)); 0 where the kernel lacks the namespace or the inode could not be read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespaces {
     /// Mount.
@@ -200,12 +201,12 @@ pub struct Namespaces {
     pub time: u64,
 }
 
-/// A container as the cgroup path names it; no daemon is asked.
+/// A container as named in the cgroup path. The agent asks no container daemon.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Container {
     /// `docker`, `podman`, `containerd`, `cri-o`, `lxc`, `systemd-nspawn`, `kubernetes`.
     pub runtime: String,
-    /// Id or name.
+    /// Id or name of the container.
     pub id: String,
     /// Uid of the Kubernetes pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -225,44 +226,47 @@ pub struct Io {
     pub write_bytes: u64,
 }
 
-/// One open file of a process. ECS: `file.*`, `edr.fd.*`.
+/// An open file of a process. ECS: `file.*`, `edr.fd.*`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenFile {
-    /// Descriptor number, or what the process holds without one.
+    /// Descriptor number, or the name of a file held without a descriptor.
     pub fd: Fd,
-    /// How it was opened.
+    /// Access mode of the descriptor.
     pub access: Access,
-    /// Flags beyond the access mode, by their names in open(2) without `O_`, lower case: `append`, `cloexec`, `nonblock`, …
+    /// Flags beyond the access mode: names of open(2) without `O_`, lower case (`append`, `cloexec`, `nonblock`, …).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub flags: Vec<Cow<'static, str>>,
-    /// What it is.
+    /// Kind of the file.
     pub kind: FileKind,
-    /// Path as the kernel gives it, without its ` (deleted)`; empty for a socket or a pipe; the name for memfd and anon_inode.
+    /// Path as given by the kernel, without the suffix ` (deleted)`; empty for a socket or a pipe; the name for memfd
+    /// and anon_inode.
     #[serde(default, skip_serializing_if = "Bytes::is_empty")]
     pub path: Bytes,
-    /// The file has no name any more (link count 0 through the magic link, not the text).
+    /// True when the file has no name any more. Taken from the link count (0) behind the magic link, because the text
+    /// ` (deleted)` can be part of a real name.
     #[serde(default, skip_serializing_if = "is_false")]
     pub deleted: bool,
     /// Link count.
     pub nlink: u32,
     /// Device (`st_dev`).
     pub dev: u64,
-    /// Device the file stands for (`st_rdev`), for char and block.
+    /// Device represented by the file (`st_rdev`), for char and block.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub rdev: u64,
-    /// Inode. Of a socket: the inode of its row in `sockets`.
+    /// Inode. For a socket: the inode of the socket's row in `sockets`.
     pub inode: u64,
     /// Bytes of the file.
     pub size: u64,
     /// Offset of the descriptor (`pos:` of fdinfo).
     pub offset: u64,
-    /// Other lines of fdinfo: those of eventfd, epoll, timerfd, inotify, pidfd and the like, and file locks. Without
-    /// values that move while nobody does anything; cut after 2 KiB, with `…` as its last line then.
+    /// Other lines of fdinfo: details of eventfd, epoll, timerfd, inotify, pidfd and similar files, and file locks.
+    /// Values that change on an idle system are left out. Cut after 2 KiB; the last line is then `…`.
     #[serde(default, skip_serializing_if = "Bytes::is_empty")]
     pub detail: Bytes,
 }
 
-/// A descriptor number, or one of the three files a process holds without a number. In that order: `cwd`, `root`, `exe`, 0, 1, 2, …
+/// A descriptor number, or the name of a file that a process holds without a descriptor. Sort order: `cwd`, `root`,
+/// `exe`, 0, 1, 2, …
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fd {
     /// Working directory.
@@ -332,10 +336,10 @@ pub enum Access {
     /// `O_RDWR`.
     #[serde(rename = "rw")]
     ReadWrite,
-    /// `O_PATH`: a place in the tree, not the content. Also `cwd` and `root`; `exe` is `r`.
+    /// `O_PATH`: a place in the tree, without access to the content. Also the mode of `cwd` and `root`; `exe` is `r`.
     #[serde(rename = "path")]
     Path,
-    /// Not known.
+    /// Unknown access mode.
     #[default]
     #[serde(rename = "unknown", other)]
     Unknown,
@@ -355,11 +359,11 @@ pub enum FileKind {
     Block,
     /// A pipe or FIFO.
     Pipe,
-    /// A socket; its facts are in `sockets` under the same inode.
+    /// A socket; the details are in `sockets` under the same inode.
     Socket,
     /// An anonymous inode; `path` holds its name (`eventpoll`, `eventfd`, `inotify`, `pidfd`, …).
     AnonInode,
-    /// A file that lives in memory only; `path` holds its name.
+    /// A file that exists in memory only; `path` holds its name.
     Memfd,
     /// A symbolic link held with `O_PATH`.
     Symlink,
@@ -369,19 +373,19 @@ pub enum FileKind {
     Unknown,
 }
 
-/// A file mapped into memory (`/proc/PID/maps`), once for each (dev, inode).
+/// A file mapped into memory (`/proc/PID/maps`), listed once per (dev, inode).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MappedFile {
-    /// Path as the kernel gives it, without its ` (deleted)`.
+    /// Path as given by the kernel, without the suffix ` (deleted)`.
     pub path: Bytes,
     /// Device.
     pub dev: u64,
     /// Inode.
     pub inode: u64,
-    /// The kernel appended ` (deleted)`, and the file is not really named so.
+    /// True when the kernel appended ` (deleted)`; false when the suffix is part of the file's real name.
     #[serde(default, skip_serializing_if = "is_false")]
     pub deleted: bool,
-    /// At least one mapping of it is executable.
+    /// True when at least one mapping of the file is executable.
     #[serde(default, skip_serializing_if = "is_false")]
     pub executable: bool,
 }

@@ -1,27 +1,27 @@
-//! What psad knows, in psad's words. Formats: psad 2.2 to 2.4.6.
+//! The state of psad, in the terms of psad. Formats: psad 2.2 to 2.4.6.
 
 use serde::{Deserialize, Serialize};
 
 use super::process::is_false;
 use crate::Bytes;
 
-/// psad's state as its files tell it. ECS: `edr.psad.*`; OCSF: Detection Finding.
+/// The state of psad, read from its files. ECS: `edr.psad.*`; OCSF: Detection Finding.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Psad {
-    /// Where psad takes its packets from.
+    /// Source of psad's packets.
     pub mode: PsadMode,
-    /// How psad is.
+    /// Condition of psad.
     pub state: PsadRunState,
-    /// Its process, when it runs.
+    /// Process id of psad, when psad runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
-    /// Unix time, ns, of the newest of the files psad rewrites at each pass: its heartbeat.
+    /// Unix time, ns, of the newest file that psad rewrites at each pass: the heartbeat of psad.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fresh_as_of: Option<i64>,
-    /// Unix time, ns, since when the counters count: psad's start.
+    /// Unix time, ns, of psad's start, at which the counters began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counters_since: Option<i64>,
-    /// `status.out` is older than psad's start: it tells of an earlier run.
+    /// True when `status.out` is older than psad's start and so describes an earlier run.
     #[serde(default, skip_serializing_if = "is_false")]
     pub status_stale: bool,
     /// Rows of `top_attackers`.
@@ -45,26 +45,26 @@ pub struct Psad {
     /// Rows of `auto_blocked_iptables` and `auto_blocked_tcpwr`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocked: Vec<Blocked>,
-    /// The folders of sources, by address; the worst of them when there are more than the agent's limit.
+    /// The sources of scans (one folder of psad each), by address; only the worst sources when there are more than the
+    /// agent's limit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<ScanSource>,
-    /// What the sources beyond that limit add up to.
+    /// Totals of the sources beyond the limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sources_left_out: Option<SourceTotals>,
-    /// What psad's configuration says about all this; `None` when it could not be read.
+    /// The settings of psad; `None` when the configuration could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conf: Option<PsadConf>,
-    /// How often the agent had to look at everything anew because it was not told of every change (inotify(7):
-    /// `IN_Q_OVERFLOW`), since it started.
+    /// Number of complete rescans since the agent started, made because inotify(7) lost changes (`IN_Q_OVERFLOW`).
     #[serde(default, skip_serializing_if = "is_zero")]
     pub rescans: u64,
-    /// psad's own log lines since the snapshot before.
+    /// psad's own log lines since the previous snapshot.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<PsadEvent>,
-    /// `status.out` as it is.
+    /// The text of `status.out`, unchanged.
     #[serde(default, skip_serializing_if = "Bytes::is_empty")]
     pub status_text: Bytes,
-    /// Lines of psad's files that could not be read, and the first bytes of the first of them.
+    /// Invalid lines in psad's files, and the first bytes of the first invalid line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unparsed: Option<Unparsed>,
 }
@@ -73,85 +73,85 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// Sources that are counted instead of listed.
+/// Totals of sources that are counted instead of listed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceTotals {
-    /// How many.
+    /// Number of sources.
     pub sources: u64,
-    /// Their packets, of those whose folder was read.
+    /// Packets of the sources whose folder was read.
     pub packets: u64,
-    /// How many of each danger level, 1 to 5, of those whose folder was read.
+    /// Number of sources of each danger level, 1 to 5; only sources whose folder was read.
     pub by_danger_level: [u64; 5],
 }
 
-/// The settings of `psad.conf` that say what psad reads, when it alerts and whom it blocks.
+/// The settings of `psad.conf` that define psad's input, its alerts and its blocking.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PsadConf {
-    /// `PSAD_DIR`: psad's files.
+    /// `PSAD_DIR`: the folder of psad's files.
     pub dir: Bytes,
-    /// The log whose packets are in `packets`; `journal` for the journal; empty when there is none.
+    /// Path of the log behind `packets`; `journal` for the journal; empty for none.
     #[serde(default, skip_serializing_if = "Bytes::is_empty")]
     pub packet_log: Bytes,
     /// `CHECK_INTERVAL`, or `-I`: seconds between two passes.
     pub check_interval_s: u64,
     /// `SCAN_TIMEOUT`, seconds.
     pub scan_timeout_s: u64,
-    /// `DANGER_LEVEL1` to `DANGER_LEVEL5`: packets from which on a source has that level.
+    /// `DANGER_LEVEL1` to `DANGER_LEVEL5`: for each level the packets at which a source reaches the level.
     pub danger_levels: [u64; 5],
-    /// `MIN_DANGER_LEVEL`: sources below it have no folder.
+    /// `MIN_DANGER_LEVEL`: sources below this level have no folder.
     pub min_danger_level: u64,
     /// `EMAIL_ALERT_DANGER_LEVEL`.
     pub email_danger_level: u64,
-    /// `AUTO_IDS_DANGER_LEVEL` when `ENABLE_AUTO_IDS` is on: the level from which on psad blocks.
+    /// `AUTO_IDS_DANGER_LEVEL` when `ENABLE_AUTO_IDS` is on: psad blocks sources from this level on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block_danger_level: Option<u64>,
     /// `AUTO_BLOCK_TIMEOUT`, seconds; 0 is for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block_timeout_s: Option<u64>,
-    /// `IMPORT_OLD_SCANS`: counters go on over psad's restart.
+    /// `IMPORT_OLD_SCANS`: counters continue across a restart of psad.
     #[serde(default, skip_serializing_if = "is_false")]
     pub import_old_scans: bool,
     /// `ENABLE_DSHIELD_ALERTS`.
     #[serde(default, skip_serializing_if = "is_false")]
     pub dshield: bool,
-    /// Rows psad writes at most of attackers, signatures and ports (`TOP_*_LOG_THRESHOLD`), 0 is all.
+    /// `TOP_*_LOG_THRESHOLD`: the most rows that psad writes of attackers, signatures and ports; 0 for all.
     pub top_rows: [u64; 3],
 }
 
-/// Where psad takes its packets from.
+/// Source of psad's packets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PsadMode {
-    /// From the journal, through a reader of its own.
+    /// The journal, through psad's own reader process.
     Journal,
-    /// From a syslog file.
+    /// A syslog file.
     File,
-    /// From `fwdata`, which kmsgsd fills.
+    /// `fwdata`, written by kmsgsd.
     Kmsgsd,
-    /// From ulogd's file.
+    /// The file of ulogd.
     Ulogd,
-    /// There is no psad on this host.
+    /// This host has no psad.
     #[default]
     Absent,
-    /// A mode this version does not know.
+    /// A mode unknown to this version.
     #[serde(other)]
     Unknown,
 }
 
-/// How psad is.
+/// Condition of psad.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PsadRunState {
-    /// Its heartbeat is fresh.
+    /// The heartbeat is fresh.
     Running,
-    /// Its process is there, its heartbeat is not.
+    /// The process exists, but the heartbeat is stale.
     Stuck,
-    /// Its files are there, its process is not.
+    /// The files exist, but the process does not.
     Dead,
-    /// There is no psad on this host.
+    /// This host has no psad.
     #[default]
     Absent,
-    /// A state this version does not know.
+    /// A state unknown to this version.
     #[serde(other)]
     Unknown,
 }
@@ -161,7 +161,7 @@ pub enum PsadRunState {
 pub struct Attacker {
     /// Address, canonical.
     pub ip: String,
-    /// 1 to 5.
+    /// Danger level, 1 to 5.
     pub danger_level: u8,
     /// Packets since `counters_since`.
     pub packets: u64,
@@ -169,7 +169,7 @@ pub struct Attacker {
     pub unique_signatures: u64,
     /// Signature matches.
     pub signature_matches: u64,
-    /// psad counts the source as its own side.
+    /// True when psad counts the source as local.
     #[serde(default, skip_serializing_if = "is_false")]
     pub is_local: bool,
 }
@@ -177,7 +177,7 @@ pub struct Attacker {
 /// A row of `top_sigs`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopSignature {
-    /// Snort's id, or psad's own from 100000.
+    /// Id of a Snort signature; ids of psad's own signatures start at 100000.
     pub sid: u64,
     /// Message of the signature.
     pub msg: Bytes,
@@ -214,7 +214,7 @@ pub struct ProtocolCounter {
 pub struct PrefixCounter {
     /// Log prefix of the firewall rule.
     pub prefix: Bytes,
-    /// Packets logged under it.
+    /// Packets logged under the prefix.
     pub packets: u64,
 }
 
@@ -223,45 +223,45 @@ pub struct PrefixCounter {
 pub struct Dshield {
     /// Mails sent to DShield.
     pub emails: u64,
-    /// Packets reported in them.
+    /// Packets reported in the mails.
     pub packets: u64,
 }
 
-/// An address psad blocks.
+/// An address blocked by psad.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blocked {
     /// Address or network.
     pub address: String,
-    /// Unix time, seconds; 0 where a very old psad wrote none.
+    /// Unix time of the block, seconds; 0 when missing (very old versions of psad).
     pub since: u64,
 }
 
-/// A source that scanned: one folder of psad's.
+/// A source of scans: one folder of psad.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScanSource {
     /// Address, canonical.
     pub ip: String,
-    /// 1 to 5; 0 when its file could not be read.
+    /// Danger level, 1 to 5; 0 when its file could not be read.
     pub danger_level: u8,
-    /// Guess from TOS and TTL.
+    /// Operating system guessed from TOS and TTL.
     #[serde(default, skip_serializing_if = "Bytes::is_empty")]
     pub os_guess: Bytes,
-    /// Guesses of p0f, one a line: `genre:version:extra:text`.
+    /// Guesses of p0f, one per line: `genre:version:extra:text`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub p0f_guess: Vec<Bytes>,
     /// Alerts sent.
     pub emails: u64,
-    /// By destination.
+    /// Activity by destination.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<ScanTarget>,
 }
 
-/// What a source did to one destination.
+/// The activity of a source against one destination.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScanTarget {
     /// Destination, canonical.
     pub ip: String,
-    /// Unix time, seconds, at which psad first saw source and destination together; 0 where unknown.
+    /// Unix time, seconds, at which psad first saw this source and destination together; 0 when unknown.
     pub start_time: u64,
     /// Rows of `_packet_ctr`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -282,7 +282,7 @@ pub struct TargetPackets {
     pub protocol: String,
     /// Packets.
     pub packets: u64,
-    /// Lowest destination port; `None` where the protocol has none.
+    /// Lowest destination port; `None` for a protocol without ports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port_low: Option<u16>,
     /// Highest destination port.
@@ -295,57 +295,57 @@ pub struct TargetPackets {
 pub struct SignatureMatch {
     /// Unix time, seconds.
     pub time: u64,
-    /// Signature.
+    /// Id of the signature.
     pub sid: u64,
     /// Matches.
     pub matches: u64,
-    /// Its message.
+    /// Message of the signature.
     pub msg: Bytes,
     /// `INPUT`, `FORWARD`, `OUTPUT`.
     pub chain: String,
     /// Protocol.
     pub protocol: String,
-    /// Destination port; 0 where the protocol has none.
+    /// Destination port; 0 for a protocol without ports.
     pub port: u16,
-    /// TCP flags, `NA` where there are none.
+    /// TCP flags; `NA` for none.
     pub flags: String,
-    /// A rule of fwsnort.
+    /// True for a rule of fwsnort.
     #[serde(default, skip_serializing_if = "is_false")]
     pub is_fwsnort: bool,
-    /// A signature of psad's own.
+    /// True for one of psad's own signatures.
     #[serde(default, skip_serializing_if = "is_false")]
     pub is_psad: bool,
 }
 
-/// A line psad wrote to syslog about what it saw or did.
+/// A syslog line of psad about a detection or an action.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PsadEvent {
-    /// Unix time, ns; `None` where the line's time could not be read.
+    /// Unix time, ns; `None` when the time of the line is unreadable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<i64>,
     /// `scan`, `signature`, `block`, `unblock`, `start`, `stop`, `other`.
     pub kind: String,
-    /// The source it is about, canonical.
+    /// Source named in the line, canonical.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub src: String,
-    /// The destination, canonical.
+    /// Destination named in the line, canonical.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub dst: String,
-    /// The danger level it states.
+    /// Danger level named in the line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub danger_level: Option<u8>,
-    /// The signature it names.
+    /// Signature id named in the line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sid: Option<u64>,
     /// The text after `psad: `.
     pub text: Bytes,
 }
 
-/// Lines that could not be read.
+/// Invalid lines of psad's files.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unparsed {
-    /// How many.
+    /// Number of lines.
     pub lines: u64,
-    /// First bytes of the first one.
+    /// First bytes of the first invalid line.
     pub first: Bytes,
 }

@@ -1,7 +1,7 @@
 //! Reading a snapshot row by row, at a bounded cost.
 //!
-//! A hostile snapshot of 32 MiB can hold 262,144 processes of a few bytes each; as owned values they are hundreds of
-//! megabytes. So a reader keeps the raw bytes and the place of each row, and builds one row at a time.
+//! A hostile snapshot of 32 MiB can hold 262,144 processes of a few bytes each; as owned values they would need
+//! hundreds of megabytes. So a reader keeps the raw bytes and the place of each row, and builds one row at a time.
 
 use std::ops::Range;
 
@@ -11,29 +11,29 @@ use super::{Agent, Gap, Host, Packet, Position, Process, Psad, Reread, Socket, T
 use crate::limits::{DEPTH_MAX, PROCESSES_MAX, RAW_BYTES_MAX, ROWS_MAX};
 use crate::scan::{Cursor, Head, ScanError};
 
-/// Why bytes are not a snapshot.
+/// The reason why bytes are not a snapshot.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// Larger than [`RAW_BYTES_MAX`].
+    /// The snapshot is larger than [`RAW_BYTES_MAX`].
     #[error("snapshot of {0} bytes, {RAW_BYTES_MAX} are allowed")]
     TooLarge(usize),
-    /// Not acceptable msgpack.
+    /// The bytes are not acceptable msgpack.
     #[error("snapshot: {0}")]
     Structure(#[from] ScanError),
-    /// A field that every snapshot has is not there.
+    /// A mandatory field is missing.
     #[error("snapshot has no field {0:?}")]
     Missing(&'static str),
-    /// A field or row of another shape.
+    /// A field or row has another shape.
     #[error("{field}: {source}")]
     Field {
-        /// Which.
+        /// Name of the field.
         field: &'static str,
-        /// How.
+        /// Cause.
         source: rmp_serde::decode::Error,
     },
 }
 
-/// A snapshot's raw bytes, checked, with the place of every row. Costs the bytes and 4 bytes a row.
+/// The checked raw bytes of a snapshot, with the place of every row. Memory: the bytes, and 4 bytes per row.
 #[derive(Debug)]
 pub struct SnapshotView {
     raw: Vec<u8>,
@@ -49,7 +49,7 @@ pub struct SnapshotView {
     sockets: RowPlaces,
 }
 
-/// Where the rows of a list start, and where the last one ends.
+/// The start offsets of the rows of a list, then the end offset of the last row.
 #[derive(Debug, Default)]
 struct RowPlaces(Vec<u32>);
 
@@ -64,8 +64,8 @@ impl RowPlaces {
 }
 
 impl SnapshotView {
-    /// Checks structure and limits of a snapshot's msgpack and notes where its rows are. Rows themselves are decoded
-    /// when they are asked for.
+    /// Checks structure and limits of a snapshot's msgpack and stores the places of its rows. Rows are decoded later,
+    /// on demand.
     ///
     /// # Errors
     /// When the bytes are no snapshot or exceed a limit of [`crate::limits`].
@@ -142,7 +142,7 @@ impl SnapshotView {
         decode("agent", &self.raw[self.agent.clone()])
     }
 
-    /// When the snapshot was taken.
+    /// The time of the snapshot.
     ///
     /// # Errors
     /// When the field has another shape.
@@ -150,7 +150,7 @@ impl SnapshotView {
         decode("time", &self.raw[self.time.clone()])
     }
 
-    /// What psad knows; the default when the snapshot has no such field.
+    /// The state of psad; the default when the snapshot lacks the field.
     ///
     /// # Errors
     /// When the field has another shape.
@@ -182,7 +182,7 @@ impl SnapshotView {
         self.optional("reread", &self.reread)
     }
 
-    /// What was missed.
+    /// The gaps: facts that were missed.
     ///
     /// # Errors
     /// When the field has another shape.
@@ -210,7 +210,7 @@ impl SnapshotView {
         self.sockets.rows(&self.raw).map(|row| decode("sockets", row))
     }
 
-    /// The bytes of each process row: equal bytes are equal state.
+    /// The bytes of each process row: equal bytes mean equal state.
     pub fn process_rows(&self) -> impl Iterator<Item = &[u8]> {
         self.processes.rows(&self.raw)
     }
