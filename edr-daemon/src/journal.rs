@@ -1,5 +1,5 @@
-//! The log: the journal when standard error is connected to it, standard error otherwise; and the limiter for
-//! everything that a host or a peer can cause as often as it likes.
+//! The log. Messages go to the journal when standard error is connected to the journal, otherwise to standard error. A
+//! [`Limiter`] bounds the messages that a host or a peer can trigger.
 
 use std::io::Write as _;
 use std::sync::{Mutex, PoisonError};
@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use log::kv::{Key, Value, VisitSource};
 use log::{LevelFilter, Log, Metadata, Record};
 
-/// How often a limited message appears at most.
+/// Shortest time between two messages of a limiter.
 pub const PERIOD: Duration = Duration::from_secs(60);
 
-/// Installs the logger of this process, which calls itself `identifier` in the journal. `key = value` pairs of a
-/// message become journal fields, upper case.
+/// Installs the logger of this process, under the name `identifier` in the journal. `key = value` pairs of a message
+/// become journal fields with upper-case names.
 ///
 /// # Errors
-/// When a logger is installed already, or the journal's socket cannot be opened.
+/// When a logger is already installed, or when the journal's socket cannot be opened.
 pub fn install(identifier: &str, level: LevelFilter) -> anyhow::Result<()> {
     if systemd_journal_logger::connected_to_journal() {
         let version = env!("CARGO_PKG_VERSION");
@@ -30,7 +30,8 @@ pub fn install(identifier: &str, level: LevelFilter) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `level message key=value …`, one line a record. The kind of an event is for the journal alone.
+/// A logger that writes each record as one line: `level message key=value …`. The message id of an event appears only
+/// in the journal.
 struct StandardError;
 
 impl Log for StandardError {
@@ -43,7 +44,7 @@ impl Log for StandardError {
         // The visitor never fails.
         let _ = record.key_values().visit(&mut Fields(&mut line));
         line = edr_wire::visible(line.as_bytes());
-        // A log that cannot be written has nowhere to say so.
+        // A failure to write the log is ignored: there is no other place to report it.
         let _ = writeln!(std::io::stderr().lock(), "{line}");
     }
 
@@ -61,7 +62,8 @@ impl<'kvs> VisitSource<'kvs> for Fields<'_> {
     }
 }
 
-/// Lets one message through in [`PERIOD`] and counts the others. One for each call site: see [`crate::limited!`].
+/// A limiter that admits one message per [`PERIOD`] and counts the suppressed messages. Each call site has its own
+/// limiter: see [`crate::limited!`].
 #[derive(Debug)]
 pub struct Limiter {
     state: Mutex<State>,
@@ -69,19 +71,20 @@ pub struct Limiter {
 
 #[derive(Debug)]
 struct State {
-    /// When the last message went through.
+    /// Time of the last admitted message.
     last: Option<Instant>,
     suppressed: u64,
 }
 
 impl Limiter {
-    /// A limiter that lets its first message through.
+    /// Returns a limiter that admits its first message.
     #[must_use]
     pub const fn new() -> Self {
         Self { state: Mutex::new(State { last: None, suppressed: 0 }) }
     }
 
-    /// `Some(messages held back since the last one)` when a message at `now` may go through.
+    /// Returns the number of messages suppressed since the last admitted message, when a message at `now` is admitted;
+    /// otherwise `None`.
     pub fn admit(&self, now: Instant) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.last.is_some_and(|last| now.saturating_duration_since(last) < PERIOD) {
@@ -99,24 +102,24 @@ impl Default for Limiter {
     }
 }
 
-/// Declares the kinds of events that a daemon tells the journal: an enum `Event`, each with its message id, by which
-/// `journalctl -x` finds what the catalogue says about it (journalctl(1)).
+/// Declares the kinds of events that a daemon logs: an enum `Event` with a message id per kind. By this id
+/// `journalctl -x` finds the explanation in the message catalogue (journalctl(1)).
 ///
-/// An id is never used for another kind; a new kind gets a new one (`systemd-id128 new`).
+/// An id is never reused for another kind; a new kind gets a new id (`systemd-id128 new`).
 #[macro_export]
 macro_rules! events {
     ($($(#[$doc:meta])+ $name:ident = $id:literal,)+) => {
-        /// Kinds of events. Each has its entry in the catalogue that is shipped beside the unit.
+        /// Kinds of events. The catalogue shipped beside the unit explains each kind.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Event {
             $($(#[$doc])+ $name,)+
         }
 
         impl Event {
-            /// All of them.
+            /// All kinds.
             pub const ALL: &[Self] = &[$(Self::$name,)+];
 
-            /// `MESSAGE_ID=`: 32 hex digits.
+            /// The message id (`MESSAGE_ID=`): 32 hex digits.
             pub const fn id(self) -> &'static str {
                 match self {
                     $(Self::$name => $id,)+
@@ -134,7 +137,7 @@ macro_rules! event {
     };
 }
 
-/// Logs at most once a minute from this place; what was held back is counted: `… (suppressed 7)`.
+/// Logs at most once a minute from this call site. Suppressed messages are counted: `… (suppressed 7)`.
 ///
 /// `limited!(Level::Warn, "broker {name} is away")`, or with a kind of event
 /// `limited!(Level::Warn, Event::KafkaAway; "broker {name} is away")`.

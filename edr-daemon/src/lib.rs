@@ -1,11 +1,15 @@
-//! What `edr-agentd` and `edr-collectd` do the same way as daemons, and would otherwise both write: read their
-//! configuration files and report every problem at once ([`config`]), keep secrets ([`secret`]), have
-//! a state folder that one user owns ([`state_dir`]), know how Kafka wants to be
-//! spoken to and what its refusals mean ([`kafka`]), log ([`journal`]), talk to the service manager ([`systemd`]), say what was
-//! found before a start ([`preflight`]), and let a
-//! shell complete their commands ([`completions()`]).
+//! The parts shared by the daemons `edr-agentd` and `edr-collectd`:
 //!
-//! Nothing of what the daemons are for is here: no snapshot, no Kafka client, no archive.
+//! - [`config`]: reads the configuration files and reports all problems at once.
+//! - [`secret`]: reads secrets.
+//! - [`state_dir`]: checks the owner of the state folder.
+//! - [`kafka`]: security settings for Kafka, and explanations of connection errors.
+//! - [`journal`]: the log.
+//! - [`systemd`]: messages to the service manager.
+//! - [`preflight`]: the findings of `check --online`.
+//! - [`completions()`]: shell completion of the commands.
+//!
+//! The tasks of the daemons are elsewhere: this crate has no snapshot, no Kafka client, no archive.
 
 mod completions;
 pub mod config;
@@ -20,12 +24,12 @@ pub use completions::completions;
 
 /// Exit codes, the same for every command.
 pub mod exit {
-    /// The command could not do what it was asked for.
+    /// The command failed.
     pub const FAILURE: u8 = 1;
-    /// The command line is wrong.
+    /// The command line is invalid.
     pub const USAGE: u8 = 2;
-    /// Another instance runs (`EX_TEMPFAIL` of sysexits.h).
+    /// Another instance is running (`EX_TEMPFAIL` of sysexits.h).
     pub const ALREADY_RUNNING: u8 = 75;
-    /// The configuration is wrong (`EX_CONFIG` of sysexits.h).
+    /// The configuration is invalid (`EX_CONFIG` of sysexits.h).
     pub const CONFIG: u8 = 78;
 }

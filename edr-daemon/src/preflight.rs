@@ -1,16 +1,16 @@
-//! `check --online`: what was found, each with its weight and the command that mends it.
+//! The findings of `check --online`, each with its severity and a remedy.
 
 use std::fmt;
 use std::io::{self, Write};
 
-/// How much a finding weighs.
+/// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// As it should be.
+    /// In order.
     Ok,
-    /// It works, and something is less than it could be or will not last.
+    /// Works, but is limited or will stop working.
     Warn,
-    /// It does not work.
+    /// Does not work.
     Fail,
 }
 
@@ -25,37 +25,37 @@ impl Level {
     }
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// How it is.
+    /// Severity.
     pub level: Level,
-    /// What: `rights`, `broker`, `topic`.
+    /// Subject of the check: `rights`, `broker`, `topic`.
     pub subject: &'static str,
-    /// What was found.
+    /// Result in words.
     pub text: String,
-    /// What mends it: a command where there is one; empty when nothing is to be mended.
+    /// Remedy: a command where possible; empty when none is needed.
     pub remedy: String,
 }
 
-/// Everything that was looked at, in this order.
+/// The results of all checks, in the order of the checks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Findings {
     findings: Vec<Finding>,
 }
 
 impl Findings {
-    /// Something is as it should be.
+    /// Adds a result of severity `ok`.
     pub fn ok(&mut self, subject: &'static str, text: impl Into<String>) {
         self.add(Level::Ok, subject, text.into(), String::new());
     }
 
-    /// Something is less than it could be.
+    /// Adds a result of severity `warn`.
     pub fn warn(&mut self, subject: &'static str, text: impl Into<String>, remedy: impl Into<String>) {
         self.add(Level::Warn, subject, text.into(), remedy.into());
     }
 
-    /// Something does not work.
+    /// Adds a result of severity `fail`.
     pub fn fail(&mut self, subject: &'static str, text: impl Into<String>, remedy: impl Into<String>) {
         self.add(Level::Fail, subject, text.into(), remedy.into());
     }
@@ -64,22 +64,22 @@ impl Findings {
         self.findings.push(Finding { level, subject, text, remedy });
     }
 
-    /// All of them.
+    /// All results.
     pub fn iter(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter()
     }
 
-    /// The heaviest one.
+    /// The highest severity; `ok` without results.
     pub fn worst(&self) -> Level {
         self.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok)
     }
 
-    /// A line each, and under it what mends it.
+    /// Prints one line per result, followed by a line with the remedy.
     ///
     /// # Errors
-    /// When `out` does not take it.
+    /// When `out` fails.
     pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
-        // Peers and files chose parts of it.
+        // Peers and files control parts of the text: `Display` escapes control characters.
         self.iter().try_for_each(|finding| writeln!(out, "{finding}"))
     }
 }

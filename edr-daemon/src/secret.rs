@@ -1,5 +1,5 @@
-//! Secrets: only from a file that not everybody may read, or from a credential of the service manager; never in the
-//! text of a configuration, a log or a `Debug`.
+//! Secrets: read only from a file that is closed to other users, or from a credential of the service manager. A secret
+//! never appears in the text of a configuration, in a log or in a `Debug` output.
 
 use std::fmt;
 use std::fs::File;
@@ -7,22 +7,22 @@ use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// No secret here is larger: a private key of 16,384 bits has 13 KiB.
+/// Largest secret, bytes: a private key of 16,384 bits has 13 KiB.
 pub const SECRET_BYTES_MAX: u64 = 64 << 10;
-/// A bundle with every public authority has 220 KiB.
+/// Largest public file, bytes: a bundle of all public authorities has 220 KiB.
 const PUBLIC_BYTES_MAX: u64 = 4 << 20;
 
-/// Bytes that nobody sees by accident.
+/// Secret bytes, hidden from `Debug`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Vec<u8>);
 
 impl Secret {
-    /// From its bytes.
+    /// Wraps the bytes.
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(bytes)
     }
 
-    /// The bytes, for the one who needs them.
+    /// The bytes.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
@@ -34,21 +34,21 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Why a file does not do, and what mends it.
+/// The reason why a file is refused, with a remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// What is wrong.
+    /// The fault.
     pub rule: String,
-    /// What mends it, as a command where there is one.
+    /// The remedy, as a command where possible.
     pub remedy: String,
 }
 
-/// Where a secret is.
+/// The place of a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// A file.
     File(PathBuf),
-    /// A credential that the unit `unit` gets by `LoadCredential=name:…` (systemd.exec(5)).
+    /// A credential that the unit `unit` gets with `LoadCredential=name:…` (systemd.exec(5)).
     Credential {
         /// The service's name, without `.service`.
         unit: &'static str,
@@ -58,8 +58,8 @@ pub enum Source {
 }
 
 impl Source {
-    /// The file to read: a credential is one in `$CREDENTIALS_DIRECTORY`; for a command outside of the unit it is the
-    /// running unit's, which root can read.
+    /// The file to read. A credential is a file in `$CREDENTIALS_DIRECTORY`. Commands outside of the unit use the
+    /// credential of the running unit, which only root can read.
     pub fn path(&self) -> PathBuf {
         match self {
             Self::File(path) => path.clone(),
@@ -69,10 +69,10 @@ impl Source {
         }
     }
 
-    /// Reads it.
+    /// Reads the secret.
     ///
     /// # Errors
-    /// When it is not there, everybody may read it, or it is too large or empty.
+    /// When the file is missing, open to all users, too large or empty.
     pub fn read(&self) -> Result<Secret, Fault> {
         let path = self.path();
         read(&path).map_err(|fault| match self {
@@ -88,7 +88,7 @@ impl Source {
     }
 }
 
-/// Reads a file that not everybody may read.
+/// Reads a file that must be closed to other users.
 ///
 /// # Errors
 /// As [`Source::read`].
@@ -109,15 +109,15 @@ pub fn read(path: &Path) -> Result<Secret, Fault> {
     Ok(Secret(bytes))
 }
 
-/// Reads a file that is no secret.
+/// Reads a public file.
 ///
 /// # Errors
-/// When it is not there, or too large.
+/// When the file is missing or too large.
 pub fn read_public(path: &Path) -> Result<Vec<u8>, Fault> {
     read_all(path, open(path)?, PUBLIC_BYTES_MAX)
 }
 
-/// Opens a regular file, and waits for nobody at the other end of something else.
+/// Opens a regular file. Other kinds are refused, because opening a pipe can block.
 fn open(path: &Path) -> Result<File, Fault> {
     let is_regular = std::fs::metadata(path).map_err(|error| unreadable(path, &error))?.is_file();
     if !is_regular {
@@ -151,15 +151,15 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Fault {
     Fault { rule: format!("{shown} cannot be read: {error}"), remedy }
 }
 
-/// What a file was when it was looked at: another one, or other content, has another stamp.
+/// The state of files, for comparison: a replaced or changed file changes the stamp.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stamp(Vec<Option<Facts>>);
 
-/// Device, inode, size, and when content and inode changed in ns.
+/// Device, inode, size in bytes, and the times of the last change of content and inode, ns.
 type Facts = (u64, u64, u64, i64, i64);
 
 impl Stamp {
-    /// Of files, in this order. Their content is not read.
+    /// The stamp of files, in this order. The content is not read.
     pub fn of<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Self {
         let stamp = |path: &PathBuf| {
             let facts = std::fs::metadata(path).ok()?;

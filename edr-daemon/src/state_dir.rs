@@ -1,8 +1,9 @@
-//! The owner of a state folder: one user alone may write there.
+//! The owner of a state folder: only one user may write there.
 //!
-//! The units run the daemons as users of their own. A daemon that root starts by hand would leave files in the same folder
-//! that the unit's user cannot open, and every later start of the unit would fail. So such a start is refused, and where
-//! such files exist already, the error names their owner and the command that gives them to the unit's user.
+//! The units run the daemons as users of their own. If root started a daemon by hand, the daemon would leave files in
+//! the folder that the unit's user cannot open, and every later start of the unit would fail. So such a start is
+//! refused. Where such files already exist, the error names their owner and the command that gives them to the unit's
+//! user.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -13,11 +14,12 @@ use nix::unistd::{Uid, User, geteuid};
 
 /// Refuses a start by root in the state folder of another user.
 ///
-/// `daemon` is the name of the program, of its unit and of its user. `packaged` is the state folder of the unit: where that
-/// folder is missing and the user exists, root does not make it either.
+/// `daemon` is the name of the program, of its unit and of its user. `packaged` is the unit's state folder: root does
+/// not create this folder either when it is missing and the user exists.
 ///
 /// # Errors
-/// When root runs this process and `dir` belongs to somebody else. The error names the owner and how to start the daemon.
+/// When root runs this process and `dir` belongs to another user. The error names the owner and the command that starts
+/// the daemon.
 pub fn refuse_foreign(daemon: &str, dir: &Path, packaged: &Path) -> Result<()> {
     if !geteuid().is_root() {
         return Ok(());
@@ -28,7 +30,7 @@ pub fn refuse_foreign(daemon: &str, dir: &Path, packaged: &Path) -> Result<()> {
             Some(user) => user.uid,
             None => return Ok(()),
         },
-        // Whatever is wrong with the folder, its first use says.
+        // Other faults of the folder are reported at its first use.
         Err(_) => return Ok(()),
     };
     if owner.is_root() {
@@ -42,13 +44,13 @@ pub fn refuse_foreign(daemon: &str, dir: &Path, packaged: &Path) -> Result<()> {
     )
 }
 
-/// Explains a refused permission below a state folder: whose `path` is, and the command that mends it. `None` for other
-/// errors, and where ownership is not the cause.
+/// Explains a refused permission below a state folder: returns the owner of `path` and a command that repairs the
+/// ownership. `None` for other errors, and when ownership is not the cause.
 pub fn explain(error: &io::Error, dir: &Path, path: &Path) -> Option<String> {
     if error.kind() != io::ErrorKind::PermissionDenied {
         return None;
     }
-    // A folder that may not be searched hides what is in it.
+    // `path` may be hidden by a folder without search permission; then the owner of the folder counts.
     let owner = path.symlink_metadata().or_else(|_| dir.symlink_metadata()).ok()?.uid();
     let (owner, own) = (Uid::from_raw(owner), geteuid());
     let this = user_name(own);
@@ -75,7 +77,7 @@ fn named(uid: Uid) -> String {
     }
 }
 
-/// What chown(1) takes for the user.
+/// The user's name, or the uid as a number: a form accepted by chown(1).
 fn user_name(uid: Uid) -> String {
     User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
 }
@@ -115,7 +117,7 @@ mod tests {
             return;
         }
         let missing = PathBuf::from("/nonexistent/state");
-        // `nobody` stands for the user that a package made.
+        // `nobody` stands for the user created by a package.
         assert!(refuse_foreign("nobody", &missing, &missing).is_err());
         refuse_foreign("nobody", &missing, Path::new("/elsewhere")).unwrap();
         refuse_foreign("edr-no-such-user", &missing, &missing).unwrap();

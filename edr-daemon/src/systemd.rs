@@ -1,11 +1,12 @@
-//! What systemd is told: ready, status, alive, stopping (sd_notify(3)). One datagram to `$NOTIFY_SOCKET`, no C library.
+//! Messages to systemd: ready, status, alive, stopping (sd_notify(3)). Each message is one datagram to
+//! `$NOTIFY_SOCKET`; no C library is needed.
 
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
-/// The service manager, when there is one.
+/// The service manager. Without a service manager all messages are discarded.
 #[derive(Debug)]
 pub struct ServiceManager {
     socket: Option<(UnixDatagram, SocketAddr)>,
@@ -13,7 +14,7 @@ pub struct ServiceManager {
 }
 
 impl ServiceManager {
-    /// As the environment says: `NOTIFY_SOCKET`, `WATCHDOG_USEC`, `WATCHDOG_PID`.
+    /// Reads the environment: `NOTIFY_SOCKET`, `WATCHDOG_USEC`, `WATCHDOG_PID`.
     pub fn from_env() -> Self {
         let socket = std::env::var_os("NOTIFY_SOCKET").and_then(|name| {
             let address = match name.as_bytes() {
@@ -28,32 +29,32 @@ impl ServiceManager {
         Self { socket, watchdog }
     }
 
-    /// The time after which systemd takes a silent daemon for hung (`WatchdogSec=`).
+    /// The time without a sign of life after which systemd considers the daemon hung (`WatchdogSec=`).
     pub fn watchdog(&self) -> Option<Duration> {
         self.watchdog
     }
 
-    /// `READY=1`.
+    /// Sends `READY=1`.
     pub fn ready(&self) {
         self.send("READY=1");
     }
 
-    /// `STATUS=`: one line, in words.
+    /// Sends `STATUS=`: one line of text.
     pub fn status(&self, text: &str) {
         self.send(&format!("STATUS={}", edr_wire::visible(text.as_bytes())));
     }
 
-    /// `WATCHDOG=1`.
+    /// Sends `WATCHDOG=1`.
     pub fn alive(&self) {
         self.send("WATCHDOG=1");
     }
 
-    /// `EXTEND_TIMEOUT_USEC=`: what is under way, start or stop, goes on and may take this much longer.
+    /// Sends `EXTEND_TIMEOUT_USEC=`: the start or stop in progress may take this much longer.
     pub fn extend(&self, time: Duration) {
         self.send(&format!("EXTEND_TIMEOUT_USEC={}", time.as_micros()));
     }
 
-    /// `STOPPING=1`.
+    /// Sends `STOPPING=1`.
     pub fn stopping(&self) {
         self.send("STOPPING=1");
     }

@@ -1,4 +1,4 @@
-//! What an operator sees of a configuration file that is wrong.
+//! The operator's view of an invalid configuration: tests of the report.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,5 @@
-//! What an operator sees of `[kafka.tls]` and `[kafka.sasl]` that do not fit, and of files that do not do.
+//! The operator's view of `[kafka.tls]` and `[kafka.sasl]`: tests of the report for keys that contradict each other and
+//! for unusable files.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -34,7 +35,7 @@ fn key() -> PKey<Private> {
     PKey::from_ec_key(EcKey::generate(&curve).unwrap()).unwrap()
 }
 
-/// A certificate that signs itself, until 2030-01-02T03:04:05Z.
+/// Returns a self-signed certificate, valid until 2030-01-02T03:04:05Z.
 fn certificate(key: &PKey<Private>) -> Vec<u8> {
     let mut name = X509NameBuilder::new().unwrap();
     name.append_entry_by_nid(Nid::COMMONNAME, "evil\u{202e}\x1b[31m").unwrap();

@@ -1,4 +1,4 @@
-//! The keys of a configuration, taken one by one, each with its rule.
+//! The keys of a configuration: each method takes one key and checks its value.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -10,10 +10,10 @@ use super::leaves::{self, Leaf, Leaves, Value};
 use super::report::{Problem, Report};
 use super::units::{parse_bytes, parse_duration, show_bytes, show_duration};
 
-/// Labels a configuration may have.
+/// Most labels of a configuration.
 const LABELS_MAX: usize = 64;
 
-/// The values of the files, not yet taken, and the problems found so far.
+/// The values not taken so far, and the problems found so far.
 #[derive(Debug)]
 pub struct Keys {
     path: PathBuf,
@@ -22,25 +22,25 @@ pub struct Keys {
     report: Report,
 }
 
-/// Why a value does not do.
+/// The reason why a value is refused.
 #[derive(Debug, Clone)]
 pub struct Refusal {
-    /// What a value must be.
+    /// The rule for a valid value.
     pub rule: String,
-    /// What to write instead.
+    /// A valid value, or another remedy.
     pub remedy: String,
 }
 
 impl Keys {
-    /// Reads `path` and the `conf.d/*.toml` beside it. `known` are all keys there are (`kafka.topic`): what no method
-    /// takes is refused in [`Keys::finish`], with the nearest of them as a hint.
+    /// Reads `path` and the `conf.d/*.toml` beside it. `known` lists all valid keys (`kafka.topic`): [`Keys::finish`]
+    /// refuses every key that no method took, with the nearest known key as a hint.
     pub fn load(path: &Path, known: &[&'static str]) -> Self {
         let mut report = Report::default();
         let leaves = leaves::load(path, &mut report);
         Self { path: path.to_path_buf(), known: known.to_vec(), leaves, report }
     }
 
-    /// Refuses what was not taken.
+    /// Refuses the keys that were not taken.
     ///
     /// # Errors
     /// Every problem of every file, in one report.
@@ -49,7 +49,7 @@ impl Keys {
         if self.report.is_empty() { Ok(()) } else { Err(self.report) }
     }
 
-    /// Adds a problem of values that are each right and do not fit together.
+    /// Adds a problem between values that are valid alone but not together.
     pub fn refuse_together(&mut self, key: &str, value: String, rule: String, remedy: &str) {
         self.report.add(Problem {
             file: self.path.clone(),
@@ -61,7 +61,7 @@ impl Keys {
         });
     }
 
-    /// Takes the value of `key` through `parse`; `None` when the key is absent or its value refused.
+    /// Takes the value of `key` through `parse`; `None` when the key is absent or its value is refused.
     pub fn take<T>(&mut self, key: &str, parse: impl FnOnce(&Value) -> Result<T, Refusal>) -> Option<T> {
         let leaf = self.leaves.remove(key)?;
         match parse(&leaf.value) {
@@ -84,7 +84,7 @@ impl Keys {
         });
     }
 
-    /// A time with its unit, in `range`.
+    /// Takes a time with its unit, within `range`.
     pub fn duration(&mut self, key: &str, default: Duration, range: RangeInclusive<Duration>) -> Duration {
         let (low, high) = (show_duration(*range.start()), show_duration(*range.end()));
         let refusal = || Refusal {
@@ -98,7 +98,7 @@ impl Keys {
         self.take(key, parse).unwrap_or(default)
     }
 
-    /// A size with its unit, in `range`.
+    /// Takes a size with its unit, within `range`.
     pub fn bytes(&mut self, key: &str, default: u64, range: RangeInclusive<u64>) -> u64 {
         let (low, high) = (show_bytes(*range.start()), show_bytes(*range.end()));
         let refusal = || Refusal {
@@ -112,7 +112,7 @@ impl Keys {
         self.take(key, parse).unwrap_or(default)
     }
 
-    /// A number in `range`.
+    /// Takes a number within `range`.
     pub fn number(&mut self, key: &str, default: u64, range: RangeInclusive<u64>) -> u64 {
         let refusal = || Refusal {
             rule: format!("must be a number between {} and {}", range.start(), range.end()),
@@ -127,7 +127,7 @@ impl Keys {
         self.take(key, parse).unwrap_or(default)
     }
 
-    /// `true` or `false`.
+    /// Takes `true` or `false`.
     pub fn switch(&mut self, key: &str, default: bool) -> bool {
         let parse = |value: &Value| match value {
             Value::Switch(on) => Ok(*on),
@@ -139,7 +139,7 @@ impl Keys {
         self.take(key, parse).unwrap_or(default)
     }
 
-    /// An absolute path.
+    /// Takes an absolute path.
     pub fn path(&mut self, key: &str) -> Option<PathBuf> {
         self.take(key, |value| match value {
             Value::Text(text) if text.starts_with('/') && !text.contains('\0') => Ok(PathBuf::from(text)),
@@ -150,7 +150,7 @@ impl Keys {
         })
     }
 
-    /// A level of the log.
+    /// Takes a level of the log.
     pub fn log_level(&mut self, key: &str) -> Option<log::LevelFilter> {
         self.take(key, |value| {
             let level = match value {
@@ -164,7 +164,7 @@ impl Keys {
         })
     }
 
-    /// The name of a Kafka topic.
+    /// Takes the name of a Kafka topic.
     pub fn topic(&mut self, key: &str) -> Option<String> {
         self.take(key, |value| match value {
             Value::Text(text) if is_topic(text) => Ok(text.clone()),
@@ -176,13 +176,14 @@ impl Keys {
         })
     }
 
-    /// Whether a file has a value for `key` that was not taken yet.
+    /// True when a file has a value for `key` that was not taken yet.
     pub fn is_set(&self, key: &str) -> bool {
         self.leaves.contains_key(key)
     }
 
-    /// Addresses of Kafka brokers, at least one; there is no default, and a problem when the key is absent. It names
-    /// the line where the file has the key as a comment, so that whoever installed a package is told where to write.
+    /// Takes the addresses of Kafka brokers, at least one. There is no default: an absent key is a problem. The report
+    /// names the line where the file has the key commented out, so that the user of a new package finds the place to
+    /// edit.
     pub fn brokers(&mut self, key: &str) -> Vec<String> {
         let refusal = || Refusal {
             rule: "must be a list of one or more \"host:port\"".to_owned(),
@@ -212,7 +213,7 @@ impl Keys {
         self.take(key, parse).unwrap_or_default()
     }
 
-    /// `[labels]`: names and values of the operator's own.
+    /// Takes the operator's own names and values under `[labels]`.
     pub fn labels(&mut self) -> BTreeMap<String, String> {
         let names: Vec<String> = self.leaves.keys().filter(|key| key.starts_with("labels.")).cloned().collect();
         let mut labels = BTreeMap::new();
@@ -239,7 +240,7 @@ impl Keys {
         labels
     }
 
-    /// What no one took is unknown.
+    /// Refuses all remaining keys as unknown.
     fn refuse_the_rest(&mut self) {
         for (key, leaf) in std::mem::take(&mut self.leaves) {
             let is_table = self.known.iter().any(|known| known.starts_with(&format!("{key}.")) || *known == key);
@@ -261,7 +262,7 @@ fn is_topic(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-/// `host:port`, `192.0.2.1:9092`, `[2001:db8::1]:9092`.
+/// True for `host:port`, `192.0.2.1:9092`, `[2001:db8::1]:9092`.
 fn is_broker(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else { return false };
     let host_fits = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
@@ -271,13 +272,13 @@ fn is_broker(text: &str) -> bool {
     host_fits && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
-/// The known key that takes the fewest edits, when that is few.
+/// The known key with the smallest edit distance, when the distance is at most 3.
 fn nearest(known: &[&'static str], key: &str) -> Option<&'static str> {
     let candidates = known.iter().map(|known| (edits(key.as_bytes(), known.as_bytes()), *known));
     candidates.min().filter(|(edits, _)| *edits <= 3).map(|(_, known)| known)
 }
 
-/// Levenshtein distance of two short texts.
+/// Levenshtein distance of two short texts; only the first 64 bytes of `a` count.
 fn edits(a: &[u8], b: &[u8]) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.iter().take(64).enumerate() {

@@ -1,4 +1,4 @@
-//! What the files say: every value with its key and its place, nothing checked yet.
+//! The raw values of the configuration files, each with its key, file and line. Nothing is checked yet.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,9 +9,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::report::{Problem, Report};
 
-/// A configuration file larger than this is none.
+/// Largest size of a configuration file, bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-/// Characters of a value that a report repeats.
+/// Characters of a value repeated in a report.
 const VALUE_CHARS_MAX: usize = 80;
 
 /// One value of one file.
@@ -19,12 +19,12 @@ const VALUE_CHARS_MAX: usize = 80;
 pub(super) struct Leaf {
     pub(super) file: PathBuf,
     pub(super) line: usize,
-    /// As the file has it.
+    /// The value as written in the file.
     pub(super) text: String,
     pub(super) value: Value,
 }
 
-/// The kinds of values the configuration has.
+/// The kinds of configuration values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
     /// Text.
@@ -35,11 +35,11 @@ pub enum Value {
     Switch(bool),
     /// A list.
     List(Vec<Value>),
-    /// A kind no key takes, by its name.
+    /// Any other kind, by its name; no key accepts it.
     Other(&'static str),
 }
 
-/// Values by key, `kafka.topic`; where several files have a key, that of the last one.
+/// Values by key, like `kafka.topic`. When several files set a key, the value of the last file counts.
 pub(super) type Leaves = BTreeMap<String, Leaf>;
 
 /// Reads `path`, then `conf.d/*.toml` beside it in the order of their names.
@@ -56,7 +56,7 @@ pub(super) fn load(path: &Path, report: &mut Report) -> Leaves {
     leaves
 }
 
-/// The line, from 1, where a file has `key` commented out: `#name = …` or `# name = …` under its table.
+/// Returns the line, from 1, where a file has `key` commented out: `#name = …` or `# name = …` under its table.
 pub(super) fn commented_line(file: &Path, key: &str) -> Option<usize> {
     let text = read(file).ok()?;
     let (table, name) = key.rsplit_once('.').unwrap_or(("", key));
@@ -108,7 +108,7 @@ fn parse(file: &Path, text: &str, leaves: &mut Leaves, report: &mut Report) {
             ..whole_file(file, error.message().replace('\n', ", "), "write it as TOML: key = value")
         });
     }
-    // After a syntax error the recovered rest is a guess: its values are not judged.
+    // After a syntax error the recovered rest is a guess, so its values are ignored.
     if errors.is_empty() {
         walk(file, text, "", table.get_ref(), leaves);
     }
@@ -121,7 +121,7 @@ fn walk(file: &Path, text: &str, prefix: &str, table: &DeTable<'_>, leaves: &mut
             walk(file, text, &key, inner, leaves);
             continue;
         }
-        // A table in one file hides the value of the same name in another, and the other way round.
+        // A value replaces the table of the same name from an earlier file.
         leaves.retain(|known, _| !known.starts_with(&format!("{key}.")));
         let leaf = Leaf {
             file: file.to_path_buf(),

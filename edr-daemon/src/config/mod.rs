@@ -1,10 +1,9 @@
-//! Configuration: one TOML file, then `conf.d/*.toml` beside it in the order of their names, a later file over an
-//! earlier one, key by key.
+//! Configuration: one TOML file, then `conf.d/*.toml` beside it in the order of their names. A later file overrides an
+//! earlier file key by key.
 //!
-//! Raw → checked, once: [`Keys::load`] reads what the files say with the place of every value, and each method of
-//! [`Keys`] takes one key, checks it and gives its exact type. Nothing stops at the first problem: a person who edits a
-//! file gets all of them in one [`Report`], each with file, line, key, value, rule and remedy. That is why no
-//! `Deserialize` derive is used here: it stops at the first.
+//! Raw → checked, once: [`Keys::load`] reads the raw values with the place of each, and each method of [`Keys`] takes
+//! one key, checks its value and returns the exact type. All problems are collected in one [`Report`], each with file,
+//! line, key, value, rule and remedy. For this reason no `Deserialize` derive is used: it stops at the first problem.
 
 mod keys;
 mod leaves;
@@ -16,7 +15,7 @@ pub use leaves::Value;
 pub use report::{Problem, Report};
 pub use units::{show_bytes, show_duration};
 
-/// A text as TOML writes it: for commands that print the effective configuration.
+/// Returns a text quoted as in TOML, for commands that print the effective configuration.
 pub fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }

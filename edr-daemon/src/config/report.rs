@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, for the person who edits it.
+//! The report of all problems of a configuration.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,15 +8,15 @@ use std::path::PathBuf;
 pub struct Problem {
     /// The file.
     pub file: PathBuf,
-    /// Line in it, from 1; `None` when the file as a whole is meant.
+    /// Line in the file, from 1; `None` when the problem concerns the whole file.
     pub line: Option<usize>,
-    /// The key, with its tables: `kafka.topic`; empty when no key is meant.
+    /// The key with its tables, like `kafka.topic`; empty when the problem concerns no key.
     pub key: String,
-    /// The value as the file has it; empty when there is none.
+    /// The value as written in the file; empty without a value.
     pub value: String,
-    /// What a value must be.
+    /// The rule for a valid value.
     pub rule: String,
-    /// What to write instead, or what to do.
+    /// A valid value, or another remedy.
     pub remedy: String,
 }
 
@@ -41,17 +41,17 @@ impl fmt::Display for Problem {
 /// All problems of a configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// In the order of files and lines.
+    /// The problems, in the order of files and lines.
     pub problems: Vec<Problem>,
 }
 
 impl Report {
-    /// True when there is no problem.
+    /// True without problems.
     pub fn is_empty(&self) -> bool {
         self.problems.is_empty()
     }
 
-    /// The first problem and the number of the others, for a place that holds one line.
+    /// The first problem and the number of further problems, in one line.
     pub fn in_one_line(&self) -> String {
         match self.problems.as_slice() {
             [] => "configuration: no problem".to_owned(),

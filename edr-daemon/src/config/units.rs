@@ -14,23 +14,23 @@ const SIZES: [(&str, u64); 8] = [
     ("GB", 1_000_000_000),
 ];
 
-/// `10s`, `1h`, `500ms`.
+/// Parses a duration: `10s`, `1h`, `500ms`.
 pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     parse(text, &DURATIONS).map(Duration::from_millis)
 }
 
-/// `768KiB`, `2GiB`, `1MB`.
+/// Parses a size: `768KiB`, `2GiB`, `1MB`.
 pub(super) fn parse_bytes(text: &str) -> Option<u64> {
     parse(text, &SIZES)
 }
 
-/// The shortest exact way to write a duration, rounded down to a millisecond.
+/// Formats a duration exactly, in the largest possible unit; rounded down to a millisecond.
 pub fn show_duration(duration: Duration) -> String {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     show(millis, &DURATIONS)
 }
 
-/// The shortest exact way to write a size.
+/// Formats a size exactly, in the largest possible binary unit.
 pub fn show_bytes(bytes: u64) -> String {
     show(bytes, &SIZES[..5])
 }

@@ -1,4 +1,4 @@
-//! Certificates and keys in PEM files: what is in them, and how long it is valid.
+//! Certificates and private keys in PEM files, with their period of validity.
 
 use std::path::Path;
 
@@ -10,11 +10,11 @@ use openssl::x509::{X509, X509NameRef, X509Ref};
 
 use crate::secret::Fault;
 
-/// Certificates of one file, at least one.
+/// The certificates of one file, at least one.
 pub(super) struct Pem(Vec<X509>);
 
 impl Pem {
-    /// Reads them.
+    /// Reads the certificates from the bytes of a file.
     pub(super) fn certificates(path: &Path, bytes: &[u8]) -> Result<Self, Fault> {
         let certificates = X509::stack_from_pem(bytes).unwrap_or_default();
         if certificates.is_empty() {
@@ -27,7 +27,7 @@ impl Pem {
         Ok(Self(certificates))
     }
 
-    /// Whether `key` is that of the first one.
+    /// True when `key` is the key of the first certificate.
     pub(super) fn belongs_to(&self, key: &PKey<Private>) -> bool {
         let own = self.0.first().and_then(|first| first.public_key().ok());
         own.is_some_and(|own| own.public_eq(key))
@@ -38,7 +38,7 @@ impl Pem {
     }
 }
 
-/// A private key; one that is encrypted is refused, and nobody is asked for its password.
+/// Reads a private key. An encrypted key is refused: there is no password prompt.
 pub(super) fn private_key(path: &Path, bytes: &[u8]) -> Result<PKey<Private>, Fault> {
     PKey::private_key_from_pem_callback(bytes, |_| Ok(0)).map_err(|_| Fault {
         rule: format!("{} holds no private key in PEM that is not encrypted", path.display()),
@@ -46,14 +46,14 @@ pub(super) fn private_key(path: &Path, bytes: &[u8]) -> Result<PKey<Private>, Fa
     })
 }
 
-/// Whose a certificate is, and when it is valid.
+/// The subject of a certificate and its period of validity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Validity {
-    /// Its common name, or the whole subject.
+    /// The common name, or the organizational unit or organization instead.
     pub subject: String,
-    /// First moment, when it can be told.
+    /// Start of validity; `None` when unreadable.
     pub not_before: Option<Timestamp>,
-    /// Last moment, when it can be told.
+    /// End of validity; `None` when unreadable.
     pub not_after: Option<Timestamp>,
 }
 
@@ -67,14 +67,14 @@ impl Validity {
     }
 }
 
-/// The common name, or what there is instead.
+/// The common name, or the organizational unit or organization instead; `no name` without any of the three.
 pub(super) fn name(name: &X509NameRef) -> String {
     let text = |nid| {
         let entry = name.entries_by_nid(nid).next()?;
         entry.data().to_string().ok().map(|text| text.to_string())
     };
     let found = [Nid::COMMONNAME, Nid::ORGANIZATIONALUNITNAME, Nid::ORGANIZATIONNAME].into_iter().find_map(text);
-    // A peer chooses it.
+    // A peer controls the name, so control characters are made visible.
     let shown = edr_wire::visible(found.unwrap_or_else(|| "no name".to_owned()).as_bytes());
     shown.chars().take(100).collect()
 }

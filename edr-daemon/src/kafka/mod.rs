@@ -1,11 +1,12 @@
-//! How Kafka is spoken to: TLS, mutual TLS, SASL. The keys `kafka.tls.*` and `kafka.sasl.*` of both daemons, the settings
-//! they mean for librdkafka, and what a refusal means for the person who has to mend it.
+//! Security of the connection to Kafka: TLS, mutual TLS, SASL. Defines the keys `kafka.tls.*` and `kafka.sasl.*` of
+//! both daemons, translates them to settings of librdkafka, and explains connection errors.
 //!
 //! Promises:
-//! - A certificate is always verified, with its name. There is no switch to trust anybody.
-//! - The configuration holds places of secrets, never secrets; they are read when a client is made
+//! - A broker's certificate is always verified, including its name. No switch disables the verification.
+//! - The configuration holds the places of secrets, never the secrets. Secrets are read when a client is made
 //!   ([`Security::read`]), and read again when their files changed ([`Security::stamp`]).
-//! - A password does not travel in the clear unless the configuration says so in so many words.
+//! - A password is sent over an unencrypted connection only when the configuration explicitly allows it
+//!   (`kafka.sasl.without-tls`).
 
 mod certificate;
 mod reason;
@@ -36,30 +37,31 @@ pub const KEYS: &[&str] = &[
     "kafka.sasl.without-tls",
 ];
 
-/// How a client shows who it is, and how it knows whom it speaks to.
+/// The security settings of a Kafka client.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Security {
-    /// `[kafka.tls]`; `None` when the brokers are spoken to in the clear.
+    /// `[kafka.tls]`; `None` for unencrypted connections.
     pub tls: Option<Tls>,
-    /// `[kafka.sasl]`; `None` when nobody logs in.
+    /// `[kafka.sasl]`; `None` for no login.
     pub sasl: Option<Sasl>,
 }
 
-/// Whom to trust, and a certificate of one's own.
+/// The trusted authorities, and the client's own certificate.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tls {
-    /// `ca-file`: certificates of the authorities that may sign a broker's; the system's without it.
+    /// `ca-file`: certificates of the authorities that may sign a broker's certificate; without this key the
+    /// authorities of the system.
     pub ca: Option<PathBuf>,
-    /// `certificate-file` and its key, for brokers that ask for a certificate (mutual TLS).
+    /// `certificate-file` and its key, for brokers that demand a certificate (mutual TLS).
     pub identity: Option<Identity>,
 }
 
-/// A certificate and its key.
+/// A certificate and its private key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// `certificate-file`: the certificate, then those between it and the authority.
+    /// `certificate-file`: the certificate, followed by the intermediate certificates.
     pub certificate: PathBuf,
-    /// `key-file` or `key-credential`: its private key, not encrypted.
+    /// `key-file` or `key-credential`: the private key, not encrypted.
     pub key: Source,
 }
 
@@ -74,7 +76,7 @@ pub struct Sasl {
     pub password: Source,
 }
 
-/// How a password is shown to be known.
+/// The SASL mechanism, by which a client proves its password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mechanism {
     /// The password itself is sent (RFC 4616).
@@ -88,7 +90,7 @@ pub enum Mechanism {
 impl Mechanism {
     const ALL: [Self; 3] = [Self::Plain, Self::ScramSha256, Self::ScramSha512];
 
-    /// Its name among SASL mechanisms.
+    /// The registered name of the SASL mechanism.
     pub fn name(self) -> &'static str {
         match self {
             Self::Plain => "PLAIN",
@@ -98,12 +100,12 @@ impl Mechanism {
     }
 }
 
-/// One file that does not do.
+/// An unusable file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileFault {
     /// The key that names the file.
     pub key: &'static str,
-    /// Why, and what mends it.
+    /// Fault and remedy.
     pub fault: Fault,
 }
 
@@ -121,18 +123,18 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Each setting, through `set`. Whoever gets them does not log them.
+    /// Passes each setting to `set`. The caller must not log the values.
     pub fn each(&self, mut set: impl FnMut(&str, &str)) {
         self.settings.iter().for_each(|(name, value)| set(name, value));
         if let Some(password) = &self.password {
-            // Checked to be text when it was read.
+            // The password was checked to be UTF-8 when it was read.
             set("sasl.password", std::str::from_utf8(password.expose()).unwrap_or_default());
         }
     }
 }
 
 impl Security {
-    /// Takes the keys. `unit` is the service whose credentials are meant.
+    /// Takes the keys. `unit` is the service whose credentials are used.
     pub fn take(keys: &mut Keys, unit: &'static str) -> Self {
         let named = KEYS[1..5].iter().find(|key| keys.is_set(key)).copied();
         let enabled = keys.switch("kafka.tls.enabled", false);
@@ -162,7 +164,7 @@ impl Security {
         Self { tls: enabled.then_some(Tls { ca, identity }), sasl }
     }
 
-    /// Looks into the files, for whoever is going to need them: each that does not do is a problem of the configuration.
+    /// Reads the files of the configuration. Each unusable file becomes a problem of the configuration.
     pub fn look(&self, keys: &mut Keys) {
         for FileFault { key, fault } in self.read().err().unwrap_or_default() {
             keys.refuse_together(key, String::new(), fault.rule, &fault.remedy);
@@ -213,10 +215,10 @@ impl Security {
         Some(Sasl { mechanism: mechanism?, username: username?, password: password? })
     }
 
-    /// What librdkafka is told: reads every file.
+    /// Reads every file and returns the settings for librdkafka.
     ///
     /// # Errors
-    /// Every file that does not do.
+    /// All unusable files.
     pub fn read(&self) -> Result<Settings, Vec<FileFault>> {
         let (mut settings, mut faults) = (Vec::new(), Vec::new());
         let protocol = match (&self.tls, &self.sasl) {
@@ -253,7 +255,7 @@ impl Security {
         if faults.is_empty() { Ok(Settings { settings, password }) } else { Err(faults) }
     }
 
-    /// Of every file that a client was made from: when it changes, the client is made anew.
+    /// The stamp of all files used by a client. When the stamp changes, a new client is needed.
     pub fn stamp(&self) -> Stamp {
         Stamp::of(&self.files())
     }
@@ -268,8 +270,8 @@ impl Security {
         files
     }
 
-    /// Each certificate in the files, with the key that names its file and the time in which it is valid. Files that
-    /// cannot be read have none: [`Security::read`] tells of them.
+    /// Each certificate in the files, with the key that names its file. Unreadable files are left out:
+    /// [`Security::read`] reports them.
     pub fn certificates(&self) -> Vec<(&'static str, Validity)> {
         let Some(tls) = &self.tls else { return Vec::new() };
         let own = tls.identity.as_ref().map(|own| ("kafka.tls.certificate-file", &own.certificate));
@@ -281,7 +283,7 @@ impl Security {
         files.filter_map(read).flatten().collect()
     }
 
-    /// `plaintext`, `TLS`, `mutual TLS`, `TLS and SCRAM-SHA-512 as web-01`: for people.
+    /// A short description for people: `in the clear`, `TLS`, `mutual TLS`, `TLS, SCRAM-SHA-512 as web-01`.
     pub fn summary(&self) -> String {
         let tls = match &self.tls {
             None => "in the clear",
@@ -294,7 +296,7 @@ impl Security {
         }
     }
 
-    /// The keys with their values, as the file that would say the same.
+    /// The keys with their values, in the form of a configuration file.
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         let path = |path: &PathBuf| quoted(&path.to_string_lossy());
         let place = |source: &Source, file: &'static str, credential: &'static str| match source {
@@ -345,7 +347,7 @@ impl Identity {
 }
 
 impl Sasl {
-    /// The file's text without the end of its line.
+    /// Reads the password: the text of the file without the final line end.
     fn read_password(&self) -> Result<Secret, Fault> {
         let secret = self.password.read()?;
         let text = std::str::from_utf8(secret.expose()).ok();
@@ -379,7 +381,7 @@ fn source(keys: &mut Keys, file: &str, credential: &str, unit: &'static str) -> 
     path.or(name)
 }
 
-/// As systemd allows: a file name (systemd.exec(5)).
+/// Accepts the names that systemd accepts: file names (systemd.exec(5)).
 fn credential_name(value: &Value) -> Result<String, Refusal> {
     match value {
         Value::Text(name)

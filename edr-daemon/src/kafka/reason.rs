@@ -1,35 +1,36 @@
-//! librdkafka's reasons, in words that say what mends them. It gives texts and few codes; the texts are those of
-//! `rdkafka_broker.c`, `rdkafka_ssl.c` and `rdkafka_sasl*.c` of librdkafka 2, and the end-to-end tests hold them against it.
+//! Explanations of librdkafka's errors, with a remedy. librdkafka reports texts and few codes. The texts here are from
+//! `rdkafka_broker.c`, `rdkafka_ssl.c` and `rdkafka_sasl*.c` of librdkafka 2; the end-to-end tests compare them with
+//! the library.
 
 use jiff::Timestamp;
 
 use super::{Security, ask};
 
-/// Kinds of reasons.
+/// The cause of a failed connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// The broker's certificate is not accepted here.
+    /// This side does not accept the broker's certificate.
     Certificate,
-    /// The broker does not accept ours, or wants one.
+    /// The broker does not accept the client's certificate, or demands a certificate.
     OwnCertificate,
-    /// The broker's port does not speak TLS.
+    /// The broker's port does not use TLS.
     NoTls,
-    /// The broker's port speaks TLS, or wants a login.
+    /// The broker's port uses TLS, or demands a login.
     WantsTls,
-    /// The login is refused.
+    /// The broker refuses the login.
     Login,
-    /// Nobody answers.
+    /// The broker does not answer.
     Away,
 }
 
 impl Cause {
-    /// Whether a broker, or this side, refuses the other: waiting does not mend it.
+    /// True when one side refuses the other: waiting does not help.
     pub fn is_refusal(self) -> bool {
         self != Self::Away
     }
 }
 
-/// What kind of reason this is; `None` when it says nothing that is known.
+/// Returns the cause of an error text; `None` for an unknown text.
 pub fn cause(reason: &str) -> Option<Cause> {
     let has = |parts: &[&str]| parts.iter().any(|part| reason.contains(part));
     if has(&["certificate verify failed", "error:0A000086"]) {
@@ -61,7 +62,7 @@ pub fn cause(reason: &str) -> Option<Cause> {
     }
 }
 
-/// The `host:port` a reason begins with: `sasl_ssl://broker:9093/bootstrap: …`.
+/// Returns the `host:port` at the start of an error text: `sasl_ssl://broker:9093/bootstrap: …`.
 pub fn endpoint(reason: &str) -> Option<&str> {
     let (_, rest) = reason.split_once("://")?;
     let end = rest.find(['/', ' ']).unwrap_or(rest.len());
@@ -69,8 +70,9 @@ pub fn endpoint(reason: &str) -> Option<&str> {
     address.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()).map(|_| address)
 }
 
-/// One sentence: what happened, and what mends it; `None` when the reason is no matter of transport. For a certificate the
-/// broker is asked for it, which takes 4 s at most.
+/// Explains an error text in one sentence, with a remedy; `None` when the transport is not the cause. For a certificate
+/// error this function connects to the broker and reads the certificate, which takes at most 4 s and the time of the
+/// name lookup.
 pub fn in_words(reason: &str, security: &Security) -> Option<String> {
     let broker = endpoint(reason).map_or_else(|| "a broker".to_owned(), |address| format!("broker {address}"));
     let user = security.sasl.as_ref().map(|sasl| (sasl.username.as_str(), sasl.mechanism.name()));

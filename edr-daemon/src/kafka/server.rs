@@ -1,4 +1,5 @@
-//! What a broker shows who speaks TLS to it: librdkafka says that a handshake failed, this says why, with names and dates.
+//! The certificate of a broker. librdkafka reports only that a handshake failed; this module finds the cause, with
+//! names and dates.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs as _};
@@ -12,9 +13,9 @@ use openssl::x509::{X509Ref, X509VerifyResult};
 use super::Tls;
 use super::certificate::{Validity, name};
 
-/// How long asking may take in all.
+/// Time limit for connection and handshake together.
 const ANSWER_MAX: Duration = Duration::from_secs(4);
-/// Names of a certificate that are repeated.
+/// Most names of a certificate that are shown.
 const NAMES_MAX: usize = 8;
 /// `X509_V_ERR_CERT_NOT_YET_VALID`, `X509_V_ERR_CERT_HAS_EXPIRED` and `X509_V_ERR_HOSTNAME_MISMATCH`,
 /// `X509_V_ERR_IP_ADDRESS_MISMATCH` of x509_vfy.h.
@@ -22,38 +23,39 @@ const NOT_YET_VALID: i32 = 9;
 const EXPIRED: i32 = 10;
 const OTHER_NAME: [i32; 2] = [62, 64];
 
-/// A broker's certificate, and what is wrong with it.
+/// A broker's certificate, with the result of its verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown {
-    /// Whose it is and how long it is valid.
+    /// Subject and period of validity.
     pub validity: Validity,
-    /// Names and addresses it is for.
+    /// Names and addresses for which the certificate is valid.
     pub names: Vec<String>,
-    /// Who signed it.
+    /// Name of the issuer.
     pub issuer: String,
-    /// What is wrong.
+    /// Result of the verification.
     pub verdict: Verdict,
 }
 
-/// What is wrong with a certificate.
+/// Result of the verification of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing.
+    /// Valid.
     Good,
-    /// It, or one that signed it, is over: whose, and since when.
+    /// The certificate, or a certificate of its issuers, has expired; holds the expired certificate.
     Expired(Validity),
-    /// It, or one that signed it, begins later.
+    /// The certificate, or a certificate of its issuers, is not valid yet; holds that certificate.
     NotYetValid(Validity),
-    /// It is for other names.
+    /// The certificate is for other names.
     OtherName,
-    /// No authority that is trusted has signed it, or the signature is not right; in OpenSSL's words.
+    /// No trusted authority signed the certificate, or the signature is wrong; holds OpenSSL's message.
     Untrusted(String),
 }
 
-/// Shakes hands with `address` (`host:port`) as a client with `tls` does, looks at what is shown, and sends nothing.
+/// Makes a TLS handshake with `address` (`host:port`) as a client with `tls` would, and reads the certificate. No data
+/// is sent.
 ///
 /// # Errors
-/// When there is no handshake: nobody listens, or it is no TLS. In words.
+/// When the handshake fails: the broker does not answer, or does not use TLS. The error is a text.
 pub fn ask(address: &str, tls: &Tls) -> Result<Shown, String> {
     let deadline = Instant::now() + ANSWER_MAX;
     let stream = connect(address).map_err(|error| format!("connect to {address}: {error}"))?;
@@ -68,7 +70,7 @@ pub fn ask(address: &str, tls: &Tls) -> Result<Shown, String> {
         connector.set_private_key_file(own.key.path(), SslFiletype::PEM).map_err(stack)?;
     }
     let first = Arc::clone(&wrong);
-    // Nothing is sent over this connection, so a wrong certificate may be looked at to its end.
+    // No data is sent over this connection, so the handshake may continue with a wrong certificate.
     connector.set_verify_callback(SslVerifyMode::PEER, move |is_good, context| {
         if !is_good {
             let validity = context.current_cert().map(Validity::of);
@@ -126,7 +128,7 @@ fn connect(address: &str) -> io::Result<TcpStream> {
     Err(last)
 }
 
-/// A connection that ends at a moment, however slowly the other side drips.
+/// A connection with a deadline, which holds however slowly the peer sends.
 #[derive(Debug)]
 struct Timed {
     stream: TcpStream,
@@ -159,7 +161,8 @@ impl Write for Timed {
 }
 
 impl Shown {
-    /// What is wrong and what mends it; `None` when nothing is. `address` as in `kafka.brokers`, `now` the time here.
+    /// Explains the fault of the certificate, with a remedy; `None` without a fault. `address` is the address in
+    /// `kafka.brokers`, `now` the time of this host.
     pub fn in_words(&self, address: &str, tls: &Tls, now: Timestamp) -> Option<String> {
         let Self { validity, names, issuer, verdict } = self;
         let second = |time: Option<Timestamp>| {

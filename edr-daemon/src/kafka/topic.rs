@@ -1,4 +1,4 @@
-//! Whether a topic's settings fit, and the commands that mend them.
+//! Checks of a topic's settings, with the commands that correct them.
 
 use std::time::Duration;
 
@@ -8,19 +8,19 @@ use crate::preflight::Findings;
 
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
-/// A certificate that ends within so many seconds is told in advance.
+/// A certificate that expires within this time is reported as a warning.
 const SOON_SECONDS: i64 = 30 * 86_400;
 
-/// What a record may have, in bytes.
+/// The size of a record, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordBytes {
-    /// The body alone: smaller than this cannot work.
+    /// Size of the largest body alone: a smaller limit cannot work.
     pub least: u64,
-    /// With the largest header there can be.
+    /// Size with the largest possible header.
     pub most: u64,
 }
 
-/// Judges the settings of `topic`; `value` gives one by its name, when it is known.
+/// Checks the settings of `topic`; `value` returns a setting by its name, when known.
 pub fn judge(
     findings: &mut Findings,
     topic: &str,
@@ -90,7 +90,7 @@ pub fn judge(
     }
 }
 
-/// Judges the certificates in the files, and what each broker shows. The brokers are asked.
+/// Checks the certificates in the files and the certificates of the brokers, to which this function connects.
 pub fn judge_security(findings: &mut Findings, security: &Security, brokers: &[String], now: jiff::Timestamp) {
     if let Err(faults) = security.read() {
         for fault in faults {
@@ -109,7 +109,7 @@ pub fn judge_security(findings: &mut Findings, security: &Security, brokers: &[S
     }
     let left = |at: Option<jiff::Timestamp>| at.map(|at| at.as_second() - now.as_second());
     let shown = |at: Option<jiff::Timestamp>| at.map_or_else(|| "an unknown time".to_owned(), |at| at.to_string());
-    // A system's bundle is not looked through: it is no file of this configuration.
+    // The bundle of the system is not checked: it is not part of this configuration.
     for (key, validity) in security.certificates() {
         let text = format!("{key}: {} until {}", validity.subject, shown(validity.not_after));
         match left(validity.not_after) {
