@@ -1,4 +1,4 @@
-//! The programs under test, built now from the sources as they are.
+//! The programs under test, built from the present sources.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::cache::checkout;
 
-/// Where the programs lie.
+/// Paths of the programs.
 #[derive(Debug, Clone)]
 pub struct Binaries {
     /// `edr-agentd`.
@@ -22,14 +22,14 @@ pub struct Binaries {
     pub hostile: PathBuf,
 }
 
-/// All programs of the workspace, with the profile of the caller.
+/// Builds all programs of the workspace with the profile of the caller, and returns their paths.
 ///
-/// Cargo gives a package's tests the path of that package's programs only, so it is asked: it builds what is not
-/// up to date and says where everything lies. A path put together by hand could name a program of yesterday.
-/// `script/test` has asked already: the file `EDR_BUILT` names is what cargo said then.
+/// Cargo gives a package's tests only the paths of that package's programs. So this function runs cargo, which builds
+/// what is not up to date and reports all paths; a path composed by hand could name a stale program. `script/test` has
+/// already run cargo: the file named by `EDR_BUILT` holds the output of that run.
 ///
 /// # Errors
-/// When they do not build.
+/// When the build fails.
 pub fn binaries() -> Result<&'static Binaries> {
     static BUILT: OnceLock<Result<Binaries, String>> = OnceLock::new();
     let profile: &[&str] = if cfg!(debug_assertions) { &[] } else { &["--release"] };
@@ -37,7 +37,8 @@ pub fn binaries() -> Result<&'static Binaries> {
         let build = || {
             let paths = match std::env::var_os("EDR_BUILT") {
                 Some(said) => programs(&std::fs::read(&said).with_context(|| format!("read {}", said.display()))?)?,
-                // The workspace as a whole, always: a package alone would be built with other features of what it uses.
+                // Always the whole workspace: for a single package cargo would select other features of the
+                // dependencies.
                 None => build(&[&["--workspace"], profile].concat())?,
             };
             let path = |name: &str| {
@@ -56,11 +57,11 @@ pub fn binaries() -> Result<&'static Binaries> {
     built.as_ref().map_err(|error| anyhow!(error.clone()))
 }
 
-/// A file with what cargo said when it built the workspace: what `script/package --built` takes. In `folder`, unless
-/// there is one.
+/// Returns a file with cargo's output from the build of the workspace, the input of `script/package --built`. The file
+/// is made in `folder`, unless `EDR_BUILT` names an existing file.
 ///
 /// # Errors
-/// When it does not build, or the file cannot be written.
+/// When the build fails, or when the file cannot be written.
 pub fn built(folder: &Path) -> Result<PathBuf> {
     if let Some(said) = std::env::var_os("EDR_BUILT") {
         return Ok(PathBuf::from(said));
@@ -70,11 +71,11 @@ pub fn built(folder: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The folder with both release packages and psad's, an apt repository. `script/test` has built it: `EDR_PACKAGES` names
-/// it. Otherwise `script/package` builds it below `folder`.
+/// Returns the folder with both release packages and those of psad, an apt repository. `EDR_PACKAGES` names the folder
+/// when `script/test` has built it; otherwise `script/package` builds it below `folder`.
 ///
 /// # Errors
-/// When they do not build.
+/// When the build fails.
 pub fn packages(folder: &Path) -> Result<PathBuf> {
     if let Some(built) = std::env::var_os("EDR_PACKAGES") {
         return Ok(PathBuf::from(built));
@@ -88,18 +89,18 @@ pub fn packages(folder: &Path) -> Result<PathBuf> {
     Ok(out)
 }
 
-/// `edr-agentd` as it is shipped, for measuring.
+/// Builds `edr-agentd` as shipped, for measurements.
 ///
 /// # Errors
-/// When it does not build.
+/// When the build fails.
 pub fn release_agent() -> Result<PathBuf> {
     release(&[], "edr-agentd")
 }
 
-/// The agent's example `psad_bench`, with its code as it is shipped.
+/// Builds the agent's example `psad_bench` with the code as shipped.
 ///
 /// # Errors
-/// When it does not build.
+/// When the build fails.
 pub fn release_psad_bench() -> Result<PathBuf> {
     release(&["--example", "psad_bench"], "psad_bench")
 }
@@ -114,7 +115,7 @@ fn build(args: &[&str]) -> Result<Vec<(String, PathBuf)>> {
     programs(&ask(args)?)
 }
 
-/// Builds, and returns what cargo says.
+/// Builds, and returns cargo's output.
 fn ask(args: &[&str]) -> Result<Vec<u8>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
@@ -125,7 +126,8 @@ fn ask(args: &[&str]) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// What cargo tells a test about its own package would reach the build scripts of `command`, and rebuild them.
+/// Removes the variables that cargo sets for a test's own package: they would reach the build scripts of `command` and
+/// cause a rebuild.
 fn without_own_package(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let own =
@@ -136,7 +138,7 @@ fn without_own_package(command: &mut Command) {
     }
 }
 
-/// Name and path of every program (no test of one) in the messages of cargo, one JSON object a line.
+/// Returns name and path of every program in cargo's messages (one JSON object per line), without the test programs.
 fn programs(messages: &[u8]) -> Result<Vec<(String, PathBuf)>> {
     let mut paths = Vec::new();
     for line in messages.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {

@@ -1,4 +1,4 @@
-//! A real Chromium, for what only a browser can tell: what a page does with the bytes it was given.
+//! A real Chromium, for tests that need a browser's interpretation of a page.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,17 +7,17 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::scene::Scene;
 
-/// Names it goes by: Debian's, Ubuntu's, the vendor's.
+/// Names of the program: Debian's, Ubuntu's, the vendor's.
 const NAMES: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
-/// A browser that is installed here.
+/// An installed browser.
 #[derive(Debug)]
 pub struct Browser {
     program: PathBuf,
 }
 
 impl Browser {
-    /// The one there is, if any.
+    /// Finds the installed browser, if any.
     pub fn find() -> Option<Self> {
         let path = std::env::var_os("PATH")?;
         std::env::split_paths(&path)
@@ -26,17 +26,17 @@ impl Browser {
             .map(|program| Self { program })
     }
 
-    /// The document as it is after its scripts ran, as HTML.
+    /// Returns the document as HTML, after the page's scripts have run.
     ///
     /// # Errors
     /// When the browser fails.
     pub fn document(&self, url: &str) -> Result<String> {
-        // Real time: virtual time stands still while the page's live-update connection is open.
+        // Real time is needed: virtual time stands still while the page's live-update connection is open.
         let output = self.run(&["--dump-dom", "--timeout=4000", url])?;
         Ok(String::from_utf8_lossy(&output).into_owned())
     }
 
-    /// A picture of the page, `width` pixels wide, written to `file` (PNG).
+    /// Writes a picture of the page to `file` (PNG). `width` and `height` are pixels.
     ///
     /// # Errors
     /// When the browser fails.
@@ -52,7 +52,7 @@ impl Browser {
         let output = Command::new("timeout")
             .args(["--kill-after=5", "90"])
             .arg(&self.program)
-            // Root may not use the sandbox; the rest keeps it from looking for its maker's hosts.
+            // Root cannot use the sandbox. The other options keep the browser from contacting its vendor's hosts.
             .args([
                 "--headless",
                 "--no-sandbox",

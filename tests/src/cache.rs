@@ -1,4 +1,4 @@
-//! What `script/bootstrap` put outside the checkout.
+//! The files that `script/bootstrap` puts outside the checkout.
 
 use std::path::{Path, PathBuf};
 
@@ -6,14 +6,14 @@ use anyhow::{Result, bail};
 
 /// The root of the checkout.
 pub fn checkout() -> &'static Path {
-    // This crate lies in `tests/` of the checkout that it was built from.
+    // This crate is in `tests/` of its checkout.
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
-/// A file or folder of the cache.
+/// Returns the path of a file or folder of the cache.
 ///
 /// # Errors
-/// When it is not there: `script/bootstrap` makes it.
+/// When the path does not exist: `script/bootstrap` makes it.
 pub fn cached(name: &str) -> Result<PathBuf> {
     let path = dir().join(name);
     if !path.exists() {
@@ -22,7 +22,7 @@ pub fn cached(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The cache folder, by the rule that `script/bootstrap` has.
+/// The cache folder, by the same rule as in `script/bootstrap`.
 pub fn dir() -> PathBuf {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("EDR_CACHE_DIR").unwrap_or_else(|| {

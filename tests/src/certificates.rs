@@ -1,4 +1,4 @@
-//! Certificates for tests: an authority, and what it signs.
+//! Certificates for tests: an authority, and certificates signed by the authority.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,32 +16,32 @@ use openssl::x509::{X509, X509Builder, X509NameBuilder};
 
 const DAY_SECONDS: i64 = 86_400;
 
-/// Who signs.
+/// A certificate authority.
 #[derive(Debug)]
 pub struct Authority {
     certificate: X509,
     key: PKey<Private>,
     dir: PathBuf,
-    /// Its certificate, in PEM.
+    /// The authority's certificate as a PEM file.
     pub file: PathBuf,
 }
 
-/// A certificate and its key, as files in PEM.
+/// A certificate and its private key, as PEM files.
 #[derive(Debug, Clone)]
 pub struct Signed {
     /// The certificate.
     pub certificate: PathBuf,
-    /// Its key, for its owner alone.
+    /// The private key, readable only for its owner.
     pub key: PathBuf,
-    /// Both in one file, as Kafka wants them.
+    /// Certificate and key in one file, the form needed by Kafka.
     pub both: PathBuf,
 }
 
 impl Authority {
-    /// A new one, with its files in `dir`.
+    /// Makes a new authority with its files in `dir`.
     ///
     /// # Errors
-    /// When OpenSSL refuses, or a file cannot be written.
+    /// When OpenSSL fails, or when a file cannot be written.
     pub fn new(dir: &Path, name: &str) -> Result<Self> {
         let key = key()?;
         let mut builder = begin(name, (-1, 3650))?;
@@ -60,7 +60,7 @@ impl Authority {
         Ok(Self { certificate, key, dir: dir.to_owned(), file })
     }
 
-    /// A certificate for `host`, valid from so many days from now to so many.
+    /// Makes a certificate for `host`. `days` are the first and the last day of validity, counted from now.
     ///
     /// # Errors
     /// As [`Authority::new`].

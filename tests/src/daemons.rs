@@ -1,4 +1,4 @@
-//! The two daemons, each with a configuration and a state folder of its own.
+//! The two daemons, each with its own configuration and state folder.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -13,13 +13,13 @@ use crate::kafka::free_port;
 use crate::running::{Program, Running};
 use crate::wait;
 
-/// From start to ready, for either daemon on a busy machine.
+/// Time limit from start to ready, for either daemon on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// How an agent is to run. The fields are the configuration's.
+/// The settings of an agent. Most fields are keys of the configuration.
 #[derive(Debug, Clone)]
 pub struct AgentPlan {
-    /// Its folder: configuration, state, log.
+    /// The agent's folder: configuration, state, log.
     pub dir: PathBuf,
     /// `kafka.brokers`.
     pub broker: String,
@@ -27,22 +27,22 @@ pub struct AgentPlan {
     pub topic: String,
     /// `interval`.
     pub interval: String,
-    /// `psad.dir`; a folder that need not exist.
+    /// `psad.dir`; the folder need not exist.
     pub psad_dir: PathBuf,
     /// `psad.packet-log`.
     pub packet_log: Option<PathBuf>,
     /// Further keys of `[kafka]`.
     pub kafka: String,
-    /// A command that runs it (`strace …`, `setpriv …`).
+    /// A wrapper that runs the agent (`strace …`, `setpriv …`).
     pub behind: Vec<OsString>,
-    /// The program, where it is not the one just built but a copy of it.
+    /// The program, when not the one built by [`binaries`].
     pub program: Option<PathBuf>,
-    /// Where it says that it is ready (`NOTIFY_SOCKET`).
+    /// The socket for the readiness message (`NOTIFY_SOCKET`).
     pub notify: Option<PathBuf>,
 }
 
 impl AgentPlan {
-    /// An agent in `dir` that samples every second and sees no psad.
+    /// An agent in `dir` with an interval of one second and without psad.
     pub fn new(dir: &Path, broker: &str, topic: &str) -> Self {
         Self {
             dir: dir.to_owned(),
@@ -61,7 +61,7 @@ impl AgentPlan {
     /// Writes the configuration and returns its path.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When the configuration cannot be written.
     pub fn write_config(&self) -> Result<PathBuf> {
         std::fs::create_dir_all(&self.dir).with_context(|| format!("make {}", self.dir.display()))?;
         let mut text = format!(
@@ -81,15 +81,15 @@ impl AgentPlan {
         Ok(path)
     }
 
-    /// Where it keeps its spool.
+    /// The folder of the spool.
     pub fn state_dir(&self) -> PathBuf {
         self.dir.join("state")
     }
 
-    /// Starts it; it may not be ready yet.
+    /// Starts the agent, without waiting until it is ready.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// When the agent cannot be started.
     pub fn start(&self) -> Result<Agent> {
         let mut program = Program::new("agent", &self.dir, self.program()?).arg("run").arg("--config");
         program = program.arg(self.write_config()?);
@@ -103,7 +103,7 @@ impl AgentPlan {
         self.program.clone().map_or_else(|| Ok(binaries()?.agent.clone()), Ok)
     }
 
-    /// One snapshot, as `edr-agentd snapshot --format json` prints it.
+    /// One snapshot, printed by `edr-agentd snapshot --format json`.
     ///
     /// # Errors
     /// When the command fails.
@@ -119,12 +119,12 @@ impl AgentPlan {
     }
 }
 
-/// An agent that runs, or ran.
+/// A started agent.
 #[derive(Debug)]
 pub struct Agent {
     /// The process.
     pub process: Running,
-    /// How it was started.
+    /// The settings of the agent.
     pub plan: AgentPlan,
 }
 
@@ -137,10 +137,10 @@ impl Agent {
         spooled(&self.plan.state_dir())
     }
 
-    /// Waits until it has `count` frames or more in its spool.
+    /// Waits until the spool has at least `count` frames.
     ///
     /// # Errors
-    /// When it has not within `limit`, or ends.
+    /// When the frames are not there within `limit`, or when the agent ends.
     pub fn has_spooled(&mut self, count: usize, limit: Duration) -> Result<Vec<PathBuf>> {
         wait::until(&format!("{count} frames in the spool"), limit, || {
             ensure!(self.process.is_running()?, "the agent ended; its log:\n{}", self.process.log_tail());
@@ -150,7 +150,7 @@ impl Agent {
     }
 }
 
-/// The frame files below a state folder, in the order of epoch and seq; none where there is no spool yet.
+/// The frame files below a state folder, in the order of epoch and seq; empty without a spool.
 ///
 /// # Errors
 /// When a folder cannot be read.
@@ -160,7 +160,7 @@ pub fn spooled(state_dir: &Path) -> Result<Vec<PathBuf>> {
     while let Some(folder) = folders.pop() {
         let entries = match std::fs::read_dir(&folder) {
             Ok(entries) => entries,
-            // The agent removes folders while we look.
+            // The agent may remove a folder at any time.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error).with_context(|| format!("read {}", folder.display())),
         };
@@ -179,10 +179,10 @@ pub fn spooled(state_dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// How a collector is to run. The fields are the configuration's.
+/// The settings of a collector. Most fields are keys of the configuration.
 #[derive(Debug, Clone)]
 pub struct CollectorPlan {
-    /// Its folder: configuration, state, archive, log.
+    /// The collector's folder: configuration, state, archive, log.
     pub dir: PathBuf,
     /// `kafka.brokers`.
     pub broker: String,
@@ -190,18 +190,19 @@ pub struct CollectorPlan {
     pub topic: String,
     /// Port of `web.listen`.
     pub port: u16,
-    /// `kafka.group`: one of its own, since members of one group wait for each other, and for those that were killed.
+    /// `kafka.group`. Each collector has its own group, because members of one group wait for each other, even for
+    /// killed members.
     pub group: String,
     /// Further keys of `[kafka]`.
     pub kafka: String,
     /// `archive.commit-interval`.
     pub commit_interval: String,
-    /// A command that runs it (`strace …`).
+    /// A wrapper that runs the collector (`strace …`).
     pub behind: Vec<OsString>,
 }
 
 impl CollectorPlan {
-    /// A collector in `dir` that commits every second, on a free port.
+    /// A collector in `dir` on a free port, with a commit interval of one second.
     ///
     /// # Errors
     /// When there is no free port.
@@ -221,7 +222,7 @@ impl CollectorPlan {
     /// Writes the configuration and returns its path.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When the configuration cannot be written.
     pub fn write_config(&self) -> Result<PathBuf> {
         std::fs::create_dir_all(&self.dir).with_context(|| format!("make {}", self.dir.display()))?;
         let text = format!(
@@ -241,11 +242,11 @@ impl CollectorPlan {
         Ok(path)
     }
 
-    /// Waits until the archive has a host, and gives the list of hosts. The page shows a snapshot from memory, so what it
-    /// shows may be a commit ahead of the archive.
+    /// Waits until the archive has a host, and returns the list of hosts. The page shows snapshots from memory, so it
+    /// may be a commit ahead of the archive.
     ///
     /// # Errors
-    /// When there is none within `limit`.
+    /// When there is no host within `limit`.
     pub fn archived_hosts(&self, limit: Duration) -> Result<Value> {
         wait::until("a host in the archive", limit, || {
             let hosts = self.view(&["hosts"])?;
@@ -253,7 +254,7 @@ impl CollectorPlan {
         })
     }
 
-    /// Where the tables are.
+    /// The folder of the tables.
     pub fn archive_dir(&self) -> PathBuf {
         self.dir.join("archive")
     }
@@ -263,18 +264,18 @@ impl CollectorPlan {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
-    /// Makes the topic, as an operator would: `edr-collectd check --online --create-topic`.
+    /// Makes the topic as an operator would: `edr-collectd check --online --create-topic`.
     ///
     /// # Errors
-    /// When the command fails; its output is in the error.
+    /// When the command fails; the error has the command's output.
     pub fn create_topic(&self) -> Result<()> {
         self.command(&["check", "--online", "--create-topic"]).map(drop)
     }
 
-    /// Starts it; the page may not answer yet.
+    /// Starts the collector, without waiting until the page answers.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// When the collector cannot be started.
     pub fn start(&self) -> Result<Collector> {
         let config = self.write_config()?;
         let program =
@@ -282,10 +283,10 @@ impl CollectorPlan {
         Ok(Collector { process: program.behind(self.behind.iter().cloned()).start()?, plan: self.clone() })
     }
 
-    /// What a command prints, with this configuration.
+    /// Runs a command with this configuration and returns its output.
     ///
     /// # Errors
-    /// When it fails; its output is in the error.
+    /// When the command fails; the error has the command's output.
     pub fn command(&self, args: &[&str]) -> Result<Vec<u8>> {
         let config = self.write_config()?;
         let output = Program::new("command", &self.dir, &binaries()?.collector)
@@ -305,10 +306,10 @@ impl CollectorPlan {
         Ok(output.stdout)
     }
 
-    /// What a view prints as JSON.
+    /// The JSON output of a view.
     ///
     /// # Errors
-    /// When it fails.
+    /// When the command fails.
     pub fn view(&self, args: &[&str]) -> Result<Value> {
         let text = self.command(&[args, &["--format", "json"]].concat())?;
         serde_json::from_slice(&text).with_context(|| format!("read the JSON of edr-collectd {}", args.join(" ")))
@@ -319,32 +320,32 @@ impl CollectorPlan {
 fn host_link(page: &str) -> Option<String> {
     let at = page.find("\"/hosts/")? + 1;
     let link: String = page[at..].chars().take_while(|c| !matches!(c, '"' | '?' | '#')).collect();
-    // A link to a view of the host has the host's own address in front.
+    // The link to a view of a host begins with the address of the host.
     Some(link.split('/').take(3).collect::<Vec<_>>().join("/"))
 }
 
-/// A collector that runs, or ran.
+/// A started collector.
 #[derive(Debug)]
 pub struct Collector {
     /// The process.
     pub process: Running,
-    /// How it was started.
+    /// The settings of the collector.
     pub plan: CollectorPlan,
 }
 
 impl Collector {
-    /// GET of a page.
+    /// Requests a page.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// When the collector does not answer.
     pub fn get(&self, path: &str) -> Result<Answer> {
         http::get(&self.plan.url(path))
     }
 
-    /// Waits until a page answers 200 with a body that `fits`, and returns it.
+    /// Waits until a page answers with status 200 and a body accepted by `fits`, and returns the body.
     ///
     /// # Errors
-    /// When it does not within `limit`, or the collector ends; the last body is kept beside the log.
+    /// When there is no such answer within `limit`, or when the collector ends. The last body is kept beside the log.
     pub fn page(&mut self, path: &str, what: &str, limit: Duration, fits: impl Fn(&str) -> bool) -> Result<String> {
         let mut last = String::from("no answer at all");
         let found = wait::until(&format!("{path} to show {what}"), limit, || {
@@ -366,19 +367,19 @@ impl Collector {
         })
     }
 
-    /// Waits until the list of hosts has one, and returns the address of its page, `/hosts/…`.
+    /// Waits until the list of hosts is not empty, and returns the address of the first host's page, `/hosts/…`.
     ///
     /// # Errors
-    /// When it has none within `limit`, or the collector ends.
+    /// When there is no host within `limit`, or when the collector ends.
     pub fn host_path(&mut self, limit: Duration) -> Result<String> {
         let page = self.page("/", "a host", limit, |body| host_link(body).is_some())?;
         host_link(&page).context("a host was there a moment ago")
     }
 
-    /// Waits until the page answers at all.
+    /// Waits until the page answers.
     ///
     /// # Errors
-    /// When it does not, or the collector ends.
+    /// When there is no answer, or when the collector ends.
     pub fn is_up(&mut self) -> Result<()> {
         self.page("/", "anything", START_LIMIT, |_| true).map(drop)
     }

@@ -1,10 +1,10 @@
-//! The page as a client sees it.
+//! An HTTP client for the page.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-/// One answer.
+/// A response.
 #[derive(Debug)]
 pub struct Answer {
     /// Status code.
@@ -16,16 +16,16 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The first header of that (lower-case) name.
+    /// The first header with this lower-case name.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }
 
-/// GET, without redirects followed; any status is an answer.
+/// Sends a GET request. Redirects are not followed; any status is a valid answer.
 ///
 /// # Errors
-/// When nobody answers within 10 s.
+/// When there is no answer within 10 s.
 pub fn get(url: &str) -> Result<Answer> {
     let config = ureq::Agent::config_builder()
         .timeout_global(Some(Duration::from_secs(10)))
@@ -47,9 +47,9 @@ pub fn get(url: &str) -> Result<Answer> {
     Ok(Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
 }
 
-/// What a person reads in HTML: its text, with every element taken out and every character reference put in.
+/// Returns the visible text of HTML: elements are removed, character references are replaced.
 ///
-/// For pages of ours: no comments, no CDATA, no `>` inside an attribute's value that is not written as a reference.
+/// For the pages of the collector: no comments, no CDATA, and no unescaped `>` inside the value of an attribute.
 pub fn text_of(html: &str) -> String {
     let mut text = String::with_capacity(html.len() / 2);
     let mut rest = html;

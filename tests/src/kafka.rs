@@ -1,5 +1,5 @@
-//! A real Kafka broker of one node (KRaft) on free loopback ports, with the defaults of its version wherever a test
-//! could tell the difference.
+//! A real Kafka broker: one node (KRaft) on free loopback ports. All settings that matter to a test keep the defaults
+//! of the Kafka version.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -16,30 +16,30 @@ use crate::cache::{cached, checkout};
 use crate::running::{Program, Running};
 use crate::wait;
 
-/// A JVM on a busy machine of two cores; on an idle one it takes 3 s.
+/// Time limit for the start of the JVM on a busy machine with two cores. An idle machine needs 3 s.
 const START_LIMIT: Duration = Duration::from_secs(90);
 
-/// A port of 127.0.0.1 that nobody listens on now.
+/// Returns a port of 127.0.0.1 that is free at the moment.
 ///
 /// # Errors
-/// When the kernel has none.
+/// When the kernel has no free port.
 pub fn free_port() -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").context("find a free port")?;
     Ok(listener.local_addr().context("read the free port")?.port())
 }
 
-/// What a broker has beyond the defaults.
+/// Additions to the default settings of a broker.
 #[derive(Debug, Clone, Default)]
 pub struct More {
     /// Listeners on `localhost`, each with its protocol: `("TLS", "SSL")`.
     pub listeners: Vec<(&'static str, &'static str)>,
     /// Lines for `server.properties`.
     pub properties: String,
-    /// Users as `--add-scram` of Kafka's StorageTool takes them.
+    /// Users, in the form of `--add-scram` of Kafka's StorageTool.
     pub scram: Vec<String>,
 }
 
-/// A broker; its data stays in its folder when it stops, and a start continues with it.
+/// A broker. The data stays in the broker's folder after a stop, and the next start continues with the data.
 #[derive(Debug)]
 pub struct Broker {
     dir: PathBuf,
@@ -59,7 +59,7 @@ impl Broker {
         Ok(broker)
     }
 
-    /// Formats `dir` for a broker and chooses its ports, without starting it: the address is known, nobody answers.
+    /// Formats `dir` for a broker and chooses the ports, without a start: the address is known, but does not answer.
     ///
     /// # Errors
     /// When Java or the jars are missing.
@@ -67,7 +67,7 @@ impl Broker {
         Self::prepare_with(dir, &More::default())
     }
 
-    /// The same with more listeners, settings and users.
+    /// Like [`Broker::prepare`], with more listeners, settings and users.
     ///
     /// # Errors
     /// As [`Broker::prepare`].
@@ -105,7 +105,7 @@ impl Broker {
         let broker = Self { dir: dir.to_owned(), port, listeners, process: None };
         std::fs::write(broker.properties(), properties).context("write server.properties")?;
         let uuid = std::fs::read_to_string("/proc/sys/kernel/random/uuid").context("read a random uuid")?;
-        // A cluster id is 16 bytes in base64 without padding: 21 of its digits and one that ends on four zero bits.
+        // A cluster id is 16 bytes in base64 without padding: 21 digits, and a last digit whose low four bits are zero.
         let digits: String = uuid.chars().filter(char::is_ascii_hexdigit).take(21).collect();
         let format = broker.java("kafka-format", "kafka.tools.StorageTool")?;
         let output = format
@@ -122,10 +122,11 @@ impl Broker {
         Ok(broker)
     }
 
-    /// A broker that was prepared in `dir` before, by another process perhaps, without more listeners; it does not run.
+    /// Opens a broker prepared earlier in `dir`, possibly by another process, without additional listeners. The broker
+    /// is not started.
     ///
     /// # Errors
-    /// When there is none.
+    /// When `dir` has no broker.
     pub fn open(dir: &Path) -> Result<Self> {
         let properties = std::fs::read_to_string(dir.join("server.properties")).context("read server.properties")?;
         let own = properties.lines().find_map(|line| line.strip_prefix("advertised.listeners=PLAINTEXT://127.0.0.1:"));
@@ -134,13 +135,13 @@ impl Broker {
         Ok(Self { dir: dir.to_owned(), port, listeners: BTreeMap::new(), process: None })
     }
 
-    /// Starts it, again or for the first time, and waits until it answers.
+    /// Starts the broker and waits until it answers.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// When the broker does not answer.
     pub fn resume(&mut self) -> Result<()> {
         let mut process = self.java("kafka", "kafka.Kafka")?.arg(self.properties()).start()?;
-        // A client reports each refused connection; none of them is news while the broker starts.
+        // The client's log is off, because each refused connection during the start would be logged.
         let client: BaseConsumer =
             self.client_config().set("log_level", "0").create().context("make a Kafka client")?;
         let answered = wait::until("Kafka to answer", START_LIMIT, || {
@@ -157,21 +158,21 @@ impl Broker {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// `host:port` of one of the listeners that [`More`] named.
+    /// `host:port` of a listener named in [`More`].
     ///
     /// # Errors
-    /// When there is none of that name.
+    /// When there is no listener with this name.
     pub fn listener(&self, name: &str) -> Result<String> {
         let port = self.listeners.get(name).with_context(|| format!("no listener {name}"))?;
         Ok(format!("localhost:{port}"))
     }
 
-    /// Pid of the broker, while it runs.
+    /// Process id of the broker, while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Running::pid)
     }
 
-    /// Ends it at once, as a power cut would. [`Broker::resume`] starts it again.
+    /// Ends the broker at once, like a power cut. [`Broker::resume`] starts the broker again.
     pub fn stop(&mut self) {
         self.process = None;
     }
@@ -205,7 +206,7 @@ impl Broker {
     fn java(&self, name: &str, class: &str) -> Result<Program> {
         let jars = cached("kafka")?;
         Ok(Program::new(name, &self.dir, "java")
-            // Without the second compiler it starts in half the time; nothing here runs long enough to gain from it.
+            // Without the second compiler the JVM starts in half the time; no test runs long enough to need it.
             .args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp"])
             .arg(jars.join("*"))
             .arg(format!("-Dlog4j2.configurationFile={}", checkout().join("tests/kafka/log4j2.properties").display()))

@@ -1,10 +1,11 @@
-//! What the end-to-end tests, the demo and the benchmark share: the real parts, started and stopped.
+//! Shared code of the end-to-end tests, the demo and the benchmark: starts and stops the real programs.
 //!
-//! A [`Scene`](scene::Scene) is a folder with a life: everything a run writes lies in it, and it goes when the run ends
-//! well. In it run a [`Broker`](kafka::Broker), an [`Agent`](daemons::Agent) and a [`Collector`](daemons::Collector),
-//! each a [`Running`](running::Running) process of its own that ends, by its pid, with the value that holds it.
-//! [`binaries`] builds the daemons before anything runs, so that no test runs yesterday's program.
-//! What goes in is [`load`] and [`psad`] ([`unpacked`] has the real one); what comes out is looked at through [`http`], [`browser`] and [`topic`].
+//! A [`Scene`](scene::Scene) is the folder of one run: all files of the run are in this folder, and a successful run
+//! removes the folder at its end. A [`Broker`](kafka::Broker), an [`Agent`](daemons::Agent) and a
+//! [`Collector`](daemons::Collector) run in a scene. Each is a [`Running`](running::Running) child process that ends
+//! when its value is dropped. [`binaries`] builds the daemons before a test starts, so that no test runs a stale
+//! program. [`load`] and [`psad`] make the input ([`unpacked`] has the real psad). [`http`], [`browser`] and [`topic`]
+//! read the output.
 
 pub mod binaries;
 pub mod browser;

@@ -1,4 +1,4 @@
-//! Processes for the agent to look at.
+//! Processes that give the agent something to observe.
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
@@ -9,42 +9,42 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::binaries::binaries;
 
-/// A process, or a set of them, that ends when this value goes.
+/// One process or several, which end when this value is dropped.
 #[derive(Debug)]
 pub struct Load {
     child: Child,
-    /// What it said when it was ready, without the word `ready`.
+    /// The rest of the process's first line, after the word `ready`.
     pub said: String,
 }
 
 impl Load {
-    /// `processes` processes of `files` × 1.25 descriptors and five threads each, which then do nothing.
+    /// Starts `processes` idle processes with `files` × 1.25 descriptors and five threads each.
     ///
     /// # Errors
-    /// When they cannot be started.
+    /// When the processes cannot be started.
     pub fn idle(processes: usize, files: usize) -> Result<Self> {
         Self::start(Command::new(&binaries()?.load).args(["idle", &processes.to_string(), &files.to_string()]))
     }
 
-    /// `processes` processes with one argument of `bytes` random bytes each: nothing compresses them.
+    /// Starts `processes` processes with one argument of `bytes` random bytes each, which cannot be compressed.
     ///
     /// # Errors
-    /// When they cannot be started.
+    /// When the processes cannot be started.
     pub fn random_argv(processes: usize, bytes: usize) -> Result<Self> {
         Self::start(Command::new(&binaries()?.load).args(["argv", &processes.to_string(), &bytes.to_string()]))
     }
 
-    /// One process with this command line, its name first, which does nothing.
+    /// Starts an idle process with this command line, name first.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// When the process cannot be started.
     pub fn named(argv: &[String]) -> Result<Self> {
         let (name, args) = argv.split_first().context("a command line without a name")?;
         Self::start(Command::new(&binaries()?.load).arg0(name).args(args).env("EDR_LOAD_WAIT", "1"))
     }
 
     fn start(command: &mut Command) -> Result<Self> {
-        // It ends when its standard input does, and its own children with it.
+        // The process ends with its standard input, and so do its children.
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("start a process to look at")?;
         let mut line = String::new();
@@ -57,7 +57,7 @@ impl Load {
         Ok(load)
     }
 
-    /// Its pid.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -70,35 +70,36 @@ impl Drop for Load {
     }
 }
 
-/// A process that tries to be more than text wherever it is shown.
+/// A process with hostile names: they contain markup and control characters.
 #[derive(Debug)]
 pub struct Hostile {
     /// The process.
     pub process: Load,
-    /// Path of its executable, with a script element in it.
+    /// Path of the executable, with a script element in the path.
     pub exe: PathBuf,
-    /// Path of the file that it holds open and has deleted, with markup in its name.
+    /// Path of an open, deleted file, with markup in its name.
     pub deleted: PathBuf,
-    /// The TCP port of 127.0.0.1 that it listens on.
+    /// TCP port of 127.0.0.1 on which the process listens.
     pub port: u16,
 }
 
-/// What a browser would run, in the path of the executable and among the arguments.
+/// A script that a browser would run: in the path of the executable and among the arguments.
 pub const SCRIPT: &str = "<script>alert(1)</script>";
-/// An argument that would rename the page it is shown on, inside an attribute and outside.
+/// An argument that would change the page's title, both inside and outside of an attribute.
 pub const TITLE: &str = "\"><img src=x onerror=\"document.title='owned'\">";
-/// Its `comm`: an element, the parenthesis that ends `comm` in `/proc/PID/stat`, a newline, a byte that is no text.
+/// The `comm` of the process: an element, the parenthesis that ends `comm` in `/proc/PID/stat`, a newline, a byte
+/// outside UTF-8.
 pub const COMM: &[u8] = b"<b>)\n\xff";
-/// The name of its deleted file.
+/// The name of the deleted file.
 pub const DELETED: &str = "<img src=x onerror=document.title='owned'>";
 
 impl Hostile {
-    /// Starts it below `dir`.
+    /// Starts the process below `dir`.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// When the process cannot be started.
     pub fn start(dir: &Path) -> Result<Self> {
-        // The slash of the closing tag is a separator of the path: a folder `<script>alert(1)<` with a file `script>`.
+        // The slash of the closing tag separates path components: a folder `<script>alert(1)<` with a file `script>`.
         let exe = dir.join(SCRIPT);
         if let Some(folder) = exe.parent() {
             std::fs::create_dir_all(folder).context("make the hostile folder")?;

@@ -1,4 +1,4 @@
-//! The socket on which a service says how it is (sd_notify(3)), as the service manager has it.
+//! The notify socket, on which services report their state (sd_notify(3)): the part of the service manager.
 
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-/// What a service manager listens on.
+/// A socket that receives the messages of a service.
 #[derive(Debug)]
 pub struct NotifySocket {
     socket: UnixDatagram,
@@ -14,25 +14,25 @@ pub struct NotifySocket {
 }
 
 impl NotifySocket {
-    /// A socket in `dir`.
+    /// Makes a socket in `dir`.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When the socket cannot be made.
     pub fn new(dir: &Path) -> Result<Self> {
         let path = dir.join("notify");
         let socket = UnixDatagram::bind(&path).context("make the notify socket")?;
         Ok(Self { socket, path })
     }
 
-    /// Its path: the value of `NOTIFY_SOCKET`.
+    /// The path of the socket: the value of `NOTIFY_SOCKET`.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Waits for a message with the line `line`, passing over others.
+    /// Waits for a message with the line `line`; other messages are ignored.
     ///
     /// # Errors
-    /// When it does not come within `limit`.
+    /// When no such message arrives within `limit`.
     pub fn receive(&self, line: &str, limit: Duration) -> Result<()> {
         let end = Instant::now() + limit;
         let mut message = [0; 4096];

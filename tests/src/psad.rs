@@ -1,4 +1,4 @@
-//! psad's folder, as psad itself left it at the moments of a fixture.
+//! The folder of psad, in the states recorded in a fixture.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use crate::cache::checkout;
 
-/// A psad folder and the log it works on, laid out for an agent to look at.
+/// The paths of a psad folder and of psad's packet log, for an agent to read.
 #[derive(Debug)]
 pub struct PsadTree {
     /// psad's folder.
@@ -18,16 +18,16 @@ pub struct PsadTree {
 }
 
 impl PsadTree {
-    /// The paths below `dir`; nothing is there yet.
+    /// Returns the paths below `dir`, without making anything.
     pub fn new(dir: &Path) -> Self {
         Self { dir: dir.join("psad"), packet_log: dir.join("kern.log") }
     }
 
-    /// Makes the folder what psad had left at `moment` (`autoblock/t1`, …): files are rewritten in place, those that
-    /// are gone are removed, and the packet log grows by the lines it does not have yet.
+    /// Brings the folder into the state recorded as `moment` (`autoblock/t1`, …). Changed files are rewritten in place,
+    /// surplus files are removed, and missing lines are appended to the packet log.
     ///
     /// # Errors
-    /// When the fixture cannot be read or the folder not be written.
+    /// When the fixture cannot be read, or when the folder cannot be written.
     pub fn show(&self, moment: &str) -> Result<()> {
         self.show_psad(moment)?;
         self.append_packets(moment, 0, usize::MAX).map(drop)
@@ -36,15 +36,15 @@ impl PsadTree {
     /// Like [`PsadTree::show`], without the packet log.
     ///
     /// # Errors
-    /// When the fixture cannot be read or the folder not be written.
+    /// When the fixture cannot be read, or when the folder cannot be written.
     pub fn show_psad(&self, moment: &str) -> Result<()> {
         mirror(&log_folder(moment).join("psad"), &self.dir)
     }
 
-    /// Appends lines `from..from + count` of the fixture's packet log, and returns how many there were.
+    /// Appends the lines `from..from + count` of the fixture's packet log, and returns the number of appended lines.
     ///
     /// # Errors
-    /// When the fixture cannot be read or the log not be written.
+    /// When the fixture cannot be read, or when the log cannot be written.
     pub fn append_packets(&self, moment: &str, from: usize, count: usize) -> Result<usize> {
         let path = log_folder(moment).join("kern.log");
         let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
@@ -60,7 +60,7 @@ fn log_folder(moment: &str) -> PathBuf {
     checkout().join("tests/fixtures/psad").join(moment).join("var/log")
 }
 
-/// Makes `to` hold exactly what `from` holds, touching only what differs.
+/// Gives `to` the same content as `from`, and touches only differing files.
 fn mirror(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to).with_context(|| format!("make {}", to.display()))?;
     for entry in fs::read_dir(to).with_context(|| format!("read {}", to.display()))? {
@@ -80,14 +80,14 @@ fn mirror(from: &Path, to: &Path) -> Result<()> {
         }
         let wanted = fs::read(&source).with_context(|| format!("read {}", source.display()))?;
         if fs::read(&target).ok().as_deref() != Some(&wanted) {
-            // psad truncates most of its files and writes them anew.
+            // psad truncates and rewrites most of its files.
             fs::write(&target, wanted).with_context(|| format!("write {}", target.display()))?;
         }
     }
     Ok(())
 }
 
-/// psad at work, again and again: attackers come, are blocked, psad is restarted. One step is about a second's worth.
+/// A repeated replay of psad's work: attackers arrive, are blocked, psad is restarted. One step is about one second.
 #[derive(Debug)]
 pub struct Replay {
     tree: PsadTree,
@@ -95,24 +95,25 @@ pub struct Replay {
     lines: usize,
 }
 
-/// What psad had written when the replay starts, and again after each round.
+/// State at the start of the replay, and again after each round.
 const BEFORE: &str = "autoblock/t1";
-/// What it had written when it had been started again and seen more scans. The log goes on from that of [`BEFORE`].
+/// State after a restart of psad and more scans. The log continues that of [`BEFORE`].
 const DURING: &str = "autoblock/t2-after-restart-import";
-/// What it had written when an operator had blocked an address.
+/// State after an operator has blocked an address.
 const AFTER: &str = "autoblock/t3-manual-block";
-/// Packets of one step: the 181 of a round take half a minute.
+/// Packets of one step: the 181 packets of a round take half a minute.
 const STEP_LINES: usize = 6;
-/// When psad has written [`DURING`], and [`AFTER`], and the log is rotated and everything begins again.
+/// The steps at which psad has written [`DURING`] and [`AFTER`], and the step at which the log is rotated and a new
+/// round begins.
 const DURING_STEP: usize = 15;
 const AFTER_STEP: usize = 32;
 const ROUND_STEPS: usize = 50;
 
 impl Replay {
-    /// Lays out the first moment below `dir`.
+    /// Makes the first state below `dir`.
     ///
     /// # Errors
-    /// When the fixture cannot be read or the folder not be written.
+    /// When the fixture cannot be read, or when the folder cannot be written.
     pub fn start(dir: &Path) -> Result<Self> {
         let tree = PsadTree::new(dir);
         tree.show_psad(BEFORE)?;
@@ -120,15 +121,15 @@ impl Replay {
         Ok(Self { tree, step: 0, lines })
     }
 
-    /// The folder and the log.
+    /// The paths of folder and log.
     pub fn tree(&self) -> &PsadTree {
         &self.tree
     }
 
-    /// Lets a second's worth of packets come in, and psad write what it then writes.
+    /// Replays one second: appends packets, and writes the next state of psad when due.
     ///
     /// # Errors
-    /// When the fixture cannot be read or the folder not be written.
+    /// When the fixture cannot be read, or when the folder cannot be written.
     pub fn step(&mut self) -> Result<()> {
         self.lines += self.tree.append_packets(DURING, self.lines, STEP_LINES)?;
         self.step += 1;

@@ -1,4 +1,4 @@
-//! `tests/reader/read_frame.py`: frames read by a program that shares no code with this project.
+//! `tests/reader/read_frame.py`: a reader of frames that shares no code with this project.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,20 +8,20 @@ use serde_json::Value;
 
 use crate::cache::{cached, checkout};
 
-/// The snapshot of a frame file, as JSON; `key` is the key frame that a delta needs.
+/// Returns the snapshot of a frame file as JSON. `key` is the key frame needed by a delta.
 ///
 /// # Errors
-/// When the reader refuses it.
+/// When the reader refuses the frame.
 pub fn snapshot(frame: &Path, key: Option<&Path>) -> Result<Value> {
     let mut args = vec![frame];
     args.extend(key);
     run(&args)
 }
 
-/// What a frame file says beside its body.
+/// Returns the header of a frame file.
 ///
 /// # Errors
-/// When the reader refuses it.
+/// When the reader refuses the frame.
 pub fn header(frame: &Path) -> Result<Value> {
     run(&[Path::new("--header"), frame])
 }

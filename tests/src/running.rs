@@ -1,4 +1,4 @@
-//! A child process that ends with the value that holds it.
+//! A child process that ends when its value is dropped.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 
 use crate::wait;
 
-/// A program, its arguments, and where what it says goes.
+/// A program with its arguments, environment and log file.
 #[derive(Debug)]
 pub struct Program {
     name: String,
@@ -23,7 +23,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// `name` is what messages call it; its output goes to the end of `<dir>/<name>.log`.
+    /// `name` is the name of the process in messages. The output is appended to `<dir>/<name>.log`.
     pub fn new(name: &str, dir: &Path, program: impl Into<OsString>) -> Self {
         Self {
             name: name.to_owned(),
@@ -45,30 +45,31 @@ impl Program {
         self
     }
 
-    /// Sets a variable.
+    /// Sets an environment variable.
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.environment.push((name.into(), value.into()));
         self
     }
 
-    /// Runs it behind another program that starts it in its own place (`strace …`, `setpriv …`).
+    /// Runs the program through a wrapper that executes it (`strace …`, `setpriv …`).
     pub fn behind<A: Into<OsString>>(mut self, wrapper: impl IntoIterator<Item = A>) -> Self {
         self.command.splice(0..0, wrapper.into_iter().map(Into::into));
         self
     }
 
-    /// Starts it.
+    /// Starts the program.
     ///
-    /// It is in a process group of its own, so that a Ctrl-C at the terminal reaches only the one who started it, and
-    /// the kernel kills it when the thread that started it is gone, however that went.
+    /// The process gets its own process group, so that Ctrl-C at the terminal reaches only the caller. The kernel kills
+    /// the process when the thread that started it ends, in whatever way.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// When the program cannot be started.
     pub fn start(self) -> Result<Running> {
         let append = || File::options().create(true).append(true).open(&self.log);
         let log = append().with_context(|| format!("open {}", self.log.display()))?;
         let also = log.try_clone().context("hand a log to two streams")?;
-        // `setpriv` becomes the program: the pid stays. Setting this in a closure between fork and exec needs unsafe code.
+        // `setpriv` executes the program, so the pid stays the same. The same setting between fork and exec would need
+        // unsafe code.
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
             .args(&self.command)
@@ -82,10 +83,10 @@ impl Program {
         Ok(Running { name: self.name, child, log: self.log })
     }
 
-    /// Runs it to its end and returns what it printed.
+    /// Runs the program to its end and returns its output.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// When the program cannot be started.
     pub fn output(self) -> Result<std::process::Output> {
         let [program, args @ ..] = self.command.as_slice() else { bail!("no program") };
         Command::new(program)
@@ -97,7 +98,7 @@ impl Program {
     }
 }
 
-/// A process of ours that runs, or ran.
+/// A started process.
 #[derive(Debug)]
 pub struct Running {
     name: String,
@@ -106,12 +107,12 @@ pub struct Running {
 }
 
 impl Running {
-    /// Its pid.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it printed so far, both streams, as text.
+    /// The output so far, both streams, as text.
     pub fn log(&self) -> String {
         std::fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
@@ -119,24 +120,24 @@ impl Running {
     /// Sends a signal.
     ///
     /// # Errors
-    /// When it is gone.
+    /// When the process has ended.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.pid()).context("a pid fits an i32")?;
         kill(Pid::from_raw(pid), signal).with_context(|| format!("send {signal} to {}", self.name))
     }
 
-    /// Whether it still runs.
+    /// True when the process still runs.
     ///
     /// # Errors
-    /// When the kernel does not say.
+    /// When the kernel does not report the state.
     pub fn is_running(&mut self) -> Result<bool> {
         Ok(self.child.try_wait().context("ask for a child")?.is_none())
     }
 
-    /// Waits until it printed a line that contains `text`, and returns that line.
+    /// Waits for an output line that contains `text`, and returns the line.
     ///
     /// # Errors
-    /// When it has not within `limit`, or ended before.
+    /// When there is no such line within `limit`, or when the process ends first.
     pub fn says(&mut self, text: &str, limit: Duration) -> Result<String> {
         let name = self.name.clone();
         wait::until(&format!("{name} to say {text:?}"), limit, || {
@@ -151,29 +152,29 @@ impl Running {
         })
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the process.
     ///
     /// # Errors
-    /// When it still runs after `limit`.
+    /// When the process still runs after `limit`.
     pub fn ends(&mut self, limit: Duration) -> Result<ExitStatus> {
         let name = self.name.clone();
         wait::until(&format!("{name} to end"), limit, || self.child.try_wait().context("wait for a child"))
     }
 
-    /// Ends it as a service is ended: SIGTERM, and how it went and how long it took.
+    /// Ends the process as a service manager does, with SIGTERM. Returns the exit status and the time until the end.
     ///
     /// # Errors
-    /// When it still runs after `limit`.
+    /// When the process still runs after `limit`.
     pub fn terminate(&mut self, limit: Duration) -> Result<(ExitStatus, Duration)> {
         let start = Instant::now();
         self.signal(Signal::SIGTERM)?;
         Ok((self.ends(limit)?, start.elapsed()))
     }
 
-    /// `kill -9`.
+    /// Kills the process (`kill -9`).
     ///
     /// # Errors
-    /// When it had ended by itself.
+    /// When the process had already ended.
     pub fn kill_hard(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait().context("ask for a child")? {
             bail!("{} had ended by itself ({status}); the end of its log:\n{}", self.name, self.log_tail());
@@ -186,7 +187,7 @@ impl Running {
         Ok(())
     }
 
-    /// The last lines it printed.
+    /// The last lines of the output.
     pub fn log_tail(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
@@ -196,7 +197,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail only when it is gone already, which is what they are for.
+        // Both calls fail only when the process has already ended; such errors are ignored.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
-/// A folder that goes with this value, unless the run failed: then it stays and its path is printed.
+/// The folder of one run, removed when this value is dropped. After a failed run the folder is kept and its path is in
+/// the error.
 #[derive(Debug)]
 pub struct Scene {
     dir: Option<TempDir>,
@@ -13,7 +14,7 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// A new, empty folder.
+    /// Makes a new, empty folder.
     ///
     /// # Errors
     /// When the folder cannot be made.
@@ -23,22 +24,22 @@ impl Scene {
         Ok(Self { dir: Some(dir), path })
     }
 
-    /// Its path.
+    /// The path of the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A folder in it, made now.
+    /// Makes a folder inside.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When the folder cannot be made.
     pub fn folder(&self, name: &str) -> Result<PathBuf> {
         let path = self.path.join(name);
         std::fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
         Ok(path)
     }
 
-    /// Leaves the folder where it is for someone to look at.
+    /// Keeps the folder for later inspection.
     pub fn keep(&mut self) -> &Path {
         if let Some(dir) = self.dir.take() {
             let _ = dir.keep();
@@ -46,10 +47,10 @@ impl Scene {
         &self.path
     }
 
-    /// Runs `test` in a new scene; when it fails, the scene is kept and the error says where it is.
+    /// Runs `test` in a new scene. When the test fails, the scene is kept and the error names its path.
     ///
     /// # Errors
-    /// Those of `test`.
+    /// The errors of `test`.
     pub fn run<T>(name: &str, test: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
         let mut scene = Self::new(name)?;
         let outcome = test(&scene);

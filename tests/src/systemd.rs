@@ -1,11 +1,12 @@
-//! A machine with a systemd of its own, in which units run as they do where they are installed: `tests/systemd/machine.sh`.
+//! A test machine with a systemd of its own, in which units run as on a host where they are installed:
+//! `tests/systemd/machine.sh`.
 //!
-//! Its files are those of the machine outside, with what a test places over them; what it writes stays for its next boot
-//! and is gone with it. Inside, a scenario runs as a unit: any command that says by its exit code how it went. It has its
-//! own loopback, and `/out` is a folder that the test sees, too.
+//! The file system of the test machine is that of the host, overlaid with the files placed by a test. Written files
+//! survive a reboot of the test machine and are removed with the machine. A scenario runs inside as a unit: any command
+//! whose exit code reports success or failure. The folder `/out` is shared with the test.
 //!
-//! Inside there is no network but `lo`, and neither `/dev/kmsg` nor `/dev/fuse`. What the machine outside has of the
-//! product (packages, settings, state, users) is not there.
+//! Inside there is no network except an own loopback, and neither `/dev/kmsg` nor `/dev/fuse`. Everything that the host
+//! has of the product (packages, settings, state, users) is hidden.
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -21,49 +22,49 @@ use crate::binaries::binaries;
 use crate::cache::checkout;
 use crate::wait;
 
-/// How a machine ends when its scenario has.
+/// The end of a boot, after its scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// At once, as a power cut would, but for what the kernel holds.
+    /// Immediate, like a power cut, except that written data in the page cache is not lost.
     Cut,
-    /// In good order: systemd stops every unit first.
+    /// Orderly: systemd stops every unit first.
     Shutdown,
 }
 
-/// What runs inside, and how.
+/// A command to run in a boot of the test machine.
 #[derive(Debug, Clone)]
 pub struct Scenario {
-    /// The command, with its arguments. Its standard output and error are the scenario's log.
+    /// The command with its arguments. Standard output and standard error are the scenario's log.
     pub command: Vec<OsString>,
-    /// Variables for it, beside `EDR_BUILT` and `EDR_CACHE_DIR`.
+    /// Environment variables of the command, in addition to `EDR_BUILT` and `EDR_CACHE_DIR`.
     pub environment: Vec<(String, String)>,
-    /// The boot's own id; without one, it is that of the machine outside. A unit with `ProtectKernelTunables=` still sees
-    /// that one, unless a drop-in binds another file over it.
+    /// Boot id of this boot; `None` for the boot id of the host. A unit with `ProtectKernelTunables=` always sees the
+    /// boot id of the host, unless a drop-in binds another file over it.
     pub boot_id: Option<String>,
-    /// How the machine ends then.
+    /// The end of the boot.
     pub end: End,
 }
 
 impl Scenario {
-    /// A command in a boot that ends with a cut.
+    /// A scenario whose boot ends with [`End::Cut`].
     pub fn new<A: Into<OsString>>(command: impl IntoIterator<Item = A>) -> Self {
         let command = command.into_iter().map(Into::into).collect();
         Self { command, environment: Vec::new(), boot_id: None, end: End::Cut }
     }
 }
 
-/// A machine; it is off until [`Machine::boot`]. It goes with this value.
+/// A test machine, switched off until [`Machine::boot`]. Dropping the value removes the machine.
 #[derive(Debug)]
 pub struct Machine {
     process: Child,
     orders: ChildStdin,
-    /// `in`, `out` and the log lie there.
+    /// The folder with `in`, `out` and the log.
     dir: PathBuf,
     boots: usize,
 }
 
 impl Machine {
-    /// Why there can be no such machine here.
+    /// Returns the reason when this host cannot run a test machine, otherwise `None`.
     pub fn impossible() -> Option<String> {
         if !nix::unistd::geteuid().is_root() {
             return Some("a private systemd needs root".to_owned());
@@ -88,17 +89,17 @@ impl Machine {
         }
     }
 
-    /// A machine whose files lie in `dir`.
+    /// Returns a machine whose files are in `dir`.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When the machine cannot be made.
     pub fn new(dir: &Path) -> Result<Self> {
         static MACHINES: AtomicU32 = AtomicU32::new(0);
         let [stage, in_, out, outside] = ["stage", "in", "out", "outside"].map(|name| dir.join(name));
         for folder in [&stage, &in_, &out, &outside] {
             std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
         }
-        // Daemons with users of their own write and read there.
+        // The daemons run as users of their own, and use this folder.
         std::fs::set_permissions(&out, PermissionsExt::from_mode(0o1777)).context("open /out for everyone")?;
         let log = |name: &str| std::fs::File::create(dir.join(name)).with_context(|| format!("make {name}"));
         let name = format!("edr-test-{}-{}", std::process::id(), MACHINES.fetch_add(1, Ordering::Relaxed));
@@ -114,7 +115,7 @@ impl Machine {
             .context("start machine.sh")?;
         let orders = process.stdin.take().context("a pipe was asked for")?;
         let machine = Self { process, orders, dir: dir.to_owned(), boots: 0 };
-        // Without one, a scenario would have cargo build inside.
+        // Without this file a scenario would make cargo build inside the test machine.
         machine.write("/usr/share/edr-test/built", &built()?)?;
         Ok(machine)
     }
@@ -124,10 +125,11 @@ impl Machine {
         self.dir.join("out")
     }
 
-    /// Puts a copy of a file, or of a folder with all that is in it, where it will be seen as `to` from the next boot on.
+    /// Copies a file, or a folder with its content, to the path `to` of the test machine, visible from the next boot
+    /// on.
     ///
     /// # Errors
-    /// When it cannot be copied.
+    /// When the copy fails.
     pub fn place(&self, from: &Path, to: &str) -> Result<()> {
         let target = self.target(to)?;
         let output = Command::new("cp").args(["-rT", "--preserve=mode"]).args([from, &target]).output();
@@ -136,18 +138,18 @@ impl Machine {
         Ok(())
     }
 
-    /// Writes a file that will be seen as `to` from the next boot on.
+    /// Writes a file to the path `to` of the test machine, visible from the next boot on.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When the file cannot be written.
     pub fn write(&self, to: &str, text: &str) -> Result<()> {
         std::fs::write(self.target(to)?, text).with_context(|| format!("place {to}"))
     }
 
-    /// Writes a file that the machine outside seems to have as `to`: like all of its files, it lies below the overlay.
+    /// Writes a file that appears at `to` as if it belonged to the host: the file is below the overlay.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When the file cannot be written.
     pub fn write_outside(&self, to: &str, text: &str) -> Result<()> {
         std::fs::write(self.file("outside", to)?, text).with_context(|| format!("place {to} outside"))
     }
@@ -163,18 +165,19 @@ impl Machine {
         Ok(target)
     }
 
-    /// Boots it, runs the scenario, and waits until the machine is off again. Gives what the scenario printed.
+    /// Boots the machine, runs the scenario, and waits until the machine is off. Returns the output of the scenario.
     ///
-    /// The journal of the boot is `journal-N` in `/out` then, the scenario's log `scenario-N`, N counting from 1.
+    /// After the boot, `/out` has the journal of the boot as `journal-N` and the scenario's log as `scenario-N`; N
+    /// counts from 1.
     ///
     /// # Errors
-    /// When the scenario fails, or the machine still runs after `limit`: it is gone then.
+    /// When the scenario fails, or when the machine still runs after `limit`.
     pub fn boot(&mut self, scenario: &Scenario, limit: Duration) -> Result<String> {
         self.boots += 1;
         let (number, result) = (self.boots, self.out().join("result"));
         let _ = std::fs::remove_file(&result);
         self.write("/etc/systemd/system/edr-scenario.service", &unit(scenario, number))?;
-        // A drop-in is a link that `systemctl enable` would make.
+        // A drop-in takes the place of the link that `systemctl enable` would make.
         self.write(
             "/etc/systemd/system/multi-user.target.d/edr-scenario.conf",
             "[Unit]\nWants=edr-scenario.service\n",
@@ -218,7 +221,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // With it goes its mount namespace, and with `unshare --kill-child` the machine, if it still runs.
+        // The end of this process removes its mount namespace, and `unshare --kill-child` ends a running machine.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -229,7 +232,7 @@ fn tail(text: &str) -> String {
     lines[lines.len().saturating_sub(60)..].join("\n")
 }
 
-/// The unit that runs a scenario and ends the machine.
+/// The unit that runs a scenario and then ends the machine.
 fn unit(scenario: &Scenario, number: usize) -> String {
     let quote = |text: &str| {
         format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%").replace('$', "$$"))
@@ -256,7 +259,7 @@ fn unit(scenario: &Scenario, number: usize) -> String {
     )
 }
 
-/// The folders that scenarios need of the machine outside: the checkout, the caches, the programs.
+/// The host's folders needed by scenarios: the checkout, the caches, the programs.
 fn visible() -> Result<Vec<PathBuf>> {
     let programs = binaries()?;
     let own = std::env::current_exe().context("find the running program")?;
@@ -265,7 +268,7 @@ fn visible() -> Result<Vec<PathBuf>> {
     Ok(folders.chain([checkout(), &crate::cache::dir()]).map(Path::to_owned).collect())
 }
 
-/// What [`binaries`] reads inside: the programs that the test outside has.
+/// The input of [`binaries`] inside the test machine: the paths of the host's programs.
 fn built() -> Result<String> {
     let programs = binaries()?;
     let named = [

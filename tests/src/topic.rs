@@ -1,4 +1,4 @@
-//! A topic as Kafka holds it, for tests that count what travelled.
+//! The content of a Kafka topic, for tests that count records.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::kafka::Broker;
 
-/// The broker is on this machine; longer than this means that it is gone.
+/// The broker runs on this machine: without an answer within this time the broker is gone.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// One record of a topic.
@@ -20,7 +20,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 pub struct KafkaRecord {
     /// Partition.
     pub partition: i32,
-    /// Offset in it.
+    /// Offset in the partition.
     pub offset: i64,
     /// Key.
     pub key: Vec<u8>,
@@ -28,10 +28,10 @@ pub struct KafkaRecord {
     pub value: Vec<u8>,
 }
 
-/// The offsets that each partition holds.
+/// The range of offsets in each partition.
 type Held = Vec<(i32, Range<i64>)>;
 
-/// What the topic holds, and the client that asked.
+/// Returns the ranges of offsets of the topic, with the client that read them.
 fn offsets(broker: &Broker, topic: &str) -> Result<(BaseConsumer, Held)> {
     let consumer: BaseConsumer = broker
         .client_config()
@@ -51,7 +51,7 @@ fn offsets(broker: &Broker, topic: &str) -> Result<(BaseConsumer, Held)> {
     Ok((consumer, offsets))
 }
 
-/// How many records the topic holds now.
+/// The number of records in the topic.
 ///
 /// # Errors
 /// When the broker does not answer.
@@ -60,7 +60,7 @@ pub fn count(broker: &Broker, topic: &str) -> Result<usize> {
     offsets.iter().map(|(_, held)| usize::try_from(held.end - held.start).context("offsets grow")).sum()
 }
 
-/// Every record that the topic holds now, by partition and offset.
+/// All records of the topic, by partition and offset.
 ///
 /// # Errors
 /// When the broker does not answer.
@@ -86,10 +86,10 @@ pub fn records(broker: &Broker, topic: &str) -> Result<Vec<KafkaRecord>> {
     Ok(found)
 }
 
-/// Puts one record into a topic.
+/// Sends one record to a topic.
 ///
 /// # Errors
-/// When the broker does not take it.
+/// When the broker does not accept the record.
 pub fn produce(broker: &Broker, topic: &str, partition: i32, key: &[u8], value: &[u8]) -> Result<()> {
     let producer: ThreadedProducer<_> = broker
         .client_config()

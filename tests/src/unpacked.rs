@@ -1,4 +1,5 @@
-//! Programs of Debian packages that `script/bootstrap` unpacked and did not install: psad, systemd-journal-remote, chronyd.
+//! Programs of Debian packages that `script/bootstrap` unpacks without installing: psad, systemd-journal-remote,
+//! chronyd.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -6,7 +7,8 @@ use std::process::Command;
 
 use crate::cache;
 
-/// The folder of the unpacked packages, when `file` is in it. Otherwise prints why the calling test is skipped.
+/// Returns the folder of the unpacked packages when the folder contains `file`. Otherwise prints why the calling test
+/// is skipped.
 pub fn unpacked(file: &str) -> Option<PathBuf> {
     let root = cache::dir().join("unpacked");
     if root.join(file).exists() {
@@ -16,11 +18,11 @@ pub fn unpacked(file: &str) -> Option<PathBuf> {
     None
 }
 
-/// A command that runs `program` with the libraries and Perl modules of the unpacked packages.
+/// Returns a command that runs `program` with the libraries and Perl modules of the unpacked packages.
 pub fn command(root: &Path, program: impl AsRef<OsStr>) -> Command {
     let triplet = format!("{}-linux-gnu", std::env::consts::ARCH);
     let libraries = [root.join("usr/lib").join(&triplet), root.join("lib").join(&triplet)];
-    // libsystemd-shared lies beside systemd, where its programs look for it by path.
+    // libsystemd-shared is in the folder of systemd, where systemd's programs find it by path.
     let private =
         [root.join("usr/lib").join(&triplet).join("systemd"), root.join("lib/systemd"), root.join("usr/lib/systemd")];
     let perl = std::fs::read_dir(libraries[0].join("perl5")).ok().and_then(|mut entries| entries.next()?.ok());

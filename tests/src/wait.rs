@@ -1,4 +1,4 @@
-//! Waiting for what happens in another process: asked for again and again, until it is there or its time is up.
+//! Waiting for an event in another process: polls until the event has happened or the time is up.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
@@ -6,17 +6,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-/// Between two questions. Short against everything that is waited for, long against the cost of asking.
+/// Pause between two polls: short compared with the awaited events, long compared with the cost of a poll.
 const PAUSE: Duration = Duration::from_millis(50);
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Ends every waiting, until [`resume`], with an error: someone pressed Ctrl-C.
+/// Ends all waiting with an error, until [`resume`]: used for Ctrl-C.
 pub fn interrupt() {
     INTERRUPTED.store(true, Ordering::Relaxed);
 }
 
-/// Waiting is possible again: what was interrupted is over, and stopping in good order takes some waiting, too.
+/// Allows waiting again after [`interrupt`], because an orderly stop also has to wait.
 pub fn resume() {
     INTERRUPTED.store(false, Ordering::Relaxed);
 }
@@ -29,10 +29,10 @@ fn pause() -> Result<()> {
     Ok(())
 }
 
-/// Asks until `question` has an answer, and returns it.
+/// Calls `question` until it returns an answer, and returns the answer.
 ///
 /// # Errors
-/// When there is none after `limit`, or the question itself fails; `what` is named either way.
+/// When there is no answer within `limit`, or when `question` fails. Both errors contain `what`.
 pub fn until<T>(what: &str, limit: Duration, mut question: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let start = Instant::now();
     loop {
@@ -46,10 +46,10 @@ pub fn until<T>(what: &str, limit: Duration, mut question: impl FnMut() -> Resul
     }
 }
 
-/// Like [`until`], where a question that fails is one that has no answer yet; the last failure is in the error.
+/// Like [`until`], but an error of `question` counts as "no answer yet". The returned error contains the last error.
 ///
 /// # Errors
-/// When there is no answer after `limit`.
+/// When there is no answer within `limit`.
 pub fn until_ok<T>(what: &str, limit: Duration, mut question: impl FnMut() -> Result<T>) -> Result<T> {
     let start = Instant::now();
     loop {

@@ -1,6 +1,6 @@
-//! `script/demo`: the whole way on this machine, from `/proc` to a page, and psad at work beside it.
+//! `script/demo`: the whole way of the data on this machine, from `/proc` to a page, with a replay of psad.
 //!
-//! Everything it starts listens on 127.0.0.1 only, writes into one temporary folder, and ends with it.
+//! All started programs listen on 127.0.0.1 only, write into one temporary folder, and end with the demo.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
@@ -18,9 +18,9 @@ use edr_tests::scene::Scene;
 use edr_tests::wait;
 use nix::sys::signal::{SigSet, Signal};
 
-/// The collector's own default; another one is taken where it is in use.
+/// The collector's default port; another port is used when this one is taken.
 const PORT: u16 = 8480;
-/// From the first start to the page, on a machine that is busy with other things.
+/// Time limit from the first start to the page, on a busy machine.
 const SHOWN_LIMIT: Duration = Duration::from_secs(120);
 /// A daemon that takes longer to stop is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -46,14 +46,15 @@ fn main() -> ExitCode {
 }
 
 fn say(line: &str) {
-    // Where nobody reads there is nobody to tell.
+    // Without a reader of standard error the message is lost.
     let _ = writeln!(std::io::stderr(), "demo: {line}");
 }
 
-/// Ctrl-C and its like, as messages; what waits for something else meanwhile ends with an error.
+/// Returns a channel of signals (Ctrl-C and similar). A signal also interrupts all waiting in [`wait`].
 fn signals() -> Result<Receiver<Signal>> {
     let set = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
-    // In this thread and all it starts: one thread alone hears them. A child starts with none blocked.
+    // The mask applies to this thread and to all threads started later, so only the signal thread receives the signals.
+    // Child processes start without blocked signals.
     set.thread_block().context("block signals")?;
     let (sender, receiver) = channel();
     std::thread::Builder::new()
@@ -70,7 +71,7 @@ fn signals() -> Result<Receiver<Signal>> {
     Ok(receiver)
 }
 
-/// Held while a demo runs; the file says which.
+/// The lock of the running demo. The file describes the demo that holds the lock.
 fn only_one() -> Result<File> {
     let path = cache::dir().join("demo.lock");
     let open = File::options().create(true).truncate(false).read(true).write(true).open(&path);
@@ -108,7 +109,7 @@ fn demo(once: bool, signals: &Receiver<Signal>) -> Result<()> {
     let mut plan = AgentPlan::new(&scene.folder("agent")?, &broker.address(), "edr.snapshots");
     plan.psad_dir = replay.tree().dir.clone();
     plan.packet_log = Some(replay.tree().packet_log.clone());
-    // A hand's breadth from the ten seconds of a real host, so that one need not wait to see something move.
+    // 5 s instead of the 10 s of a real host, so that changes appear sooner.
     plan.interval = "5s".to_owned();
     let mut agent = plan.start()?;
 
@@ -136,7 +137,7 @@ fn demo(once: bool, signals: &Receiver<Signal>) -> Result<()> {
         })
     };
     wait::resume();
-    // In the order of the data: what the agent still sends, the collector still gets.
+    // In the order of the data: the collector still receives the agent's last frames.
     for (name, process) in [("agent", &mut agent.process), ("collector", &mut collector.process)] {
         if let Err(error) = process.terminate(STOP_LIMIT) {
             say(&format!("the {name} does not stop and is killed: {error:#}"));
@@ -155,7 +156,7 @@ fn stay(signals: &Receiver<Signal>, mut step: impl FnMut() -> Result<()>) -> Res
     }
 }
 
-/// The page shows a process, an open file, a socket and an attacker, each one that is known to be there.
+/// Checks that the page shows a known process, open file, socket and attacker.
 fn shows_everything(collector: &mut Collector, host: &str) -> Result<()> {
     let pid = std::process::id();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listen, to be shown")?;
@@ -170,7 +171,7 @@ fn shows_everything(collector: &mut Collector, host: &str) -> Result<()> {
     ];
     for (view, filter, shown) in checks {
         let query = if filter.is_empty() { String::new() } else { format!("?filter={filter}") };
-        // The filter stands in the page, too: what is looked for must be there more often than as the filter.
+        // The filter itself is part of the page, so its text must appear once more than as the filter.
         let times = usize::from(filter == shown) + 1;
         collector.page(&format!("{host}/{view}{query}"), &shown, SHOWN_LIMIT, |body| {
             body.matches(&shown).count() >= times
@@ -180,7 +181,7 @@ fn shows_everything(collector: &mut Collector, host: &str) -> Result<()> {
     Ok(())
 }
 
-/// Only where there is a desktop to open it on.
+/// Opens the page in a browser when there is a desktop.
 fn open_browser(page: &str) {
     let desktop =
         ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));

@@ -1,6 +1,6 @@
 //! A process with a hostile name, a deleted open file and a listening socket: `edr-hostile FILE [ANYTHING...]`.
 //!
-//! It says `ready PORT` and then waits until its standard input ends.
+//! Prints `ready PORT` and then waits until its standard input ends.
 
 use std::fs::{File, remove_file};
 use std::io::{Read as _, Write as _, stdin, stdout};
@@ -19,7 +19,7 @@ fn main() -> Result<()> {
     let name = std::ffi::CString::new(COMM).context("a name without NUL")?;
     nix::sys::prctl::set_name(&name).context("take the name")?;
     writeln!(stdout(), "ready {port}").context("say so")?;
-    // Both stay open until whoever started this closes the pipe, or is gone.
+    // File and listener stay open until the parent closes the pipe or ends.
     let _ = stdin().read_to_end(&mut Vec::new());
     drop((file, listener));
     Ok(())

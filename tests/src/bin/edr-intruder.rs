@@ -1,7 +1,8 @@
-//! What someone who took over a daemon would try: `edr-intruder PID FOLDER`, PID being a process of root, FOLDER the one
-//! the daemon may write to. It stands in the daemon's place inside its unit; as root, outside, almost all of it works.
+//! The attempts of an intruder who has taken over a daemon: `edr-intruder PID FOLDER`. PID is a process of root, FOLDER
+//! the folder writable for the daemon. The program runs in place of the daemon inside the daemon's unit. Run as root
+//! outside of a unit, almost all attempts succeed.
 //!
-//! It prints one line for each attempt, `NAME ok` or `NAME ERRNO`, and before them what it is: `is KEY VALUE`.
+//! Prints its own identity as lines `is KEY VALUE`, then one line for each attempt: `NAME ok` or `NAME ERRNO`.
 
 #![expect(unsafe_code, reason = "most of these calls have no safe wrapper, since nobody should want them")]
 #![expect(clippy::print_stdout, reason = "its lines are what the test reads")]
@@ -41,7 +42,7 @@ fn attempts(target: libc::pid_t, folder: &str) -> Vec<(String, io::Result<()>)> 
     let mut done = Vec::new();
     let mut add = |name: &str, outcome: io::Result<()>| done.push((name.to_owned(), outcome));
 
-    // The one thing it may do, so that a refusal of everything else is not a broken test.
+    // The only permitted attempt. It shows that the other refusals are not caused by a broken test.
     add("write-own", write(&format!("{folder}/edr-intruder")));
 
     add("exec", Command::new("/bin/true").status().map(drop));
@@ -83,7 +84,7 @@ fn attempts(target: libc::pid_t, folder: &str) -> Vec<(String, io::Result<()>)> 
     ] {
         add(&format!("write-{place}"), write(place));
     }
-    // Last: in another user namespace even root has no rights here.
+    // The last attempts, because even root has no rights here from inside another user namespace.
     for (name, flag) in [
         ("mount", libc::CLONE_NEWNS),
         ("net", libc::CLONE_NEWNET),
@@ -97,8 +98,8 @@ fn attempts(target: libc::pid_t, folder: &str) -> Vec<(String, io::Result<()>)> 
 
 fn call(number: c_long, args: [c_long; 5]) -> io::Result<()> {
     let [a, b, c, d, e] = args;
-    // SAFETY: no argument is a pointer, except in `vm` and `mount`, where it is to a value that outlives the call. What
-    // such a call does to this process is its business: it ends a moment later.
+    // SAFETY: no argument is a pointer. Any effect of a call on this process is acceptable: the process ends a moment
+    // later.
     let result = unsafe { libc::syscall(number, a, b, c, d, e) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
@@ -113,7 +114,7 @@ fn write(path: &str) -> io::Result<()> {
     if !exists { std::fs::remove_file(path) } else { Ok(()) }
 }
 
-/// A program written where it may write.
+/// Runs a program written to a writable folder.
 fn exec_from(folder: &str) -> io::Result<()> {
     let path = format!("{folder}/edr-intruder-true");
     std::fs::copy("/bin/true", &path)?;
@@ -122,10 +123,10 @@ fn exec_from(folder: &str) -> io::Result<()> {
     ran
 }
 
-/// A program that no file system has.
+/// Runs a program that exists in no file system.
 fn exec_memfd() -> io::Result<()> {
     let name = CString::new("edr-intruder")?;
-    // SAFETY: the name is a C string that outlives the call; the descriptor it gives is nobody else's.
+    // SAFETY: the name is a C string that outlives the call; the returned descriptor has no other owner.
     let fd = unsafe {
         let fd = libc::memfd_create(name.as_ptr(), 0);
         if fd < 0 {
@@ -138,7 +139,7 @@ fn exec_memfd() -> io::Result<()> {
     Command::new(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd())).status().map(drop)
 }
 
-/// The start of the first mapping of a process.
+/// The start of the first writable mapping of a process.
 fn address(target: libc::pid_t) -> io::Result<usize> {
     let maps = std::fs::read_to_string(format!("/proc/{target}/maps"))?;
     let writable = maps.lines().find(|line| line.contains(" rw")).unwrap_or_default();
@@ -146,12 +147,12 @@ fn address(target: libc::pid_t) -> io::Result<usize> {
     usize::from_str_radix(start, 16).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-/// Reads eight bytes of a process, or writes them: zeros over what the start of its writable memory holds.
+/// Reads eight bytes at the start of a process's writable memory, or overwrites them with zeros.
 fn vm(number: c_long, target: libc::pid_t) -> io::Result<()> {
     let mut bytes = [0_u8; 8];
     let local = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     let remote = libc::iovec { iov_base: std::ptr::without_provenance_mut(address(target)?), iov_len: bytes.len() };
-    // SAFETY: both vectors are of length one and outlive the call; the local one is of memory that is ours.
+    // SAFETY: both vectors are of length one and outlive the call; the local vector points to memory of this process.
     let result =
         unsafe { libc::syscall(number, target, &raw const local, 1_usize, &raw const remote, 1_usize, 0_usize) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }

@@ -1,9 +1,10 @@
-//! A load for the agent: many processes that hold descriptors, or long command lines, and do nothing.
+//! A load for the agent: many idle processes with open descriptors or long command lines.
 //!
-//! `edr-load idle PROCESSES FILES` · `edr-load argv PROCESSES BYTES` · with `EDR_LOAD_WAIT` set: any name and arguments,
-//! which mean nothing to it
+//! `edr-load idle PROCESSES FILES` · `edr-load argv PROCESSES BYTES` · with `EDR_LOAD_WAIT` set: any name and
+//! arguments, all ignored
 //!
-//! It says `ready` when all of them are as they will be, and ends with its standard input; they end with it.
+//! Prints `ready` when all processes have reached their final state, and ends with its standard input. The children end
+//! with their parent.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -42,7 +43,7 @@ fn main() -> Result<()> {
     }
 }
 
-/// Says that it is there, and is.
+/// Prints `ready` and waits.
 fn wait() -> Result<()> {
     writeln!(stdout(), "ready").context("say so")?;
     let _ = stdin().read_to_end(&mut Vec::new());
@@ -73,7 +74,7 @@ fn parent(processes: usize, mut args: impl FnMut(usize) -> Result<Vec<OsString>>
     Ok(())
 }
 
-/// The children end when their standard input does: however this process ends, the kernel closes it.
+/// The children. They end with their standard input, which the kernel closes in whatever way this process ends.
 struct Children(Vec<Child>);
 
 impl Drop for Children {
@@ -87,7 +88,7 @@ impl Drop for Children {
     }
 }
 
-/// Opens `files` things of every kind, starts four threads beside the first, and waits.
+/// Opens `files` items of all kinds, starts four more threads, and waits.
 fn child(seed: usize, files: usize) -> Result<()> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).context("ask for the limit of descriptors")?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most).context("raise the limit of descriptors")?;
@@ -116,7 +117,7 @@ fn child(seed: usize, files: usize) -> Result<()> {
     Ok(())
 }
 
-/// What a child keeps open.
+/// The open items of a child.
 #[derive(Default)]
 struct Held {
     sockets: Vec<(UnixStream, UnixStream)>,
@@ -125,7 +126,7 @@ struct Held {
     files: Vec<File>,
 }
 
-/// The first `count` regular files below a folder that can be opened.
+/// Returns the first `count` regular files below a folder that can be opened.
 fn some_files(root: &Path, count: usize) -> Result<Vec<PathBuf>> {
     let mut folders = vec![root.to_owned()];
     let mut found = Vec::with_capacity(count);
@@ -145,13 +146,13 @@ fn some_files(root: &Path, count: usize) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Random bytes without NUL: an argument.
+/// Returns random bytes without NUL, as an argument.
 fn random_arg(random: &mut File, bytes: usize) -> Result<OsString> {
     let mut arg = Vec::with_capacity(bytes);
     while arg.len() < bytes {
         let mut chunk = vec![0; bytes - arg.len()];
         random.read_exact(&mut chunk).context("read random bytes")?;
-        // The upper half of all bytes: no NUL, and nothing that redaction could take for `password=…`.
+        // Only bytes from 0x80 on: no NUL, and no text like `password=…`, which would be redacted.
         arg.extend(chunk.into_iter().map(|byte| byte | 0x80));
     }
     Ok(OsString::from_vec(arg))

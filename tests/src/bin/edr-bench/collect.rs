@@ -1,7 +1,8 @@
-//! Collection alone: everything, what changed, the least that can be done, and what others take for it.
+//! The cost of collection alone: a full read, a usual tick, the least system calls for the same work, and other tools.
 //!
-//! Ratios are of CPU time, which other work on the machine disturbs less than wall time; wall time stands beside it. Only
-//! how much faster than a command it is, is told in wall time first: a command waits for others that it starts.
+//! Ratios are ratios of CPU time, which other work on the machine disturbs less than wall time; wall time is printed
+//! beside. Comparisons with commands are the exception: wall time comes first there, because a command waits for its
+//! own children.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -14,12 +15,12 @@ use crate::Bench;
 use crate::run::{Took, runs};
 use crate::table::{Asked, Table, grouped, median, ms};
 
-/// The agent and the least are measured in turn, so that both have the same neighbours.
+/// Agent and baseline are measured in turn, so that both run under the same conditions.
 const TURNS: usize = 3;
-/// What collects, as opposed to what is done with it then.
+/// The sources of the collection, without the later stages.
 const SOURCES: [&str; 4] = ["host", "processes", "sockets", "psad"];
 
-/// `targets_from`: the first column in which the ratios are what they are asked to be.
+/// `targets_from`: the first column in which the targets apply.
 pub(crate) fn measure(bench: &Bench, table: &mut Table, name: &str, targets_from: usize) -> Result<()> {
     let config = bench.config(&format!("{name}-cost"))?;
     let (mut floors, mut skips, mut agents) = (Vec::new(), Vec::new(), Vec::new());
@@ -89,7 +90,7 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table, name: &str, targets_from
     Ok(())
 }
 
-/// What `edr-agentd cost` measured.
+/// The output of `edr-agentd cost`.
 pub(crate) fn cost(bench: &Bench, config: &str, args: &[&str]) -> Result<Value> {
     let output = Command::new(&bench.agent)
         .args(["cost", "--format", "json", "--config", config])
@@ -106,7 +107,7 @@ fn cost_of<'v>(measured: &'v Value, phase: &str, source: &str) -> Option<&'v Val
     phase["cost"].as_array()?.iter().find(|found| found["source"] == source)
 }
 
-/// Seconds of some sources together.
+/// Seconds of several sources together.
 fn took(measured: &Value, phase: &str, sources: &[&str]) -> Result<Took> {
     let mut sum = Took { wall: 0.0, cpu: 0.0 };
     for source in sources {
@@ -124,7 +125,7 @@ fn middle(all: impl Iterator<Item = Result<Took>>) -> Result<Took> {
     Ok(Took { wall: of(|took| took.wall)?, cpu: of(|took| took.cpu)? })
 }
 
-/// What the C program took; its first round is left out, as the agent's are.
+/// The time of the C program. The first round is left out, as for the agent.
 fn floor(bench: &Bench, mode: &str) -> Result<Took> {
     let output = Command::new(&bench.floor).args([mode, "4"]).output().context("run proc_floor")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -139,7 +140,7 @@ fn floor(bench: &Bench, mode: &str) -> Result<Took> {
     middle(rounds.into_iter().map(Ok))
 }
 
-/// All system calls of one `edr-agentd snapshot`, start and end and hashing included; `None` without strace.
+/// All system calls of one `edr-agentd snapshot`, including start, end and hashing; `None` without strace.
 fn traced_calls(bench: &Bench, config: &str) -> Result<Option<u64>> {
     let summary = bench.scene.path().join("strace");
     let traced = Command::new("strace")

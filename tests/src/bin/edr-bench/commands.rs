@@ -1,4 +1,4 @@
-//! One snapshot as a command, against the commands that show the same.
+//! One snapshot as a command, compared with the commands that show the same data.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::Bench;
 use crate::run::{Took, runs};
 use crate::table::{Table, ms, times};
 
-/// Odd, so that the middle one was measured.
+/// An odd number, so that the median is a measured value.
 const RUNS: usize = 5;
 
 pub(crate) fn measure(bench: &Bench, table: &mut Table, name: &str) -> Result<()> {

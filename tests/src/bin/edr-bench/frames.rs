@@ -1,4 +1,4 @@
-//! The daemon at work: what a frame weighs, and what the daemon's memory comes to.
+//! The running daemon: sizes of frames, and memory.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,14 +11,15 @@ use edr_wire::snapshot::Snapshot;
 use crate::Bench;
 use crate::table::{Asked, Table, grouped, median, mib, ms, times};
 
-/// Ticks that are looked at, a second apart.
+/// Measured ticks, one second apart.
 const TICKS: usize = 25;
-/// The first of them are left out of medians: the agent passes over nothing before it has seen its own numbers move.
+/// Ticks at the start that are left out of the medians: at first the agent reads every process, until its counters have
+/// shown which processes run.
 const WARM_TICKS: usize = 5;
 
-/// `memory_mib_max`: what the daemon's resident memory is asked to be on such a host.
+/// `memory_mib_max`: target for the daemon's resident memory on this host, MiB.
 pub(crate) fn measure(bench: &Bench, table: &mut Table, name: &str, memory_mib_max: Option<f64>) -> Result<()> {
-    // Nobody listens there, so every frame stays in the spool.
+    // The broker's address does not answer, so every frame stays in the spool.
     let plan = bench.plan(&format!("{name}-agent"), "127.0.0.1:1")?;
     let mut agent = plan.start()?;
     agent.has_spooled(WARM_TICKS, Duration::from_secs(60))?;

@@ -1,5 +1,5 @@
-//! `script/bench`: what a snapshot costs, how large a frame is and how soon it is seen, beside what they replace, in one
-//! run on one machine: the ratios are worth more than the figures.
+//! `script/bench`: the cost of a snapshot, the size of a frame and the delay until a snapshot is shown, compared with
+//! the tools they replace. All in one run on one machine, because ratios tell more than single figures.
 
 mod collect;
 mod commands;
@@ -22,12 +22,12 @@ use edr_tests::load::Load;
 use edr_tests::scene::Scene;
 use table::Table;
 
-/// The load: processes, and things opened in each (three of eight are pairs, so 75 descriptors).
+/// The load: number of processes, and of items opened in each (two of eight are pairs, so 75 descriptors).
 const LOAD: (usize, usize) = (400, 60);
-/// A host as most are: processes and descriptors.
+/// A usual host: processes and descriptors.
 const USUAL: (usize, usize) = (300, 5_000);
 
-/// What is measured with.
+/// The programs and the folder of a run.
 struct Bench {
     scene: Scene,
     agent: PathBuf,
@@ -35,14 +35,14 @@ struct Bench {
 }
 
 impl Bench {
-    /// A plan for the release build in a folder of its own.
+    /// A plan for the release build, in a folder of its own.
     fn plan(&self, name: &str, broker: &str) -> Result<AgentPlan> {
         let mut plan = AgentPlan::new(&self.scene.folder(name)?, broker, "edr.snapshots");
         plan.program = Some(self.agent.clone());
         Ok(plan)
     }
 
-    /// A program of `bench/`.
+    /// Compiles a program of `bench/`.
     fn compile(&self, name: &str) -> Result<PathBuf> {
         let program = self.scene.path().join(name);
         let mut cc = std::process::Command::new("cc");
@@ -51,7 +51,7 @@ impl Bench {
         Ok(program)
     }
 
-    /// A configuration as it is shipped, with an interval of ten seconds.
+    /// Writes the configuration as shipped, with an interval of ten seconds.
     fn config(&self, name: &str) -> Result<String> {
         let mut plan = self.plan(name, "127.0.0.1:1")?;
         plan.interval = "10s".to_owned();
@@ -62,7 +62,7 @@ impl Bench {
 fn main() -> Result<()> {
     table::say("building edr-agentd as it is shipped (minutes at first)");
     let agent = release_agent()?;
-    // Built before anything is measured, beside which nothing should be built.
+    // All builds come before the measurements, because a build would disturb them.
     release_psad_bench()?;
     binaries()?;
     let start = Instant::now();
@@ -99,7 +99,7 @@ fn main() -> Result<()> {
     table.print()
 }
 
-/// As many processes more as make this a usual host.
+/// Starts as many idle processes as are missing for a usual host.
 fn usual_host() -> Result<Load> {
     let (mut processes, mut descriptors) = (0, 0);
     for entry in std::fs::read_dir("/proc").context("list processes")?.flatten() {
@@ -109,7 +109,7 @@ fn usual_host() -> Result<Load> {
         }
     }
     let more = USUAL.0.saturating_sub(processes + 1).max(1);
-    // Each has three descriptors of its own, and the one that started it holds two for it.
+    // Each process has three descriptors of its own, and its parent holds two for it.
     let each = (USUAL.1.saturating_sub(descriptors) / more).saturating_sub(5);
     table::say(&format!("{more} processes more, to make it {} with {} descriptors", USUAL.0, USUAL.1));
     idle((more, each * 4 / 5))
@@ -117,7 +117,7 @@ fn usual_host() -> Result<Load> {
 
 fn idle((processes, files): (usize, usize)) -> Result<Load> {
     let load = Load::idle(processes, files)?;
-    // What they did to start is not what is measured.
+    // The start of the processes is not measured.
     std::thread::sleep(Duration::from_secs(2));
     Ok(load)
 }

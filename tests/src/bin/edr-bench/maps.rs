@@ -1,4 +1,5 @@
-//! What reading the mapped files of a process takes from one that maps and unmaps without end.
+//! The slowdown of a process that maps and unmaps memory without pause, while the agent reads the mapped files of
+//! processes.
 
 use std::process::{Child, Command, Stdio};
 
@@ -10,8 +11,9 @@ use crate::table::{Table, grouped, times};
 /// Seconds of each measurement.
 const SECONDS: &str = "4";
 
-/// Alone, beside an agent that reads this host again and again but for mapped files, and with them: the agent comes by
-/// a thousand times as often as one that runs, so that it shows at all.
+/// Measures the process alone, beside an agent that reads everything but mapped files, and beside an agent that also
+/// reads mapped files. The agent reads without pause, a thousand times as often as in operation, so that the effect is
+/// measurable.
 pub(crate) fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     let program = bench.compile("map_loop")?;
     let turns = || -> Result<(f64, f64)> {
@@ -48,7 +50,7 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// Ends with this value.
+/// A child process that ends when this value is dropped.
 struct Reading(Child);
 
 impl Drop for Reading {

@@ -6,18 +6,18 @@ use crate::Bench;
 use crate::collect::cost;
 use crate::table::{Asked, Table, mib};
 
-/// A third of the snapshots: `edr-agentd cost` takes as many of each of its three kinds.
+/// A third of the snapshots: `edr-agentd cost` makes this number of each of its three kinds.
 const ROUNDS: &str = "334";
-/// What may come between the second and the last: the allocator's rounding.
+/// Allowed growth between the second and the last snapshot, MiB: rounding by the allocator.
 const GROWTH_MIB_MAX: f64 = 1.0;
 
-/// A thousand snapshots of this host, read, encoded and compressed, one after the other.
+/// Takes a thousand snapshots of this host in sequence: read, encoded and compressed.
 pub(crate) fn measure(bench: &Bench, table: &mut Table, name: &str) -> Result<()> {
     let config = bench.config(&format!("{name}-memory"))?;
     let measured = cost(bench, &config, &["--rounds", ROUNDS, "--every", "0"])?;
     let kib = |figure: &str| measured[figure].as_u64().with_context(|| format!("no {figure}"));
     let [first, settled, last] = [kib("first_rss_kib")?, kib("settled_rss_kib")?, kib("last_rss_kib")?];
-    // The first frame is a key; the memory of a delta comes with the second.
+    // The first frame is a key, so the memory of a delta is first used by the second frame.
     let growth = (last as f64 - settled as f64) / 1024.0;
     let steps = format!("{} / {} / {}", mib(first), mib(settled), mib(last));
     table.set("1,002 snapshots: resident memory after one / two / all", steps);

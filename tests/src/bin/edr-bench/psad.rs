@@ -1,5 +1,6 @@
-//! psad's files and packet lines, against `cat`, `wc -l` and psad itself: the agent's example `psad_bench`, which has
-//! each baseline in the same run. What the machine does beside it does not matter much: it is CPU time.
+//! Reading of psad's files and packet lines, compared with `cat`, `wc -l` and psad itself. The agent's example
+//! `psad_bench` measures each baseline in the same run. The figures are CPU time, so other work on the machine hardly
+//! matters.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
@@ -10,7 +11,7 @@ use edr_tests::cache;
 
 use crate::table::{Asked, Table, grouped, ms, say};
 
-/// psad as `script/bootstrap` unpacked it.
+/// The program psad, as unpacked by `script/bootstrap`.
 const PSAD: &str = "usr/sbin/psad";
 
 pub(crate) fn measure(table: &mut Table) -> Result<()> {

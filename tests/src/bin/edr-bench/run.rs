@@ -1,4 +1,4 @@
-//! Running a command and taking its time.
+//! Runs a command and measures its time.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -9,14 +9,14 @@ use nix::sys::resource::{UsageWho, getrusage};
 
 use crate::table::median;
 
-/// What a command took, in seconds.
+/// Time used by a command, seconds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Took {
     pub(crate) wall: f64,
     pub(crate) cpu: f64,
 }
 
-/// The middle of `runs` runs, its output thrown away.
+/// The median of `runs` runs. The output of the program is discarded.
 pub(crate) fn runs(program: &Path, args: &[&str], runs: usize) -> Result<Took> {
     let (mut walls, mut cpus) = (Vec::new(), Vec::new());
     for _ in 0..runs {
@@ -30,13 +30,13 @@ pub(crate) fn runs(program: &Path, args: &[&str], runs: usize) -> Result<Took> {
             .with_context(|| format!("run {}", program.display()))?;
         walls.push(start.elapsed().as_secs_f64());
         cpus.push(children_cpu()? - before);
-        // lsof ends with 1 when a process went while it looked.
+        // lsof ends with 1 when a process vanished while lsof was reading.
         ensure!(status.code().is_some_and(|code| code <= 1), "{} ended with {status}", program.display());
     }
     Ok(Took { wall: median(&walls).context("no run")?, cpu: median(&cpus).context("no run")? })
 }
 
-/// User and system time of every child that has ended, and of theirs, seconds.
+/// User and system time of all ended children and their descendants, seconds.
 fn children_cpu() -> Result<f64> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).context("ask for the time of children")?;
     let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;

@@ -1,10 +1,10 @@
-//! Figures in columns, with the machine and the day they are of, as Markdown.
+//! A table of figures as Markdown, with the machine and the date of the measurement.
 
 use std::io::Write as _;
 
 use anyhow::{Context as _, Result};
 
-/// What is asked of a figure.
+/// The target of a figure.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Asked {
     AtMost(f64),
@@ -27,7 +27,7 @@ impl Asked {
     }
 }
 
-/// Rows in the order in which they were first set.
+/// A table. Rows are in the order of their first figure.
 pub(crate) struct Table {
     columns: Vec<String>,
     column: usize,
@@ -47,12 +47,12 @@ impl Table {
         Self { columns, column: 0, rows: Vec::new(), missed: Vec::new() }
     }
 
-    /// Figures are those of this column from now on.
+    /// Selects the column for the following figures.
     pub(crate) fn at(&mut self, column: usize) {
         self.column = column;
     }
 
-    /// A figure of this column.
+    /// Sets a figure in the current column.
     pub(crate) fn set(&mut self, label: &str, figure: impl Into<String>) {
         let place = self.rows.iter().position(|row| row.label == label).unwrap_or_else(|| {
             let figures = vec![String::new(); self.columns.len()];
@@ -62,11 +62,11 @@ impl Table {
         self.rows[place].figures[self.column] = figure.into();
     }
 
-    /// A figure of which something is asked, in the columns from `from` on. `text` is how it is shown.
+    /// Sets a figure that has a target in the columns from `from` on. `text` is the printed form.
     pub(crate) fn asked(&mut self, label: &str, figure: f64, text: String, asked: Asked, from: usize) {
         self.set(label, text);
         if let Some(row) = self.rows.iter_mut().find(|row| row.label == label) {
-            // Of another host something else may be asked.
+            // Another host may have another target.
             if !row.asked.contains(&asked.text()) {
                 let before = std::mem::take(&mut row.asked);
                 row.asked = if before.is_empty() { asked.text() } else { format!("{before}, {}", asked.text()) };
@@ -108,12 +108,12 @@ impl Table {
     }
 }
 
-/// What is going on, for someone who waits.
+/// Prints a progress message.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "bench: {line}");
 }
 
-/// One line: day, processors, memory, kernel.
+/// One line: date, processors, memory, kernel.
 fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let after = |text: &str, name: &str| {
@@ -134,7 +134,7 @@ fn machine() -> String {
     )
 }
 
-/// The middle one.
+/// The median.
 pub(crate) fn median<T: PartialOrd + Copy>(figures: &[T]) -> Option<T> {
     let mut sorted = figures.to_vec();
     sorted.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));

@@ -1,4 +1,4 @@
-//! From a tick to the page.
+//! The delay from a tick to the page.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,7 +15,7 @@ use crate::Bench;
 use crate::table::{Table, median, ms};
 
 const LIMIT: Duration = Duration::from_secs(60);
-/// Snapshots that are waited for.
+/// Awaited snapshots.
 const TICKS: usize = 10;
 
 pub(crate) fn measure(bench: &Bench, table: &mut Table, name: &str) -> Result<()> {
@@ -30,7 +30,7 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table, name: &str) -> Result<()
     let mut agent = plan.start()?;
     let host = collector.host_path(LIMIT)?;
 
-    // By number: when the page first showed it, ns since the epoch.
+    // For each sequence number the time of its first appearance on the page, ns since the epoch.
     let mut shown = BTreeMap::new();
     wait::until("the page to show new snapshots", LIMIT, || {
         ensure!(agent.process.is_running()?, "the agent ended; its log:\n{}", agent.process.log_tail());
@@ -45,7 +45,7 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table, name: &str) -> Result<()
     let mut delays = Vec::new();
     for record in records(&broker, "edr.snapshots")? {
         let header = Record::decode(&record.value)?.header;
-        // The first one was shown before anybody looked.
+        // The first snapshot is left out: it was on the page before the first look.
         if let Some(when) = shown.get(&header.seq).filter(|_| Some(&header.seq) != shown.keys().next()) {
             delays.push((*when as f64 - header.captured_ns as f64) / 1e9);
         }
