@@ -1,4 +1,4 @@
-//! The archive as any other program reads it: a Delta table, asked in SQL, with no code of the collector.
+//! The archive as seen by any other program: a Delta table read with SQL, without code of the collector.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,13 +17,13 @@ pub(crate) struct ArchivedRecord {
     pub(crate) partition: i32,
     /// Kafka offset.
     pub(crate) offset: i64,
-    /// Why it is no frame, if it is none.
+    /// The fault of a record that is no frame.
     pub(crate) fault: Option<String>,
     /// The record, verbatim.
     pub(crate) record: Vec<u8>,
 }
 
-/// Waits until the archive in `dir` has `count` rows or more, and returns all of them by partition and offset.
+/// Waits until the archive in `dir` has at least `count` rows, and returns all rows by partition and offset.
 pub(crate) fn holds(dir: &Path, count: usize, limit: Duration) -> Result<Vec<ArchivedRecord>> {
     wait::until_ok(&format!("{count} rows in the archive"), limit, || {
         let found = rows(dir)?;

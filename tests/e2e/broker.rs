@@ -1,4 +1,4 @@
-//! The broker itself: a test that a broken one would pass is worth nothing.
+//! A test of the broker itself: with a faulty broker the other tests would prove nothing.
 
 use anyhow::ensure;
 use edr_tests::kafka::Broker;

@@ -14,13 +14,13 @@ use edr_wire::frame::{Frame, Record};
 use crate::shared::Shared;
 use crate::{PASSED, Verdict};
 
-/// A debug build compresses, cuts, sends, archives and decodes 12 MB of noise.
+/// Time limit: a debug build compresses, cuts, sends, archives and decodes 12 MB of noise.
 const LIMIT: Duration = Duration::from_secs(180);
 const PROCESSES: usize = 200;
 const ARGV_BYTES: usize = 60_000;
 
-/// Random arguments do not compress: a body of 10 MB and more passes a broker with default limits, and every byte of it
-/// comes out at the other end.
+/// Random arguments cannot be compressed: a body of at least 10 MB must pass a broker with default limits, and every
+/// byte must arrive.
 pub(crate) fn passes_a_broker_with_default_limits(shared: &Shared) -> Verdict {
     let _alone = shared.alone();
     let topic = shared.topic()?;
@@ -47,7 +47,8 @@ pub(crate) fn passes_a_broker_with_default_limits(shared: &Shared) -> Verdict {
         let frame = Frame::assemble(frame)?;
         ensure!(frame.body.len() >= 10_000_000 && parts >= 13, "{} bytes in {parts} parts", frame.body.len());
 
-        // Shown whole: on the page as many rows as there are processes, from the archive every byte of every argument.
+        // Shown completely: the page has as many rows as there are processes, and the archive has every byte of every
+        // argument.
         let host = collector.host_path(LIMIT)?;
         let parent = load.pid();
         collector.page(&format!("{host}/processes?filter=ppid:{parent}&rows=20"), "all of them", LIMIT, |body| {

@@ -1,4 +1,4 @@
-//! No daemon starts another program: the kernel's own list of what was executed during a run.
+//! Tests with strace that no daemon starts another program during a run.
 
 use std::path::Path;
 use std::process::Command;
@@ -15,14 +15,14 @@ use crate::{PASSED, Verdict};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Both daemons at work, with psad's data, through a start, a page and a stop.
+/// Runs both daemons with psad's data, through a start, some pages and a stop.
 pub(crate) fn no_daemon_executes_anything(shared: &Shared) -> Verdict {
     let _beside = shared.beside_others();
     let topic = shared.topic()?;
     Scene::run("exec", |scene| {
         let traces = [scene.path().join("agent.trace"), scene.path().join("collector.trace")];
-        // The daemon keeps the pid (-D), so that a signal reaches it and not strace; with the filter in the kernel
-        // (--seccomp-bpf) nothing but these calls is slowed down.
+        // The daemon keeps its pid (-D), so that signals reach the daemon and not strace. With the filter in the kernel
+        // (--seccomp-bpf) only these calls are slowed down.
         let strace = |file: &Path| {
             let args = ["strace", "-D", "-f", "--seccomp-bpf", "-qq", "-e", "trace=execve,execveat", "-o"];
             args.iter().map(Into::into).chain([file.into()]).collect::<Vec<_>>()
@@ -62,7 +62,7 @@ pub(crate) fn no_daemon_executes_anything(shared: &Shared) -> Verdict {
     })
 }
 
-/// A trace has one successful exec, and that is the daemon's own; a failed one would be an attempt.
+/// Checks that a trace has exactly one exec, successful and of the daemon itself. A failed exec would be an attempt.
 fn only_itself(trace: &Path, program: &str) -> Result<()> {
     let text = std::fs::read_to_string(trace).with_context(|| format!("read {}", trace.display()))?;
     let calls: Vec<&str> = text.lines().filter(|line| line.contains("exec")).collect();

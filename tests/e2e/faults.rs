@@ -1,4 +1,4 @@
-//! The world is not as it should be: no broker, no rights, no psad, a wrong configuration, an early end.
+//! Faults of the environment: no broker, no rights, no psad, an invalid configuration, a stop.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -23,10 +23,11 @@ use crate::shared::Shared;
 use crate::{PASSED, Verdict};
 
 const LIMIT: Duration = Duration::from_secs(60);
-/// A daemon that is told to stop is gone within this.
+/// Time limit for a daemon to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// Without a broker the agent is ready, samples into its spool and says so, once a minute; with one it catches up.
+/// Without a broker the agent becomes ready, samples into its spool and reports the missing broker once a minute. With
+/// a broker the agent sends all spooled frames.
 pub(crate) fn a_broker_that_comes_later(shared: &Shared) -> Verdict {
     let _beside = shared.beside_others();
     Scene::run("later", |scene| {
@@ -34,7 +35,7 @@ pub(crate) fn a_broker_that_comes_later(shared: &Shared) -> Verdict {
         let notify = NotifySocket::new(scene.path())?;
         let mut plan = AgentPlan::new(&scene.folder("agent")?, &broker.address(), "edr.snapshots");
         plan.notify = Some(notify.path().to_owned());
-        // After so long a broker that does not answer is one that is away.
+        // A broker that does not answer within this time counts as away.
         plan.kafka = "message-timeout = \"2s\"\n".to_owned();
         let mut agent = plan.start()?;
         notify.receive("READY=1", LIMIT)?;
@@ -47,7 +48,7 @@ pub(crate) fn a_broker_that_comes_later(shared: &Shared) -> Verdict {
         collector.create_topic()?;
         wait::until("the spool to be sent", LIMIT, || {
             ensure!(agent.process.is_running()?, "the agent ended; its log:\n{}", agent.process.log_tail());
-            // The newest frame and its key stay.
+            // The newest frame and its key stay in the spool.
             Ok((agent.spooled()?.len() <= 2).then_some(()))
         })?;
         agent.process.terminate(LIMIT)?;
@@ -62,7 +63,7 @@ pub(crate) fn a_broker_that_comes_later(shared: &Shared) -> Verdict {
     })
 }
 
-/// A minute and a half without a broker: two lines about it, or three.
+/// In 90 seconds without a broker the agent logs two or three lines about it.
 pub(crate) fn a_broker_that_stays_away(shared: &Shared) -> Verdict {
     if std::env::var_os("EDR_TEST_LONG").is_none() {
         return Ok(Completion::ignored_with("takes 90 s: script/test --long"));
@@ -80,12 +81,12 @@ pub(crate) fn a_broker_that_stays_away(shared: &Shared) -> Verdict {
     })
 }
 
-/// Warnings that name the broker.
+/// The number of log lines that name the broker.
 fn complaints(log: &str, broker: &str) -> usize {
     log.lines().filter(|line| line.contains(broker)).count()
 }
 
-/// Every problem of a configuration at once, each with file, line, key, rule and remedy; exit code 78.
+/// Every problem of a configuration is reported at once, each with file, line, key, rule and remedy; exit code 78.
 pub(crate) fn a_wrong_configuration(_: &Shared) -> Verdict {
     let agent = (
         &binaries()?.agent,
@@ -130,7 +131,7 @@ pub(crate) fn a_wrong_configuration(_: &Shared) -> Verdict {
     PASSED
 }
 
-/// Without rights for other users' descriptors the agent goes on, and the snapshot and the page say what is missing.
+/// Without rights for other users' descriptors the agent continues, and snapshot and page name the missing part.
 pub(crate) fn no_rights(shared: &Shared) -> Verdict {
     let _beside = shared.beside_others();
     let topic = shared.topic()?;
@@ -138,7 +139,7 @@ pub(crate) fn no_rights(shared: &Shared) -> Verdict {
         let broker = shared.broker()?.address();
         let mut plan = AgentPlan::new(&scene.folder("agent")?, &broker, &topic);
         if geteuid().is_root() {
-            // What a user without rights may use lies where that user can reach it.
+            // The user without rights needs readable copies of the program and of the folders.
             let program = scene.path().join("edr-agentd");
             std::fs::copy(&binaries()?.agent, &program).context("copy the agent")?;
             for path in [scene.path(), &program] {
@@ -167,7 +168,8 @@ fn says_degraded(reasons: &serde_json::Value) -> Result<String> {
     first.map(str::to_owned).context("the snapshot does not say that it is degraded")
 }
 
-/// psad is picked up when it appears, without a restart, and a port it saw scanned names who listens there.
+/// psad is detected when it appears, without a restart of the agent. The view of a scanned port names the listening
+/// process.
 pub(crate) fn psad_that_comes_later(shared: &Shared) -> Verdict {
     let _beside = shared.beside_others();
     let topic = shared.topic()?;
@@ -185,7 +187,7 @@ pub(crate) fn psad_that_comes_later(shared: &Shared) -> Verdict {
             text_of(body).contains("There is no psad")
         })?;
         tree.show("autoblock/t1")?;
-        // A command sees it at once.
+        // The snapshot command reads psad at once.
         let attackers = plan.snapshot()?["psad"]["top_attackers"].clone();
         let attackers = attackers.as_array().context("the snapshot has no attackers")?;
         ensure!(attackers.iter().any(|row| row["ip"] == "198.51.100.66"), "the attackers are {attackers:?}");
@@ -211,7 +213,7 @@ pub(crate) fn psad_that_comes_later(shared: &Shared) -> Verdict {
     })
 }
 
-/// A socket of this process that listens on one of the ports scanned in `autoblock/t1`.
+/// A listening socket of this process on one of the ports scanned in `autoblock/t1`.
 fn on_a_scanned_port() -> Result<(std::net::TcpListener, u16)> {
     let ranking = edr_tests::cache::checkout().join("tests/fixtures/psad/autoblock/t1/var/log/psad/top_ports");
     let text = std::fs::read_to_string(&ranking).with_context(|| format!("read {}", ranking.display()))?;
@@ -220,7 +222,7 @@ fn on_a_scanned_port() -> Result<(std::net::TcpListener, u16)> {
     free.next().context("none of the scanned ports is free here")
 }
 
-/// SIGTERM ends the agent within five seconds, with a frame that says goodbye; with a broker that hangs, too.
+/// SIGTERM ends the agent within five seconds, with a final frame marked `bye`, even when the broker hangs.
 pub(crate) fn a_stop(shared: &Shared) -> Verdict {
     let _beside = shared.beside_others();
     let topic = shared.topic()?;
@@ -231,7 +233,7 @@ pub(crate) fn a_stop(shared: &Shared) -> Verdict {
         stops(&mut agent.process)?;
         ends_with_goodbye(&agent.spooled()?)?;
 
-        // A broker that takes connections and never answers.
+        // A broker that accepts connections and never answers.
         let silent = std::net::TcpListener::bind("127.0.0.1:0")?;
         let address = silent.local_addr()?.to_string();
         let mut agent = AgentPlan::new(&scene.folder("two")?, &address, &topic).start()?;

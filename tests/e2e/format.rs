@@ -1,4 +1,5 @@
-//! The wire format through a broker with default limits, read by a program that shares no code with this project.
+//! The wire format, sent through a broker with default limits and read by a program that shares no code with this
+//! project.
 
 use anyhow::{Context as _, ensure};
 use edr_tests::reader;
@@ -13,12 +14,12 @@ use serde_json::Value;
 use crate::shared::Shared;
 use crate::{PASSED, Verdict};
 
-/// A key of several parts and a delta go through Kafka as they are; joined again, the reader sees the same rows.
+/// A key of several parts and a delta must pass Kafka unchanged, and the reader must see the same rows.
 pub(crate) fn read_without_our_code(shared: &Shared) -> Verdict {
     let _beside = shared.beside_others();
     let topic = shared.topic()?;
     Scene::run("format", |scene| {
-        // Every byte value, and 3 MB that do not compress.
+        // Every byte value, and 3 MB that cannot be compressed.
         let mut state = 1_u64;
         let mut noise = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

@@ -1,4 +1,4 @@
-//! kill -9, again and again: nothing lost, nothing counted twice.
+//! Repeated kill -9: nothing is lost, and nothing is counted twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -20,7 +20,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Each round kills the agent and the collector once.
 const ROUNDS: usize = 4;
 
-/// The agent's epoch has no hole and no second content for a number; the archive has every record of the topic once.
+/// The agent's epoch must have no hole and only one content per sequence number, and the archive must have every record
+/// of the topic once.
 pub(crate) fn lose_and_double_nothing(shared: &Shared) -> Verdict {
     let _beside = shared.beside_others();
     let topic = shared.topic()?;
@@ -58,7 +59,8 @@ fn grows(broker: &Broker, topic: &str, count: usize) -> Result<()> {
     wait::until(&what, LIMIT, || Ok((records(broker, topic)?.len() >= before + count).then_some(())))
 }
 
-/// One epoch, `1..=n` without a hole, the last one says goodbye, and a number that came twice has the same bytes.
+/// Checks for a single epoch with `1..=n` without a hole, a final frame with `bye`, and equal content of repeated
+/// frames.
 fn nothing_lost(sent: &[KafkaRecord]) -> Result<()> {
     let mut frames: BTreeMap<(HostId, Epoch, u64), BTreeSet<[u8; 32]>> = BTreeMap::new();
     let mut said_goodbye = BTreeSet::new();
@@ -82,7 +84,7 @@ fn nothing_lost(sent: &[KafkaRecord]) -> Result<()> {
     Ok(())
 }
 
-/// The archive has one row for each record of the topic, with the same bytes, and no other.
+/// Checks that the archive has exactly one row for each record of the topic, with the same bytes, and no other rows.
 fn nothing_doubled(sent: &[KafkaRecord], archived: &[ArchivedRecord]) -> Result<()> {
     let places: BTreeSet<(i32, i64)> = archived.iter().map(|row| (row.partition, row.offset)).collect();
     ensure!(places.len() == archived.len(), "{} rows for {} records", archived.len(), places.len());
@@ -99,7 +101,7 @@ fn nothing_doubled(sent: &[KafkaRecord], archived: &[ArchivedRecord]) -> Result<
     Ok(())
 }
 
-/// Bytes that are no frame are kept with what is wrong with them, and those behind them come through.
+/// Records that are no frames must be archived with their fault, and later records must still arrive.
 pub(crate) fn a_record_that_is_no_frame_is_kept(shared: &Shared) -> Verdict {
     let _beside = shared.beside_others();
     let topic = shared.topic()?;
@@ -113,7 +115,7 @@ pub(crate) fn a_record_that_is_no_frame_is_kept(shared: &Shared) -> Verdict {
         let mut damaged = first.value.clone();
         let middle = damaged.len() / 2;
         damaged[middle] ^= 0x10;
-        // Where the agent's own records are, so that they come behind these.
+        // In the partition of the agent's records, so that later records of the agent come behind these.
         let hostile: [&[u8]; 4] = [b"", b"<script>alert(1)</script>", &damaged, &first.value[..first.value.len() - 1]];
         for value in hostile {
             topic::produce(broker, &topic, first.partition, &first.key, value)?;
@@ -133,7 +135,7 @@ pub(crate) fn a_record_that_is_no_frame_is_kept(shared: &Shared) -> Verdict {
         }
         let behind = archived.iter().filter(|row| row.fault.is_none() && row.partition == first.partition).count();
         ensure!(behind >= 3, "{behind} sound records in the partition");
-        // The page shows the frame that came last.
+        // The page must show the newest frame.
         let last = sent.iter().filter_map(|record| Record::decode(&record.value).ok()).map(|r| r.header.seq).max();
         let last = last.context("no frame")?;
         collector.page(&host, &format!("frame {last}"), LIMIT, |body| {

@@ -1,5 +1,5 @@
-//! End-to-end tests: real daemons, a real Kafka, a real browser. `cargo test -p edr-tests --test e2e`; they need what
-//! `script/bootstrap` brings.
+//! End-to-end tests with real daemons, a real Kafka and a real browser: `cargo test -p edr-tests --test e2e`. The tests
+//! need the files provided by `script/bootstrap`.
 
 mod archive;
 mod broker;
@@ -21,13 +21,13 @@ use std::sync::Arc;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use shared::Shared;
 
-/// What a test gives back when nothing went wrong: that it ran, or why it could not.
+/// The result of a test: completed, or ignored with a reason.
 type Verdict = anyhow::Result<Completion>;
 
 /// A test.
 type Test = fn(&Shared) -> Verdict;
 
-/// A test passed.
+/// The result of a passed test.
 const PASSED: Verdict = Ok(Completion::Completed);
 
 /// The tests by name.

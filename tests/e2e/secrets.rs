@@ -1,4 +1,4 @@
-//! Secrets in command lines, followed all the way: none of them leaves the process that it was given to.
+//! Secrets in command lines: no secret may leave the process to which it was given.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -18,22 +18,23 @@ use crate::{PASSED, Verdict};
 const LIMIT: Duration = Duration::from_secs(60);
 const FORMS: &str = include_str!("../fixtures/secrets/forms.tsv");
 const KNOWN: &str = include_str!("../fixtures/secrets/known.txt");
-/// What a planted secret and the marker beside it begin with; three digits follow.
+/// Start of a planted secret and of the marker beside it; three digits follow.
 const CANARY: &str = "C4n4ry-5ecret.";
 const MARKER: &str = "harmless-beside-it-";
 const DIGITS: usize = 3;
 
-/// A process that was given a secret, and beside it something harmless.
+/// A process with a secret and a harmless marker in its command line.
 struct Planted {
     process: Load,
-    /// What must be found nowhere.
+    /// The secret, which must not be found anywhere.
     canary: String,
-    /// What must be found wherever the canary is looked for.
+    /// The marker, which must be found in every place searched for the secret.
     marker: String,
 }
 
-/// Every form of a secret in a process of its own: none in spool, topic, archive (all of them looked at as they lie there
-/// and unpacked), commands, page or logs, where the marker planted beside it is.
+/// Plants each form of a secret in a process of its own. Searches spool, topic, archive (both the raw files and the
+/// decoded records), output of commands, page and logs: each decoded place must contain the markers, and no place may
+/// contain a secret.
 pub(crate) fn leave_the_host_nowhere(shared: &Shared) -> Verdict {
     let _beside = shared.beside_others();
     let topic = shared.topic()?;
@@ -77,7 +78,8 @@ pub(crate) fn leave_the_host_nowhere(shared: &Shared) -> Verdict {
         }
         collector.process.terminate(LIMIT)?;
 
-        // As they lie there, too: what is not compressed would show. Logs hold no command lines, so no marker either.
+        // The raw files are searched too: uncompressed secrets would be visible. Logs hold no command lines, so they
+        // have no marker.
         for (folder, what) in [(&plan.dir, "the agent's files and log"), (&collector.plan.dir, "the collector's")] {
             let bytes = all_bytes(folder)?;
             ensure!(bytes.len() > 10_000, "{what} are too few to be all of them");
@@ -100,7 +102,7 @@ fn plant() -> Result<Vec<Planted>> {
     }
     for secret in KNOWN.lines() {
         let secret = secret.replace("\\n", "\n");
-        // A key of several lines is looked for by its middle: a page writes the line breaks otherwise.
+        // A key of several lines is searched by its middle line, because a page writes line breaks in another form.
         let canary = secret.lines().nth(1).unwrap_or(&secret).to_owned();
         command_lines.push((vec!["app".to_owned(), secret], canary));
     }
@@ -116,7 +118,7 @@ fn plant() -> Result<Vec<Planted>> {
     planted.collect()
 }
 
-/// Without redaction every canary would be in a snapshot: what is not found below is looked for rightly.
+/// Without redaction every secret must be in a snapshot. This shows that the search below can find them.
 fn the_search_finds_what_is_there(plan: &AgentPlan, planted: &[Planted]) -> Result<()> {
     let mut open = plan.clone();
     open.dir = plan.dir.with_file_name("agent-without-redaction");
@@ -129,15 +131,15 @@ fn the_search_finds_what_is_there(plan: &AgentPlan, planted: &[Planted]) -> Resu
     std::fs::remove_dir_all(&open.dir).context("remove the configuration without redaction")
 }
 
-/// Looks into records, which are deltas against others.
+/// Searches records, including deltas.
 struct Search<'p> {
     planted: &'p [Planted],
-    /// Raw keys by (epoch, seq).
+    /// Raw key snapshots by (epoch, seq).
     keys: BTreeMap<(String, u64), Vec<u8>>,
 }
 
 impl Search<'_> {
-    /// One record of a frame that has no others.
+    /// Searches one record, which must be a whole frame.
     fn record(&mut self, bytes: &[u8], place: &str) -> Result<()> {
         let record = Record::decode(bytes).with_context(|| format!("a record of {place}"))?;
         let frame = Frame::assemble(vec![record])?;
@@ -150,7 +152,7 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Has every marker and no secret.
+    /// Checks for every marker and for no secret.
     fn is_clean(&self, bytes: &[u8], place: &str) -> Result<()> {
         let text = String::from_utf8_lossy(bytes);
         no_secret(&text, self.planted, place)?;
@@ -163,7 +165,7 @@ impl Search<'_> {
 }
 
 fn no_secret(text: &str, planted: &[Planted], place: &str) -> Result<()> {
-    // Those with a common beginning are looked for at once.
+    // Secrets with a common prefix are searched at once.
     if let Some((at, _)) = text.match_indices(CANARY).next() {
         bail!("{:?} is in {place}", text.get(at..at + CANARY.len() + DIGITS));
     }
@@ -175,7 +177,7 @@ fn no_secret(text: &str, planted: &[Planted], place: &str) -> Result<()> {
     Ok(())
 }
 
-/// Every file below a folder, one after the other.
+/// The content of every file below a folder, joined.
 fn all_bytes(folder: &Path) -> Result<Vec<u8>> {
     let (mut bytes, mut folders) = (Vec::new(), vec![folder.to_owned()]);
     while let Some(folder) = folders.pop() {

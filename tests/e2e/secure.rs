@@ -1,5 +1,5 @@
-//! TLS, mutual TLS, PLAIN and SCRAM against a broker that has them all; and each way in which a broker does not let one in:
-//! it is told in words that mend it, and when it is mended, without a restart, nothing is missing.
+//! TLS, mutual TLS, PLAIN and SCRAM against a broker that supports all of them, and each way in which a broker can
+//! refuse a client. A refusal is logged with a remedy. After the remedy, without a restart, every frame arrives.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -28,7 +28,7 @@ const LIMIT: Duration = Duration::from_secs(90);
 const TOPIC: &str = "edr.snapshots";
 const PASSWORD: &str = "correct horse";
 
-/// A broker with a listener for each way, and what a client needs.
+/// A broker with a listener for each method, and the files needed by a client.
 struct World {
     broker: Broker,
     authority: Authority,
@@ -138,7 +138,7 @@ pub(crate) fn every_way_in_and_every_refusal(shared: &Shared) -> Verdict {
     PASSED
 }
 
-/// Agent and collector each get through by each way.
+/// Agent and collector must connect with each method.
 fn every_way_in(world: &World, ca: &str) -> Result<()> {
     let right = world.password("right", PASSWORD)?;
     let own =
@@ -150,7 +150,7 @@ fn every_way_in(world: &World, ca: &str) -> Result<()> {
         ("scram-256", "LOGIN", format!("{ca}{}", login("SCRAM-SHA-256", "agent", &right))),
         ("scram-512", "LOGIN", format!("{ca}{}", login("SCRAM-SHA-512", "agent", &right))),
     ];
-    // As systemd hands credentials over.
+    // A folder like the one in which systemd passes credentials.
     let credentials = world.folder("credentials")?;
     std::fs::copy(&right, credentials.join("kafka.password"))?;
     let mut running = Vec::new();
@@ -182,7 +182,7 @@ fn every_way_in(world: &World, ca: &str) -> Result<()> {
     Ok(())
 }
 
-/// `check --online` finds before a start what a run would say, with its exit code.
+/// `check --online` must find the same faults before a start as a run would report, with the exit code for them.
 fn checks_before_a_start(world: &World, ca: &str) -> Result<()> {
     let wrong = world.password("wrong-check", "incorrect")?;
     let right = world.password("right", PASSWORD)?;
@@ -221,7 +221,7 @@ fn checks_before_a_start(world: &World, ca: &str) -> Result<()> {
     Ok(())
 }
 
-/// Waits until all but the newest frame and its key left the spool.
+/// Waits until the spool holds only the newest frame and its key.
 fn delivered(agent: &mut Agent) -> Result<()> {
     agent.has_spooled(1, LIMIT)?;
     let log = |agent: &Agent| format!("its log:\n{}", agent.process.log_tail());
@@ -234,20 +234,20 @@ fn delivered(agent: &mut Agent) -> Result<()> {
     empty.with_context(|| log(agent))
 }
 
-/// A way in which a broker does not let one in, and how it is mended.
+/// A way in which a broker refuses a client, with the remedy.
 struct Refusal {
     name: &'static str,
     listener: &'static str,
     keys: String,
-    /// What the log says.
+    /// Words of the expected log line.
     words: Vec<String>,
     mend: Mend,
 }
 
 enum Mend {
-    /// A file gets other content: nobody tells the daemon.
+    /// A file gets new content; the daemon is not signalled.
     Replace(PathBuf, Vec<u8>),
-    /// The configuration is another one, and SIGHUP.
+    /// The configuration is changed and reloaded with SIGHUP.
     Reload(&'static str, String),
 }
 
@@ -316,7 +316,7 @@ fn every_refusal(world: &World, ca: &str) -> Result<()> {
         agents.push((world.agent(refusal.name, refusal.listener, &refusal.keys)?.start()?, refusal));
     }
     let mut collectors = Vec::new();
-    // The rest is the same code in both.
+    // Only three refusals: for the others both daemons share the code, already tested with the agents.
     for refusal in
         refusals("collector")?.into_iter().filter(|refusal| ["password", "expired", "stranger"].contains(&refusal.name))
     {
@@ -397,7 +397,7 @@ fn mend_collector(world: &World, collector: &mut Collector, mend: &Mend) -> Resu
     }
 }
 
-/// Replaces a file as a person who is careful does.
+/// Replaces a file atomically, by a rename.
 fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let new = path.with_extension("new");
     std::fs::write(&new, bytes)?;

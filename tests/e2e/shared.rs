@@ -1,4 +1,4 @@
-//! What all tests share: one broker, and the machine.
+//! Resources shared by all tests: one broker, and the machine.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -7,11 +7,12 @@ use anyhow::{Context as _, Result, anyhow};
 use edr_tests::kafka::Broker;
 use edr_tests::scene::Scene;
 
-/// Started by the main thread, which outlives every test: a child ends with the thread that started it.
+/// The shared resources. The main thread must start the broker, because a child ends with the thread that started it,
+/// and the main thread outlives every test.
 #[derive(Debug)]
 pub(crate) struct Shared {
     broker: Result<Broker, String>,
-    // Behind the broker, so that the folder goes when nobody writes to it any more.
+    // Declared after the broker, so that the folder is removed only when the broker has ended.
     _scene: Scene,
     topics: AtomicU32,
     machine: RwLock<()>,
@@ -21,7 +22,7 @@ impl Shared {
     /// Starts the broker.
     ///
     /// # Errors
-    /// When there is no folder for it. A broker that does not start is the error of every test that needs it.
+    /// When the broker's folder cannot be made. When the broker does not start, every test that needs the broker fails.
     pub(crate) fn start() -> Result<Self> {
         let scene = Scene::new("broker")?;
         let broker = Broker::start(scene.path()).map_err(|error| format!("{error:#}"));
@@ -39,19 +40,19 @@ impl Shared {
     /// A new topic with the broker's defaults.
     ///
     /// # Errors
-    /// When the broker did not start or does not make it.
+    /// When the broker did not start, or does not make the topic.
     pub(crate) fn topic(&self) -> Result<String> {
         let name = format!("edr.snapshots.{}", self.topics.fetch_add(1, Ordering::Relaxed));
         self.broker()?.create_topic(&name, 2).context("make a topic for a test")?;
         Ok(name)
     }
 
-    /// Held by a test that bears other tests' processes in its snapshots.
+    /// A lock for tests that may run beside other tests, whose processes then appear in the snapshots.
     pub(crate) fn beside_others(&self) -> RwLockReadGuard<'_, ()> {
         self.machine.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Held by a test that fills the machine, so that every agent's snapshot would be large.
+    /// A lock for tests that must run alone, because they would make every agent's snapshot large.
     pub(crate) fn alone(&self) -> RwLockWriteGuard<'_, ()> {
         self.machine.write().unwrap_or_else(PoisonError::into_inner)
     }

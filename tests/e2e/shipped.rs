@@ -1,4 +1,4 @@
-//! What is shipped beside the programs, checked by the programs.
+//! Shipped configuration files and units, checked by the programs that read them.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,7 +12,8 @@ use libtest_mimic::Completion;
 use crate::shared::Shared;
 use crate::{PASSED, Verdict};
 
-/// Every default that a shipped configuration mentions is the one the program has, and every key it has is mentioned.
+/// A shipped configuration must mention every key of the program, and every mentioned default must be the program's
+/// default.
 pub(crate) fn config_files_say_what_the_programs_do(_: &Shared) -> Verdict {
     for (program, name) in [(&binaries()?.agent, "agent.toml"), (&binaries()?.collector, "collector.toml")] {
         Scene::run("config", |scene| {
@@ -41,7 +42,8 @@ pub(crate) fn config_files_say_what_the_programs_do(_: &Shared) -> Verdict {
     PASSED
 }
 
-/// As shipped, no file names a broker, and the program says in which line to write it.
+/// Adds a broker to a shipped configuration. As shipped the file names no broker; the program must refuse the file and
+/// name the line for the broker.
 fn with_a_broker(program: &Path, dir: &Path, name: &str, text: &str) -> Result<String> {
     const PLACEHOLDER: &str = "# brokers = [\"HOST:PORT\"]";
     let path = dir.join(name);
@@ -65,7 +67,7 @@ fn check(program: &Path, dir: &Path, name: &str, text: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// systemd understands every line of the units and has nothing to say.
+/// systemd must accept every line of the units without a message.
 pub(crate) fn units_are_understood(_: &Shared) -> Verdict {
     if Command::new("systemd-analyze").arg("--version").output().is_err() {
         return Ok(Completion::ignored_with("no systemd-analyze here"));
@@ -79,7 +81,7 @@ pub(crate) fn units_are_understood(_: &Shared) -> Verdict {
             std::fs::write(&path, text.replace(&installed, &format!("ExecStart={} ", program.display())))?;
             let output = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output()?;
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            // It also speaks of the machine's own units.
+            // systemd-analyze also reports on the units of the host.
             let about_us: Vec<&str> = said.lines().filter(|line| line.contains(unit)).collect();
             ensure!(about_us.is_empty() && output.status.success(), "{unit}: {}\n{said}", output.status);
         }

@@ -1,4 +1,4 @@
-//! What the agent wrote into its spool, read by a program that shares no code with it.
+//! The frames in the agent's spool, read by a program that shares no code with this project.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ use edr_wire::snapshot::Snapshot;
 use crate::shared::Shared;
 use crate::{PASSED, Verdict};
 
-/// A key frame and every delta after it give the same rows to `tests/reader/read_frame.py` as to this project.
+/// A key frame and all deltas after it must give the same rows in `tests/reader/read_frame.py` and in this project.
 pub(crate) fn frames_are_read_without_our_code(shared: &Shared) -> Verdict {
     let _beside = shared.beside_others();
     Scene::run("reader", |scene| {
         let hostile = Hostile::start(scene.path())?;
-        // Nobody takes the frames, so they stay.
+        // The broker does not run, so the frames stay in the spool.
         let nobody = Broker::prepare(&scene.folder("kafka")?)?;
         let plan = AgentPlan::new(&scene.folder("agent")?, &nobody.address(), "edr.snapshots");
         let mut agent = plan.start()?;

@@ -1,4 +1,4 @@
-//! The whole way: a process on this host, and what is said of it at the other end.
+//! The whole way of the data: from a process on this host to the page and the commands.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use libtest_mimic::Completion;
 use crate::shared::Shared;
 use crate::{PASSED, Verdict};
 
-/// From a tick to the page, with everything on a machine of two cores that does other things, too.
+/// Time limit from a tick to the page, on a busy machine with two cores.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Markup in `comm`, in the arguments and in paths is text in every view, and no element of the page.
+/// Markup in `comm`, in arguments and in paths must appear as text in every view, never as an element of the page.
 pub(crate) fn a_hostile_process_is_text(shared: &Shared) -> Verdict {
     let _beside = shared.beside_others();
     let topic = shared.topic()?;
@@ -31,7 +31,7 @@ pub(crate) fn a_hostile_process_is_text(shared: &Shared) -> Verdict {
         let (exe, deleted) = (hostile.exe.display().to_string(), hostile.deleted.display().to_string());
         let port = hostile.port.to_string();
         let all = "columns=all&";
-        // The page quotes an argument as a shell would, so what stands behind a quotation mark looks otherwise there.
+        // The page quotes an argument like a shell, which changes the text from the first single quotation mark on.
         let title = TITLE.split('\'').next().unwrap_or(TITLE);
         let views = [
             (format!("{host}/processes?{all}filter=pid:{pid}"), vec![comm.as_str(), SCRIPT, title, &exe]),
@@ -67,7 +67,7 @@ pub(crate) fn a_hostile_process_is_text(shared: &Shared) -> Verdict {
     })
 }
 
-/// None of the hostile process's markup became an element, in HTML as sent or as a browser had it.
+/// Checks that no markup of the hostile process became an element, in the HTML as sent or in a browser's document.
 fn no_element_of_theirs(html: &str) -> Result<()> {
     for element in ["<script>", "<b>)", "<img", "<svg onload"] {
         ensure!(!html.contains(element), "{element} is an element of the page");
@@ -75,7 +75,7 @@ fn no_element_of_theirs(html: &str) -> Result<()> {
     Ok(())
 }
 
-/// The commands say the same as the page, byte for byte.
+/// The commands must print the same data as the page, byte for byte.
 pub(crate) fn the_commands_agree(shared: &Shared) -> Verdict {
     let _beside = shared.beside_others();
     let topic = shared.topic()?;
@@ -90,7 +90,7 @@ pub(crate) fn the_commands_agree(shared: &Shared) -> Verdict {
         })?;
         collector.plan.archived_hosts(LIMIT)?;
         from_the_archive(&collector, &hostile)?;
-        // The archive answers without the daemon, too.
+        // The archive must be readable without the daemon, too.
         collector.process.terminate(Duration::from_secs(10))?;
         from_the_archive(&collector, &hostile)?;
         PASSED

@@ -8,14 +8,14 @@ use std::sync::OnceLock;
 use edr_tests::cache::checkout;
 use tempfile::TempDir;
 
-/// A package, unpacked.
+/// An unpacked package.
 #[derive(Debug)]
 pub(crate) struct Package {
     /// `edr-agentd`.
     pub(crate) name: &'static str,
     /// The configuration file.
     pub(crate) config: &'static str,
-    /// The `.deb`.
+    /// The `.deb` file.
     pub(crate) deb: PathBuf,
     folder: PathBuf,
 }
@@ -27,24 +27,24 @@ impl Package {
         Self { name, config, deb, folder }
     }
 
-    /// A file in it, by its path without the first slash.
+    /// The path of a file in the package; `path` is without the first slash.
     pub(crate) fn path(&self, path: &str) -> PathBuf {
         self.folder.join(path)
     }
 
-    /// What a text file in it says; one whose name ends in `.gz` is unpacked.
+    /// The text of a file in the package. A file whose name ends in `.gz` is decompressed.
     pub(crate) fn text(&self, path: &str) -> String {
         let file = self.path(path);
         if path.ends_with(".gz") { said(Command::new("zcat").arg(file)) } else { fs::read_to_string(file).unwrap() }
     }
 
-    /// The program as the package installs it.
+    /// The installed program.
     pub(crate) fn program(&self) -> PathBuf {
         self.path(&format!("usr/sbin/{}", self.name))
     }
 }
 
-/// Both packages, as `script/package` builds them for release.
+/// Both packages, as built by `script/package` for a release.
 pub(crate) fn packages() -> &'static [Package; 2] {
     static PACKAGES: OnceLock<[Package; 2]> = OnceLock::new();
     PACKAGES.get_or_init(|| {
@@ -54,8 +54,7 @@ pub(crate) fn packages() -> &'static [Package; 2] {
     })
 }
 
-/// The package `name`, built for release once more: from nothing, in a folder that has nothing in common with the
-/// checkout's.
+/// Builds the package `name` for release a second time: from scratch, in a folder unrelated to the checkout.
 pub(crate) fn built_elsewhere(name: &str) -> PathBuf {
     let source = TempDir::with_prefix("edr-source.").unwrap();
     let folder = source.path().join("another/folder/of/a/longer-name");
@@ -64,7 +63,7 @@ pub(crate) fn built_elsewhere(name: &str) -> PathBuf {
     let mut command = Command::new(folder.join("script/package"));
     let option = if name == "edr-agentd" { "--agent" } else { "--collector" };
     command.arg(option).arg("--out").arg(&out).env("SOURCE_DATE_EPOCH", commit_time());
-    // What cargo told this test, and where it builds the rest.
+    // Removes cargo's variables for this test, among them the target folder.
     for (variable, _) in std::env::vars_os() {
         if variable.to_str().is_some_and(|name| name.starts_with("CARGO") && name != "CARGO_HOME") {
             command.env_remove(variable);
@@ -74,7 +73,7 @@ pub(crate) fn built_elsewhere(name: &str) -> PathBuf {
     package_in(&out, name)
 }
 
-/// What git knows of, as it is now, without git.
+/// Copies all files known to git, in their present state, without the repository itself.
 fn copy_sources(folder: &Path) {
     fs::create_dir_all(folder).unwrap();
     let script = "git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t \"$0\"";
@@ -96,7 +95,7 @@ fn package_in(folder: &Path, name: &str) -> PathBuf {
     found.remove(0)
 }
 
-/// Where packages lie: in the target folder, empty at the start of each run.
+/// The folder of the packages: in cargo's target folder, emptied at the start of each run.
 fn kept() -> &'static Path {
     static KEPT: OnceLock<PathBuf> = OnceLock::new();
     KEPT.get_or_init(|| {
@@ -107,7 +106,7 @@ fn kept() -> &'static Path {
     })
 }
 
-/// Runs a command that must succeed, and returns what it printed.
+/// Runs a command that must succeed, and returns its output.
 pub(crate) fn said(command: &mut Command) -> String {
     let output = run(command);
     let all = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -120,7 +119,8 @@ pub(crate) fn run(command: &mut Command) -> Output {
     command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
 
-/// The options and subcommands that `--help` of a program lists, for each of its commands: `["spool", "list"]` and so on.
+/// Reads the `--help` of each command of a program. Returns for each command its name (`["spool", "list"]`), its
+/// subcommands and its options.
 pub(crate) fn help(program: &Path) -> Vec<(Vec<String>, Vec<String>, Vec<String>)> {
     let mut found = Vec::new();
     let mut open = vec![Vec::<String>::new()];

@@ -1,11 +1,11 @@
-//! A shell completes every command and option, and no other.
+//! Tests that a shell completes every command and option, and no others.
 
 use std::collections::BTreeSet;
 use std::process::Command;
 
 use crate::built::{Package, help, packages, said};
 
-/// What bash offers after `words`, of which the last is being typed.
+/// The completions of bash after `words`, the last of which is incomplete.
 fn bash(package: &Package, words: &[String]) -> BTreeSet<String> {
     let script = r#"
         source "$1"; program=$2; shift 2
@@ -18,7 +18,7 @@ fn bash(package: &Package, words: &[String]) -> BTreeSet<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// What fish offers.
+/// The completions of fish after `words`.
 fn fish(package: &Package, words: &[String]) -> BTreeSet<String> {
     let file = package.path(&format!("usr/share/fish/vendor_completions.d/{}.fish", package.name));
     let line = format!("{} {}", package.name, words.join(" "));
@@ -60,7 +60,8 @@ fn fish_completes_every_command() {
     everything(fish);
 }
 
-/// zsh's completion needs a terminal; its script is read by zsh, and names every command and option.
+/// Completion in zsh needs a terminal. So this test only checks that zsh can parse the script, and that the script
+/// names every command and option.
 #[test]
 fn zsh_understands_its_script() {
     if Command::new("zsh").arg("--version").output().is_err() {

@@ -1,4 +1,4 @@
-//! What is in a package, with whose rights, and what counts as configuration.
+//! The content of a package: files, permissions, and configuration files.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -7,7 +7,7 @@ use edr_tests::cache::checkout;
 
 use crate::built::{Package, packages, said};
 
-/// Path → `-rw-r--r-- root/root`.
+/// Lists the files of a package: path → `-rw-r--r-- root/root`.
 fn listed(package: &Package) -> BTreeMap<String, String> {
     let text = said(Command::new("dpkg-deb").arg("--contents").arg(&package.deb));
     let entry = |line: &str| {
@@ -69,7 +69,7 @@ fn every_file_is_in_its_place() {
     }
 }
 
-/// One file is configuration, and it is the one of the sources: nothing is generated into it.
+/// A package has one configuration file, identical with the file in the sources.
 #[test]
 fn the_only_conffile_is_as_in_the_sources() {
     for package in packages() {
@@ -95,7 +95,7 @@ fn a_package_says_what_it_is() {
             field("Depends")
         );
         assert_eq!(field("Recommends"), if package.name == "edr-agentd" { "psad" } else { "" });
-        // KiB that it takes; dpkg rounds as we do.
+        // Installed size in KiB, rounded by dpkg.
         let size: u64 = field("Installed-Size").parse().unwrap();
         let program = std::fs::metadata(package.program()).unwrap().len() / 1024;
         assert!((program..program + 1024).contains(&size), "Installed-Size {size}, the program alone {program}");
@@ -104,7 +104,7 @@ fn a_package_says_what_it_is() {
     }
 }
 
-/// The checksums that `dpkg --verify` compares with are those of the files.
+/// The checksums used by `dpkg --verify` must match the files.
 #[test]
 fn checksums_are_those_of_the_files() {
     for package in packages() {

@@ -1,4 +1,5 @@
-//! What is linked into a program, as its package says it: three times, and cargo is asked as a fourth.
+//! The crates linked into a program. A package names them in three places, which are compared with each other and with
+//! cargo.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -84,7 +85,7 @@ fn the_bill_of_materials_is_whole() {
     }
 }
 
-/// The program carries the list itself, where `cargo audit bin`, trivy and syft look for it.
+/// The program itself contains the list in the form read by `cargo audit bin`, trivy and syft.
 #[test]
 fn the_program_says_it_too() {
     for package in packages() {
@@ -98,7 +99,7 @@ fn the_program_says_it_too() {
     }
 }
 
-/// Each crate has its paragraph, and each licence that is named there its text.
+/// Each crate must have a paragraph, and each licence named in a paragraph its text.
 #[test]
 fn the_copyright_file_covers_every_crate() {
     for package in packages() {

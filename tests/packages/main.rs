@@ -1,9 +1,8 @@
-//! The packages: what is in them, that they keep Debian's rules, that they can be built again bit for bit, and that what
-//! they say of the programs is true.
+//! Tests of the packages: content, Debian policy, reproducible builds, and the accuracy of their manuals.
 //!
-//! Both packages are the ones that would be released. Their contents are looked at as a user would, with `dpkg-deb`,
-//! `lintian`, `mandoc`, a shell. The agent's is built a second time elsewhere; the collector's only with `EDR_TEST_LONG`,
-//! since that takes a quarter of an hour.
+//! Both packages are built as for a release. Their content is inspected with a user's tools: `dpkg-deb`, `lintian`,
+//! `mandoc`, a shell. The agent's package is built a second time elsewhere; the collector's package only with
+//! `EDR_TEST_LONG`, because its build takes a quarter of an hour.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! The manual pages say what the programs do: every command, option and key, and none that does not exist.
+//! Tests that the manual pages describe every command, option and key of the programs, and no others.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -12,7 +12,7 @@ fn page(package: &Package, section: u8) -> String {
     package.text(&format!("usr/share/man/man{section}/{name}.{section}.gz"))
 }
 
-/// `.Fl \-config` in mdoc is `--config`; `.Cm spool list` a command.
+/// Returns each word that follows the mdoc macro `macro_` in a page: `.Fl \-config` is the option `--config`.
 fn after(page: &str, macro_: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for line in page.lines().filter(|line| line.starts_with('.')) {
@@ -36,7 +36,7 @@ fn every_command_and_option_is_described_and_none_is_invented() {
             commands.extend(subcommands.into_iter().filter(|sub| command.is_empty() || sub != "help").map(within));
             options.extend(its_options);
         }
-        // `-h` and `-V` stand beside their long names.
+        // Short options like `-h` and `-V` are left out: they are described with their long names.
         let described: BTreeSet<String> = after(&page, "Fl")
             .into_iter()
             .map(|word| format!("-{word}"))
@@ -46,14 +46,14 @@ fn every_command_and_option_is_described_and_none_is_invented() {
         assert_eq!(described, options, "{}", package.name);
         let items: BTreeSet<String> =
             page.lines().filter_map(|line| line.strip_prefix(".It Cm ")).map(str::to_owned).collect();
-        // A command that only holds others is described by them.
+        // A command with subcommands is described only by its subcommands.
         let held: BTreeSet<String> =
             commands.iter().filter_map(|command| command.split_once(' ')).map(|(outer, _)| outer.to_owned()).collect();
         assert_eq!(items, commands.difference(&held).cloned().collect(), "{}", package.name);
     }
 }
 
-/// The keys that `check` prints are all there are, once those are set that have no default: secrets in files, then as
+/// `check` prints all keys once the keys without a default are set. The test sets secrets first as files, then as
 /// credentials.
 #[test]
 fn every_key_is_described_with_its_default_and_none_is_invented() {
@@ -73,7 +73,8 @@ fn every_key_is_described_with_its_default_and_none_is_invented() {
     }
 }
 
-/// Of a configuration with every example set, but for secrets whose key ends on `without`.
+/// Returns the keys that `check` prints for the shipped configuration with every example enabled, except secrets whose
+/// key ends with `without`.
 fn keys_printed(package: &Package, shipped: &str, without: &str) -> BTreeSet<String> {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new(folder.path(), "authority").unwrap();
@@ -122,7 +123,7 @@ fn keys_printed(package: &Package, shipped: &str, without: &str) -> BTreeSet<Str
     keys
 }
 
-/// The other of two keys for one secret.
+/// The other key for the same secret: file or credential.
 fn opposite(key: &str) -> String {
     match key.strip_suffix("-file") {
         Some(name) => format!("{name}-credential"),

@@ -1,4 +1,4 @@
-//! Debian's rules, the crates' licences, and that a package can be built again.
+//! Debian policy, licences of the crates, and reproducible builds.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use edr_tests::cache::checkout;
 
 use crate::built::{built_elsewhere, packages, run, said};
 
-/// What the collector takes on the disk of its host. It was 127 MB with link-time optimisation and line tables.
+/// Limit of the collector's size on disk. With link-time optimisation and line tables the size was 127 MB.
 #[test]
 fn the_collector_is_not_larger_than_90_mb() {
     let collector = &packages()[1];
@@ -36,7 +36,7 @@ fn the_same_sources_give_the_same_bytes() {
     }
 }
 
-/// Nothing of the machine it was built on is in a package that is released.
+/// A released package must contain no path of the build machine.
 #[test]
 fn no_path_of_the_builder_is_inside() {
     for package in packages() {
@@ -62,7 +62,7 @@ fn licences_bans_and_sources_are_allowed() {
         return;
     }
     assert_eq!(code, Some(0), "{text}");
-    // With less allowed, the same is refused: what is looked at is ours.
+    // With a stricter configuration the same check must fail: it shows that the check reads this workspace.
     let folder = tempfile::tempdir().unwrap();
     let stricter = folder.path().join("deny.toml");
     let config = std::fs::read_to_string(checkout().join("deny.toml")).unwrap();
@@ -83,7 +83,7 @@ fn no_crate_has_a_known_hole() {
     assert_eq!(code, Some(0), "{text}");
 }
 
-/// What the maintainer scripts hold apart from systemd: they are shell, and stop at the first error.
+/// Checks of the maintainer scripts that need no systemd: the scripts are shell, and stop at the first error.
 #[test]
 fn maintainer_scripts_are_plain_shell() {
     for package in packages() {

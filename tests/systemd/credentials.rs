@@ -1,4 +1,4 @@
-//! A secret that systemd hands over: the examples of the packages, followed as they say.
+//! Secrets as systemd credentials: follows the examples of the packages.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,7 +15,8 @@ use crate::installed::{main_pid, run, show, systemctl};
 const DAEMONS: [&str; 2] = ["edr-agentd", "edr-collectd"];
 const PASSWORD: &str = "correct horse";
 
-/// A broker that lets everybody in on one port, and on another one, with TLS, the two daemons by their passwords.
+/// A broker with two listeners: the first without a login, the second with TLS and a password for each of the two
+/// daemons.
 pub(crate) fn broker(dir: &Path) -> Result<(Broker, Authority)> {
     fs::create_dir_all(dir)?;
     let authority = Authority::new(dir, "authority")?;
@@ -34,7 +35,7 @@ pub(crate) fn broker(dir: &Path) -> Result<(Broker, Authority)> {
     Ok((broker, authority))
 }
 
-/// Inside: both daemons run; they are given credentials, and the addresses that are left to them.
+/// Inside: gives the running daemons credentials, and restricts them to a few IP addresses.
 pub(crate) fn are_handed_over(broker: &Broker, authority: &Authority) -> Result<()> {
     for name in DAEMONS {
         let (etc, examples) = (format!("/etc/{name}"), format!("/usr/share/doc/{name}/examples"));
@@ -59,7 +60,7 @@ pub(crate) fn are_handed_over(broker: &Broker, authority: &Authority) -> Result<
         let handed = format!("/run/credentials/{name}.service/kafka.password");
         ensure!(fs::metadata(&handed)?.permissions().mode() & 0o777 == 0o400, "{handed} is for others, too");
         ensure!(show(name, "IPAddressDeny")?.contains("::/0"), "{name} may speak with everybody");
-        // As root and outside of the unit, with the credential of the unit.
+        // As root, outside of the unit: the command uses the credential of the running unit.
         let said = run(&format!("/usr/sbin/{name}"), &["check", "--online"])?;
         println!("{name} check --online:\n{said}");
     }

@@ -1,5 +1,5 @@
-//! What goes wrong on a host, one thing after the other: the agent samples on, its status names the fault, and whatever
-//! was accepted is in the archive at the end, by a count of the test's own.
+//! Faults of a host, one after the other. The agent continues to sample, its status names the fault, and at the end the
+//! archive has every accepted frame. The test counts the frames itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -29,20 +29,21 @@ const AGENT: &str = "edr-agentd";
 const STATE: &str = "/var/lib/edr-agentd";
 const KAFKA: &str = "/var/lib/edr-test-kafka";
 const ARCHIVE: &str = "/var/lib/edr-collectd/archive";
-/// The second boot's id.
+/// Boot id of the second boot.
 const BOOT_ID: &str = "3f0c86ee-2f66-4d6a-9a53-5a1e0f7a0002";
 
-/// What the first boot leaves for the second: epoch and number of a frame in the spool.
+/// A file that the first boot leaves for the second: epoch and seq of a frame in the spool.
 const BEFORE: &str = "/var/lib/edr-test-before";
 
-/// From a kill to a running agent, from a stop in its tracks, and from the end of a fault to a snapshot in the archive.
+/// Time limits: from a kill to a running agent, from a SIGSTOP to a running agent, and from the end of a fault to a
+/// snapshot in the archive.
 const KILLED_MAX: Duration = Duration::from_secs(3);
 const HUNG_MAX: Duration = Duration::from_secs(35);
 const FRESH_MAX: Duration = Duration::from_secs(30);
-/// `systemctl stop`, whatever waits.
+/// Time limit of `systemctl stop`, even with unsent frames.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
-/// Faults, then a reboot with frames in the spool: nothing accepted is missing from the archive.
+/// Faults, then a reboot with frames in the spool: the archive must have every accepted frame.
 pub(crate) fn lose_nothing() -> Verdict {
     Scene::run("faults", |scene| {
         let mut machine = Machine::new(scene.path())?;
@@ -50,7 +51,7 @@ pub(crate) fn lose_nothing() -> Verdict {
         let mut first = scenario("faults")?;
         first.end = End::Shutdown;
         println!("{}", machine.boot(&first, BOOT_MAX)?);
-        // ProtectKernelTunables= shows the unit a /proc/sys without what is mounted below it.
+        // ProtectKernelTunables= gives the unit a /proc/sys without the mounts below it.
         machine.write("/usr/share/edr-test/boot-id", &format!("{BOOT_ID}\n"))?;
         machine.write(
             "/etc/systemd/system/edr-agentd.service.d/boot-id.conf",
@@ -63,18 +64,18 @@ pub(crate) fn lose_nothing() -> Verdict {
     })
 }
 
-/// Inside: everything but the reboot.
+/// Inside: everything before the reboot.
 pub(crate) fn faults() -> Verdict {
     let mut broker = Broker::prepare(Path::new(KAFKA))?;
     broker.resume()?;
-    // A disk of its own, which can be filled.
+    // A separate file system, which the test can fill.
     fs::create_dir_all(STATE)?;
     run("mount", &["-t", "tmpfs", "-o", "size=24m,mode=700", "tmpfs", STATE])?;
     run("chown", &["edr-agentd:edr-agentd", STATE])?;
-    // The floor of free space would keep frames away from a disk this small.
+    // The default limit of free space would keep all frames from a disk of this size.
     let small = "interval = \"1s\"\nkey-interval = \"10s\"\n[spool]\nfree-bytes-min = \"1MiB\"\n";
     start(&broker.address(), small)?;
-    // Nothing compresses them: a key has 400 KB, and a slow drain takes a while.
+    // Random arguments cannot be compressed: a key has 400 KB, and a slow drain takes a while.
     let _load = Load::random_argv(100, 4_000)?;
     let accepted = Accepted::watch();
     fresh("start")?;
@@ -89,7 +90,7 @@ pub(crate) fn faults() -> Verdict {
 
     let accepted = accepted.end()?;
     nothing_is_lost(&accepted)?;
-    // For the reboot: a spool on a disk that stays, and in it frames that nobody has taken.
+    // For the reboot: a spool on a lasting disk, with unsent frames.
     systemctl(&["stop", AGENT])?;
     run("umount", &[STATE])?;
     systemctl(&["start", AGENT])?;
@@ -104,7 +105,7 @@ pub(crate) fn faults() -> Verdict {
     Ok(())
 }
 
-/// Waits until the archive has a frame that is taken from now on.
+/// Waits until the archive has a frame taken after the start of this call.
 pub(crate) fn fresh(after: &str) -> Result<()> {
     let begin = Instant::now();
     let now_ns = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_nanos();
@@ -125,7 +126,7 @@ fn archived() -> Result<Vec<FrameHeader>> {
 }
 
 fn killed() -> Result<()> {
-    // Other tests have the same processors, and may have them all for a moment: the quickest of three counts.
+    // Other tests may occupy the processors for a moment, so the fastest of three attempts counts.
     let mut quickest = Duration::MAX;
     for _ in 0..3 {
         quickest = quickest.min(ready_after_a_kill()?);
@@ -141,7 +142,7 @@ fn ready_after_a_kill() -> Result<Duration> {
     let (pid, begin) = (main_pid(AGENT)?, monotonic()?);
     systemctl(&["kill", "--signal=KILL", "--kill-who=main", AGENT])?;
     comes_back(AGENT, pid)?;
-    // systemd's own times: that of the start, and that of READY, which is a snapshot in the spool.
+    // systemd's own timestamps: of the start, and of READY, which means a snapshot in the spool.
     let since = |property: &str| -> Result<Duration> {
         let at: u64 = show(AGENT, property)?.parse().context("a time of the monotonic clock")?;
         Ok(Duration::from_micros(at).saturating_sub(begin))
@@ -152,7 +153,7 @@ fn ready_after_a_kill() -> Result<Duration> {
     Ok(ready)
 }
 
-/// The clock that systemd tells the times of a unit by.
+/// The monotonic clock, used by systemd for the timestamps of a unit.
 fn monotonic() -> Result<Duration> {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?;
     Ok(Duration::new(u64::try_from(now.tv_sec())?, u32::try_from(now.tv_nsec())?))
@@ -195,11 +196,11 @@ fn broken_configuration() -> Result<()> {
     fresh("a mended configuration")
 }
 
-/// A ceiling that no agent can live with, for a while.
+/// A temporary memory limit that is too low for any agent.
 fn memory_ceiling() -> Result<()> {
     drop_in(AGENT, "[Service]\nMemoryHigh=infinity\nMemoryMax=2M\n")?;
     systemctl(&["kill", "--signal=KILL", "--kill-who=main", AGENT])?;
-    // Without version 2 of the control groups systemd is not told why; it sees one kill after the other.
+    // Without version 2 of the control groups systemd does not learn the cause and sees only repeated kills.
     let restarts = || show(AGENT, "NRestarts")?.parse::<u32>().context("a number of restarts");
     let before = restarts()?;
     wait::until("the kernel to end it for its memory", LIMIT, || Ok((restarts()? >= before + 3).then_some(())))?;
@@ -211,7 +212,7 @@ fn memory_ceiling() -> Result<()> {
 fn full_disk() -> Result<()> {
     let filler = format!("{STATE}/filler");
     let pid = main_pid(AGENT)?;
-    // Ends when nothing goes in any more.
+    // dd ends when the disk is full.
     let _ = Command::new("dd").args(["if=/dev/zero", &format!("of={filler}"), "bs=4k"]).output().context("run dd")?;
     let wanted =
         format!("; no space left on {STATE}: free space there, or lower spool.bytes-max; sampling goes on in memory (");
@@ -233,7 +234,7 @@ fn broker_away(broker: &mut Broker) -> Result<()> {
     let line = status(AGENT, "that no broker answers", |text| text.contains(&address))?;
     println!("broker away: {line}");
     wait::until("30 frames to wait", LIMIT, || Ok((spooled(Path::new(STATE))?.len() >= 30).then_some(())))?;
-    // Slow enough that the stop comes in the middle of the drain.
+    // Slow enough for the stop to come during the drain.
     configure(AGENT, "60-broken", "[kafka]\ndrain-bytes-max = \"64KiB\"\n")?;
     systemctl(&["reload", AGENT])?;
     let oldest = spooled(Path::new(STATE))?.into_iter().next().context("what waits")?;
@@ -249,7 +250,7 @@ fn broker_away(broker: &mut Broker) -> Result<()> {
     fresh("a broker that was away")
 }
 
-/// Epoch and number of every frame that appeared in the spool.
+/// Epoch and seq of every frame that appeared in the spool.
 struct Accepted {
     seen: Arc<Mutex<BTreeSet<(String, u64)>>>,
     stop: Arc<AtomicBool>,
@@ -257,13 +258,13 @@ struct Accepted {
 }
 
 impl Accepted {
-    /// Looks ten times for each frame: the newest one stays until the next one is there.
+    /// Reads the spool ten times per frame: the newest frame stays until the next frame is written.
     fn watch() -> Self {
         let (seen, stop) = (Arc::new(Mutex::new(BTreeSet::new())), Arc::new(AtomicBool::new(false)));
         let (into, until) = (Arc::clone(&seen), Arc::clone(&stop));
         let thread = std::thread::spawn(move || {
             while !until.load(Ordering::Relaxed) {
-                // A folder that goes while it is read is read again.
+                // A folder that vanishes during the read is read again in the next round.
                 let found = spooled(Path::new(STATE)).unwrap_or_default();
                 let mut seen = into.lock().unwrap_or_else(PoisonError::into_inner);
                 seen.extend(found.iter().filter_map(|path| id(path)));
@@ -286,14 +287,14 @@ fn id(path: &Path) -> Option<(String, u64)> {
     Some((epoch, path.file_stem()?.to_str()?.parse().ok()?))
 }
 
-/// Every frame that was seen in the spool is in the archive; no epoch has a hole; and the frames that were made in memory
-/// are there, in epochs of their own.
+/// Checks that every frame seen in the spool is in the archive, that no epoch has a hole, and that the archive also has
+/// the frames made in memory, in epochs of their own.
 fn nothing_is_lost(accepted: &BTreeSet<(String, u64)>) -> Result<()> {
     let missing = |archived: &[FrameHeader]| -> Vec<(String, u64)> {
         let have: BTreeSet<_> = archived.iter().map(|header| (header.epoch.to_string(), header.seq)).collect();
         accepted.difference(&have).cloned().collect()
     };
-    // What is still on its way is waited for.
+    // Waits for frames that are still in transit.
     let headers = wait::until_ok("every accepted frame to be archived", LIMIT, || {
         let headers = archived()?;
         let missing = missing(&headers);
@@ -321,8 +322,8 @@ fn nothing_is_lost(accepted: &BTreeSet<(String, u64)>) -> Result<()> {
     Ok(())
 }
 
-/// Inside, after the reboot: the enabled units come by themselves, and the first frame names the last one of the boot
-/// before, of which nothing is missing.
+/// Inside, after the reboot: the enabled units start by themselves. The first frame names the last frame of the boot
+/// before, and the archive has every frame of that boot.
 pub(crate) fn after_reboot() -> Verdict {
     let before = fs::read_to_string(BEFORE)?;
     let (epoch, at_least) = before.split_once(' ').context("what the first boot wrote")?;

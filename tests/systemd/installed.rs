@@ -1,4 +1,6 @@
-//! The daemons as their packages install them, and what is asked of systemd about them.
+//! The daemons as installed by their packages, and queries to systemd about the units.
+//!
+//! Functions marked "Outside" run on the host, functions marked "Inside" in the test machine.
 
 use std::process::Command;
 use std::time::Duration;
@@ -10,10 +12,10 @@ use edr_tests::systemd::Machine;
 use edr_tests::wait;
 use serde_json::Value;
 
-/// Within this, whatever a busy machine does, a daemon is ready and a snapshot is in the archive.
+/// Time limit on a busy machine: for a daemon to be ready, and for a snapshot to be in the archive.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
-/// Outside: places programs, units, users, folders and configuration where the packages have them.
+/// Outside: puts programs, units, users, folders and configuration where the packages have them.
 pub(crate) fn place(machine: &Machine) -> Result<()> {
     let programs = binaries()?;
     for (name, program, config) in
@@ -35,14 +37,14 @@ pub(crate) fn place(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// Inside: what an operator adds to the shipped configuration of a daemon.
+/// Inside: adds an operator's settings to the shipped configuration of a daemon.
 pub(crate) fn configure(daemon: &str, name: &str, text: &str) -> Result<()> {
     let folder = format!("/etc/{daemon}/conf.d");
     std::fs::create_dir_all(&folder).with_context(|| format!("make {folder}"))?;
     std::fs::write(format!("{folder}/{name}.toml"), text).with_context(|| format!("configure {daemon}"))
 }
 
-/// Inside: a drop-in for a unit.
+/// Inside: adds a drop-in to a unit.
 pub(crate) fn drop_in(unit: &str, text: &str) -> Result<()> {
     let folder = format!("/etc/systemd/system/{unit}.service.d");
     std::fs::create_dir_all(&folder).with_context(|| format!("make {folder}"))?;
@@ -50,12 +52,12 @@ pub(crate) fn drop_in(unit: &str, text: &str) -> Result<()> {
     systemctl(&["daemon-reload"]).map(drop)
 }
 
-/// Inside: `systemctl`; gives what it prints.
+/// Inside: runs `systemctl` and returns its output.
 pub(crate) fn systemctl(args: &[&str]) -> Result<String> {
     run("systemctl", args)
 }
 
-/// Inside: a command that must do; gives what it prints.
+/// Inside: runs a command that must succeed and returns its output.
 pub(crate) fn run(program: &str, args: &[&str]) -> Result<String> {
     let output = Command::new(program).args(args).output().with_context(|| format!("run {program}"))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -65,17 +67,17 @@ pub(crate) fn run(program: &str, args: &[&str]) -> Result<String> {
     Ok(text(&output.stdout))
 }
 
-/// Inside: a property of a unit, as `systemctl show` says it.
+/// Inside: returns a property of a unit, as printed by `systemctl show`.
 pub(crate) fn show(unit: &str, property: &str) -> Result<String> {
     Ok(systemctl(&["show", "--value", "--property", property, unit])?.trim().to_owned())
 }
 
-/// Inside: pid of a unit's main process; 0 while there is none.
+/// Inside: returns the pid of a unit's main process; 0 without a process.
 pub(crate) fn main_pid(unit: &str) -> Result<i32> {
     show(unit, "MainPID")?.parse().context("a pid")
 }
 
-/// Inside: waits until a unit is up with another main process than `before`, and gives the pid.
+/// Inside: waits until a unit is active with another main process than `before`, and returns the new pid.
 pub(crate) fn comes_back(unit: &str, before: i32) -> Result<i32> {
     wait::until(&format!("{unit} to be back"), LIMIT, || {
         let pid = main_pid(unit)?;
@@ -83,7 +85,7 @@ pub(crate) fn comes_back(unit: &str, before: i32) -> Result<i32> {
     })
 }
 
-/// Inside: waits until the status line of a unit fits, and gives it.
+/// Inside: waits until `fits` accepts the status line of a unit, and returns the line.
 pub(crate) fn status(unit: &str, what: &str, fits: impl Fn(&str) -> bool) -> Result<String> {
     let mut last = String::new();
     wait::until(&format!("the status of {unit} to say {what}"), LIMIT, || {
@@ -93,13 +95,13 @@ pub(crate) fn status(unit: &str, what: &str, fits: impl Fn(&str) -> bool) -> Res
     .with_context(|| format!("it says {:?}", show(unit, "StatusText").unwrap_or_default()))
 }
 
-/// Inside: the journal of a unit, its messages alone.
+/// Inside: returns the messages of a unit in the journal.
 pub(crate) fn journal(unit: &str) -> Result<String> {
     run("journalctl", &["--sync"])?;
     run("journalctl", &["-b", "-u", unit, "-o", "cat", "--no-pager"])
 }
 
-/// Inside: rows of a view of the archive.
+/// Inside: returns the rows of a view of the archive.
 pub(crate) fn view(args: &[&str]) -> Result<Vec<Value>> {
     let text = run("/usr/sbin/edr-collectd", &[args, &["--format", "json"]].concat())?;
     let rows: Value = serde_json::from_str(&text).context("read the JSON of a view")?;
@@ -109,7 +111,7 @@ pub(crate) fn view(args: &[&str]) -> Result<Vec<Value>> {
     }
 }
 
-/// Inside: starts broker's topic and both daemons as an operator does; they are ready when this returns.
+/// Inside: makes the topic and starts both daemons as an operator would. Returns when the daemons are ready.
 pub(crate) fn start(broker: &str, agent: &str) -> Result<()> {
     configure(
         "edr-agentd",

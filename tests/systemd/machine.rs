@@ -1,4 +1,4 @@
-//! The machine itself.
+//! Tests of the test machine.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use crate::{BOOT_MAX, Verdict, scenario};
 
 const BOOT_ID: &str = "3f0c86ee-2f66-4d6a-9a53-5a1e0f7a0001";
 
-/// What a machine may have of the product: of a package, or of a program that somebody started once.
+/// Files of the product that a host may have: from a package, or from a program started by hand.
 const LEFT_OUTSIDE: [&str; 5] = [
     "/usr/sbin/edr-agentd",
     "/usr/lib/systemd/system/edr-collectd.service",
@@ -19,7 +19,7 @@ const LEFT_OUTSIDE: [&str; 5] = [
     "/var/lib/edr-collectd/lock",
 ];
 
-/// Two boots: the second has another boot id and finds what the first one wrote; outside, nothing is left.
+/// Boots twice. The second boot has another boot id and finds the files of the first boot; nothing is left on the host.
 pub(crate) fn keeps_its_files_and_leaves_nothing() -> Verdict {
     Scene::run("machine", |scene| {
         let mut machine = Machine::new(scene.path())?;
@@ -46,7 +46,7 @@ pub(crate) fn keeps_its_files_and_leaves_nothing() -> Verdict {
     })
 }
 
-/// Inside, first.
+/// Inside, first boot.
 pub(crate) fn first_boot() -> Verdict {
     ensure!(std::fs::read_to_string("/usr/share/edr-test/placed")? == "placed\n");
     for left in LEFT_OUTSIDE {
@@ -57,14 +57,14 @@ pub(crate) fn first_boot() -> Verdict {
     ensure!(init == "systemd\n", "PID 1 is {init}");
     let state = Command::new("systemctl").args(["is-active", "systemd-journald"]).output()?;
     ensure!(state.stdout == b"active\n", "journald is {}", String::from_utf8_lossy(&state.stdout));
-    // Nothing of the machine outside is reached.
+    // The network of the host is not reachable.
     let interfaces = std::fs::read_dir("/sys/class/net").map(Iterator::count);
     let own = Command::new("ip").args(["-o", "link"]).output().context("run ip")?;
     ensure!(String::from_utf8_lossy(&own.stdout).lines().count() == 1, "links: {interfaces:?}");
     Ok(())
 }
 
-/// Inside, after the first.
+/// Inside, second boot.
 pub(crate) fn second_boot() -> Verdict {
     ensure!(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim() == BOOT_ID);
     ensure!(std::fs::read_to_string("/var/lib/edr-test-written")? == "written");

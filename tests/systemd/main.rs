@@ -1,7 +1,8 @@
-//! The units as they run where they are installed: under a systemd of their own ([`edr_tests::systemd`]).
+//! Tests of the units in their installed form, under a systemd of their own ([`edr_tests::systemd`]).
 //!
-//! A test places the files and judges what came out; what happens inside is a scenario, a function of this program that
-//! the machine runs as `--inside NAME`. So a scenario has the same broker, waiting and archive as every other test.
+//! A test places the files and judges the result. The part inside the test machine is a scenario: a function of this
+//! program that the machine runs with `--inside NAME`. So a scenario can use the same broker, waiting and archive code
+//! as every other test.
 
 #![expect(clippy::print_stdout, reason = "what a scenario prints is its log")]
 
@@ -23,7 +24,7 @@ use std::time::Duration;
 use edr_tests::systemd::{Machine, Scenario};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
-/// What a test gives back when nothing went wrong.
+/// The result of a test.
 type Verdict = anyhow::Result<()>;
 
 /// A test, or a scenario.
@@ -39,7 +40,7 @@ const TESTS: &[(&str, Run)] = &[
     ("units::hold_their_ceilings", units::hold_their_ceilings),
 ];
 
-/// What runs inside, by name.
+/// The scenarios by name.
 const SCENARIOS: &[(&str, Run)] = &[
     ("first-boot", machine::first_boot),
     ("second-boot", machine::second_boot),
@@ -52,10 +53,10 @@ const SCENARIOS: &[(&str, Run)] = &[
     ("listen", sights::listen),
 ];
 
-/// A machine boots in a second; a JVM and two daemons on a busy one take the rest.
+/// Time limit of a boot. The boot itself takes a second; a JVM and two daemons on a busy host take the rest.
 const BOOT_MAX: Duration = Duration::from_secs(300);
 
-/// The scenario of that name, as the machine is to run it.
+/// The scenario with this name, in the form that the machine runs.
 fn scenario(name: &str) -> anyhow::Result<Scenario> {
     Ok(Scenario::new([std::env::current_exe()?.into_os_string(), "--inside".into(), name.into()]))
 }
@@ -70,7 +71,7 @@ fn main() -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut args = Arguments::from_args();
-    // Each boot has a broker and two daemons; beside each other they would only wait for the processors.
+    // One test at a time: each boot has a broker and two daemons, which would only compete for the processors.
     args.test_threads.get_or_insert(1);
     let impossible = Machine::impossible();
     let trial = |(name, test): &(&'static str, Run)| {

@@ -1,4 +1,4 @@
-//! A daemon that root starts by hand beside the unit that runs it as a user of its own.
+//! A daemon started by hand as root, beside a unit with its own user.
 
 use std::process::Command;
 
@@ -12,8 +12,8 @@ use crate::{BOOT_MAX, Verdict, scenario};
 
 const DAEMONS: [&str; 2] = ["edr-agentd", "edr-collectd"];
 
-/// Root's start is refused, no command leaves a file that the service cannot open, and where one lies there already the
-/// error names its owner and the command that mends it.
+/// The start by root is refused, and no command leaves a file that the service cannot open. Where such a file already
+/// exists, the error names the owner of the file and the command that changes the owner.
 pub(crate) fn root_by_hand_does_not_lock_the_service_out() -> Verdict {
     Scene::run("owner", |scene| {
         let mut machine = Machine::new(scene.path())?;
@@ -23,7 +23,7 @@ pub(crate) fn root_by_hand_does_not_lock_the_service_out() -> Verdict {
     })
 }
 
-/// Inside.
+/// Inside: the scenario of [`root_by_hand_does_not_lock_the_service_out`].
 pub(crate) fn by_hand() -> Verdict {
     let broker = Broker::start(std::path::Path::new("/var/tmp/kafka"))?;
     let settings = format!("[kafka]\nbrokers = [{:?}]\n", broker.address());
@@ -31,7 +31,7 @@ pub(crate) fn by_hand() -> Verdict {
         configure(daemon, "50-test", &settings)?;
         let folder = format!("/var/lib/{daemon}");
         let program = format!("/usr/sbin/{daemon}");
-        // The package's user is there; the folder was never made.
+        // The package's user exists, but the folder was never made.
         run("systemd-sysusers", &[&format!("{daemon}.conf")])?;
         let _ = std::fs::remove_dir(&folder);
         refused(&program, daemon)?;
@@ -46,11 +46,12 @@ pub(crate) fn by_hand() -> Verdict {
             &["snapshot"],
             &["hosts"],
         ] {
-            // Some are of one daemon only, and without an archive a view says so: what they leave matters.
+            // Some commands belong to only one daemon, and a view fails without an archive: only leftover files matter
+            // here.
             let _ = Command::new(&program).args(command).output().with_context(|| format!("run {program}"))?;
         }
         ensure!(foreign(&folder, daemon)?.is_empty(), "left behind: {}", foreign(&folder, daemon)?);
-        // Left by a program that ran before the user was made.
+        // A file left by a program that ran before the user existed.
         std::fs::write(format!("{folder}/lock"), "")?;
         run("chmod", &["600", &format!("{folder}/lock")])?;
         ensure!(systemctl(&["start", daemon]).is_err(), "{daemon} started with a lock that it cannot open");
@@ -78,7 +79,7 @@ fn refused(program: &str, daemon: &str) -> Verdict {
     Ok(())
 }
 
-/// The files below a folder that somebody else owns.
+/// The files below a folder that belong to another user.
 fn foreign(folder: &str, user: &str) -> anyhow::Result<String> {
     run("find", &[folder, "!", "-user", user])
 }

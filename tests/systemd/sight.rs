@@ -1,4 +1,4 @@
-//! The agent's unit sees everything, and can do nothing else.
+//! The agent's unit: it may see everything on the host, and may do nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,10 +14,11 @@ use crate::installed::{drop_in, place, run, show, start, systemctl};
 use crate::sights::{Sights, works};
 use crate::{BOOT_MAX, Verdict, credentials, scenario};
 
-/// How the unit says no. (`EAFNOSUPPORT`: a family of sockets it has no use for.)
+/// Error codes of a refusal. `EAFNOSUPPORT` is the refusal of a socket family that the unit does not need.
 const REFUSED: [&str; 4] = ["EPERM", "EACCES", "EROFS", "EAFNOSUPPORT"];
 
-/// The agent as installed: the archive has what only root may see; from inside its unit nothing can be done.
+/// Tests that the archive has facts visible only to root, and that every attempt from inside the agent's unit is
+/// refused.
 pub(crate) fn sees_everything_and_can_do_nothing_else() -> Verdict {
     Scene::run("unit", |scene| {
         let mut machine = Machine::new(scene.path())?;
@@ -31,7 +32,7 @@ pub(crate) fn sees_everything_and_can_do_nothing_else() -> Verdict {
     })
 }
 
-/// Inside.
+/// Inside: the scenario of [`sees_everything_and_can_do_nothing_else`].
 pub(crate) fn sight() -> Verdict {
     let (broker, authority) = credentials::broker(Path::new("/var/lib/edr-test-kafka"))?;
     let sights = Sights::new()?;
@@ -44,10 +45,11 @@ pub(crate) fn sight() -> Verdict {
     is_harmless()
 }
 
-/// A snapshot taken inside the unit says of every process what root says outside of it.
+/// A snapshot taken inside the unit must have the same facts of every process as a snapshot taken by root outside of
+/// the unit.
 fn is_not_blinded() -> Result<()> {
     let root = run("/usr/sbin/edr-agentd", &["snapshot", "--format", "json"])?;
-    // The agent's own unit, with another command.
+    // The agent's own unit with another command.
     let unit = fs::read_to_string("/usr/lib/systemd/system/edr-agentd.service")?;
     fs::write("/etc/systemd/system/edr-snapshot.service", unit)?;
     drop_in(
@@ -60,7 +62,7 @@ fn is_not_blinded() -> Result<()> {
     fs::write("/out/in-unit.json", &inside)?;
     fs::write("/out/as-root.json", &root)?;
     let (root, inside): (Value, Value) = (serde_json::from_str(&root)?, serde_json::from_str(&inside)?);
-    // Root lives in the machine's pid namespace, too, and says so.
+    // Root runs in the pid namespace of the test machine too, so both snapshots name this restriction.
     let degraded = |snapshot: &Value| snapshot["agent"]["degraded"].clone();
     ensure!(degraded(&inside) == degraded(&root), "the unit degrades it: {}", degraded(&inside));
     let denied = |snapshot: &Value| {
@@ -73,7 +75,7 @@ fn is_not_blinded() -> Result<()> {
     let (outside, within) = (processes(&root), processes(&inside));
     let mut compared = 0;
     for (key, row) in &outside {
-        // Whatever ended in between, and the two snapshot commands themselves.
+        // Skips processes that have ended in between, and the two snapshot commands.
         let Some(seen) = within.get(key) else { continue };
         compared += 1;
         for field in ["exe", "cwd", "root", "argv", "capabilities", "namespaces", "uids", "cgroup"] {
@@ -83,7 +85,7 @@ fn is_not_blinded() -> Result<()> {
             ensure!(row[field].is_null() == seen[field].is_null(), "{key:?}: {field} is seen by one alone");
         }
         let count = |row: &Value| row["files_total"].as_u64().unwrap_or(0);
-        // A daemon opens and closes; what never shows in the unit would be far more.
+        // The number of open files varies; hidden files would be a far larger difference.
         ensure!(count(seen) + 5 >= count(row), "{key:?}: {} files, root sees {}", count(seen), count(row));
     }
     ensure!(compared >= 10, "only {compared} processes were in both");
@@ -97,7 +99,7 @@ fn processes(snapshot: &Value) -> BTreeMap<(u64, u64), Value> {
     rows.into_iter().filter_map(|row| Some((key(&row)?, row))).collect()
 }
 
-/// What the unit's control group had at most.
+/// The peak memory of the unit's control group, bytes.
 fn memory_peak() -> Result<u64> {
     let group = show("edr-agentd", "ControlGroup")?;
     let path = format!("/sys/fs/cgroup/memory{group}/memory.max_usage_in_bytes");
@@ -105,7 +107,7 @@ fn memory_peak() -> Result<u64> {
     text.trim().parse().context("a number of bytes")
 }
 
-/// Someone in the agent's place, inside its unit, is refused everything; the same program as root outside is not.
+/// A program in the agent's place inside the unit is refused everything. The same program as root outside is not.
 fn is_harmless() -> Result<()> {
     let mut target = Command::new("/bin/sleep").arg("1000").spawn().context("start a process of root")?;
     let pid = target.id().to_string();
@@ -140,7 +142,7 @@ fn is_harmless() -> Result<()> {
         let line = inside.lines().find_map(|line| line.strip_prefix(&format!("is {key} ")));
         line.map(str::to_owned).with_context(|| format!("no {key}"))
     };
-    // CAP_DAC_READ_SEARCH is 2, CAP_SYS_PTRACE 19 (capability.h).
+    // CAP_DAC_READ_SEARCH is 2, CAP_SYS_PTRACE is 19 (capability.h).
     let two = format!("{:016x}", 1_u64 << 2 | 1 << 19);
     for key in ["CapEff", "CapPrm", "CapBnd", "CapAmb"] {
         ensure!(is(key)? == two, "{key} is {}", is(key)?);

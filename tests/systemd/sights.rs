@@ -1,4 +1,4 @@
-//! What only root may see of a host, made to be seen, and looked for in the archive.
+//! Facts of a host that only root may see: made for the test, and then searched in the archive.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,13 +11,13 @@ use edr_tests::wait;
 
 use crate::installed::{LIMIT, journal, run, status, view};
 
-/// What the listener in a network namespace of its own listens on.
+/// The port of the listener in its own network namespace.
 const PORT: u16 = 4711;
 
-/// Things to see, each ended with this value.
+/// The processes and files to be seen. Dropping the value ends the processes.
 pub(crate) struct Sights {
     started: Vec<Child>,
-    /// This process holds it open, and nobody but root may read it.
+    /// An open file of this process, readable only for root.
     secret: File,
     other_mount: u32,
     deleted: u32,
@@ -25,7 +25,7 @@ pub(crate) struct Sights {
 }
 
 impl Sights {
-    /// Makes them, psad's folder among them, for root alone.
+    /// Makes the processes and files, among them psad's folder, readable only for root.
     pub(crate) fn new() -> Result<Self> {
         let psad = PsadTree::new(Path::new("/var/log"));
         psad.show("autoblock/t1")?;
@@ -66,12 +66,12 @@ impl Drop for Sights {
 pub(crate) fn listen() -> Result<()> {
     run("ip", &["link", "set", "lo", "up"])?;
     let listener = std::net::TcpListener::bind(("127.0.0.1", PORT)).context("listen")?;
-    // Until it is killed.
+    // Blocks until the process is killed.
     let _ = listener.accept();
     Ok(())
 }
 
-/// Journal and status say that it works, and the archive has what only root may see.
+/// Checks that journal and status report a working agent, and that the archive has the facts visible only to root.
 pub(crate) fn works(sights: &Sights) -> Result<()> {
     wait::until("the journal to say ready", LIMIT, || Ok(journal("edr-agentd")?.contains("ready: ").then_some(())))?;
     let line = status("edr-agentd", "that Kafka acknowledged", |text| {
@@ -108,7 +108,7 @@ pub(crate) fn works(sights: &Sights) -> Result<()> {
         ensure!(psad.contains("danger"), "psad's folder was not read: {psad}");
         Ok(())
     })?;
-    // It was open all the time.
+    // The file was open all the time.
     ensure!(sights.secret.metadata()?.len() == 6);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What systemd says of the units as text, and what the kernel says of their limits.
+//! Tests of the unit files with systemd's own analysis, and of the limits set in the kernel.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,10 +11,10 @@ use edr_tests::systemd::Machine;
 use crate::installed::{configure, place, show, systemctl};
 use crate::{BOOT_MAX, Verdict, scenario};
 
-/// Exposure by systemd-analyze(1), 0 to 10: what is left is what the daemons are for.
+/// Highest exposure by systemd-analyze(1), 0 to 10. The rest is needed by the daemons for their work.
 const EXPOSURE_MAX: [(&str, f64); 2] = [("edr-agentd", 2.1), ("edr-collectd", 1.1)];
 
-/// No line of a unit was dropped that kept something out.
+/// Fails when a restricting line of a unit is dropped.
 pub(crate) fn are_hardly_exposed() -> Verdict {
     for (unit, most) in EXPOSURE_MAX {
         let path = checkout().join(format!("packaging/systemd/{unit}.service"));
@@ -29,10 +29,10 @@ pub(crate) fn are_hardly_exposed() -> Verdict {
     Ok(())
 }
 
-/// Version 2 of the control groups.
+/// Exists only with version 2 of the control groups.
 const UNIFIED: &str = "/sys/fs/cgroup/cgroup.controllers";
 
-/// Why what only version 2 of the control groups has cannot be looked at here.
+/// Returns the reason when limits of version 2 of the control groups cannot be tested here.
 pub(crate) fn no_second_version() -> Option<String> {
     let is_there = Path::new(UNIFIED).exists();
     (!is_there).then(|| {
@@ -41,12 +41,12 @@ pub(crate) fn no_second_version() -> Option<String> {
     })
 }
 
-/// What the units say they may take is what the kernel lets them have.
+/// The limits in the units must be the limits set in the kernel.
 pub(crate) fn hold_their_ceilings() -> Verdict {
     in_a_machine("ceilings")
 }
 
-/// The same of what only version 2 of the control groups has.
+/// The same for limits of version 2 of the control groups.
 pub(crate) fn hold_more_ceilings() -> Verdict {
     in_a_machine("more-ceilings")
 }
@@ -60,14 +60,14 @@ fn in_a_machine(name: &str) -> Verdict {
     })
 }
 
-/// Inside: starts the agent, which needs no broker for that, and gives its control group.
+/// Inside: starts the agent, which needs no broker for these tests, and returns its control group.
 fn group() -> anyhow::Result<String> {
     configure("edr-agentd", "50-test", "[kafka]\nbrokers = [\"127.0.0.1:1\"]\n")?;
     systemctl(&["start", "edr-agentd"])?;
     show("edr-agentd", "ControlGroup")
 }
 
-/// Inside: memory and tasks, in either version.
+/// Inside: memory and tasks, in both versions.
 pub(crate) fn ceilings() -> Verdict {
     let group = group()?;
     let wanted = if Path::new(UNIFIED).exists() {
@@ -78,7 +78,7 @@ pub(crate) fn ceilings() -> Verdict {
     are(&group, &wanted)
 }
 
-/// Inside: the brake before the ceiling, no swap, and half a processor.
+/// Inside: throttling below the memory limit, no swap, and half a processor.
 pub(crate) fn more_ceilings() -> Verdict {
     let wanted = [("memory.high", "167772160"), ("memory.swap.max", "0"), ("cpu.max", "50000 100000")];
     are(&group()?, &wanted.map(|(file, value)| ("", file, value)))

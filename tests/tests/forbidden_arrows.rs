@@ -1,4 +1,4 @@
-//! The arrows of ARCHITECTURE.md that must not exist, looked for in the source.
+//! Searches the source for the forbidden arrows of ARCHITECTURE.md.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -9,8 +9,8 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// Every Rust file below a folder (or the file itself, with `.rs` appended), with its content less comments and the
-/// tests at its end.
+/// Every Rust file below a folder (or the single file with `.rs` appended), with its code. Comments and the tests at
+/// the end of a file are left out.
 fn sources(place: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut open = vec![root().join(place), root().join(format!("{place}.rs"))];

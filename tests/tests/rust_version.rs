@@ -1,4 +1,4 @@
-//! The Rust version that the workspace asks for is the one that its locked crates ask for.
+//! Tests that the Rust version required by the workspace is the version required by its locked crates.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -7,7 +7,7 @@ use std::process::Command;
 use edr_tests::cache::checkout;
 use serde_json::Value;
 
-/// `1.95` and `1.95.0` as numbers that can be compared.
+/// Parses `1.95` and `1.95.0` to numbers for comparison.
 fn version(text: &str) -> (u64, u64) {
     let mut numbers = text.split('.').map(|number| number.parse().unwrap());
     (numbers.next().unwrap(), numbers.next().unwrap_or(0))

@@ -1,4 +1,4 @@
-//! One test, outside, and its scenario, inside.
+//! The test (outside, on the host) and its scenario (inside the test machine).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -20,25 +20,25 @@ use edr_wire::frame::Record;
 use crate::sights::{Sights, works};
 use crate::{Verdict, archive, scenario};
 
-/// Each round has a dozen runs of apt; all of it takes eight minutes beside other tests.
+/// Time limit. Each round runs apt a dozen times; all rounds take eight minutes beside other tests.
 const LIMIT: Duration = Duration::from_secs(1800);
-/// How long one thing may take on a busy machine.
+/// Time limit of a single step on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A package of before: its version is older and its configuration file has another comment.
+/// An older package: a lower version, and another comment in the configuration file.
 const OLD: &str = "0.0.9-1";
 const OLD_COMMENT: &str = "# This line is in the older package only.\n";
 
-/// Every other one keeps an administrator's changes; each takes half a minute, most of it apt's.
+/// Every second round keeps an administrator's changes. A round takes half a minute, mostly for apt.
 const ROUNDS: usize = 5;
 
 const TOPIC: &str = "edr.snapshots";
 
-/// What is installed; its package has the same name.
+/// An installed daemon; its package has the same name.
 struct Daemon {
     name: &'static str,
     config: &'static str,
-    /// Settings under which more happens in a shorter time.
+    /// Settings that cause more activity in a shorter time.
     load: &'static str,
 }
 
@@ -52,7 +52,7 @@ const DAEMONS: [&Daemon; 2] = [&AGENT, &COLLECTOR];
 
 // --- outside ----------------------------------------------------------------------------------------------------------
 
-/// Nothing is lost over rounds of upgrade, downgrade, removal, purge and installation, and nothing is left.
+/// No frame is lost over several rounds of upgrade, downgrade, removal, purge and installation, and no file is left.
 pub(crate) fn come_and_go_under_load() -> Verdict {
     Scene::run("packages", |scene| {
         let mut machine = Machine::new(scene.path())?;
@@ -62,7 +62,7 @@ pub(crate) fn come_and_go_under_load() -> Verdict {
         for daemon in DAEMONS {
             make_older(&repository, daemon, &scene.folder(daemon.name)?)?;
         }
-        // The index, with them.
+        // Writes the index of the repository, including the older packages.
         sh(
             &repository,
             "apt-ftparchive packages . >Packages && gzip -9kf Packages && rm Release && apt-ftparchive release . >../Release && mv ../Release .",
@@ -72,7 +72,7 @@ pub(crate) fn come_and_go_under_load() -> Verdict {
     })
 }
 
-/// The same program in a package of an older version with another configuration file.
+/// Makes a package with the same program, an older version and another configuration file.
 fn make_older(repository: &Path, daemon: &Daemon, folder: &Path) -> Result<()> {
     let script = format!(
         "dpkg-deb --raw-extract {repository}/{name}_*.deb root
@@ -91,20 +91,21 @@ fn make_older(repository: &Path, daemon: &Daemon, folder: &Path) -> Result<()> {
 /// Frames by epoch.
 type Frames = BTreeMap<String, BTreeSet<u64>>;
 
-/// What the scenario knows.
+/// The state of the scenario.
 struct Life {
     broker: Broker,
-    /// Frames that a purge took with the spool.
+    /// Frames removed by a purge together with the spool.
     purged: Frames,
     installations: usize,
 }
 
-/// See [`come_and_go_under_load`].
+/// The scenario of [`come_and_go_under_load`].
 pub(crate) fn life() -> Verdict {
-    // The machine outside forbids maintainer scripts to start anything; this one is as machines are.
+    // The host forbids maintainer scripts to start services; the test machine allows it, like a usual host.
     sh(Path::new("/"), "rm -f /usr/sbin/policy-rc.d; rm -f /etc/apt/sources.list /etc/apt/sources.list.d/*")?;
     let begin = Instant::now();
-    // An index of all manual pages after each of sixty runs of apt would take longer than all of them.
+    // Without this the index of all manual pages would be rebuilt after each of sixty runs of apt, which would take
+    // longer than apt itself.
     sh(Path::new("/"), "rm -f /var/lib/man-db/auto-update")?;
     let broker = Broker::start(Path::new("/var/tmp/kafka"))?;
     let load = "while :; do /bin/true; sleep 0.02; done";
@@ -116,7 +117,7 @@ pub(crate) fn life() -> Verdict {
         sh(Path::new("/"), "dpkg-query -W -f '${db:Status-Status}' psad")? == "installed",
         "psad was not recommended"
     );
-    // psad's package made its folder; what psad found is put into it.
+    // psad's package has made psad's folder; the test fills the folder.
     let sights = Sights::new()?;
     println!("{:4} s: what the archive holds", begin.elapsed().as_secs());
     works(&sights)?;
@@ -129,7 +130,7 @@ pub(crate) fn life() -> Verdict {
         step("downgrade");
         life.change(&format!("edr-agentd={OLD} edr-collectd={OLD}"), true)?;
         if round % 2 == 1 {
-            // The administrator's own words stay, from here to the purge.
+            // A change by the administrator must stay until the purge.
             for daemon in DAEMONS {
                 sh(Path::new("/"), &format!("echo '# mine' >>{}", daemon.config))?;
             }
@@ -159,7 +160,7 @@ pub(crate) fn life() -> Verdict {
 }
 
 impl Life {
-    /// Types README's two blocks, with the address of this broker and this repository.
+    /// Runs the two shell blocks of README, with the addresses of this broker and this repository.
     fn install_as_readme_says(&mut self) -> Result<()> {
         self.installations += 1;
         for daemon in DAEMONS {
@@ -168,10 +169,11 @@ impl Life {
                     inert(daemon)?;
                 }
                 if line.contains("conf.d/kafka.toml") {
-                    // Ten times as many snapshots as by default, and commits at the same pace.
+                    // Ten times as many snapshots as by default, and commits at the same rate.
                     let mut more = daemon.load.to_owned();
                     if daemon.name == COLLECTOR.name && self.installations > 2 {
-                        // Kafka keeps the partitions for the one that was purged for 30 s, which once is enough to see.
+                        // Kafka keeps the partitions of a purged collector for 30 s. The second installation shows this
+                        // case; later installations use a new group and need not wait.
                         more += &format!("[kafka]\ngroup = \"edr-collectd-{}\"\n", self.installations);
                     }
                     std::fs::write(Path::new(daemon.config).with_file_name("conf.d/10-load.toml"), more)?;
@@ -195,7 +197,7 @@ impl Life {
         Ok(mine.lines().map(str::to_owned).collect())
     }
 
-    /// Another version over the one that runs: restarted, and going on where it was.
+    /// Installs another version over the running version: the daemons are restarted, and continue their epochs.
     fn change(&mut self, packages: &str, replaces_config: bool) -> Result<()> {
         let before: Vec<String> = DAEMONS.iter().map(|daemon| main_pid(daemon)).collect::<Result<_>>()?;
         let epochs = epochs()?;
@@ -214,7 +216,7 @@ impl Life {
         Ok(())
     }
 
-    /// What somebody stopped is not started by an upgrade.
+    /// An upgrade must not start a stopped daemon.
     fn stays_stopped(&mut self) -> Result<()> {
         let epochs = epochs()?;
         sh(Path::new("/"), "systemctl stop edr-agentd edr-collectd")?;
@@ -229,7 +231,7 @@ impl Life {
         Ok(())
     }
 
-    /// Programs go; spool, archive and settings stay, and the next installation goes on with them.
+    /// Removes the packages. Spool, archive and settings stay, and the next installation continues with them.
     fn remove(&mut self) -> Result<()> {
         let epochs = epochs()?;
         apt("remove -y edr-agentd edr-collectd")?;
@@ -247,7 +249,7 @@ impl Life {
         Ok(())
     }
 
-    /// Everything goes. What had not been sent goes with the spool, and is remembered.
+    /// Purges the packages, including the spool. Frames not sent before are noted in `purged`.
     fn purge(&mut self) -> Result<()> {
         sh(Path::new("/"), "systemctl stop edr-agentd")?;
         for (epoch, seqs) in waiting()? {
@@ -258,7 +260,8 @@ impl Life {
         let places = "/etc /usr /var /run /opt /srv /home";
         let named = "-name '*edr-agentd*' -o -name '*edr-collectd*' -o -name agent.toml -o -name collector.toml";
         let owned = "-user edr-agentd -o -user edr-collectd";
-        // The list of users, the log of dpkg and the index of apt keep their memory of every package.
+        // The index of apt is left out: like the list of users and the log of dpkg, it keeps the names of removed
+        // packages.
         let left = sh(
             Path::new("/"),
             &format!("find {places} -xdev -path /var/lib/apt -prune -o \\( {named} -o {owned} \\) -print"),
@@ -273,7 +276,7 @@ impl Life {
         Ok(())
     }
 
-    /// A snapshot taken from now on arrives in the archive.
+    /// Checks that a snapshot taken from now on arrives in the archive.
     fn both_work(&self) -> Result<()> {
         let known = topic::count(&self.broker, TOPIC)?;
         wait::until("a snapshot to be accepted", PATIENCE, || {
@@ -282,8 +285,8 @@ impl Life {
         archive::holds(Path::new("/var/lib/edr-collectd/archive"), known + 1, PATIENCE).map(drop)
     }
 
-    /// Every frame that was ever made is in the topic, or was purged; every record of the topic is in the archive once,
-    /// verbatim.
+    /// Checks that every frame ever made is in the topic or was purged, and that every record of the topic is in the
+    /// archive exactly once, verbatim.
     fn judge(&mut self) -> Result<()> {
         sh(Path::new("/"), "systemctl stop edr-agentd")?;
         let accepted = topic::records(&self.broker, TOPIC)?;
@@ -314,7 +317,7 @@ impl Life {
     }
 }
 
-/// As installed it does not run, and says what to do when it is started nevertheless.
+/// Checks that a newly installed daemon does not run, and that a start without a broker fails with an instruction.
 fn inert(daemon: &Daemon) -> Result<()> {
     ensure!(!active(daemon)?, "{} was started by its installation", daemon.name);
     let drop_ins = Path::new(daemon.config).with_file_name("conf.d");
@@ -344,7 +347,7 @@ fn main_pid(daemon: &Daemon) -> Result<String> {
     sh(Path::new("/"), &format!("systemctl show -P MainPID {}", daemon.name))
 }
 
-/// Epoch and seq of what lies in the agent's spool: what waits, and the newest frame and key.
+/// Epoch and seq of the frames in the agent's spool: the waiting frames, and the newest frame and key.
 fn waiting() -> Result<Frames> {
     let mut found = Frames::new();
     for path in spooled(Path::new("/var/lib/edr-agentd"))? {
@@ -359,12 +362,12 @@ fn epochs() -> Result<Vec<String>> {
     Ok(waiting()?.into_keys().collect())
 }
 
-/// apt as a tool runs it: nobody to ask, and a changed configuration file stays as it is.
+/// Runs apt without questions. A changed configuration file is kept.
 fn apt(words: &str) -> Result<String> {
     sh(Path::new("/"), &format!("apt-get -o Dpkg::Options::=--force-confold {words}"))
 }
 
-/// Runs a line of shell that must succeed, and returns what it printed, less the last line break.
+/// Runs a line of shell that must succeed, and returns its output without the final line break.
 fn sh(folder: &Path, line: &str) -> Result<String> {
     let comment = OLD_COMMENT;
     let output = Command::new("bash")

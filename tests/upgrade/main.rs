@@ -1,4 +1,4 @@
-//! The packages as an administrator has them: installed as README says, upgraded, downgraded, removed, purged and
+//! The life of the packages on a host: installed as README describes, upgraded, downgraded, removed, purged and
 //! installed again, while snapshots are taken and archived. Under a systemd of its own ([`edr_tests::systemd`]).
 
 #![expect(clippy::print_stdout, reason = "what a scenario prints is its log")]
@@ -18,13 +18,13 @@ use anyhow::Context as _;
 use edr_tests::systemd::{Machine, Scenario};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
-/// What a test gives back when nothing went wrong.
+/// The result of a test.
 type Verdict = anyhow::Result<()>;
 
-/// What the machine runs, and this program then does.
+/// The argument with which the test machine runs this program.
 const INSIDE: &str = "--inside";
 
-/// This program again, as the machine is to run it.
+/// A run of this program inside the test machine.
 fn scenario() -> anyhow::Result<Scenario> {
     Ok(Scenario::new([std::env::current_exe()?.into_os_string(), INSIDE.into(), "life".into()]))
 }
