@@ -50,7 +50,7 @@ const COLLECTOR: Daemon = Daemon {
 };
 const DAEMONS: [&Daemon; 2] = [&AGENT, &COLLECTOR];
 
-// --- outside ----------------------------------------------------------------------------------------------------------
+// --- outside ---------------------------------------------------------------------------------------------------------
 
 /// No frame is lost over several rounds of upgrade, downgrade, removal, purge and installation, and no file is left.
 pub(crate) fn come_and_go_under_load() -> Verdict {
@@ -86,7 +86,7 @@ fn make_older(repository: &Path, daemon: &Daemon, folder: &Path) -> Result<()> {
     sh(folder, &script).map(drop)
 }
 
-// --- inside -----------------------------------------------------------------------------------------------------------
+// --- inside ----------------------------------------------------------------------------------------------------------
 
 /// Frames by epoch.
 type Frames = BTreeMap<String, BTreeSet<u64>>;
