@@ -1,17 +1,18 @@
-//! Secrets in command lines, replaced on the host.
+//! Redaction: replaces secrets in command lines before they leave the host.
 //!
-//! Promises: argument boundaries stay, and every byte that is no secret stays; the same secret gives the same token
-//! under the same key, so that equal secrets on many hosts can be seen to be equal, and nothing else of them.
+//! Promises: argument boundaries stay, and every byte outside a secret stays. Under one key the same secret always
+//! gives the same token, so that equal secrets on several hosts are recognizable as equal. The token reveals nothing
+//! else of the secret.
 //!
-//! Pure: bytes in, bytes out. It errs on the side of replacing, and it is no proof: a secret in a form that nobody
-//! thought of passes. The forms it knows are the tests of this module. Its work is linear in the command line and has a
-//! budget; the arguments beyond the budget are replaced whole, unseen.
+//! Pure: bytes in, bytes out. In doubt the search replaces. It cannot find every secret: a secret in an unknown form
+//! passes. The tests of this module list the known forms. The work is linear in the length of the command line and has
+//! a budget; arguments beyond the budget are replaced whole without a search.
 //!
-//! - [`name`]: whether a name (`--db-password`, `AWS_SECRET_ACCESS_KEY`) names a secret.
+//! - [`name`]: decides if a name (`--db-password`, `AWS_SECRET_ACCESS_KEY`) names a secret.
 //! - [`program`]: options that carry a secret only for some programs (`mysql -pX`, `curl -u user:X`).
-//! - [`text`]: secrets inside a text: URLs, headers, JSON, connection strings, keys known by their form.
-//! - [`work`]: what looking may cost.
-//! - this file: from words to arguments.
+//! - [`text`]: secrets inside a text: URLs, headers, JSON, connection strings, keys of a known form.
+//! - [`work`]: the budget of the search.
+//! - this file: the search over words and arguments.
 
 mod name;
 mod program;
@@ -28,15 +29,16 @@ use self::name::names_a_secret;
 use self::program::{Program, SecretOption};
 use self::work::Work;
 
-/// What a secret becomes: `‹redacted:0123456789abcdef›`.
+/// Start and end of a token: `‹redacted:0123456789abcdef›`.
 const TOKEN_START: &str = "‹redacted:";
 const TOKEN_END: &str = "›";
-/// What an argument becomes that was not looked into.
+/// Replacement of an argument that was not searched.
 const UNSEEN: &str = "‹redacted›";
 
-/// Command lines in a string (`sh -c`, `ssh host '…'`) are looked into; those in strings inside them once more.
+/// Nesting depth of searched command lines: a string (`sh -c`, `ssh host '…'`), and a string inside that string.
 const DEPTH_MAX: usize = 2;
-/// Work on one command line: some milliseconds. Of 64 KiB only those reach it that hold a secret every six bytes.
+/// Budget for one command line: a few milliseconds. Only a command line of 64 KiB with a secret every six bytes uses
+/// the budget up.
 const WORK_MAX: u64 = 12 << 20;
 
 /// Replaces secrets by keyed tokens.
@@ -52,23 +54,23 @@ impl std::fmt::Debug for Redactor {
 }
 
 impl Redactor {
-    /// Tokens of this key. With one key for a fleet, the same secret has the same token on all its hosts. Whoever has
-    /// the key can try guesses against a token, so it is a secret too.
+    /// Returns a redactor with this key. With one key for a fleet, the same secret has the same token on all hosts of
+    /// the fleet. The key is itself a secret: with the key, guesses can be tested against a token.
     pub fn new(key: &[u8]) -> Self {
         let mac =
             Hmac::<Sha256>::new_from_slice(key).unwrap_or_else(|_| unreachable!("HMAC takes a key of any length"));
         Self { mac }
     }
 
-    /// Tokens of a key that nobody knows: they are comparable until the agent starts again. `None` when the kernel has
-    /// no random numbers.
+    /// Returns a redactor with a random key, so that tokens are comparable until the agent restarts. `None` when the
+    /// kernel has no random numbers.
     pub fn with_random_key() -> Option<Self> {
         let mut key = [0; 32];
         getrandom::fill(&mut key).ok()?;
         Some(Self::new(&key))
     }
 
-    /// Replaces every secret in a command line, and arguments whole that it has no budget left to look into.
+    /// Replaces every secret in a command line. Arguments beyond the budget are replaced whole.
     pub fn redact(&self, argv: &mut [Bytes]) {
         self.redact_within(argv, WORK_MAX);
     }
@@ -84,7 +86,7 @@ impl Redactor {
         }
     }
 
-    /// Replaces `secrets`, which are in order and apart, but for those in arguments beyond `argv`.
+    /// Replaces `secrets`, which are sorted and do not overlap. Secrets in arguments beyond `argv` are ignored.
     fn replace(&self, argv: &mut [Bytes], secrets: Vec<Secret>) {
         for of_one in secrets.chunk_by(|first, second| first.argument == second.argument) {
             let Some(Bytes(argument)) = of_one.first().and_then(|secret| argv.get_mut(secret.argument)) else { return };
@@ -109,23 +111,23 @@ impl Redactor {
     }
 }
 
-/// A word of a command line: an argument, or a part of one that is a command line itself.
+/// A word of a command line: an argument, or a part of an argument that is itself a command line.
 #[derive(Debug, Clone, Copy)]
 struct Word<'a> {
     bytes: &'a [u8],
     argument: usize,
-    /// Where in the argument it starts.
+    /// Offset of the word in the argument.
     start: usize,
 }
 
-/// Where a secret is: which argument, and which bytes of it.
+/// The place of a secret: index of the argument, and range of bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Secret {
     argument: usize,
     range: Range<usize>,
 }
 
-/// Finds the secrets in a command line.
+/// The search for secrets in a command line.
 #[derive(Debug)]
 struct Search {
     found: Vec<Secret>,
@@ -137,11 +139,11 @@ impl Search {
         Self { found: Vec::new(), work: Work::up_to(work_max) }
     }
 
-    /// What was found, in order and apart.
+    /// Returns the found secrets, sorted and without overlaps.
     fn secrets(self) -> Vec<Secret> {
         let mut found = self.found;
         found.sort_unstable_by_key(|secret| (secret.argument, secret.range.start));
-        // Where two rules found parts of the same, both parts are one secret.
+        // Overlapping findings of two rules are merged into one secret.
         found.dedup_by(|later, earlier| {
             let overlap = later.argument == earlier.argument && later.range.start < earlier.range.end;
             if overlap {
@@ -152,7 +154,7 @@ impl Search {
         found
     }
 
-    /// Bytes of `word` that are a secret, unless they cannot be one.
+    /// Adds a range of `word` as a secret, unless the bytes are harmless.
     fn add(&mut self, word: Word<'_>, range: Range<usize>) {
         if is_harmless(&word.bytes[range.clone()]) {
             return;
@@ -167,7 +169,7 @@ impl Search {
         }
     }
 
-    /// Looks into the words of one command and returns how many of them it has looked into to their end.
+    /// Searches the words of one command. Returns the number of completely searched words.
     fn command(&mut self, words: &[Word<'_>], depth: usize) -> usize {
         let mut program = Program::default();
         let mut carried = None;
@@ -226,14 +228,14 @@ impl Search {
         }
     }
 
-    /// What follows the first `separator` after `start`.
+    /// Adds the bytes after the first `separator` behind `start`.
     fn add_after(&mut self, word: Word<'_>, start: usize, separator: u8) {
         if let Some(at) = word.bytes[start..].iter().position(|&b| b == separator) {
             self.add(word, start + at + 1..word.bytes.len());
         }
     }
 
-    /// A string that is a command line itself: its words are looked at like arguments.
+    /// Searches a string that is itself a command line: its words are searched like arguments.
     fn inner_commands(&mut self, string: Word<'_>, depth: usize) {
         self.work.spend(string.bytes.len());
         let mut words = Vec::new();
@@ -250,21 +252,22 @@ impl Search {
     }
 }
 
-/// What of the next word is a secret: all, or what comes after the user's name and this separator.
+/// The secret part of the next word: the whole word, or the part after the user's name and this separator.
 #[derive(Debug)]
 enum Carried {
     All,
     After(u8),
 }
 
-/// The value of a word that names its secret itself.
+/// The place of a value whose name is in the same word.
 enum NamedValue {
     Here(Range<usize>),
     Next,
     None,
 }
 
-/// `--name=value`, `name=value`, `/name:value`, `--name` with the value in the next word, `some_name` likewise.
+/// Finds the value of a secret name: `--name=value`, `name=value`, `/name:value`, `--name` with the value in the next
+/// word, `some_name` with the value in the next word.
 fn named_value(word: &[u8]) -> NamedValue {
     let name_end = word.iter().position(|&b| matches!(b, b'=' | b':')).unwrap_or(word.len());
     let name = &word[..name_end];
@@ -275,15 +278,16 @@ fn named_value(word: &[u8]) -> NamedValue {
     match word.get(name_end) {
         Some(b'=') => NamedValue::Here(name_end + 1..word.len()),
         Some(_) if word.starts_with(b"/") => NamedValue::Here(name_end + 1..word.len()),
-        // `Authorization: Bearer …`, `https://…`: the text knows more.
+        // `Authorization: Bearer …`, `https://…`: left to the rules in `text`.
         Some(_) => NamedValue::None,
-        // A bare word may be anything (`man passwd`); one like a variable or a setting is none by chance.
+        // A bare word may be anything (`man passwd`); a name in the form of an option, a variable or a setting is no
+        // accident.
         None if name.starts_with(b"-") || name.iter().any(|b| matches!(b, b'_' | b'.')) => NamedValue::Next,
         None => NamedValue::None,
     }
 }
 
-/// `-x` or `--long-name`: then the option before had no value. A password may start with a dash, too.
+/// True for `-x` or `--long-name`: then the previous option has no value. Other words with a dash may be passwords.
 fn looks_like_option(word: &[u8]) -> bool {
     match word {
         [b'-', b'-', name @ ..] => {
@@ -295,7 +299,8 @@ fn looks_like_option(word: &[u8]) -> bool {
     }
 }
 
-/// A value that is no secret whatever its name: a switch, a reference to where the secret is, a token of ours.
+/// True for a value that is no secret under any name: a switch, a reference to the place of a secret, or a token of
+/// this module.
 fn is_harmless(value: &[u8]) -> bool {
     const SWITCHES: [&[u8]; 12] =
         [b"", b"true", b"false", b"yes", b"no", b"on", b"off", b"none", b"null", b"prompt", b"ask", b"-"];

@@ -1,6 +1,6 @@
-//! Whether a name names a secret.
+//! Decides if a name names a secret.
 
-/// Words that name a secret when a name ends with them.
+/// Words that name a secret at the end of a name.
 const SECRETS: [&str; 30] = [
     "password",
     "passwd",
@@ -33,7 +33,7 @@ const SECRETS: [&str; 30] = [
     "authorization",
     "community",
 ];
-/// Words that make a following `key` one.
+/// Words that make the following word `key` the name of a secret.
 const KEYS: [&str; 14] = [
     "api",
     "access",
@@ -50,20 +50,20 @@ const KEYS: [&str; 14] = [
     "client",
     "session",
 ];
-/// Ends of one written word (`PGPASSWORD`, `mysqlpwd`).
+/// Ends of a name written as one word (`PGPASSWORD`, `mysqlpwd`).
 const ENDS: [&str; 8] = ["password", "passwd", "passphrase", "secret", "apikey", "token", "pwd", "secretkey"];
-/// Words that end like that and are none.
+/// Words with such an end that name no secret.
 const NOT: [&str; 5] = ["bypass", "compass", "encompass", "trespass", "surpass"];
-/// What stands before `pass` in one written word (`dbpass`, `storepass`).
+/// Words before `pass` in a name written as one word (`dbpass`, `storepass`).
 const JOINED_PASS: [&str; 15] =
     ["db", "ssh", "store", "key", "user", "my", "root", "admin", "smtp", "ftp", "http", "bind", "ldap", "src", "dest"];
-/// Words after the secret's name that change nothing.
+/// Words after the name of a secret that do not change the meaning.
 const TRAILING: [&str; 6] = ["value", "string", "text", "plain", "plaintext", "base64"];
-/// What comes before says nothing more: the last words decide.
+/// Bytes considered at the end of a name: the last words decide.
 const NAME_BYTES_MAX: usize = 64;
 
-/// Whether `name` (an option with its dashes, a variable, a field) names a secret: by its last words, so that
-/// `--password-file` and `TOKEN_URL` do not.
+/// True when `name` (an option with its dashes, a variable, a field) names a secret. The last words decide, so that
+/// `--password-file` and `TOKEN_URL` name none.
 pub(super) fn names_a_secret(name: &[u8]) -> bool {
     let mut rest = &name[name.len().saturating_sub(NAME_BYTES_MAX)..];
     while let Some((before, last)) = split_last_word(rest) {
@@ -83,8 +83,8 @@ pub(super) fn names_a_secret(name: &[u8]) -> bool {
     false
 }
 
-/// The last word of a name, and what is before it: `--clientSecret`, `CLIENT_SECRET` and `client.secret` are `client`,
-/// `secret`, whatever their case.
+/// Splits a name before its last word: `--clientSecret`, `CLIENT_SECRET` and `client.secret` consist of `client` and
+/// `secret`, in any case.
 fn split_last_word(name: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = name.iter().rposition(u8::is_ascii_alphanumeric)? + 1;
     let starts = |at: usize| match name[at - 1] {
@@ -99,7 +99,7 @@ fn is_one_of(known: &[&str], word: &[u8]) -> bool {
     known.iter().any(|known| word.eq_ignore_ascii_case(known.as_bytes()))
 }
 
-/// What is before `end`, in whatever case, at the end of `word`.
+/// Returns `word` without `end`, when `word` ends with `end` in any case.
 fn strip_end<'a>(word: &'a [u8], end: &str) -> Option<&'a [u8]> {
     let (before, last) = word.split_at_checked(word.len().checked_sub(end.len())?)?;
     last.eq_ignore_ascii_case(end.as_bytes()).then_some(before)

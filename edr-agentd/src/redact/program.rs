@@ -1,8 +1,7 @@
-//! Options that carry a secret for some programs, and something else for others: `-p` is a password for `mysql` and a
-//! port for `ssh`.
+//! Options whose meaning depends on the program: `-p` is a password for `mysql` and a port for `ssh`.
 
-/// How an option carries a secret: in this word from `start` on, or in the next one; with `after`, only what follows
-/// the user's name and that separator.
+/// The place of a secret in an option: in the same word from `start` on, or in the next word. With `after`, only the
+/// part behind the user's name and that separator is secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SecretOption {
     Here {
@@ -12,28 +11,28 @@ pub(super) enum SecretOption {
     Next {
         after: Option<u8>,
     },
-    /// It looks like one and asks for the secret, or takes it from elsewhere.
+    /// The option asks for the secret or reads it from elsewhere, so the word holds no secret.
     NotSecret,
 }
 
-/// A program as far as its options are known here.
+/// A program with known options; empty for an unknown program.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Program(Option<&'static Known>);
 
 #[derive(Debug)]
 struct Known {
-    /// Names; one that ends with `*` is the beginning of one.
+    /// Program names; a name that ends with `*` is a prefix.
     names: &'static [&'static str],
     options: &'static [(&'static str, Carries)],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Carries {
-    /// `-pVALUE`, `-p VALUE`; of a long option `--name=VALUE`, `--name VALUE`.
+    /// `-pVALUE`, `-p VALUE`; for a long option `--name=VALUE`, `--name VALUE`.
     Value,
-    /// `-pVALUE` only: alone it asks.
+    /// Only `-pVALUE`: without a value the program asks for the secret.
     Joined,
-    /// `-pass VALUE` only: more letters are another option.
+    /// Only `-pass VALUE`: with more letters the word is another option.
     Next,
     /// As `Value`, with the user's name and this separator before the secret.
     User(u8),
@@ -88,7 +87,7 @@ const KNOWN: &[Known] = &[
     Known { names: &["kubectl", "oc"], options: &[("--from-literal", User(b'='))] },
     Known { names: &["useradd", "usermod"], options: &[("-p", Value)] },
     Known { names: &["htpasswd"], options: &[] },
-    // Known for what their options are not.
+    // Listed without options: their similar options carry no secrets.
     Known {
         names: &[
             "ssh", "scp", "sftp", "rsync", "nmap", "nc", "ncat", "telnet", "ping", "psql", "mkdir", "cp", "tar", "ps",
@@ -99,11 +98,11 @@ const KNOWN: &[Known] = &[
 ];
 
 impl Program {
-    /// By the last part of its path; `None` for every word that is no program known here.
+    /// Finds the program by the last part of its path; `None` for an unknown program.
     pub(super) fn named(path: &[u8]) -> Option<Self> {
         let name = path.rsplit(|&b| b == b'/').next().unwrap_or_default();
         let first = name.first()?;
-        // Most words are told by their first letter.
+        // The first letter rules out most words.
         let is_it = |known: &str| {
             known.as_bytes().first() == Some(first)
                 && match known.strip_suffix('*') {
@@ -114,7 +113,7 @@ impl Program {
         KNOWN.iter().find(|known| known.names.iter().any(|known| is_it(known))).map(|known| Self(Some(known)))
     }
 
-    /// What this word carries as an option of the program.
+    /// The place of the secret that this word carries as an option of the program.
     pub(super) fn option(self, word: &[u8]) -> Option<SecretOption> {
         self.0?
             .options
@@ -139,14 +138,14 @@ impl Program {
             .or_else(|| self.cluster(word))
     }
 
-    /// `curl -sSu user:secret`: the last letter of several in one word.
+    /// `curl -sSu user:secret`: several letters in one word, of which the last takes the value.
     fn cluster(self, word: &[u8]) -> Option<SecretOption> {
         let is_cluster = self.is("curl") && word.len() <= 8 && word.starts_with(b"-") && !word.starts_with(b"--");
         let letters = word.get(1..).filter(|letters| is_cluster && letters.iter().all(u8::is_ascii_alphabetic))?;
         matches!(letters.last(), Some(b'u' | b'U')).then_some(SecretOption::Next { after: Some(b':') })
     }
 
-    /// Whether the last of the words is a secret by its place: `htpasswd -b FILE USER PASSWORD`.
+    /// True when the position makes the last word a secret: `htpasswd -b FILE USER PASSWORD`.
     pub(super) fn last_is_secret<'a>(self, mut words: impl Iterator<Item = &'a [u8]>) -> bool {
         let has_b = |word: &[u8]| word.starts_with(b"-") && !word.starts_with(b"--") && word.contains(&b'b');
         self.is("htpasswd") && words.any(has_b)

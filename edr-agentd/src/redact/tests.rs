@@ -1,4 +1,4 @@
-//! The forms of secrets that are known, and what must stay.
+//! The known forms of secrets, and the text that must stay.
 
 use edr_wire::limits::{ARGV_BYTES_MAX, ARGV_MAX};
 use proptest::prelude::*;
@@ -19,12 +19,12 @@ fn token(secret: &str) -> String {
 
 const CANARY: &str = "C4n4ry-5ecret.x9";
 
-/// Command lines in which `CANARY` stands for a secret; the rest must stay as it is.
+/// Command lines in which `CANARY` stands for a secret; the rest must stay unchanged.
 fn forms() -> Vec<Vec<&'static str>> {
     include_str!("../../../tests/fixtures/secrets/forms.tsv").lines().map(|line| line.split('\t').collect()).collect()
 }
 
-/// Secrets that are known by their own form.
+/// Secrets of a known form.
 fn known_by_form() -> Vec<String> {
     let known = include_str!("../../../tests/fixtures/secrets/known.txt");
     known.lines().map(|secret| secret.replace("\\n", "\n")).collect()
@@ -112,7 +112,7 @@ fn a_token_is_not_replaced_again() {
     assert_eq!(once, again);
 }
 
-/// What command lines are made of that are made to be expensive.
+/// Pieces of command lines made to be expensive.
 const HOSTILE: [&str; 58] = [
     "=",
     ":",
@@ -174,7 +174,7 @@ const HOSTILE: [&str; 58] = [
     "api.telegram.org/bot ",
 ];
 
-/// `bytes` of a shape as one argument, as a shell's string, and as an argument each.
+/// Returns `bytes` of a shape as one argument, as a shell's string, and as many arguments.
 fn hostile(shape: &str, bytes: usize) -> [Vec<Bytes>; 3] {
     let text: Vec<u8> = shape.bytes().cycle().take(bytes).collect();
     [
@@ -232,7 +232,7 @@ fn work_ends_soon_after_its_budget() {
     for shape in HOSTILE {
         for argv in hostile(shape, 8 << 10) {
             let ((_, all), (_, done)) = (work(&argv, u64::MAX), work(&argv, 10_000));
-            // One step may look at the whole argument a few times.
+            // One step may scan the whole argument a few times.
             assert!(done <= all && done <= 10_000 + 8 * (8 << 10), "{shape:?}: {done} of {all}");
         }
     }
@@ -261,7 +261,7 @@ proptest! {
         Redactor::new(KEY).redact(&mut redacted);
         prop_assert_eq!(redacted.len(), argv.len());
         let last = redacted.last().unwrap();
-        // Unless the argument before is an option that takes this one whole.
+        // The secret must be gone even when the option before takes the whole last argument.
         prop_assert!(!last.0.windows(secret.len()).any(|window| window == secret));
     }
 

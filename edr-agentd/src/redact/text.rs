@@ -1,7 +1,7 @@
-//! Secrets inside a text, whatever program it is for.
+//! Secrets inside a text, for any program.
 //!
-//! One pass from left to right. What a rule looks for ahead is remembered ([`Ahead`]), so that many rules that start in
-//! one stretch of text look at it once, not once each.
+//! The search is one pass from left to right. The results of look-ahead are cached ([`Ahead`]), so that several rules
+//! that start in one stretch of text scan the stretch only once.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use super::name::names_a_secret;
 use super::work::{self, Work};
 use super::{Search, Word, starts_with_ignore_ascii_case};
 
-/// Keys known by their form: beginning, and how many more bytes of `A-Za-z0-9_-` it needs at least.
+/// Keys of a known form: prefix, and the least number of further bytes from `A-Za-z0-9_-`.
 const KEYS: [(&[u8], usize); 32] = [
     (b"AKIA", 16),
     (b"ASIA", 16),
@@ -46,13 +46,13 @@ const KEYS: [(&[u8], usize); 32] = [
     (b"AGE-SECRET-KEY-", 20),
     (b"eyJhbGciOi", 20),
 ];
-/// Addresses whose last part is the secret.
+/// Addresses whose last part is a secret.
 const HOOKS: [&[u8]; 4] =
     [b"hooks.slack.com/services/", b"discord.com/api/webhooks/", b"api.telegram.org/bot", b"webhook.office.com/"];
 /// Words before the secret in `Authorization: Bearer …`.
 const SCHEMES: [&[u8]; 6] = [b"bearer ", b"basic ", b"token ", b"digest ", b"apikey ", b"negotiate "];
 
-/// Finds the secrets in `word`, as far as the budget goes.
+/// Finds the secrets in `word`, until the budget is used up.
 pub(super) fn secrets(word: Word<'_>, search: &mut Search) {
     let text = word.bytes;
     search.work.spend(text.len());
@@ -87,12 +87,13 @@ pub(super) fn secrets(word: Word<'_>, search: &mut Search) {
     account_at_host(word, search);
 }
 
-/// A stretch of text from some start to the first place of something.
+/// A cached look-ahead: the stretch of text from a start to the first match.
 #[derive(Debug, Default)]
 pub(super) struct Ahead(Option<Range<usize>>);
 
 impl Ahead {
-    /// The first place from `start` on that `find` finds, or the text's end. `find` must be the same every time.
+    /// Returns the first place from `start` on that `find` finds, or the end of the text. `find` must be the same for
+    /// every call.
     fn find(&mut self, text: &[u8], start: usize, work: &mut Work, find: impl FnOnce(&[u8]) -> Option<usize>) -> usize {
         match &self.0 {
             Some(known) if (known.start..=known.end).contains(&start) => known.end,
@@ -105,16 +106,17 @@ impl Ahead {
         }
     }
 
-    /// The first byte from `start` on that `is_end`, or the text's end. `is_end` must be the same every time.
+    /// Returns the first byte from `start` on that satisfies `is_end`, or the end of the text. `is_end` must be the
+    /// same for every call.
     pub(super) fn end(&mut self, text: &[u8], start: usize, work: &mut Work, is_end: fn(&u8) -> bool) -> usize {
         self.find(text, start, work, |rest| rest.iter().position(is_end))
     }
 }
 
-/// What lies ahead of the place where the search is.
+/// The cached look-ahead of each rule.
 #[derive(Debug, Default)]
 struct Stretches {
-    /// To the end of an address whose last part is the secret.
+    /// To the end of an address whose last part is a secret.
     hook: Ahead,
     /// To the end of a value without quotes.
     value: Ahead,
@@ -122,7 +124,7 @@ struct Stretches {
     cookies: Ahead,
     double_quoted: Ahead,
     single_quoted: Ahead,
-    /// To the words that make a PEM block a private key.
+    /// To the label of a private key in a PEM block.
     private_key: Ahead,
 }
 
@@ -142,9 +144,9 @@ fn ends_user_info(byte: &u8) -> bool {
     byte.is_ascii_whitespace() || matches!(byte, b'/' | b'?' | b'#' | b'"' | b'\'' | b'<' | b'>')
 }
 
-/// `scheme://user:SECRET@host`, `scheme://SECRET@host`.
+/// Finds `scheme://user:SECRET@host`, `scheme://SECRET@host`.
 ///
-/// Its end is at a `/` at the latest, which the next `://` has: no byte is looked at for two of them.
+/// The user info ends at a `/` at the latest, and the next `://` contains one. So no byte is scanned for two URLs.
 fn user_info(word: Word<'_>, start: usize, search: &mut Search) {
     let rest = &word.bytes[start..];
     let user_info = &rest[..rest.iter().position(ends_user_info).unwrap_or(rest.len())];
@@ -153,7 +155,7 @@ fn user_info(word: Word<'_>, start: usize, search: &mut Search) {
     let user_info = &user_info[..at];
     match user_info.iter().position(|&b| b == b':') {
         Some(colon) => search.add(word, start + colon + 1..start + at),
-        // A name has no 16 bytes with digits in it; a token has.
+        // A name has no 16 bytes with digits; a token has.
         None if user_info.len() >= 16 && user_info.iter().any(u8::is_ascii_digit) => {
             search.add(word, start..start + at);
         }
@@ -161,10 +163,10 @@ fn user_info(word: Word<'_>, start: usize, search: &mut Search) {
     }
 }
 
-/// `name=SECRET`, `"name": "SECRET"`, `Name: scheme SECRET`, with the separator at `at`.
+/// Finds `name=SECRET`, `"name": "SECRET"`, `Name: scheme SECRET`, with the separator at `at`.
 fn named(word: Word<'_>, at: usize, ahead: &mut Stretches, search: &mut Search) {
     let text = word.bytes;
-    // Both look back to the separator before this one at most.
+    // Both scans go back at most to the previous separator.
     let name = before(&text[..at], |b| matches!(b, b' ' | b'"' | b'\'' | b'\\'));
     let name = &name[before(name, is_name_byte).len()..];
     search.work.spend(work::NAME + name.len());
@@ -197,10 +199,10 @@ fn named(word: Word<'_>, at: usize, ahead: &mut Stretches, search: &mut Search) 
         Some(quote) => {
             let stretch = if quote == b'"' { &mut ahead.double_quoted } else { &mut ahead.single_quoted };
             let end = stretch.find(text, start, work, |rest| memchr::memchr(quote, rest));
-            // In `\"…\"` the quote itself is escaped, and ends it.
+            // In `\"…\"` the closing quote is escaped too, and its backslash ends the value.
             if end > start && text[end - 1] == b'\\' { end - 1 } else { end }
         }
-        // Several cookies stand in one header, and a scheme that is not known before its token.
+        // One header can hold several cookies, or an unknown scheme before its token.
         None if text[at] == b':' && is_whole_header(name) => ahead.cookies.end(text, start, work, ends_cookies),
         None => ahead.value.end(text, start, work, ends_value),
     };
@@ -209,21 +211,21 @@ fn named(word: Word<'_>, at: usize, ahead: &mut Stretches, search: &mut Search) 
     }
 }
 
-/// Headers whose value is secret to its end.
+/// True for headers whose value is secret up to its end.
 fn is_whole_header(name: &[u8]) -> bool {
     [&b"cookie"[..], b"authorization", b"proxy-authorization"].iter().any(|header| name.eq_ignore_ascii_case(header))
 }
 
-/// `text` without the bytes at its end that are `such`.
+/// Returns `text` without the bytes at its end that satisfy `such`.
 fn before(text: &[u8], such: impl Fn(u8) -> bool) -> &[u8] {
     &text[..text.iter().rposition(|&b| !such(b)).map_or(0, |last| last + 1)]
 }
 
-/// `-----BEGIN … PRIVATE KEY-----` to its end.
+/// Finds the end of `-----BEGIN … PRIVATE KEY-----`, which starts at `at`.
 fn private_key(text: &[u8], at: usize, ahead: &mut Stretches, work: &mut Work) -> Option<usize> {
     let label_end = ahead.private_key.find(text, at, work, |rest| memmem::find(rest, b"PRIVATE KEY"));
     let label = text.get(at + 11..label_end).filter(|_| label_end < text.len())?;
-    // Up to the next block at most.
+    // At most up to the next block.
     let other_block = memmem::find(label, b"-----");
     work.spend(other_block.unwrap_or(label.len()));
     if other_block.is_some() {
@@ -237,14 +239,14 @@ fn private_key(text: &[u8], at: usize, ahead: &mut Stretches, work: &mut Work) -
 fn known_key(text: &[u8], at: usize, work: &mut Work) -> Option<usize> {
     let rest = &text[at..];
     let (prefix, more) = KEYS.iter().find(|(prefix, _)| prefix[0] == rest[0] && rest.starts_with(prefix))?;
-    // A JWT has three parts.
+    // A JWT has three parts, separated by dots.
     let is_dotted = prefix.starts_with(b"eyJ") || prefix.ends_with(b".");
     let length = rest.iter().take_while(|&&b| is_key_byte(b) || is_dotted && b == b'.').count();
     work.spend(length);
     (length >= prefix.len() + more).then_some(at + length)
 }
 
-/// `user:SECRET@host.domain`, `domain/user:SECRET@host.domain`, `user/SECRET@database`, as the whole text.
+/// Finds `user:SECRET@host.domain` and `domain/user:SECRET@host.domain`, as the whole text.
 fn account_at_host(word: Word<'_>, search: &mut Search) {
     let text = word.bytes;
     let Some(at) = text.iter().rposition(|&b| b == b'@') else { return };
@@ -261,8 +263,8 @@ fn account_at_host(word: Word<'_>, search: &mut Search) {
     }
 }
 
-/// Calls `take` with the words of each command of a shell's string, until it says false: split at white space outside
-/// of quotes, commands at `;`, `|`, `&` and newlines. Quotes around a whole word are left out.
+/// Calls `take` with the words of each command in a shell's string, until `take` returns false. Words are split at
+/// white space outside of quotes, commands at `;`, `|`, `&` and newlines. Quotes around a whole word are left out.
 pub(super) fn each_command(string: &[u8], mut take: impl FnMut(&[Range<usize>]) -> bool) {
     let mut words = Vec::new();
     let mut start = None;

@@ -1,16 +1,17 @@
-//! What looking for secrets may cost.
+//! The budget of the search for secrets.
 
-/// Work on one command line, in bytes looked at: what else is done is counted as so many bytes as take the same time.
+/// The work on one command line, in scanned bytes. Other work counts as the number of bytes that would take the same
+/// time.
 ///
-/// The search is linear, so command lines of any program end far below the budget. It is for those made to be
-/// expensive: their time belongs to the other processes of the tick.
+/// The search is linear, so that usual command lines stay far below the budget. The budget is for command lines made to
+/// be expensive: their time would be missing for the other processes of the tick.
 #[derive(Debug)]
 pub(super) struct Work {
     done: u64,
     max: u64,
 }
 
-/// Looking a word up among programs and options.
+/// Looking up a word among programs and options.
 pub(super) const WORD: usize = 128;
 /// Judging a name.
 pub(super) const NAME: usize = 64;
@@ -18,7 +19,7 @@ pub(super) const NAME: usize = 64;
 pub(super) const TOKEN: usize = 512;
 
 impl Work {
-    /// Ends after `max`.
+    /// A budget of `max` bytes.
     pub(super) fn up_to(max: u64) -> Self {
         Self { done: 0, max }
     }
