@@ -1,4 +1,4 @@
-//! Which epoch and sequence number the next frame has, and whether it is a key. No I/O, no clock.
+//! Epoch and sequence number of the next frame, and its kind (key or delta). No I/O, no clock.
 
 use std::time::Duration;
 
@@ -7,25 +7,25 @@ use edr_wire::{Epoch, HostId};
 
 use crate::spool::Resume;
 
-/// How a start relates to the epoch that the spool holds.
+/// The relation of a start to the epoch in the spool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Start {
-    /// It goes on.
+    /// The epoch continues.
     Continued,
     /// The spool is empty.
     Fresh,
-    /// The machine was booted since.
+    /// The host was booted after the newest frame.
     NewBoot,
-    /// The spool is of another machine.
+    /// The spool belongs to another host.
     OtherHost,
-    /// The newest frame cannot be read, or was not written by this machine at the time it says, or nothing proves that
-    /// no frame was made after it.
+    /// It is not proven that the newest frame was the last frame made: the frame cannot be read, or was not written by
+    /// this host at the time stated in the frame, or the witness is missing.
     Unproven,
-    /// It could go on, but the disk takes no frames: what is made in memory has an epoch of its own.
+    /// The epoch could continue, but the disk takes no frames. Frames made in memory have an epoch of their own.
     InMemory,
 }
 
-/// The unbroken run of frames that is being written.
+/// The unbroken run of frames in progress.
 #[derive(Debug)]
 pub(super) struct Chain {
     epoch: Epoch,
@@ -34,7 +34,7 @@ pub(super) struct Chain {
     base: Option<Base>,
 }
 
-/// The key that deltas need, and what they have cost since.
+/// The key needed by deltas, and the bytes of the deltas since.
 #[derive(Debug)]
 struct Base {
     seq: u64,
@@ -45,8 +45,9 @@ struct Base {
 }
 
 impl Chain {
-    /// Goes on where the newest frame of the spool ends if host, boot, that frame and its witness prove that nothing is
-    /// missing between, and frames go to the disk; otherwise in `fresh`, an epoch that names the one before.
+    /// Continues the epoch of the newest frame in the spool when host, boot, the frame and its witness prove that no
+    /// frame is missing, and when frames go to the disk. Otherwise starts `fresh`, an epoch that names the previous
+    /// epoch.
     pub(super) fn start(
         resume: &Resume,
         host_id: HostId,
@@ -56,7 +57,7 @@ impl Chain {
     ) -> (Self, Start) {
         let new = |previous| Self { epoch: fresh, next_seq: 1, previous, base: None };
         let made = resume.last_made.as_ref().filter(|made| made.boot_id == boot_id).and_then(|made| made.on_disk);
-        // When it is witnessed that the epoch went further, that is where it ended.
+        // When the witness proves later frames, the epoch ended with those frames.
         let further =
             made.filter(|made| resume.last.is_none_or(|last| made.epoch == last.id && made.seq > last.last_seq));
         let further =
@@ -65,14 +66,14 @@ impl Chain {
         let Some(newest) = &resume.newest else { return (new(Some(last)), Start::Unproven) };
         let header = &newest.header;
         if header.host_id != host_id {
-            // Epochs of another machine are no past of this one.
+            // Epochs of another host do not precede the epochs of this host.
             return (new(None), Start::OtherHost);
         }
         if header.boot_id != boot_id {
             return (new(Some(last)), Start::NewBoot);
         }
         let is_last = last == PreviousEpoch { id: header.epoch, last_seq: header.seq };
-        // The one that is witnessed, or the one that was just written when the agent was killed.
+        // The witnessed frame, or the next frame when the agent was killed between writing the frame and its witness.
         let witnessed = made.is_some_and(|made| {
             made.epoch == header.epoch && (made.seq == header.seq || made.seq.checked_add(1) == Some(header.seq))
         });
@@ -96,12 +97,12 @@ impl Chain {
         self.next_seq
     }
 
-    /// The epoch before this one.
+    /// The previous epoch.
     pub(super) fn previous(&self) -> Option<PreviousEpoch> {
         self.previous
     }
 
-    /// Begins another epoch, which names this one if it has a frame.
+    /// Begins another epoch. The new epoch names the present epoch when that has a frame.
     pub(super) fn begin(&mut self, epoch: Epoch) {
         if self.next_seq > 1 {
             self.previous = Some(PreviousEpoch { id: self.epoch, last_seq: self.next_seq - 1 });
@@ -109,9 +110,9 @@ impl Chain {
         *self = Self { epoch, next_seq: 1, previous: self.previous, base: None };
     }
 
-    /// The key that the next frame needs, if it is to be a delta: `seq` and raw bytes. `None` when it is to be a key:
-    /// the first of a run, when the deltas since the last key add up to its size, or when that is older than
-    /// `key_interval`.
+    /// Returns seq and raw bytes of the key for a delta. Returns `None` when the next frame must be a key: for the
+    /// first frame of a run, when the deltas since the last key have reached the size of the key, or when the key is
+    /// older than `key_interval`.
     pub(super) fn base(&self, now: Duration, key_interval: Duration) -> Option<(u64, &[u8])> {
         let base = self.base.as_ref()?;
         let due = base.delta_bytes >= base.key_bytes || now.saturating_sub(base.made) >= key_interval;
@@ -123,7 +124,7 @@ impl Chain {
         self.base.as_ref().map_or(0, |base| base.key_bytes)
     }
 
-    /// The frame was accepted.
+    /// Records an accepted frame.
     pub(super) fn accepted(&mut self, kind: FrameKind, raw: Vec<u8>, bytes: usize, now: Duration) {
         match (&mut self.base, kind) {
             (Some(base), FrameKind::Delta) => base.delta_bytes += bytes,
@@ -205,11 +206,11 @@ mod tests {
         // Killed between the frame and its witness.
         assert_eq!(started(&with(made("boot", Some(40)))), (Start::Continued, OLD, 42, BEFORE));
         assert_eq!(started(&with(made("boot", Some(39)))), new(41));
-        // Frames were made in memory; nobody knows; it is of another boot.
+        // Frames were made in memory; no witness; the witness is of another boot.
         assert_eq!(started(&with(made("boot", None))), new(41));
         assert_eq!(started(&with(None)), new(41));
         assert_eq!(started(&with(made("other", Some(41)))), new(41));
-        // Somebody took the newest ones away, or the whole spool.
+        // The newest frames, or the whole spool, were removed by someone.
         assert_eq!(started(&with(made("boot", Some(44)))), new(44));
         let gone = Resume { last_made: made("boot", Some(44)), ..Resume::default() };
         assert_eq!(started(&gone), new(44));

@@ -1,8 +1,7 @@
 //! From a snapshot's bytes to an accepted frame.
 //!
-//! A frame is accepted when it is in the spool, and only then does the chain move on. When the disk does not take it,
-//! the same snapshot goes into memory, under an epoch of its own, so that no (epoch, seq) ever stands for two
-//! snapshots.
+//! A frame is accepted when it is in the spool; only then the chain advances. When the disk does not take a frame, the
+//! same snapshot is kept in memory under an epoch of its own, so that no (epoch, seq) ever stands for two snapshots.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,37 +18,37 @@ use crate::errno::DiskFault;
 use crate::event::Event;
 use crate::spool::{FrameId, Resume, Spool, SpoolError};
 
-/// What the disk must take before frames go there again, at least.
+/// Least number of bytes that the disk must accept before frames go to the disk again.
 const PROBE_BYTES_MIN: usize = 64 << 10;
 
-/// Whose snapshot it is, and when it was taken.
+/// The host and the time of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Moment {
     /// The host.
     pub host_id: HostId,
-    /// Its boot.
+    /// The boot of the host.
     pub boot_id: String,
     /// Wall clock, ns since the epoch.
     pub captured_ns: i64,
-    /// Since boot.
+    /// Time since boot.
     pub boottime: Duration,
-    /// The agent stops after it.
+    /// True when the agent stops after this snapshot.
     pub bye: bool,
 }
 
-/// How frames are made.
+/// Parameters of frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
-    /// The longest time between two keys.
+    /// Longest time between two keys.
     pub key_interval: Duration,
-    /// Body bytes of one record.
+    /// Largest body of one record, bytes.
     pub part_bytes_max: usize,
 }
 
-/// A frame that was accepted.
+/// An accepted frame.
 #[derive(Debug, Clone)]
 pub struct Made {
-    /// Which.
+    /// Epoch and seq.
     pub id: FrameId,
     /// Key or delta.
     pub kind: FrameKind,
@@ -57,9 +56,9 @@ pub struct Made {
     pub raw_bytes: usize,
     /// Bytes of the frame.
     pub bytes: usize,
-    /// Whether it said that the agent stops.
+    /// True when the frame announces the stop of the agent.
     pub bye: bool,
-    /// Why the disk did not take it: it is in memory alone.
+    /// The reason why the frame is only in memory; `None` when the disk took the frame.
     pub disk_fault: Option<DiskFault>,
 }
 
@@ -68,13 +67,13 @@ pub struct Made {
 pub struct Framer {
     spool: Arc<Spool>,
     chain: Chain,
-    /// Frames go into memory since the disk does not take them.
+    /// The fault of the disk while frames are kept in memory.
     in_memory: Option<DiskFault>,
 }
 
 impl Framer {
-    /// Goes on where the spool ends. Takes over what an earlier run had still to declare, and declares the ticks
-    /// since. Gives the log positions of that run's newest frame.
+    /// Continues after the newest frame of the spool. Takes over the declarations of an earlier run that are still due,
+    /// and declares the ticks missed since. Returns the log positions of the newest frame.
     pub fn start(
         spool: Arc<Spool>,
         resume: &Resume,
@@ -84,7 +83,7 @@ impl Framer {
     ) -> (Self, Vec<Position>) {
         let in_memory = spool.state().memory_only;
         let (chain, start) = Chain::start(resume, host_id, boot_id, in_memory, new_epoch());
-        // Whether an agent ran in this boot, and whether its last frame is known.
+        // True when an agent ran in this boot.
         let witnessed = resume.last_made.as_ref().is_some_and(|made| made.boot_id == boot_id);
         let proven = matches!(start, Start::Continued | Start::InMemory);
         let (mut positions, mut last) = (Vec::new(), None);
@@ -94,7 +93,7 @@ impl Framer {
             spool.take_over(&header.lost, missed);
         }
         if let Some(newest) = resume.newest.as_ref().filter(|newest| newest.header.host_id == host_id) {
-            // The view was checked when the frame was read; a field of another shape is as good as none.
+            // The view was checked when the frame was read; a field of another shape counts as missing.
             positions = newest.snapshot.positions().unwrap_or_default();
             if newest.header.boot_id == boot_id {
                 last = newest.snapshot.time().ok().map(|time| Duration::from_nanos(time.boottime_ns));
@@ -109,16 +108,16 @@ impl Framer {
             spool.declare_missed(missed);
         }
         log_start(&chain, start, host_id, positions.len());
-        // Why is known when the first frame probes it.
+        // The first frame probes the disk and so finds the reason.
         let in_memory = spool.state().memory_only.then(DiskFault::default);
         (Self { spool, chain, in_memory }, positions)
     }
 
-    /// Makes a frame of a snapshot and puts it where it is accepted. `encode` gives the snapshot's bytes for the
-    /// (epoch, seq) it gets; it is called again when the disk refuses and another epoch begins.
+    /// Makes a frame of a snapshot and stores the frame in the spool. `encode` returns the snapshot's bytes for an
+    /// (epoch, seq); it is called again when the disk refuses the frame and another epoch begins.
     ///
     /// # Errors
-    /// When the snapshot does not fit a frame; nothing has changed then.
+    /// When the snapshot does not fit a frame; then nothing has changed.
     pub fn frame(
         &mut self,
         moment: &Moment,
@@ -156,7 +155,8 @@ impl Framer {
             })?;
             let (raw_bytes, bytes) = (raw.len(), frame.byte_len());
             if let Err(error) = measured(cost, "spool", || (self.put(&header, frame), bytes)) {
-                // (epoch, seq) may be on the disk after all and must not be used again: same snapshot, other epoch.
+                // The frame may be on the disk in spite of the error, so its (epoch, seq) must not be used again: the
+                // same snapshot gets another epoch.
                 edr_daemon::limited!(
                     log::Level::Error, Event::SpoolUnusable, EDR_SOURCE = "spool";
                     "{error}; frames are kept in memory until the disk takes them"
@@ -196,7 +196,7 @@ impl Framer {
     }
 }
 
-/// What the disk had against a frame.
+/// The disk's fault behind an error of the spool.
 fn fault(error: &SpoolError) -> DiskFault {
     match error {
         SpoolError::Folder { source, .. } | SpoolError::Unusable { source, .. } => DiskFault::of(source),
@@ -204,11 +204,12 @@ fn fault(error: &SpoolError) -> DiskFault {
     }
 }
 
-/// A new epoch's id: random.
+/// Returns a random id for a new epoch.
 fn new_epoch() -> Epoch {
     let mut id = [0; 8];
     if let Err(error) = getrandom::fill(&mut id) {
-        // Before the kernel has gathered entropy. Time and pid are as good for telling two runs of a host apart.
+        // Early in the boot the kernel may have no entropy yet. Time and pid distinguish two runs on a host just as
+        // well.
         log::warn!("no random numbers for an epoch: {error}");
         id = (nanos(boottime()) ^ u64::from(std::process::id()).rotate_left(40)).to_be_bytes();
     }

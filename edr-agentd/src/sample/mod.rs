@@ -1,4 +1,4 @@
-//! One tick: read the sources, encode the snapshot, choose key or delta, make the frame, put it into the spool.
+//! One tick: read the sources, encode the snapshot, choose key or delta, make the frame, store it in the spool.
 
 mod chain;
 mod framer;
@@ -30,13 +30,14 @@ pub struct Sampler {
     sources: Sources,
     reading: Reading,
     framer: Framer,
-    /// What each stage of the last tick cost: a snapshot cannot contain its own end.
+    /// Cost of each stage in the last tick: a snapshot cannot contain its own end.
     cost: Vec<SourceCost>,
     heartbeat: Arc<Heartbeat>,
 }
 
 impl Sampler {
-    /// Opens the sources and goes on where the spool ends. A tick beats on `heartbeat` while it moves.
+    /// Opens the sources and continues after the newest frame of the spool. A tick beats on `heartbeat` while it makes
+    /// progress.
     ///
     /// # Errors
     /// When the host has no identity.
@@ -56,10 +57,10 @@ impl Sampler {
         Ok(Self { spool, config, proc_root, sources, reading, framer, cost: Vec::new(), heartbeat })
     }
 
-    /// Another configuration, from the next tick on. Sources whose settings changed are opened again.
+    /// Uses another configuration from the next tick on. Sources with changed settings are opened again.
     ///
     /// # Errors
-    /// When the host has no identity any more; the sources then stay as they were.
+    /// When the host has no identity any more; then the sources stay unchanged.
     pub fn configure(&mut self, config: Arc<Config>) -> io::Result<()> {
         let settings = |config: &Config| {
             let limits = (config.sources_max, config.packets_max);
@@ -74,11 +75,11 @@ impl Sampler {
         Ok(())
     }
 
-    /// Takes one snapshot and puts its frame into the spool. `stops` is asked as late as possible: when it says so,
-    /// this frame is the last one and says `bye`.
+    /// Takes one snapshot and stores its frame in the spool. `stops` is called as late as possible: when it returns
+    /// true, this frame is the last frame and has `bye` set.
     ///
     /// # Errors
-    /// When no frame could be made of the snapshot; then a later frame names the tick.
+    /// When no frame can be made of the snapshot; a later frame then names the missed tick.
     pub fn tick(&mut self, stops: impl Fn() -> bool) -> Result<Made, FrameError> {
         let began = boottime();
         self.sources.read(&self.config, &self.proc_root, &mut self.reading);
@@ -109,12 +110,12 @@ impl Sampler {
         made
     }
 
-    /// What each stage of the last tick cost.
+    /// Cost of each stage in the last tick.
     pub fn cost(&self) -> &[SourceCost] {
         &self.cost
     }
 
-    /// Why the last snapshot shows less than there is.
+    /// Reasons why the last snapshot shows less than it could.
     pub fn degraded(&self) -> &[String] {
         &self.reading.degraded
     }

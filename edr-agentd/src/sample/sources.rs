@@ -1,4 +1,4 @@
-//! The sources, opened once and read at every tick, with what each of them costs.
+//! The sources: opened once, read at every tick, with the cost of each.
 
 use std::io;
 use std::path::Path;
@@ -19,10 +19,10 @@ use crate::event::Event;
 use crate::heartbeat::{self, Heartbeat};
 use crate::redact::Redactor;
 
-/// Readings between two looks at what this process may see: rights and mounts seldom change.
+/// Readings between two checks of this process's access: rights and mounts seldom change.
 const DEGRADED_HOLDS: u32 = 30;
 
-/// What the agent looks at.
+/// The sources of a snapshot.
 #[derive(Debug)]
 pub struct Sources {
     host: HostReader,
@@ -30,32 +30,33 @@ pub struct Sources {
     sockets: Retried<SocketReader>,
     psad: PsadReader,
     redactor: Option<Arc<Redactor>>,
-    /// Why less is seen than there is, and for how many readings that is taken as still true.
+    /// Reasons for limited visibility, and the number of readings until the next check.
     degraded: Vec<String>,
     degraded_holds: u32,
     gaps: Gaps,
     heartbeat: Arc<Heartbeat>,
 }
 
-/// What one tick read: a snapshot but for the agent's own part. The long lists keep their memory from tick to tick.
+/// The result of one tick: a snapshot without the agent's own part. The long lists keep their memory from tick to tick.
 #[derive(Debug, Default)]
 pub struct Reading {
     /// The host.
     pub host: Host,
-    /// When the tick began.
+    /// Start of the tick.
     pub time: Time,
     processes: Rows,
     sockets: Rows,
     reread: Reread,
     psad: PsadReading,
     gaps: Vec<Gap>,
-    /// Why it shows less than there is, and what mends it.
+    /// Reasons for limited visibility, each with a remedy.
     pub degraded: Vec<String>,
-    /// What each source cost.
+    /// Cost of each source.
     pub cost: Vec<SourceCost>,
 }
 
-/// A source that may not be there yet: opened again at each tick until it is, with a gap for each tick without it.
+/// A source that may be missing. Opened again at each tick until successful, with a gap for each tick without the
+/// source.
 #[derive(Debug)]
 struct Retried<T> {
     name: &'static str,
@@ -75,11 +76,11 @@ impl<T> Retried<T> {
 }
 
 impl Sources {
-    /// Opens what must be there, the host's identity. Processes and sockets are opened by the first reading; log files
-    /// are read from `positions` on.
+    /// Opens the mandatory source, the host's identity. Processes and sockets are opened by the first reading; log
+    /// files are read from `positions` on.
     ///
     /// # Errors
-    /// When the host has no identity, or secrets are to be replaced and there is no key for it.
+    /// When the host has no identity, or when secrets must be redacted and there is no key.
     pub fn open(config: &Config, proc_root: &Path, positions: &[Position]) -> io::Result<Self> {
         Ok(Self {
             redactor: redactor(config)?,
@@ -94,30 +95,30 @@ impl Sources {
         })
     }
 
-    /// Each reading beats there while it moves.
+    /// Makes each reading beat on `heartbeat` while it makes progress.
     #[must_use]
     pub fn beating(self, heartbeat: &Arc<Heartbeat>) -> Self {
         Self { heartbeat: Arc::clone(heartbeat), ..self }
     }
 
-    /// The host alone: its identity, before anything else is read.
+    /// Reads only the host, for its identity.
     pub fn host(&mut self) -> Host {
         self.host.read(&mut Gaps::default())
     }
 
-    /// Log files are read from `positions` on.
+    /// Continues the log files at `positions`.
     pub fn seek(&mut self, config: &Config, proc_root: &Path, positions: &[Position]) {
         self.psad = open_psad(config, proc_root, positions);
     }
 
-    /// From the next reading on no row of a process is older; see [`ProcessSettings::reread_interval`].
+    /// Sets the largest age of a process's row from the next reading on; see [`ProcessSettings::reread_interval`].
     pub fn set_reread_interval(&mut self, reread_interval: Duration) {
         if let Some(processes) = &mut self.processes.reader {
             processes.set_reread_interval(reread_interval);
         }
     }
 
-    /// Reads everything once.
+    /// Reads every source once.
     pub fn read(&mut self, config: &Config, proc_root: &Path, reading: &mut Reading) {
         reading.time = self.host.time(&mut self.gaps);
         reading.processes.clear();
@@ -180,8 +181,8 @@ impl Sources {
     }
 }
 
-/// What replaces secrets; `None` only when the configuration says so. Without a key nothing is read: a secret that is
-/// sent cannot be called back.
+/// Returns the redactor; `None` only when the configuration turns redaction off. Without a key this function fails and
+/// nothing is read, because a sent secret cannot be recalled.
 fn redactor(config: &Config) -> io::Result<Option<Arc<Redactor>>> {
     if !config.redact.secrets {
         return Ok(None);
@@ -219,12 +220,12 @@ fn open_psad(config: &Config, proc_root: &Path, positions: &[Position]) -> PsadR
     PsadReader::open(settings, positions)
 }
 
-/// Cuts the long lists so that a snapshot fits its limit whatever a host does, and says how much is cut.
+/// Shortens the long lists so that a snapshot fits its limit on every host, and records the cut as a gap.
 fn keep_within(bytes_max: usize, reading: &mut Reading, gaps: &mut Gaps) {
     if reading.processes.byte_len() + reading.sockets.byte_len() <= bytes_max {
         return;
     }
-    // Sockets get what processes leave, but a quarter at least.
+    // Sockets get the space left by processes, but at least a quarter.
     let for_processes = bytes_max - reading.sockets.byte_len().min(bytes_max / 4);
     let cut = reading.processes.cut_to(for_processes);
     let for_sockets = bytes_max.saturating_sub(reading.processes.byte_len());
@@ -235,7 +236,7 @@ fn keep_within(bytes_max: usize, reading: &mut Reading, gaps: &mut Gaps) {
     }
 }
 
-/// Runs one stage and notes its CPU time (with that of threads that worked for it), wall time and product.
+/// Runs one stage and records its wall time, its output, and its CPU time including helper threads.
 pub(crate) fn measured<T>(cost: &mut Vec<SourceCost>, source: &'static str, stage: impl FnOnce() -> (T, usize)) -> T {
     let (cpu, wall, lent) = (thread_cpu(), Instant::now(), calls::so_far());
     heartbeat::begin(source);
@@ -251,7 +252,7 @@ pub(crate) fn measured<T>(cost: &mut Vec<SourceCost>, source: &'static str, stag
     value
 }
 
-/// [`measured`], for a source that counts its system calls.
+/// Like [`measured`], for a source that counts its system calls.
 fn measured_by_calls<T>(cost: &mut Vec<SourceCost>, source: &'static str, stage: impl FnOnce() -> (T, usize)) -> T {
     let before = calls::so_far();
     let value = measured(cost, source, stage);
@@ -262,18 +263,19 @@ fn measured_by_calls<T>(cost: &mut Vec<SourceCost>, source: &'static str, stage:
     value
 }
 
-/// [`measured`], for a source whose system calls only the kernel sees.
+/// Like [`measured`], for a source whose system calls only the kernel counts.
 fn measured_by_kernel<T>(cost: &mut Vec<SourceCost>, source: &'static str, stage: impl FnOnce() -> (T, usize)) -> T {
     let before = thread_read_bytes();
     let value = measured(cost, source, stage);
     if let (Some(before), Some(after), Some(cost)) = (before, thread_read_bytes(), cost.last_mut()) {
-        // The first look at the counter came after its own number was made, and is in the second.
+        // `rchar` in the first look excludes the read of that look itself; the second look includes it, so it is
+        // subtracted.
         cost.read_bytes = Some(after.bytes.saturating_sub(before.bytes + before.text_bytes));
     }
     value
 }
 
-/// A look at `rchar` of `/proc/thread-self/io`.
+/// `rchar` of `/proc/thread-self/io`, and the size of that file's text.
 struct ReadBytes {
     bytes: u64,
     text_bytes: u64,
@@ -286,12 +288,12 @@ fn thread_read_bytes() -> Option<ReadBytes> {
 }
 
 impl Reading {
-    /// How far each log was read.
+    /// Read position of each log.
     pub fn positions(&self) -> &[Position] {
         &self.psad.positions
     }
 
-    /// The snapshot's msgpack.
+    /// Returns the snapshot's msgpack.
     pub fn encode(&self, agent: &Agent) -> Vec<u8> {
         let parts = SnapshotParts {
             host: &self.host,
@@ -308,7 +310,7 @@ impl Reading {
         parts.encode()
     }
 
-    /// Gives up what may have grown without a bound of its own, for a snapshot that does not fit otherwise.
+    /// Discards the parts without a size limit of their own, for a snapshot that does not fit otherwise.
     pub(super) fn shed(&mut self, why: &str) {
         let packets = std::mem::take(&mut self.psad.packets).len();
         self.psad.psad = edr_wire::snapshot::Psad { mode: self.psad.psad.mode, ..Default::default() };

@@ -1,5 +1,5 @@
-//! When the next snapshot is due, and what was missed. Ticks lie on a grid of `CLOCK_BOOTTIME`, which runs on through
-//! suspend. A late agent takes one snapshot and names the ticks it missed; it never catches up with a burst.
+//! The due times of snapshots, and missed ticks. Ticks form a grid of `CLOCK_BOOTTIME`, which continues during suspend.
+//! A late agent takes one snapshot and names the missed ticks; it never catches up with a burst.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -11,17 +11,17 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 use crate::clock::{boottime, monotonic, nanos};
 use crate::stop::Stop;
 
-/// The agent was not there: a crash, an upgrade, not started yet in this boot.
+/// The agent did not run: a crash, an upgrade, or not started yet in this boot.
 pub const NOT_RUNNING: &str = "not_running";
-/// The agent was stopped: its last frame said `bye`.
+/// The agent was stopped: its last frame has `bye` set.
 pub const STOPPED: &str = "stopped";
-/// Nothing proves that no snapshot was made then: an agent that could not use the disk may have made some in memory.
+/// It is not proven that no snapshot was made: an agent without a usable disk may have made some in memory.
 pub const UNKNOWN: &str = "unknown";
-/// The snapshot before took longer than an interval.
+/// The previous snapshot took longer than an interval.
 const OVERRUN: &str = "overrun";
-/// The machine slept.
+/// The host was suspended.
 const SUSPENDED: &str = "suspended";
-/// The agent was ready and got no processor: stopped by a signal, starved, or the machine was paused.
+/// The agent was ready but got no processor: stopped by a signal, starved, or the machine was paused.
 const NOT_SCHEDULED: &str = "not_scheduled";
 
 /// The grid of due times.
@@ -30,13 +30,13 @@ pub struct Ticks {
     timer: OwnedFd,
     interval: Duration,
     due: Duration,
-    /// When the sampler began to wait, and how much the machine had slept by then.
+    /// Start of the present wait, and the total time of suspend by then.
     waits_since: Duration,
     slept: Duration,
 }
 
 impl Ticks {
-    /// The first tick is due now.
+    /// Starts a grid whose first tick is due now.
     ///
     /// # Errors
     /// When the kernel gives no timer.
@@ -46,12 +46,12 @@ impl Ticks {
         Ok(Self { timer, interval, due: now, waits_since: now, slept: slept() })
     }
 
-    /// When the next tick is due, since boot.
+    /// Due time of the next tick, since boot.
     pub fn due(&self) -> Duration {
         self.due
     }
 
-    /// Another interval, counted from the last tick.
+    /// Changes the interval, counted from the last tick.
     pub fn set_interval(&mut self, interval: Duration) {
         if interval != self.interval {
             self.due = self.due.saturating_sub(self.interval).saturating_add(interval);
@@ -59,7 +59,7 @@ impl Ticks {
         }
     }
 
-    /// Waits for the next tick or for `stop`. Gives the ticks that were missed before it.
+    /// Waits for the next tick or for `stop`. Returns the ticks missed before the next tick.
     ///
     /// # Errors
     /// When the timer cannot be set.
@@ -80,7 +80,7 @@ impl Ticks {
         Ok(missed)
     }
 
-    /// At `now`, at or after the due time: what was missed, and what is due next.
+    /// Returns the ticks missed at `now`, at or after the due time, and the next due time.
     fn late(&self, now: Duration, slept: Duration) -> (Option<MissedTicks>, Duration) {
         let interval = nanos(self.interval).max(1);
         let late = nanos(now.saturating_sub(self.due));
@@ -107,11 +107,12 @@ impl Ticks {
     }
 }
 
-/// The ticks between the last snapshot of an earlier run (`None`: there is none of this boot) and `now`.
+/// Returns the ticks between the last snapshot of an earlier run and `now`. `last` is `None` when this boot has no such
+/// snapshot.
 pub fn missed_before(last: Option<Duration>, now: Duration, interval: Duration, reason: &str) -> Option<MissedTicks> {
     let interval = nanos(interval).max(1);
     let last = last.map_or(0, nanos);
-    // A tick that would be due now is the one that is taken.
+    // A tick due now is not missed: the agent takes its snapshot.
     let ticks = nanos(now).checked_sub(last)?.saturating_sub(1) / interval;
     (ticks > 0).then(|| MissedTicks {
         from_boottime_ns: last + interval,
@@ -121,7 +122,7 @@ pub fn missed_before(last: Option<Duration>, now: Duration, interval: Duration, 
     })
 }
 
-/// How long the machine has slept since boot.
+/// Total time of suspend since boot.
 fn slept() -> Duration {
     boottime().saturating_sub(monotonic())
 }
