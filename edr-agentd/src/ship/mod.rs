@@ -1,13 +1,14 @@
-//! From the spool to Kafka: oldest frame first, one at a time.
+//! Sends frames from the spool to Kafka: oldest frame first, one at a time.
 //!
 //! Promises:
-//! - A frame leaves the spool only when Kafka has acknowledged every one of its records. Whatever else a report says,
-//!   the frame is sent again: the same bytes, so that readers can tell that it is the same.
-//! - Frames are sent in the order of their making, also after an outage; the drain keeps to `kafka.drain-bytes-max`.
-//! - A broker that is away, refuses, or answers nonsense costs one log line a minute and a status in words, never a
-//!   frame, and never the agent.
+//! - A frame leaves the spool only when Kafka has acknowledged every record of the frame. After any other report the
+//!   frame is sent again with the same bytes, so that readers recognize the repetition.
+//! - Frames are sent in the order in which they were made, also after an outage. After an outage the rate stays within
+//!   `kafka.drain-bytes-max`.
+//! - A broker that is away, refuses, or answers nonsense costs one log line per minute and a status text. It never
+//!   costs a frame, and never stops the agent.
 //!
-//! It knows the spool and nothing behind it.
+//! This module knows the spool, but no other part of the agent's pipeline.
 
 mod online;
 mod pace;
@@ -32,16 +33,16 @@ use crate::spool::{FrameId, Spool, Stored};
 use crate::status::KafkaStatus;
 use crate::stop::Stop;
 
-/// How long a delivery lasts before it counts as an outage in the log and in the status.
+/// Duration after which an unfinished delivery counts as an outage, in the log and in the status.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often an idle shipper looks at what librdkafka has to say.
+/// Interval at which an idle shipper handles librdkafka's events.
 const IDLE: Duration = Duration::from_secs(5);
-/// How often it is looked whether the settings, or the files they name, are still those of the producer.
+/// Interval at which the settings and their files are compared with those of the producer.
 const LOOK: Duration = Duration::from_secs(1);
-/// How often a reason is put into words anew: for a certificate the broker is asked.
+/// Interval at which an explanation is renewed: for a certificate error the broker is contacted.
 const WORDS: Duration = Duration::from_secs(60);
 
-/// How shipping goes, for the status line.
+/// The state of shipping, for the status line.
 #[derive(Debug, Default)]
 pub struct Health {
     inner: Mutex<Inner>,
@@ -51,7 +52,7 @@ pub struct Health {
 struct Inner {
     acknowledged: Option<Instant>,
     trouble: Option<(Instant, String)>,
-    /// The last thing that went wrong, over or not.
+    /// The last fault, over or not.
     last_trouble: Option<(Instant, String)>,
 }
 
@@ -68,12 +69,12 @@ impl Health {
         inner.trouble = Some((since, words));
     }
 
-    /// Whether frames cannot be delivered now.
+    /// True while frames cannot be delivered.
     pub fn is_in_trouble(&self) -> bool {
         self.lock().trouble.is_some()
     }
 
-    /// In words: `Kafka acknowledged 3 s ago`, `Kafka: no broker of … for 300 s`.
+    /// The state as text: `Kafka acknowledged 3 s ago`, `Kafka for 300 s: no broker of …`.
     pub fn in_words(&self, now: Instant) -> String {
         let inner = self.lock().clone();
         let seconds = |since: Instant| now.saturating_duration_since(since).as_secs();
@@ -84,7 +85,7 @@ impl Health {
         }
     }
 
-    /// The same for [`crate::status`].
+    /// The state for [`crate::status`].
     pub fn status(&self, now: Instant) -> KafkaStatus {
         let inner = self.lock().clone();
         let age_ms =
@@ -103,28 +104,28 @@ impl Health {
     }
 }
 
-/// Takes frames out of the spool.
+/// Sends the frames of the spool.
 pub struct Shipper {
     spool: Arc<Spool>,
     health: Arc<Health>,
     kafka: Kafka,
-    /// Of the files that the producer was made from.
+    /// The stamp of the files used by the producer.
     stamp: Stamp,
     producer: Option<Producer>,
     backoff: Backoff,
     told: Option<Told>,
-    /// Since when frames cannot be delivered, for the one line that says it is over.
+    /// Start of the present outage, for the log line at its end.
     outage: Option<Instant>,
 }
 
 impl Shipper {
-    /// Ships what is in `spool` to `kafka`.
+    /// Returns a shipper from `spool` to `kafka`.
     pub fn new(spool: Arc<Spool>, health: Arc<Health>, kafka: Kafka) -> Self {
         let stamp = kafka.security.stamp();
         Self { spool, health, kafka, stamp, producer: None, backoff: Backoff::new(), told: None, outage: None }
     }
 
-    /// Ships until `stop`. What is in the spool then stays there. `settings` is asked before each frame.
+    /// Ships until `stop`. Unsent frames stay in the spool. `settings` is called before each frame.
     pub fn run(&mut self, stop: &Stop, heartbeat: &Heartbeat, settings: impl Fn() -> Kafka) {
         while !stop.is_requested() {
             heartbeat.beat();
@@ -137,12 +138,12 @@ impl Shipper {
                 continue;
             };
             if let Some(frame) = self.spool.load(id) {
-                // Parts of an earlier configuration may be too large for this one. A frame that cannot be cut smaller
-                // goes as it is.
+                // Parts made under an earlier configuration may be too large for the present one. A frame that cannot
+                // be cut smaller is sent unchanged.
                 let frame = frame.within(self.kafka.part_bytes_max).unwrap_or(frame);
                 let wait = self.ship(id, &frame, stop, heartbeat, &settings);
                 let until = Instant::now() + wait;
-                // What mends it ends the wait.
+                // A change of the settings or their files ends the wait.
                 while !stop.is_requested() && Instant::now() < until && !self.is_outdated(&settings) {
                     let left = until.saturating_duration_since(Instant::now());
                     heartbeat.idle(|| stop.wait(left.min(LOOK)));
@@ -151,13 +152,13 @@ impl Shipper {
         }
     }
 
-    /// Whether the settings, or a file they name, are others than those that the producer was made from.
+    /// True when the settings, or a file named in the settings, differ from those used by the producer.
     fn is_outdated(&self, settings: impl Fn() -> Kafka) -> bool {
         settings() != self.kafka || self.kafka.security.stamp() != self.stamp
     }
 
-    /// Another producer for other settings, certificates or secrets. Files that do not do change nothing: whoever writes
-    /// them anew may not be done.
+    /// Replaces the producer when settings, certificates or secrets have changed. Invalid files leave the old producer
+    /// in place: the administrator may still be writing them.
     fn renew(&mut self, settings: impl Fn() -> Kafka) {
         let kafka = settings();
         if kafka != self.kafka {
@@ -191,7 +192,7 @@ impl Shipper {
         }
     }
 
-    /// Sends one frame; gives the time to wait before the next one, or before this one again.
+    /// Sends one frame. Returns the time to wait before the next frame, or before a retry.
     fn ship(
         &mut self,
         id: FrameId,
@@ -251,7 +252,8 @@ impl Shipper {
             }
             Outcome::Failed(failure) => {
                 let record_bytes = frame.records().map(<[u8]>::len).max().unwrap_or(0);
-                // A broker that does not let us in looks as one that is away; what librdkafka heard tells them apart.
+                // A broker that refuses the client looks like a broker that is away; librdkafka's error text tells the
+                // two apart.
                 let refused = failure.is_away() && is_refusal(&failure.text);
                 let words = if refused {
                     heartbeat.idle(|| Told::words(&mut self.told, &failure.text, &self.kafka))
@@ -259,14 +261,14 @@ impl Shipper {
                     in_words(&failure, &self.kafka, record_bytes)
                 };
                 if failure.fatal {
-                    // librdkafka takes nothing more after a fatal error; a new producer starts from the spool.
+                    // librdkafka accepts nothing after a fatal error; a new producer starts from the spool.
                     edr_daemon::limited!(Level::Warn, Event::KafkaRefuses, EDR_SOURCE = "ship"; "Kafka producer is given up and made anew: {words}");
                     self.producer = None;
                 }
                 let away = failure.is_away();
                 let event = if away && !refused { Event::KafkaAway } else { Event::KafkaRefuses };
                 note_outage(&self.health, &self.spool, &mut self.outage, started, (event, words));
-                // Who was waited for already needs no long wait; a refusal that comes at once does.
+                // After a timeout retry soon; after an immediate refusal back off.
                 let waited = away && started.elapsed() > PATIENCE;
                 if waited { Duration::from_millis(random() % 1_000) } else { self.backoff.wait(random()) }
             }
@@ -274,7 +276,7 @@ impl Shipper {
     }
 }
 
-/// A reason of librdkafka and what it was put into, so that a broker is not asked for its certificate ten times a second.
+/// A cached explanation of librdkafka's error, so that a broker is not asked for its certificate ten times a second.
 #[derive(Debug)]
 struct Told {
     cause: Option<Cause>,
@@ -315,6 +317,6 @@ fn is_refusal(reason: &str) -> bool {
 }
 
 fn random() -> u64 {
-    // Jitter needs no good numbers.
+    // The quality of the random numbers does not matter for jitter.
     getrandom::u64().unwrap_or(0)
 }

@@ -1,4 +1,4 @@
-//! Asking Kafka before anything is sent: whether brokers let this client in, the topic exists, and its settings fit.
+//! Checks before a start: if the brokers accept this client, if the topic exists, and if its settings fit.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,15 +19,15 @@ use super::producer::connection;
 use super::remedy::{Failure, in_words};
 use crate::config::{Kafka, RECORD_HEADER_BYTES_MAX};
 
-/// How long a broker may take to answer.
+/// Time limit for the answer of the brokers.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// Callbacks that are served after a question, and how long each is waited for.
+/// Number of callbacks handled after a request, and the time limit for each.
 const CALLBACKS: u32 = 10;
 const CALLBACK_MAX: Duration = Duration::from_millis(10);
-/// How long one question lasts: between two, librdkafka says why there is no answer.
+/// Time limit of one request. Between two requests librdkafka reports why there is no answer.
 const QUESTION_MAX: Duration = Duration::from_secs(2);
 
-/// Keeps librdkafka's reason, which its answers do not have.
+/// Keeps librdkafka's error text, which the results of its functions lack.
 #[derive(Default)]
 struct Context {
     reason: Mutex<Option<String>>,
@@ -45,7 +45,7 @@ impl ClientContext for Context {
     }
 }
 
-/// What the files with certificates and secrets, the brokers and the topic are like.
+/// Checks the files with certificates and secrets, the brokers, and the topic.
 pub fn examine(kafka: &Kafka, findings: &mut Findings) {
     judge_security(findings, &kafka.security, &kafka.brokers, Timestamp::now());
     let record_bytes = kafka.part_bytes_max + RECORD_HEADER_BYTES_MAX;
@@ -63,7 +63,7 @@ pub fn examine(kafka: &Kafka, findings: &mut Findings) {
     });
     let (client, admin) = match made {
         Ok(made) => made,
-        // Said above, for each file.
+        // Each faulty file was already reported above.
         Err(error) => return findings.fail("broker", error, "edr-agentd check"),
     };
     let metadata = match ask(&client, kafka) {
@@ -97,21 +97,22 @@ pub fn examine(kafka: &Kafka, findings: &mut Findings) {
     let asked = admin.describe_configs([&resource], &options);
     let answer = futures::executor::block_on(asked).map_err(|error| error.to_string());
     match answer.map(|resources| resources.into_iter().next()) {
-        // A client that may not read them is given none.
+        // A client without the right to read the settings gets an empty list.
         Ok(Some(Ok(resource))) if resource.entries.is_empty() => {
             findings.ok("topic size", "settings are not told to this client: edr-collectd check --online judges them");
         }
         Ok(Some(Ok(resource))) => judge(findings, &kafka.topic, &kafka.brokers, record, |name| {
             resource.get(name).and_then(|entry| entry.value.clone())
         }),
-        // Not everybody may read them, and nobody has to.
+        // Reading the settings needs a right that the agent does not need.
         Ok(Some(Err(code))) => findings.ok("topic size", format!("settings are not told to this client: {code}")),
         Ok(None) => findings.ok("topic size", "settings are not told to this client"),
         Err(error) => findings.warn("topic size", format!("settings are not told: {error}"), ""),
     }
 }
 
-/// The topic's metadata, or why there is none and what mends it: as soon as a broker refuses, and else when it is time.
+/// Returns the topic's metadata, or a text and a remedy: at once when a broker refuses, otherwise at the end of the
+/// time limit.
 fn ask(client: &BaseConsumer<Context>, kafka: &Kafka) -> Result<Metadata, (String, String)> {
     let started = Instant::now();
     loop {
@@ -119,7 +120,7 @@ fn ask(client: &BaseConsumer<Context>, kafka: &Kafka) -> Result<Metadata, (Strin
             Ok(metadata) => return Ok(metadata),
             Err(error) => error,
         };
-        // Serves the callbacks, one a call, which have the reason.
+        // Each call handles one callback; the callbacks have the error text.
         for _ in 0..CALLBACKS {
             let _ = client.poll(CALLBACK_MAX);
         }

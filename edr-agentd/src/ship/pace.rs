@@ -1,12 +1,12 @@
-//! How long to wait: after a failure, and between frames while catching up. No clock, no I/O.
+//! Waiting times: after a failure, and between frames after an outage. No clock, no I/O.
 
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_secs(1);
 const LAST: Duration = Duration::from_secs(60);
 
-/// Waits that double up to a minute, each between half and all of its length, so that a fleet does not come back as
-/// one.
+/// A backoff that doubles up to one minute. Each wait is a random time between half and all of its length, so that the
+/// agents of a fleet do not return at the same moment.
 #[derive(Debug)]
 pub(super) struct Backoff {
     next: Duration,
@@ -17,12 +17,12 @@ impl Backoff {
         Self { next: FIRST }
     }
 
-    /// After a success.
+    /// Starts again with the shortest wait, after a success.
     pub(super) fn reset(&mut self) {
         self.next = FIRST;
     }
 
-    /// The next wait; `random` is any number.
+    /// Returns the next wait; `random` is any number.
     pub(super) fn wait(&mut self, random: u64) -> Duration {
         let whole = self.next;
         self.next = (whole * 2).min(LAST);
@@ -31,8 +31,8 @@ impl Backoff {
     }
 }
 
-/// The wait after a frame of `bytes` while more wait behind it, so that a drain takes no more than `bytes_max` a
-/// second. `took` is what sending it took already.
+/// Returns the wait after a frame of `bytes` while more frames are waiting, so that the rate stays within `bytes_max`
+/// per second. `took` is the time already spent on sending the frame.
 pub(super) fn drain_wait(bytes: usize, bytes_max: u64, took: Duration) -> Duration {
     let fair = Duration::from_secs_f64(bytes as f64 / bytes_max.max(1) as f64);
     fair.saturating_sub(took)

@@ -1,5 +1,5 @@
-//! The Kafka producer, one frame at a time: librdkafka's queue never holds more than the frame that is on its way, so
-//! order is kept whatever fails, and the spool stays the only store.
+//! The Kafka producer, one frame at a time. librdkafka's queue never holds more than the frame being sent: the order is
+//! kept in spite of failures, and the spool stays the only store.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,25 +17,27 @@ use super::remedy::Failure;
 use crate::config::Kafka;
 use crate::spool::Stored;
 
-/// librdkafka's queue: one frame of ordinary size; a larger one passes through it part by part. Its default is 1 GiB.
+/// Size of librdkafka's queue: one frame of ordinary size. A larger frame passes through the queue part by part.
+/// librdkafka's default is 1 GiB.
 const QUEUE_KIB_MAX: usize = 8 << 10;
-/// librdkafka's default for `message.max.bytes`.
+/// librdkafka's default of `message.max.bytes`.
 const MESSAGE_BYTES_DEFAULT: usize = 1_000_000;
-/// Room for key and protocol around a record.
+/// Space for key and protocol around a record.
 const MESSAGE_OVERHEAD_BYTES: usize = 8 << 10;
-/// The longest sleep in librdkafka's queue before the stop signal is looked at.
+/// Longest wait in librdkafka's queue between two checks of the stop signal.
 const POLL_MAX: Duration = Duration::from_millis(100);
-/// Reports come at the latest when `message.timeout.ms` is over; a producer that stays silent so much longer is broken.
+/// Additional time for a report: reports are due when `message.timeout.ms` is over, and a producer without a report for
+/// this time longer is broken.
 const OVERDUE: Duration = Duration::from_secs(30);
 
-/// How delivering a frame ended.
+/// The result of delivering a frame.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// Kafka has all its records.
+    /// Kafka has acknowledged all records of the frame.
     Acknowledged,
-    /// At least one record may not be there.
+    /// At least one record may be missing in Kafka.
     Failed(Failure),
-    /// Nobody wants to go on: the agent stops, or this producer is not the one that the settings mean.
+    /// The delivery was abandoned: the agent stops, or the settings have changed.
     GivenUp,
 }
 
@@ -46,11 +48,11 @@ pub(super) struct Producer {
     last_error: Arc<Mutex<Option<String>>>,
     topic: String,
     overdue: Duration,
-    /// Tells the reports of this delivery from those of one given up before.
+    /// Number of the present delivery, to recognize stale reports of an abandoned delivery.
     delivery: usize,
 }
 
-/// librdkafka's word on one record.
+/// librdkafka's report about one record.
 struct Report {
     delivery: usize,
     result: Result<(), Failure>,
@@ -65,7 +67,7 @@ impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         let level = match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => log::Level::Error,
-            // A broker that is away fills librdkafka's log; the shipper says it in its own words, once a minute.
+            // librdkafka logs much about a broker that is away; the shipper reports the outage itself, once a minute.
             _ => log::Level::Debug,
         };
         edr_daemon::limited!(level, "librdkafka {facility}: {message}");
@@ -78,7 +80,7 @@ impl ClientContext for Context {
         }
         let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
         let is_refusal = |reason: &str| edr_daemon::kafka::cause(reason).is_some_and(Cause::is_refusal);
-        // One broker that refuses says more than another one that is away.
+        // A refusal by one broker is more important than another broker that is away.
         if is_refusal(reason) || !last.as_deref().is_some_and(is_refusal) {
             *last = Some(reason.to_owned());
         }
@@ -93,15 +95,15 @@ impl ProducerContext for Context {
             Ok(_) => Ok(()),
             Err((error, _)) => Err(failure(error)),
         };
-        // The receiver lives as long as the producer; a report without one is not missed.
+        // The receiver lives as long as the producer; a report without a receiver is not needed.
         let _ = self.reports.lock().unwrap_or_else(PoisonError::into_inner).send(Report { delivery, result });
     }
 }
 
-/// What every client of the agent is told.
+/// Returns the settings shared by all Kafka clients of the agent.
 ///
 /// # Errors
-/// Every file with a secret or a certificate that does not do.
+/// All unusable files with secrets or certificates.
 pub(super) fn connection(kafka: &Kafka, client: &str) -> Result<ClientConfig, String> {
     let settings = kafka.security.read().map_err(|faults| {
         let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
@@ -120,10 +122,10 @@ pub(super) fn connection(kafka: &Kafka, client: &str) -> Result<ClientConfig, St
 }
 
 impl Producer {
-    /// Connects in the background; brokers need not be there.
+    /// Makes a producer, which connects in the background; the brokers may be away.
     ///
     /// # Errors
-    /// When a file with a secret or a certificate does not do, or librdkafka refuses the configuration. In words.
+    /// A text, when a file with a secret or a certificate is unusable, or when librdkafka refuses the configuration.
     pub(super) fn new(kafka: &Kafka) -> Result<Self, String> {
         let (sender, reports) = channel();
         let last_error = Arc::new(Mutex::new(None));
@@ -131,7 +133,7 @@ impl Producer {
         let record_bytes_max = kafka.part_bytes_max + crate::config::RECORD_HEADER_BYTES_MAX + MESSAGE_OVERHEAD_BYTES;
         let message_bytes_max = record_bytes_max.max(MESSAGE_BYTES_DEFAULT);
         let timeout_ms = kafka.message_timeout.as_millis();
-        // Shorter than the timeout, so that a missing topic is called missing and not a broker that does not answer.
+        // Shorter than the message timeout, so that a missing topic is reported as missing and not as a timeout.
         let propagation_ms = (timeout_ms / 2).min(10_000);
         let producer = connection(kafka, "edr-agentd")?
             .set("enable.idempotence", "true")
@@ -151,13 +153,14 @@ impl Producer {
         Ok(Self { producer, reports, last_error, topic: kafka.topic.clone(), overdue, delivery: 0 })
     }
 
-    /// Handles what librdkafka has to say while nothing is on its way.
+    /// Handles librdkafka's events while no frame is being sent.
     pub(super) fn poll(&self) {
         self.producer.poll(Duration::ZERO);
     }
 
-    /// Sends all records of a frame, in order, and waits for the report of each. `goes_on` is called about ten times
-    /// a second meanwhile, with the time it lasts and the last thing that went wrong; false gives the delivery up.
+    /// Sends all records of a frame, in order, and waits for the report of each record. Meanwhile `goes_on` is called
+    /// about ten times a second with the elapsed time and the last error text; when it returns false, the delivery is
+    /// abandoned.
     pub(super) fn deliver(
         &mut self,
         frame: &Stored,
@@ -189,7 +192,7 @@ impl Producer {
                 };
             }
             self.producer.poll(slice);
-            // BaseProducer::poll returns when its time is over, not when there is something: short sleeps at first.
+            // BaseProducer::poll returns at the end of its time and not at an event, so the first waits are short.
             slice = (slice * 2).min(POLL_MAX);
             for report in self.reports.try_iter().filter(|report| report.delivery == self.delivery) {
                 outstanding -= 1;
@@ -212,7 +215,7 @@ impl Producer {
         }
     }
 
-    /// "Message timed out" and "fatal error" say nothing; what happened meanwhile does.
+    /// Adds the error text of the meantime, because "Message timed out" and "fatal error" name no cause.
     fn with_cause(&self, failure: Failure) -> Failure {
         if failure.fatal
             && let Some((code, text)) = self.producer.client().fatal_error()

@@ -1,22 +1,22 @@
-//! What a refusal of Kafka means for the person who has to mend it.
+//! Explanations of Kafka's refusals, with a remedy.
 
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use crate::config::Kafka;
 
-/// Why a frame was not acknowledged.
+/// The reason why a frame was not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// librdkafka's or the broker's code.
+    /// Error code of librdkafka or of the broker.
     pub code: Code,
-    /// What librdkafka says about it.
+    /// Error text of librdkafka.
     pub text: String,
-    /// Whether the producer has to be thrown away.
+    /// True when the producer must be replaced.
     pub fatal: bool,
 }
 
 impl Failure {
-    /// Whether no broker could be reached, so that waiting is all there is to do.
+    /// True when no broker could be reached, so that only waiting helps.
     pub fn is_away(&self) -> bool {
         matches!(
             self.code,
@@ -31,7 +31,7 @@ impl Failure {
     }
 }
 
-/// One sentence: what happened, and what mends it. `record_bytes` is the largest record of the frame concerned.
+/// Explains a failure in one sentence, with a remedy. `record_bytes` is the size of the frame's largest record.
 pub fn in_words(failure: &Failure, kafka: &Kafka, record_bytes: usize) -> String {
     let topic = &kafka.topic;
     let text = &failure.text;
@@ -83,7 +83,7 @@ pub fn in_words(failure: &Failure, kafka: &Kafka, record_bytes: usize) -> String
     format!("topic {topic}: {text}: {remedy}")
 }
 
-/// The principal that Kafka knows this client by, as far as it can be told here.
+/// The principal under which Kafka knows this client, as far as it can be derived here.
 fn user(kafka: &Kafka) -> String {
     let certificate = kafka.security.tls.as_ref().and_then(|tls| tls.identity.as_ref());
     match (&kafka.security.sasl, certificate) {
