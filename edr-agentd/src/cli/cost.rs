@@ -1,4 +1,4 @@
-//! `cost`: what each source costs on this host, measured by doing it.
+//! `cost`: measures the cost of each source on this host.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -15,12 +15,13 @@ use crate::config::Config;
 use crate::run::Overrides;
 use crate::sample::{Reading, Sources, measured};
 
-/// Readings that go before, at most, until every executable has its hash: a tick has a budget for that.
+/// Most readings before the measurement, until every executable has its hash: hashing has a budget per tick.
 const WARM_UP_MAX: u32 = 200;
-/// Readings before the steady ones: the agent passes over nothing before it has seen its own counters move.
+/// Readings before the steady phase: at first the agent reads every process, until its own counters have shown which
+/// processes run.
 const SETTLE: u32 = 3;
 
-/// What is measured, and how.
+/// Parameters of the measurement.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rounds {
     pub(super) count: u32,
@@ -28,7 +29,7 @@ pub(super) struct Rounds {
     pub(super) format: CostFormat,
 }
 
-/// Everything that was measured.
+/// The results.
 #[derive(Debug, Serialize)]
 struct Measured {
     rounds: u32,
@@ -37,8 +38,8 @@ struct Measured {
     open_files: u64,
     sockets: usize,
     snapshot_bytes: usize,
-    /// Resident memory (`VmRSS`), KiB, after the first round, after [`SETTLED`] and after the last; absent where the
-    /// kernel does not tell.
+    /// Resident memory (`VmRSS`), KiB: after the first round, after [`SETTLED`] rounds, and after the last round;
+    /// absent when the kernel does not report the value.
     #[serde(skip_serializing_if = "Option::is_none")]
     first_rss_kib: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,20 +49,20 @@ struct Measured {
     phases: Vec<Phase>,
 }
 
-/// Rounds after which every buffer is in use: the first frame is a key, the second a delta, which takes more memory.
+/// Rounds after which every buffer is in use: the first frame is a key; the second is a delta, which needs more memory.
 const SETTLED: u32 = 2;
 
-/// How much is read again.
+/// A kind of reading, by the share of rows read again.
 #[derive(Debug, Serialize)]
 struct Phase {
     name: &'static str,
     #[serde(skip)]
     meaning: String,
-    /// The middle of all rounds, each figure on its own.
+    /// The median of all rounds, for each figure separately.
     cost: Vec<SourceCost>,
 }
 
-/// Reads the host again and again, first everything, then as the daemon does, and prints what that took.
+/// Reads the host repeatedly, first every row and then as the daemon does, and prints the cost.
 pub(super) fn cost(path: &Path, overrides: &Overrides, rounds: Rounds) -> anyhow::Result<ExitCode> {
     let config = show::config_or_default(path, overrides)?;
     let mut host = Looked::at(&config, overrides)?;
@@ -115,7 +116,7 @@ pub(super) fn cost(path: &Path, overrides: &Overrides, rounds: Rounds) -> anyhow
     Ok(ExitCode::SUCCESS)
 }
 
-/// The sources, open, and what is needed to make a frame of a reading.
+/// The open sources, and the state needed to make frames of readings.
 struct Looked<'a> {
     config: &'a Config,
     overrides: &'a Overrides,
@@ -127,7 +128,8 @@ struct Looked<'a> {
 }
 
 impl<'a> Looked<'a> {
-    /// Reads until every executable has its hash: that is done once in its life, and is no part of a round.
+    /// Opens the sources and reads until every executable has its hash. Hashing is done once per executable and is not
+    /// measured.
     fn at(config: &'a Config, overrides: &'a Overrides) -> anyhow::Result<Self> {
         let sources = Sources::open(config, overrides.proc_root(), &[])?;
         let mut looked = Self {
@@ -177,7 +179,7 @@ impl<'a> Looked<'a> {
         Phase { name, meaning, cost: all.middle() }
     }
 
-    /// One tick, but for the spool.
+    /// One tick, without the spool.
     fn round(&mut self) -> Vec<SourceCost> {
         self.read();
         let mut cost = self.reading.cost.clone();
@@ -186,7 +188,7 @@ impl<'a> Looked<'a> {
             let bytes = raw.len();
             (raw, bytes)
         });
-        // The first one is a key, and each later one a delta against it.
+        // The first frame is a key; each later frame is a delta against this key.
         let header = FrameHeader {
             host_id: self.reading.host.host_id,
             epoch: Epoch([0; 8]),
@@ -203,7 +205,7 @@ impl<'a> Looked<'a> {
         measured(&mut cost, "frame", || {
             let part_bytes_max = self.config.kafka.part_bytes_max;
             let frame = EncodedFrame::encode(&header, &raw, self.key.as_deref(), part_bytes_max);
-            // A snapshot that fits no frame has no bytes here.
+            // A snapshot that fits no frame counts as 0 bytes.
             ((), frame.as_ref().map_or(0, EncodedFrame::byte_len))
         });
         self.key.get_or_insert(raw);
@@ -211,7 +213,8 @@ impl<'a> Looked<'a> {
     }
 }
 
-/// What all rounds of a phase cost, by source. Numbers alone: a thousand rounds must not show as memory of the agent.
+/// The cost of all rounds of a phase, by source. Only numbers are kept: a thousand rounds must not appear as memory of
+/// the agent.
 #[derive(Debug, Default)]
 struct Figures(Vec<(SourceCost, [Vec<u64>; 6])>);
 
@@ -230,7 +233,7 @@ impl Figures {
         }
     }
 
-    /// The middle of each figure of each source.
+    /// The median of each figure of each source.
     fn middle(self) -> Vec<SourceCost> {
         let of = |(cost, figures): (SourceCost, [Vec<u64>; 6])| {
             let [cpu_ns, wall_ns, produced, carried, syscalls, read_bytes] = figures.map(|mut all| {
@@ -244,7 +247,7 @@ impl Figures {
     }
 }
 
-/// Of this process (proc_pid_status(5)).
+/// Resident memory of this process, KiB (proc_pid_status(5)).
 fn rss_kib() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?.trim().parse().ok()

@@ -204,15 +204,15 @@ pub fn main() -> ExitCode {
     result.unwrap_or_else(|error| failed(&error))
 }
 
-/// Says why, and turns the kind of error into its exit code.
+/// Reports the error and returns its exit code.
 fn failed(error: &anyhow::Error) -> ExitCode {
     if is_broken_pipe(error) {
-        // Whoever read our output has seen enough.
+        // The reader of the output has closed the pipe; this is no failure.
         return ExitCode::SUCCESS;
     }
     let words = format!("{error:#}");
     if log::max_level() == log::LevelFilter::Off {
-        // A command, or a daemon that has no log yet.
+        // A command, or a daemon whose log is not installed yet.
         let _ = writeln!(io::stderr().lock(), "edr-agentd: {words}");
     } else {
         edr_daemon::event!(log::Level::Error, Event::CannotStart; "{words}");
@@ -237,14 +237,14 @@ fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What this user cannot see.
+/// Reasons why this user's view is limited.
 fn rights(proc_root: &Path) -> Vec<String> {
     let settings = ProcessSettings { mapped: false, hash: None, ..ProcessSettings::default() };
     let access = ProcessReader::open(proc_root, settings).map(|mut reader| {
         reader.read(&mut Rows::default(), &mut Gaps::default());
         reader.access()
     });
-    // That it cannot be opened is among the reasons.
+    // A failure to open the reader is among the reasons.
     degraded(proc_root, &access.unwrap_or_default())
 }
 

@@ -14,8 +14,7 @@ use crate::run::Overrides;
 use crate::sample::{Reading, Sources};
 use crate::spool::verify;
 
-/// `snapshot`: works without a configuration file, so that one can look at what the agent would see before setting it
-/// up.
+/// `snapshot`: works without a configuration file, so that an administrator can see the agent's data before the setup.
 pub(super) fn snapshot(format: Format, path: &Path, overrides: &Overrides) -> anyhow::Result<ExitCode> {
     let config = config_or_default(path, overrides)?;
     let mut sources = Sources::open(&config, overrides.proc_root(), &[])?;
@@ -44,7 +43,7 @@ pub(super) fn snapshot(format: Format, path: &Path, overrides: &Overrides) -> an
     Ok(ExitCode::SUCCESS)
 }
 
-/// Without a configuration file in the usual place its defaults serve.
+/// Loads the configuration. The defaults are used when the file at the default path is missing.
 pub(super) fn config_or_default(path: &Path, overrides: &Overrides) -> anyhow::Result<Config> {
     let unconfigured = path == Path::new(DEFAULT_PATH) && !path.exists();
     Ok(overrides.over(if unconfigured { Config::default() } else { Config::load_without_kafka(path)? }))

@@ -8,7 +8,8 @@ use super::TextFormat;
 use crate::config::Config;
 use crate::status::ask;
 
-/// A configuration that is wrong is no reason not to answer: the agent may run with the one before.
+/// Prints the status. An invalid configuration does not prevent the answer: the agent may still run with an earlier
+/// configuration.
 pub(super) fn status(path: &Path, format: TextFormat) -> anyhow::Result<ExitCode> {
     let socket = Config::load_without_kafka(path).unwrap_or_default().status_socket();
     let status = ask(&socket).map_err(anyhow::Error::msg)?;
@@ -20,7 +21,7 @@ pub(super) fn status(path: &Path, format: TextFormat) -> anyhow::Result<ExitCode
         }
         TextFormat::Table => {
             for (name, value) in status.lines() {
-                // What a broker said is among them.
+                // Texts from brokers are among the values, so control characters are made visible.
                 writeln!(out, "{name:<14} {}", edr_wire::visible(value.as_bytes()))?;
             }
         }

@@ -1,4 +1,4 @@
-//! A snapshot as columns, for people: what `ps auxww`, `lsof` and `ss` would show, from one moment.
+//! A snapshot as columns, for people: the data of `ps auxww`, `lsof` and `ss` at one moment.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use edr_wire::snapshot::{Attacker, FileKind, Process, Psad, ScannedPort, SnapshotView, Socket, TopSignature};
 use edr_wire::visible;
 
-/// Prints all of it.
+/// Prints the whole snapshot.
 pub(super) fn snapshot(view: &SnapshotView, out: &mut impl Write) -> anyhow::Result<()> {
     let (host, time) = (view.host()?, view.time()?);
     let hostname = visible(host.hostname.as_bytes());
@@ -25,7 +25,7 @@ pub(super) fn snapshot(view: &SnapshotView, out: &mut impl Write) -> anyhow::Res
     for degraded in view.agent()?.degraded {
         writeln!(out, "{degraded}")?;
     }
-    // One process at a time: a snapshot of 24 MiB costs its bytes and no more.
+    // One process at a time, so that a snapshot of 24 MiB needs no memory beyond its bytes.
     let mut owners: BTreeMap<u64, (u32, String)> = BTreeMap::new();
     writeln!(out, "\nprocesses: {}", view.process_count())?;
     writeln!(
@@ -182,7 +182,7 @@ fn print_psad(psad: &Psad, packets: usize, out: &mut impl Write) -> io::Result<(
     Ok(())
 }
 
-/// The name a value has on the wire.
+/// The name of a value on the wire.
 fn word<T: serde::Serialize>(value: &T) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
