@@ -1,4 +1,4 @@
-//! The clocks: wall clock, boot time, and what the kernel knows of the wall clock's error.
+//! The clocks: wall clock, boot time, and the kernel's estimate of the wall clock's error.
 
 use edr_wire::snapshot::Time;
 use jiff::Timestamp;
@@ -8,7 +8,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 const NANOSECONDS: i64 = 1_000_000_000;
 
-/// The time, now; whether it is right is for `synchronised` to say.
+/// Returns the present time. `synchronised` is filled in by the caller.
 pub(super) fn now() -> Time {
     let wall_ns = nanoseconds(ClockId::Realtime);
     Time {
@@ -25,26 +25,27 @@ fn nanoseconds(clock: ClockId) -> i64 {
     time.tv_sec.saturating_mul(NANOSECONDS).saturating_add(time.tv_nsec)
 }
 
-/// Of the host's zone (`TZ`, else `/etc/localtime`) at that moment. A host without a zone lives in UTC (localtime(5)).
+/// Offset of the host's time zone (`TZ`, else `/etc/localtime`) at that moment, seconds. A host without a zone uses UTC
+/// (localtime(5)).
 fn utc_offset_seconds(wall_ns: i64) -> i32 {
     let Ok(zone) = TimeZone::try_system() else { return 0 };
     Timestamp::from_nanosecond(wall_ns.into()).map_or(0, |now| zone.to_offset(now).seconds())
 }
 
-/// What the kernel holds of the wall clock.
+/// The kernel's state of the wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClockState {
-    /// Whether something keeps it right (not `STA_UNSYNC`).
+    /// True when the clock is synchronised (not `STA_UNSYNC`).
     pub synchronised: bool,
-    /// The most it may be wrong by, microseconds (`maxerror`); it grows by 500 a second while nothing corrects it.
+    /// Largest possible error, microseconds (`maxerror`); grows by 500 per second without corrections.
     pub error_us_max: i64,
 }
 
-/// Asks the kernel (adjtimex(2)); `None` when the sandbox refuses the question.
+/// Reads the kernel's state (adjtimex(2)); `None` when the sandbox forbids the call.
 #[expect(unsafe_code, reason = "no crate in use wraps adjtimex(2), and nothing else is the kernel's own account")]
 pub fn clock_state() -> Option<ClockState> {
-    // SAFETY: `timex` holds only integers, for which all-zero bytes are a value. Zero in `modes` makes the call a
-    // question, which changes nothing and needs no privilege. The pointer is to a whole `timex` that outlives the call.
+    // SAFETY: `timex` holds only integers, for which all-zero bytes are valid. Zero in `modes` makes the call
+    // read-only, which needs no privilege. The pointer is to a whole `timex` that outlives the call.
     let (state, timex) = unsafe {
         let mut timex: libc::timex = std::mem::zeroed();
         (libc::adjtimex(&raw mut timex), timex)
@@ -69,7 +70,7 @@ mod tests {
 
     #[test]
     fn a_summer_offset_differs_from_a_winter_offset_where_the_zone_says_so() {
-        // `TZ` of this process is whatever the machine has, so the zone is asked directly.
+        // `TZ` of this process depends on the machine, so the test uses the zone directly.
         let berlin = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
         let at = |text: &str| berlin.to_offset(text.parse().unwrap()).seconds();
         assert_eq!((at("2026-01-15T12:00:00Z"), at("2026-07-15T12:00:00Z")), (3_600, 7_200));

@@ -1,14 +1,14 @@
-//! Who this host is: machine-id(5) and the boot.
+//! The identity of this host: machine-id(5) and the boot.
 
 use edr_wire::HostId;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// The fixed application key: the same for every host and for ever, since a host's identity hangs on it.
+/// The fixed application key, the same for every host. Must never change: the identity of every host depends on it.
 const APPLICATION_KEY: [u8; 16] =
     [0x65, 0x64, 0x72, 0x2d, 0x61, 0x67, 0x65, 0x6e, 0x74, 0x64, 0x3a, 0x9c, 0x1f, 0x4b, 0xd2, 0x77];
 
-/// Why a machine id cannot be used.
+/// The reason why a machine id cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NoIdentity {
     #[error("it is empty: run systemd-machine-id-setup(1), which writes one")]
@@ -19,7 +19,7 @@ pub(super) enum NoIdentity {
     Malformed,
 }
 
-/// The content of `/etc/machine-id`: 32 lower-case hex digits and a line break, not all zero.
+/// Parses the content of `/etc/machine-id`: 32 lower-case hex digits and a line break, not all zero.
 pub(super) fn machine_id(text: &[u8]) -> Result<[u8; 16], NoIdentity> {
     match text.trim_ascii() {
         b"" => Err(NoIdentity::Empty),
@@ -32,7 +32,7 @@ pub(super) fn machine_id(text: &[u8]) -> Result<[u8; 16], NoIdentity> {
     }
 }
 
-/// The id a host goes by, see [`HostId`]: from it nobody gets back to the machine id.
+/// Derives the host id, see [`HostId`]. The machine id cannot be derived back from it.
 pub(super) fn host_id(machine_id: &[u8; 16]) -> HostId {
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&APPLICATION_KEY) else {
         unreachable!("HMAC takes a key of any length");
@@ -44,7 +44,7 @@ pub(super) fn host_id(machine_id: &[u8; 16]) -> HostId {
     HostId(id)
 }
 
-/// The content of `/proc/sys/kernel/random/boot_id`: a UUID.
+/// Parses the content of `/proc/sys/kernel/random/boot_id`: a UUID.
 pub(super) fn boot_id(text: &[u8]) -> Option<String> {
     let id = std::str::from_utf8(text.trim_ascii()).ok()?;
     let is_uuid = id.len() == 36
@@ -71,8 +71,8 @@ mod tests {
         }
     }
 
-    /// Golden: an agent that computes another id would make every host a new one. The value is what
-    /// `openssl dgst -sha256 -mac HMAC` gives for the same key.
+    /// Golden value: an agent that computes another id would make every host a new host. The value was computed for the
+    /// same key with `openssl dgst -sha256 -mac HMAC`.
     #[test]
     fn a_host_keeps_its_id() {
         let id = host_id(&machine_id(b"00112233445566778899aabbccddeeff").unwrap());

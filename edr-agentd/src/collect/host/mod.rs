@@ -1,7 +1,7 @@
-//! Who this host is, what it is made of, and what time it has.
+//! The identity of this host, its properties and its time.
 //!
-//! The identity (machine id, boot) is read once: without it there is nothing to send. Facts are read at every tick; one
-//! that cannot be read is a gap.
+//! The identity (machine id, boot) is read once; without an identity there is nothing to send. Properties are read at
+//! every tick; an unreadable property is a gap.
 
 mod clock;
 mod identity;
@@ -25,7 +25,8 @@ use crate::errno::reason;
 const SOURCE: &str = "host";
 const MACHINE_ID: &str = "/etc/machine-id";
 const BOOT_ID: &str = "sys/kernel/random/boot_id";
-/// `btime` is computed anew at each read and flips between two seconds; by more it moves only when the clock was set.
+/// `btime` is computed anew at each read and can alternate between two seconds. A larger change means that the clock
+/// was set.
 const BOOT_TIME_JITTER_S: u64 = 1;
 
 /// Reads facts about the host.
@@ -36,13 +37,13 @@ pub struct HostReader {
     system: System,
     boot_time_s: Option<u64>,
     text: Vec<u8>,
-    /// What stays as it is while the host runs.
+    /// Facts that stay the same while the host runs.
     fixed: Host,
 }
 
 impl HostReader {
-    /// Reads what never changes while the host runs. What is the kernel's own comes from `proc_root`; names, memory and
-    /// the namespaces of the agent are those of the running system.
+    /// Reads the facts that never change while the host runs. The kernel's facts come from `proc_root`; names, memory
+    /// and the namespaces of the agent come from the running system.
     ///
     /// # Errors
     /// When there is no machine id or no boot id, without which a host has no identity.
@@ -80,10 +81,10 @@ impl HostReader {
         Ok(Self { proc_root: root, time_daemons, system, boot_time_s: None, text, fixed })
     }
 
-    /// The facts of this tick.
+    /// Reads the facts of this tick.
     pub fn read(&mut self, gaps: &mut Gaps) -> Host {
         let mut host = self.fixed.clone();
-        // Another name may be set at any time.
+        // The host name can change at any time.
         host.hostname = String::from_utf8_lossy(rustix::system::uname().nodename().to_bytes()).into_owned();
         host.namespaces = own_namespaces(gaps);
         self.system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
@@ -100,7 +101,7 @@ impl HostReader {
         }
         host.boot_time_ns = self.boot_time_s.map_or(0, |seconds| seconds.cast_signed().saturating_mul(1_000_000_000));
         if let Some(load) = self.parse("loadavg", gaps, |text| LoadAverage::from_read(text)) {
-            // Two decimals are all the kernel gives.
+            // The kernel gives two decimals.
             host.load_hundredths = [load.one, load.five, load.fifteen].map(|load| (load * 100.0).round() as u32);
         }
         if let Some(uptime) = self.parse("uptime", gaps, |text| Uptime::from_read(text)) {
@@ -109,7 +110,7 @@ impl HostReader {
         host
     }
 
-    /// The time, now.
+    /// Returns the present time.
     pub fn time(&self, gaps: &mut Gaps) -> Time {
         let mut time = clock::now();
         time.synchronised = synchronised(&self.time_daemons, gaps);
@@ -129,26 +130,26 @@ impl HostReader {
     }
 }
 
-/// `PRETTY_NAME` of os-release(5), which sysinfo does not give; without one the name and version that it gives.
+/// `PRETTY_NAME` of os-release(5), which sysinfo lacks; otherwise name and version from sysinfo.
 fn os_name() -> String {
     let file = std::fs::read("/etc/os-release").or_else(|_| std::fs::read("/usr/lib/os-release")).unwrap_or_default();
     pretty_name(&String::from_utf8_lossy(&file)).or_else(|| System::long_os_version().ok()).unwrap_or_default()
 }
 
-/// os-release(5): shell assignments, the value quoted where it has spaces.
+/// Parses os-release(5): shell assignments, with quotes around values with spaces.
 fn pretty_name(os_release: &str) -> Option<String> {
     let value = os_release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="))?.trim();
     let inside = ['"', '\''].iter().find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote));
     let mut name = String::new();
     let mut characters = inside.unwrap_or(value).chars();
     while let Some(character) = characters.next() {
-        // In quotes a backslash makes the next character plain.
+        // A backslash in quotes escapes the next character.
         name.extend(if character == '\\' { characters.next() } else { Some(character) });
     }
     (!name.is_empty()).then_some(name)
 }
 
-/// Of the agent, whichever proc tree it reads.
+/// The namespaces of the agent, even when it reads another proc tree.
 fn own_namespaces(gaps: &mut Gaps) -> Namespaces {
     let mut inode = |name: &str| match proc_files::namespace(rustix::fs::CWD, &format!("/proc/self/ns/{name}")) {
         Ok(inode) => inode,
@@ -227,7 +228,7 @@ mod tests {
         let gaps = gaps.take();
         assert_eq!((gaps.len(), gaps[0].field.as_ref()), (1, b"uptime".as_slice()));
 
-        // One second is the kernel's rounding; more is a clock that was set.
+        // One second is the kernel's rounding; more means that the clock was set.
         for (btime, shown) in [(1_700_000_001_u64, 1_700_000_000), (1_700_003_600, 1_700_003_600)] {
             let stat = format!("cpu  1 2 3 4 5 6 7 8 9 10\nctxt 1\nbtime {btime}\nprocesses 4711\n");
             std::fs::write(root.path().join("stat"), stat).unwrap();

@@ -1,10 +1,10 @@
-//! Whether something keeps the wall clock right.
+//! The state of the clock's synchronisation.
 //!
-//! The kernel knows (adjtimex(2)), but a sandbox may refuse the question together with the calls that set the clock
-//! (`ProtectClock=`, `@clock` of systemd.exec(5)). Then the two time daemons that let anybody ask are asked:
-//! systemd-timesyncd by the file it touches, chronyd by the request that `chronyc tracking` makes. Of them only a yes is
-//! taken: their no, or their silence, says nothing about a clock that something else may keep. Unknown stays unknown, and
-//! a gap says why.
+//! The kernel knows the state (adjtimex(2)), but a sandbox may forbid this call together with the calls that set the
+//! clock (`ProtectClock=`, `@clock` of systemd.exec(5)). In this case two time daemons are checked that allow queries
+//! without rights: systemd-timesyncd through the file that it touches, chronyd through the request of
+//! `chronyc tracking`. Only a positive answer counts: a negative answer, or none, proves nothing, because another
+//! daemon may keep the clock. An unknown state stays unknown, and a gap has the reason.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -17,22 +17,22 @@ use super::clock::clock_state;
 use crate::collect::Gaps;
 
 const FIELD: &[u8] = b"time.synchronised";
-/// systemd-timesyncd touches it at each correction of the clock, half an hour apart at most
+/// File touched by systemd-timesyncd at each correction of the clock, at least every half hour
 /// (systemd-timesyncd.service(8), `PollIntervalMaxSec=`).
 const TIMESYNCD: &str = "run/systemd/timesync/synchronized";
-/// After this time without a correction the kernel itself calls its clock unsynchronised: the error it reckons with grows
-/// by 500 µs a second (`MAXFREQ`) up to 16 s (`NTP_PHASE_LIMIT`, `include/linux/timex.h`).
+/// Time without a correction after which the kernel itself considers its clock unsynchronised: the estimated error
+/// grows by 500 µs a second (`MAXFREQ`) up to 16 s (`NTP_PHASE_LIMIT`, `include/linux/timex.h`).
 const CORRECTION_HOLDS: Duration = Duration::from_secs(32_000);
-/// chronyd's port for monitoring (chrony.conf(5), `cmdport`); it answers anybody on the loopback interface. Below 1024,
-/// so it takes a privilege to answer in its place.
+/// chronyd's port for monitoring (chrony.conf(5), `cmdport`), which answers everyone on the loopback interface. The
+/// port is below 1024, so that impersonating chronyd needs a privilege.
 const CHRONYD: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 323);
-/// An answer from the same machine takes 0.1 ms.
+/// Time limit for an answer. An answer from the same machine takes 0.1 ms.
 const ANSWER_MAX: Duration = Duration::from_millis(20);
 
-/// Who is asked when the kernel is not.
+/// The time daemons, for hosts where the kernel's state is not available.
 #[derive(Debug)]
 pub(super) struct TimeDaemons {
-    /// Instead of `/`.
+    /// The root folder, instead of `/`.
     root: PathBuf,
     chronyd: SocketAddr,
 }
@@ -43,7 +43,8 @@ impl Default for TimeDaemons {
     }
 }
 
-/// As the kernel says, else as the daemons say; `None`, with a gap, when nobody does.
+/// Returns the state according to the kernel, otherwise according to the daemons; `None`, with a gap, when both are
+/// unknown.
 pub(super) fn synchronised(daemons: &TimeDaemons, gaps: &mut Gaps) -> Option<bool> {
     clock_state().map(|state| state.synchronised).or_else(|| daemons.synchronised(gaps))
 }
@@ -59,7 +60,7 @@ impl TimeDaemons {
             Err(why) => why,
         };
         let detail = format!("adjtimex(2) is refused; systemd-timesyncd: {timesyncd}; chronyd: {chronyd}");
-        // Not that adjtimex is denied but that nobody else knows: with a time daemon nothing would be missing.
+        // The reason of the gap is not that adjtimex is denied: with a time daemon nothing would be missing.
         gaps.add(super::SOURCE, None, FIELD, GapReason::Gone, &detail);
         None
     }
@@ -73,7 +74,7 @@ fn timesyncd(root: &Path, now: SystemTime) -> Result<(), String> {
     })?;
     match now.duration_since(touched) {
         Ok(age) if age < CORRECTION_HOLDS => Ok(()),
-        // No number: a gap that says the same at each tick costs nothing.
+        // No number in the text: a gap with the same text at each tick costs nothing.
         Ok(_) => Err("its last correction is too long ago".to_owned()),
         Err(_) => Err("its last correction lies in the future: the clock was set since".to_owned()),
     }
@@ -88,7 +89,7 @@ fn chronyd(address: SocketAddr) -> Result<(), String> {
         _ => error.to_string(),
     })?;
     match tracking(reply.get(..length).unwrap_or_default(), sequence) {
-        // It follows no other clock, which it calls normal all the same.
+        // chronyd follows no other clock, but reports a normal state.
         Some((OWN_CLOCK, _)) => Err("takes the host's own clock for right (`local`)".to_owned()),
         Some((_, 0..=2)) => Ok(()),
         Some(_) => Err("is not synchronised".to_owned()),
@@ -98,15 +99,15 @@ fn chronyd(address: SocketAddr) -> Result<(), String> {
 
 fn exchange(address: SocketAddr, request: &[u8], reply: &mut [u8]) -> io::Result<usize> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-    // Connected: nobody else's datagrams arrive, and a closed port is told at once.
+    // A connected socket receives no datagrams from others, and reports a closed port at once.
     socket.connect(address)?;
     socket.set_read_timeout(Some(ANSWER_MAX))?;
     socket.send(request)?;
     socket.recv(reply)
 }
 
-// The protocol of `candm.h`, version 6 (since chrony 1.31): big-endian words. A request is as long as its reply, so that
-// nobody can use a server to make much of little.
+// The protocol of `candm.h`, version 6 (since chrony 1.31): big-endian words. A request is as long as its reply, so
+// that a server cannot be used for amplification.
 const VERSION: u8 = 6;
 const REQUEST: u8 = 1;
 const REPLY: u8 = 2;
@@ -125,12 +126,12 @@ fn request(sequence: u32) -> [u8; REPLY_BYTES] {
     request
 }
 
-/// Reference id, and leap status: 0 normal, 1 and 2 a leap second is near, 3 not synchronised. `None` when it is no answer
-/// to this question.
+/// Returns reference id and leap status: 0 normal, 1 and 2 a leap second is near, 3 not synchronised. `None` when
+/// `reply` is no answer to this request.
 fn tracking(reply: &[u8], sequence: u32) -> Option<(u32, u16)> {
     let word = |at: usize| Some(u16::from_be_bytes(reply.get(at..at + 2)?.try_into().ok()?));
     // Version, type, two reserved bytes, command, kind of reply, status, padding, sequence, padding: 28 bytes. Then
-    // reference id (4), address (20), stratum (2), leap status (2), and numbers that are not asked for.
+    // reference id (4), address (20), stratum (2), leap status (2), and values that are not needed.
     let is_answer = reply.len() == REPLY_BYTES
         && reply.starts_with(&[VERSION, REPLY])
         && (word(4)?, word(6)?, word(8)?) == (TRACKING, TRACKING_REPLY, 0)
@@ -145,7 +146,7 @@ mod tests {
 
     use super::*;
 
-    /// A port on which nobody listens.
+    /// A port without a listener.
     fn closed() -> SocketAddr {
         UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
     }
