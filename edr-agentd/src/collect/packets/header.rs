@@ -1,4 +1,4 @@
-//! The head of a syslog line: priority, time, host, tag, kernel stamp.
+//! The head of a syslog line: priority, time, host, tag, kernel timestamp.
 //!
 //! ```text
 //! [<PRI>] Mar 11 20:35:11 host kernel: [ 3337.368408] ...
@@ -8,7 +8,7 @@
 use jiff::civil;
 use jiff::tz::TimeZone;
 
-/// Who wrote the line.
+/// The writer of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tag {
     Kernel,
@@ -17,16 +17,16 @@ pub(crate) enum Tag {
     Other,
 }
 
-/// When the line was written, as it says.
+/// The time in a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LineTime {
     /// Unix time in ns.
     Full(i64),
-    /// Without year and zone.
+    /// A time without year and zone.
     Short { month: i8, day: i8, hour: i8, minute: i8, second: i8 },
 }
 
-/// A line's head, and what follows it.
+/// The head of a line, and the rest of the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header<'a> {
     pub(crate) time: LineTime,
@@ -36,12 +36,12 @@ pub(crate) struct Header<'a> {
     pub(crate) rest: &'a [u8],
 }
 
-/// Bytes of the time without a year: `Mar 11 20:35:11`.
+/// Length of a time without a year: `Mar 11 20:35:11`.
 const SHORT_BYTES: usize = 15;
-/// Longest time with a year looked for: nanoseconds and an offset.
+/// Longest accepted time with a year: nanoseconds and an offset.
 const FULL_BYTES_MAX: usize = 40;
 
-/// The head of `line`; `None` when it has none.
+/// Parses the head of `line`; `None` without a head.
 pub(crate) fn parse_header(line: &[u8]) -> Option<Header<'_>> {
     let line = strip_priority(line);
     let (time, rest) = if line.first()?.is_ascii_digit() {
@@ -59,13 +59,13 @@ pub(crate) fn parse_header(line: &[u8]) -> Option<Header<'_>> {
     Some(Header { time, tag, kernel_us, rest })
 }
 
-/// Where the second and later heads of a line start that was cut and glued to the next ones: psad's kmsgsd writes
-/// blocks, not lines. Only heads of the kernel count.
+/// Finds the second and later heads in a line. psad's kmsgsd writes blocks instead of lines, so a line can be cut and
+/// glued to the next lines. Only heads of the kernel count.
 pub(crate) fn glued_headers(line: &[u8]) -> Vec<usize> {
     const TAG: &[u8] = b" kernel: ";
     let mut starts = Vec::new();
     for tag in memchr::memmem::find_iter(line, TAG) {
-        // Before the tag the host, before it the time, which may touch what was cut.
+        // Before the tag is the host, and before the host the time, which may directly follow the cut line.
         let Some(host) = memchr::memrchr(b' ', &line[tag.saturating_sub(256)..tag]) else { continue };
         let before = &line[..tag.saturating_sub(256) + host];
         let full = memchr::memrchr(b'T', &before[before.len().saturating_sub(FULL_BYTES_MAX)..])
@@ -73,7 +73,7 @@ pub(crate) fn glued_headers(line: &[u8]) -> Vec<usize> {
             .filter(|&start| parse_full(&before[start..]).is_some());
         let short = before.len().checked_sub(SHORT_BYTES).filter(|&start| parse_short(&before[start..]).is_some());
         if let Some(mut start) = full.or(short) {
-            // A priority belongs to the head that follows it.
+            // A priority belongs to the following head.
             if let Some(open) = memchr::memrchr(b'<', &before[..start])
                 && strip_priority(&line[open..start]).is_empty()
             {
@@ -96,7 +96,7 @@ fn strip_priority(line: &[u8]) -> &[u8] {
     }
 }
 
-/// `kernel: `, `psad: `, `psad[123]: `; busybox's syslogd writes `kern.info` before it.
+/// Removes the tag: `kernel: `, `psad: `, `psad[123]: `. busybox's syslogd writes `kern.info` before the tag.
 fn strip_tag(rest: &[u8]) -> (Tag, &[u8]) {
     if let Some(rest) = rest.strip_prefix(b"kernel: ") {
         return (Tag::Kernel, rest);
@@ -119,7 +119,8 @@ fn strip_tag(rest: &[u8]) -> (Tag, &[u8]) {
     numbered.map_or((Tag::Other, rest), |text| (Tag::Psad, text))
 }
 
-/// `[ 3337.368408] `: seconds and microseconds since boot. A prefix of the firewall may start with `[` too.
+/// Removes the kernel timestamp `[ 3337.368408] `: seconds and microseconds since boot. A prefix of the firewall may
+/// start with `[` too.
 pub(crate) fn strip_kernel_stamp(rest: &[u8]) -> (Option<u64>, &[u8]) {
     let stamp = || {
         let inner = rest.strip_prefix(b"[")?.trim_ascii_start();
@@ -133,7 +134,8 @@ pub(crate) fn strip_kernel_stamp(rest: &[u8]) -> (Option<u64>, &[u8]) {
     stamp().map_or((None, rest), |(micros, after)| (Some(micros), after))
 }
 
-/// `2026-11-24T03:42:03.313386+00:00`, or with `Z`, with up to nine digits of a second, or none. Unix time in ns.
+/// Parses `2026-11-24T03:42:03.313386+00:00`, or with `Z`; the second has up to nine decimals, or none. Returns Unix
+/// time in ns.
 fn parse_full(text: &[u8]) -> Option<i64> {
     let date = text.get(..19)?;
     if date[4] != b'-' || date[7] != b'-' || date[10] != b'T' || date[13] != b':' || date[16] != b':' {
@@ -174,7 +176,7 @@ fn parse_full(text: &[u8]) -> Option<i64> {
     seconds.checked_mul(1_000_000_000)?.checked_add(ns)
 }
 
-/// Days from 1970-01-01, proleptic Gregorian; `None` when there is no such day.
+/// Days from 1970-01-01, proleptic Gregorian; `None` for an invalid date.
 fn days_from_civil(year: i64, month: i64, day: i64) -> Option<i64> {
     let leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
     let days_of_month = [31, if leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
@@ -188,7 +190,7 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> Option<i64> {
     Some(since_year_one + before + day - 1 - 719_162)
 }
 
-/// `Mar 11 20:35:11`, the day padded with a blank.
+/// Parses `Mar 11 20:35:11`; a short day is padded with a blank.
 fn parse_short(text: &[u8]) -> Option<LineTime> {
     let text: &[u8; SHORT_BYTES] = text.try_into().ok()?;
     if text[3] != b' ' || text[6] != b' ' || text[9] != b':' || text[12] != b':' {
@@ -226,25 +228,25 @@ fn digits(text: &[u8]) -> Option<u64> {
 /// Month, day, hour, minute.
 type Minute = (i8, i8, i8, i8);
 
-/// Gives times without year and zone both.
+/// Adds year and zone to times that lack them.
 #[derive(Debug)]
 pub(crate) struct Resolver {
     zone: TimeZone,
     now: civil::DateTime,
-    /// The minute resolved last, and the Unix time in ns at which it began: lines come in order.
+    /// The last resolved minute, with the Unix time in ns of its start: lines are mostly in order.
     last: Option<(Minute, Option<i64>)>,
 }
 
 impl Resolver {
-    /// `now_ns` is when the log is read, `zone` the host's: syslog writes local time.
+    /// Returns a resolver. `now_ns` is the time of reading, `zone` the host's time zone: syslog writes local time.
     pub(crate) fn new(now_ns: i64, zone: TimeZone) -> Self {
         let now = jiff::Timestamp::from_nanosecond(now_ns.into()).unwrap_or_default();
         let now = zone.to_datetime(now);
         Self { zone, now, last: None }
     }
 
-    /// Unix time in ns. A time without a year is the last one that has been, where a day's advance is granted: a
-    /// clock may have been set back, and a zone may have been changed since the line was written.
+    /// Returns Unix time in ns. A time without a year is taken as the latest such time that is at most one day in the
+    /// future: the clock may have been set back, and the zone may have been changed after the line was written.
     pub(crate) fn resolve(&mut self, time: LineTime) -> Option<i64> {
         let (month, day, hour, minute, second) = match time {
             LineTime::Full(ns) => return Some(ns),

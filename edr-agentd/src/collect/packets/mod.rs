@@ -1,7 +1,8 @@
-//! The packets the firewall logged, from whatever log the host keeps them in.
+//! The packets logged by the firewall, from the log in which the host keeps them.
 //!
-//! Promises: every line of the log is taken once; a line is a packet, an event of psad's, another program's, or
-//! counted with the reason why it is none; the cost of a tick is bounded, and what waits for the next is not lost.
+//! Promises: every line of the log is taken once. A line is a packet, an event of psad, a line of another program, or
+//! is counted with the reason why it is none of these. The cost of a tick is bounded, and lines left for the next tick
+//! are not lost.
 
 mod header;
 mod journal;
@@ -25,39 +26,39 @@ use self::tail::{Flow, LogTail, Piece};
 use super::Gaps;
 use super::psad::events::parse_event;
 
-/// Raw bytes of packets in one tick.
+/// Raw bytes of packets per tick.
 const RAW_BYTES_MAX: usize = 4 << 20;
-/// Events in one tick.
+/// Events per tick.
 const EVENTS_MAX: usize = 2_000;
-/// Bytes kept of the first line that could not be read.
+/// Kept bytes of the first invalid line.
 const FIRST_BYTES_MAX: usize = 256;
 
-/// How the lines of a log come about.
+/// The form of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// A syslog daemon's file: whole lines, of many programs; a packet's are tagged `kernel:`.
+    /// A file of a syslog daemon: whole lines from many programs; lines with a packet are tagged `kernel:`.
     Syslog,
-    /// `fwdata`: kmsgsd copies blocks of the kernel's lines, so lines are cut and glued.
+    /// `fwdata`: kmsgsd copies blocks of the kernel's lines, so lines can be cut and glued together.
     Fwdata,
-    /// ulogd's: packets only, without a tag.
+    /// A file of ulogd: only packets, without a tag.
     Ulogd,
-    /// The journal's entries: messages without a head, each with its writer and its time.
+    /// Entries of the journal: messages without a head, each with its writer and its time.
     Journal,
 }
 
-/// What one reading of the logs found.
+/// The result of one reading of the logs.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pub(crate) packets: Rows,
     pub(crate) events: Vec<PsadEvent>,
 }
 
-/// What a log is read for.
+/// The content wanted from a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted {
     /// Packets, and psad's own lines among them.
     Packets,
-    /// psad's own lines only: its packets are read elsewhere.
+    /// Only psad's own lines, when the packets are read from another log.
     Events,
 }
 
@@ -73,7 +74,7 @@ pub(crate) struct PacketLog {
     wanted: Wanted,
 }
 
-/// How a log is followed.
+/// The reader of a log.
 #[derive(Debug)]
 enum Tail {
     File(LogTail),
@@ -81,12 +82,12 @@ enum Tail {
 }
 
 impl PacketLog {
-    /// The log at `path`, from where `positions` say.
+    /// Opens the log at `path` and continues at `positions`.
     pub(crate) fn file(path: PathBuf, format: Format, wanted: Wanted, positions: &[Position]) -> Self {
         Self { tail: Tail::File(LogTail::new(path.clone(), positions)), path, format, wanted }
     }
 
-    /// The journal in `folders`, from where `positions` say.
+    /// Opens the journal in `folders` and continues at `positions`.
     pub(crate) fn journal(folders: Vec<PathBuf>, positions: &[Position]) -> Self {
         let tail = Tail::Journal(JournalTail::new(folders, positions));
         Self { path: PathBuf::from(JOURNAL), tail, format: Format::Journal, wanted: Wanted::Packets }
@@ -100,7 +101,7 @@ impl PacketLog {
         &self.path
     }
 
-    /// Takes the lines that came since the last reading, up to `packets_max` packets.
+    /// Takes the new lines since the last reading, up to `packets_max` packets.
     pub(crate) fn read(&mut self, now_ns: i64, packets_max: usize, found: &mut Found, gaps: &mut Gaps) {
         let mut sorter = Sorter {
             found,
@@ -123,7 +124,7 @@ impl PacketLog {
         }
     }
 
-    /// Where a later reader would go on.
+    /// The positions at which a later reader continues.
     pub(crate) fn positions(&self) -> Vec<Position> {
         match &self.tail {
             Tail::File(tail) => tail.positions(),
@@ -132,7 +133,7 @@ impl PacketLog {
     }
 }
 
-/// Tells packets, events and strangers apart.
+/// Sorts lines into packets, events and other lines.
 #[derive(Debug)]
 struct Sorter<'a> {
     found: &'a mut Found,
@@ -187,7 +188,7 @@ impl Sorter<'_> {
 
     fn record(&mut self, line: &[u8], end: End) {
         let Some(header) = parse_header(line) else {
-            // A blank line is nobody's.
+            // A blank line belongs to no program.
             if self.wanted == Wanted::Packets && !line.is_empty() {
                 self.fault(Fault::NoHeader, line);
             }
@@ -220,7 +221,7 @@ impl Sorter<'_> {
                     self.fault(Fault::BadValue, line);
                 }
             }
-            // A syslog file and the journal hold the kernel's other messages too.
+            // A syslog file and the journal also hold other messages of the kernel.
             Err(fault) => {
                 let looks_like_one = [&b"IN="[..], b"OUT="].iter().all(|key| memchr::memmem::find(line, key).is_some());
                 if matches!(self.format, Format::Fwdata | Format::Ulogd) || looks_like_one {
@@ -231,7 +232,7 @@ impl Sorter<'_> {
     }
 
     fn fault(&mut self, fault: Fault, line: &[u8]) {
-        // Lines of a syslog file that nobody can place may be another program's: their text stays on the host.
+        // An unrecognized line of a syslog file may belong to another program, so its text stays on the host.
         let shown = if fault == Fault::NoHeader && self.format == Format::Syslog { &[][..] } else { line };
         let first = || Bytes::from(&shown[..shown.len().min(FIRST_BYTES_MAX)]);
         self.faults.entry(fault).or_insert_with(|| (0, first())).0 += 1;

@@ -1,4 +1,5 @@
-//! Properties of the packet lines' parsers: any bytes are survived, and what a kernel would log is read back.
+//! Properties of the parsers of packet lines: any input is handled without a panic, and a kernel's line is parsed back
+//! to the same values.
 
 use edr_wire::Bytes;
 use edr_wire::snapshot::{Packet, PacketRow, encode_row};
@@ -8,7 +9,7 @@ use proptest::prelude::*;
 use super::header::{Resolver, glued_headers, parse_header};
 use super::record::{End, parse_record};
 
-/// Bytes of the words of packet lines, in any order, and bytes that are none.
+/// Words of packet lines in any order, and other bytes.
 fn text() -> impl Strategy<Value = Vec<u8>> {
     let word = prop_oneof![
         "(IN|OUT|PHYSIN|MAC|SRC|DST|LEN|TTL|PROTO|SPT|DPT|TYPE|CODE|UID)=[a-z0-9.:]{0,9}",
@@ -21,7 +22,7 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![4 => words, 1 => proptest::collection::vec(any::<u8>(), 0..200)]
 }
 
-/// The row as a reader of the snapshot gets it.
+/// The row as decoded by a reader of the snapshot.
 fn owned(row: &PacketRow<'_>) -> Packet {
     rmp_serde::from_slice(&encode_row(row)).unwrap()
 }

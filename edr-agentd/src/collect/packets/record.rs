@@ -1,20 +1,20 @@
-//! One logged packet: what follows the head of its line.
+//! One logged packet: the text after the head of a line.
 //!
-//! `<prefix>IN=<if> OUT=<if> KEY=value FLAG …`, in the fixed order of the kernel's `nf_log`. Pure. A value that is not
-//! one of its field is no value; a field inside the brackets of an ICMP error belongs to the packet quoted there.
+//! `<prefix>IN=<if> OUT=<if> KEY=value FLAG …`, in the fixed order of the kernel's `nf_log`. Pure. An invalid value is
+//! treated as missing. A field inside the brackets of an ICMP error belongs to the quoted packet.
 
 use edr_wire::snapshot::{Address, BytesRef, Dotted, PacketRow};
 
-/// What is wrong with a line that is no packet, or not all of one.
+/// The fault of a line that is no packet, or only a part of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
-    /// There is no `IN=… OUT=…`: a line of another part of the kernel, or cut before it.
+    /// `IN=… OUT=…` is missing: a line of another part of the kernel, or cut before the interfaces.
     NoInterfaces,
-    /// No head of a syslog line.
+    /// The head of a syslog line is missing.
     NoHeader,
-    /// Longer than the cap.
+    /// The line is longer than the limit.
     TooLong,
-    /// A field's value is not one of that field.
+    /// A field has an invalid value.
     BadValue,
 }
 
@@ -29,21 +29,22 @@ impl Fault {
     }
 }
 
-/// Whether the end of the text is the end of the record.
+/// The meaning of the end of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The writer writes whole lines.
+    /// The writer writes whole lines, so the record is complete.
     Whole,
-    /// A record is whole when it ends with a blank, as the kernel ends it: kmsgsd writes blocks.
+    /// The record is complete when it ends with a blank, as the kernel writes it: kmsgsd writes blocks.
     Blank,
-    /// Something else follows on the same line.
+    /// Other text follows on the same line, so the record is cut.
     Cut,
 }
 
-/// Parses the prefix and the packet. Sets all fields but `time`, `kernel_us` and `raw`.
+/// Parses the prefix and the packet. Sets all fields except `time`, `kernel_us` and `raw`.
 ///
 /// # Errors
-/// [`Fault::NoInterfaces`]. A record with a bad value is returned without it, and the flag beside it is set.
+/// [`Fault::NoInterfaces`]. A record with an invalid value is returned without this value, and the returned flag is
+/// true.
 pub(crate) fn parse_record(text: &[u8], end: End) -> Result<(PacketRow<'_>, bool), Fault> {
     let (text, repeated) = strip_repeat(text);
     let (at, interface_in) = find_interfaces(text).ok_or(Fault::NoInterfaces)?;
@@ -65,7 +66,8 @@ pub(crate) fn parse_record(text: &[u8], end: End) -> Result<(PacketRow<'_>, bool
     Ok((packet, bad))
 }
 
-/// `message repeated 28 times: [ <record>]`: rsyslog's reduction of equal messages.
+/// Parses `message repeated 28 times: [ <record>]`, rsyslog's reduction of equal messages. Returns the record and its
+/// count.
 fn strip_repeat(text: &[u8]) -> (&[u8], u32) {
     let inner = || {
         let rest = text.strip_prefix(b"message repeated ")?;
@@ -77,8 +79,8 @@ fn strip_repeat(text: &[u8]) -> (&[u8], u32) {
     inner().unwrap_or((text, 1))
 }
 
-/// Where `IN=` starts and its value: the first one that `OUT=` follows, with at most a `PHYSIN=` between (kernels of
-/// the 2.4 and 2.6 series). A prefix may hold `IN=` too.
+/// Finds the start of `IN=` and its value: the first `IN=` followed by `OUT=`, with at most a `PHYSIN=` in between
+/// (kernels 2.4 and 2.6). A prefix may contain `IN=` too.
 fn find_interfaces(text: &[u8]) -> Option<(usize, &[u8])> {
     for equals in memchr::memchr_iter(b'=', text) {
         let Some(at) = equals.checked_sub(2).filter(|&at| text[at..].starts_with(b"IN")) else { continue };
@@ -100,13 +102,13 @@ fn word_at(text: &[u8], at: usize) -> &[u8] {
     &rest[..memchr::memchr(b' ', rest).unwrap_or(rest.len())]
 }
 
-/// Reads the fields after `IN=`; true when one had a value that cannot be.
+/// Parses the fields after `IN=`; returns true when a field has an invalid value.
 fn parse_fields<'a>(text: &'a [u8], whole: bool, packet: &mut PacketRow<'a>) -> bool {
-    // The last word of a cut record may be half a word.
+    // The last word of a cut record may be incomplete.
     let words_end = if whole { text.len() } else { memchr::memrchr(b' ', text).unwrap_or(0) };
     let mut rest = &text[..words_end];
     let mut bad = false;
-    // The kernel writes the start of every packet in this order, which most words need no search for.
+    // The kernel writes the start of every packet in this order, so most words need no search.
     if let Some(value) = take(&mut rest, b"OUT=") {
         packet.interface_out = BytesRef(value);
     }
@@ -149,7 +151,7 @@ fn parse_fields<'a>(text: &'a [u8], whole: bool, packet: &mut PacketRow<'a>) -> 
                 rest = &rest[1..];
                 continue;
             }
-            // What is in brackets is not of this packet: the quoted one, options, `INCOMPLETE [2 bytes]`.
+            // Text in brackets does not belong to this packet: a quoted packet, options, `INCOMPLETE [2 bytes]`.
             b'[' | b'(' => {
                 let Some(len) = bracket_len(rest) else { break };
                 rest = &rest[len..];
@@ -170,7 +172,7 @@ fn parse_fields<'a>(text: &'a [u8], whole: bool, packet: &mut PacketRow<'a>) -> 
             b"MAC=" => bytes(&mut packet.mac),
             b"SRC=" => bad |= !set_address(&mut packet.src, value),
             b"DST=" => bad |= !set_address(&mut packet.dst, value),
-            // UDP has a second one, of itself.
+            // UDP has a second `LEN=`, its own length.
             b"LEN=" if !after_protocol => bad |= !set(&mut packet.length, value),
             b"TTL=" | b"HOPLIMIT=" => bad |= !set(&mut packet.ttl, value),
             b"PROTO=" if !after_protocol => {
@@ -193,7 +195,7 @@ fn parse_fields<'a>(text: &'a [u8], whole: bool, packet: &mut PacketRow<'a>) -> 
     bad
 }
 
-/// The value of the next word, when the word is of that key.
+/// Returns the value of the next word, when the word has this key.
 #[inline]
 fn take<'a, const N: usize>(rest: &mut &'a [u8], key: &[u8; N]) -> Option<&'a [u8]> {
     let word = rest.strip_prefix(b" ")?;
@@ -206,7 +208,7 @@ fn take<'a, const N: usize>(rest: &mut &'a [u8], key: &[u8; N]) -> Option<&'a [u
     Some(value)
 }
 
-/// The key that is read here with its `=`, and what follows; no key when the word starts with none of them.
+/// Splits a word behind its key and `=`. The key is empty for unknown keys.
 fn split_key(word: &[u8]) -> (&[u8], &[u8]) {
     let len = match word {
         [b'O', b'U', b'T', b'=', ..]
@@ -224,14 +226,14 @@ fn split_key(word: &[u8]) -> (&[u8], &[u8]) {
     word.split_at(len)
 }
 
-/// How many bytes `text` has before its first blank. Words are too short for a search each: eight bytes are looked at
-/// in one go.
+/// The number of bytes before the first blank. Words are too short for a general search, so eight bytes are checked at
+/// once.
 fn word_len(text: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let mut at = 0;
     while let Some((eight, _)) = text[at..].split_first_chunk::<8>() {
         let differs = u64::from_le_bytes(*eight) ^ (ONES * u64::from(b' '));
-        // The lowest marked byte is the first blank; marks above it may be false.
+        // The lowest marked byte is the first blank; higher marks may be false.
         let marks = differs.wrapping_sub(ONES) & !differs & (ONES << 7);
         if marks != 0 {
             return at + marks.trailing_zeros() as usize / 8;
@@ -241,7 +243,7 @@ fn word_len(text: &[u8]) -> usize {
     text[at..].iter().position(|&byte| byte == b' ').map_or(text.len(), |len| at + len)
 }
 
-/// Bytes from an opening bracket to its closing one; `None` when it is cut before it.
+/// Bytes from an opening bracket to its closing bracket; `None` without a closing bracket.
 fn bracket_len(text: &[u8]) -> Option<usize> {
     let mut open = 0_usize;
     for (at, byte) in text.iter().enumerate() {

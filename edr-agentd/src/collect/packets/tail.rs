@@ -1,13 +1,13 @@
-//! Following a log file by its position, through rename, truncation and copying.
+//! Follows a log file by its position, through rename, truncation and copying.
 //!
-//! A position is the device, the inode, the bytes read and the hash of the file's first bytes: so a reused inode and a
-//! rewritten file are known for what they are. The position moves only over whole lines, and a reader that starts
-//! anew goes on exactly there. What cannot be read any more is a gap with its range of bytes.
+//! A position consists of the device, the inode, the bytes read, and the hash of the file's first bytes. So a reused
+//! inode and a rewritten file are recognized. The position moves only over whole lines, and a new reader continues
+//! exactly there. Bytes that cannot be read any more are a gap with their range.
 //!
-//! - Renamed: the old file is read on through its open descriptor (or found again by its inode) until it is quiet and
-//!   the new one has lines; writers go on writing to it until they reopen.
-//! - Truncated in place, or copied and truncated: the new content is read from its start; what was not yet read is
-//!   looked for in a copy beside it that starts with the same bytes.
+//! - Renamed: the old file is read through its open descriptor (or found again by its inode) until it is quiet and the
+//!   new file has lines, because writers write to the old file until they reopen the log.
+//! - Truncated in place, or copied and truncated: the new content is read from its start; unread bytes are searched in
+//!   a copy beside the log that starts with the same bytes.
 //! - Compressed or deleted while the agent was down: a gap.
 
 use std::collections::VecDeque;
@@ -22,75 +22,75 @@ use super::super::Gaps;
 use super::super::psad::folder::{Refusal, Stamp, open_log, stamp_of_file};
 use super::super::psad::lines::LINE_BYTES_MAX;
 
-/// First bytes of a file that its hash covers.
+/// First bytes of a file covered by its hash.
 const HEAD_BYTES_MAX: usize = 256;
-/// Bytes of a hash kept.
+/// Kept bytes of a hash.
 const HASH_BYTES: usize = 16;
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 256 << 10;
-/// Unread bytes of one log after which the older ones are passed over, with a gap: reading them would take minutes,
-/// and what is new matters more.
+/// Unread bytes of one log; older bytes beyond this limit are skipped, with a gap. Reading them would take minutes, and
+/// newer lines matter more.
 const BACKLOG_BYTES_MAX: u64 = 64 << 20;
 /// Rotated files followed at once.
 const OLD_FILES_MAX: usize = 4;
-/// Readings without growth after which a rotated file is quiet.
+/// Readings without growth after which a rotated file counts as quiet.
 const QUIET_READINGS: u32 = 3;
-/// Rotated files remembered after they were read.
+/// Number of completely read rotated files that are remembered.
 const FINISHED_MAX: usize = 16;
-/// Files looked at in the log's folder when a rotated one is searched.
+/// Checked files in the log's folder when a rotated file is searched.
 const SIBLINGS_MAX: usize = 1_024;
 
-/// What a line's consumer wants next.
+/// The decision of a line's consumer: to continue or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flow {
     On,
-    /// This tick's budget is used up; the line was taken.
+    /// The budget of this tick is used up; the line was taken.
     Enough,
 }
 
-/// What the tail hands out.
+/// A piece of a log.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Piece<'a> {
-    /// A line without its end.
+    /// A line without its line end.
     Line(&'a [u8]),
-    /// The end of a rotated file that does not end with a line's end.
+    /// The last line of a rotated file, without a line end.
     LastOfFile(&'a [u8]),
-    /// First bytes of a line longer than [`LINE_BYTES_MAX`]; the rest of it was passed over.
+    /// First bytes of a line longer than [`LINE_BYTES_MAX`]; the rest of the line is skipped.
     TooLong(&'a [u8]),
 }
 
-/// An open log file and how far it is read.
+/// An open log file with its read position.
 #[derive(Debug)]
 struct Reading {
     fd: OwnedFd,
     stamp: Stamp,
     offset: u64,
-    /// Size at which the last reading found nothing more; unread bytes below it are a line without its end.
+    /// File size at which the last reading ended; unread bytes below this size are an incomplete line.
     seen_size: u64,
-    /// When the file was last found to start as it did.
+    /// Stamp of the file when its head was last compared.
     verified: Option<Stamp>,
     head: Vec<u8>,
-    /// In the middle of a line that is too long.
+    /// True in the middle of a line that is too long.
     passing_over: bool,
     quiet: u32,
 }
 
-/// One log by its path.
+/// A log, given by its path.
 #[derive(Debug)]
 pub(crate) struct LogTail {
     path: PathBuf,
     current: Option<Reading>,
     old: VecDeque<Reading>,
-    /// Device, inode and size of rotated files that were read to their end, latest first.
+    /// Device, inode and size of completely read rotated files, latest first.
     finished: VecDeque<(u64, u64, u64)>,
-    /// Positions from an earlier run, until the files have been looked for.
+    /// Positions from an earlier run, until the files have been searched.
     remembered: Vec<Position>,
     buffer: Vec<u8>,
     problem: Option<(GapReason, String)>,
 }
 
 impl LogTail {
-    /// Goes on where `positions` of this path say; without one, the file is read from its start.
+    /// Continues at the positions of this path; without a position, reads the file from its start.
     pub(crate) fn new(path: PathBuf, positions: &[Position]) -> Self {
         let source = path.as_os_str().as_bytes();
         let remembered = positions.iter().filter(|position| position.source.0 == source).cloned().collect();
@@ -105,7 +105,7 @@ impl LogTail {
         }
     }
 
-    /// Hands out the lines since the last reading, oldest first.
+    /// Passes the new lines since the last reading to `take`, oldest first.
     pub(crate) fn read(&mut self, gaps: &mut Gaps, mut take: impl FnMut(Piece<'_>) -> Flow) {
         self.find(gaps);
         if let Some((reason, detail)) = &self.problem {
@@ -126,20 +126,20 @@ impl LogTail {
         self.buffer.shrink_to(CHUNK_BYTES);
     }
 
-    /// Where a later reader would go on, oldest file first.
+    /// The positions at which a later reader continues, oldest file first.
     pub(crate) fn positions(&self) -> Vec<Position> {
-        // What has not been looked for yet (the log is not there) must not be forgotten.
+        // Positions of files not searched yet (the log is missing) must be kept.
         let source = Bytes::from(self.path.as_os_str().as_bytes());
         let open = self.old.iter().chain(&self.current).map(|reading| reading.position(&source));
         self.remembered.iter().cloned().chain(open).collect()
     }
 
-    /// Brings the open files in line with what is at the path.
+    /// Updates the open files to match the file at the path.
     fn find(&mut self, gaps: &mut Gaps) {
         self.problem = None;
         let opened = match open_log(&self.path) {
             Ok((fd, stamp)) => Some((fd, stamp)),
-            // Between a rename and the new file; or there is no log yet.
+            // Between a rename and the new file, or before the first log.
             Err(refusal) if refusal.is_gone() => None,
             Err(refusal) => {
                 self.problem = Some((refusal.reason(), refusal.detail()));
@@ -170,7 +170,7 @@ impl LogTail {
                 let since = old.stamp.mtime_ns;
                 old.refresh();
                 self.follow(old, gaps);
-                // Rotated more than once since the last reading.
+                // The log was rotated more than once since the last reading.
                 for between in self.siblings_between(since, stamp, gaps) {
                     self.follow(between, gaps);
                 }
@@ -179,7 +179,7 @@ impl LogTail {
         }
     }
 
-    /// Goes on where an earlier run of the agent stopped.
+    /// Continues where an earlier run of the agent stopped.
     fn resume(&mut self, fd: OwnedFd, stamp: Stamp, gaps: &mut Gaps) {
         let mut current = Reading::start(fd, stamp);
         let remembered = std::mem::take(&mut self.remembered);
@@ -205,7 +205,8 @@ impl LogTail {
                 ),
             }
         }
-        // Files that came and were rotated while nobody looked: newer than the one read last, older than the current.
+        // Files created and rotated while the agent was down: newer than the last file read, older than the current
+        // file.
         if let Some(since) = since {
             for between in self.siblings_between(since, stamp, gaps) {
                 self.follow(between, gaps);
@@ -214,7 +215,7 @@ impl LogTail {
         self.current = Some(current);
     }
 
-    /// The file was truncated or overwritten in place; a copy may hold what was not yet read.
+    /// Handles a file that was truncated or overwritten in place; a copy may hold the unread bytes.
     fn rewritten(&mut self, current: Reading, fd: OwnedFd, stamp: Stamp, gaps: &mut Gaps) {
         let position = current.position(&Bytes::default());
         match self.sibling(&position, stamp) {
@@ -251,7 +252,7 @@ impl LogTail {
         self.old.push_back(old);
     }
 
-    /// Lets go of rotated files that are read, quiet, and succeeded by a file with lines.
+    /// Closes rotated files that are read, quiet, and succeeded by a file with lines.
     fn retire(&mut self, flow: Flow, gaps: &mut Gaps, take: &mut impl FnMut(Piece<'_>) -> Flow) {
         let succeeded = self.current.as_ref().is_some_and(|current| current.stamp.size > 0);
         while flow == Flow::On && succeeded && self.old.front().is_some_and(|old| old.quiet >= QUIET_READINGS) {
@@ -263,7 +264,7 @@ impl LogTail {
         }
     }
 
-    /// The rotated file that `position` is in, or a copy of it.
+    /// Finds the rotated file of `position`, or a copy of that file.
     fn sibling(&self, position: &Position, current: Stamp) -> Option<Reading> {
         let mut copy = None;
         for (_, fd, stamp) in self.siblings(current) {
@@ -282,7 +283,7 @@ impl LogTail {
         copy
     }
 
-    /// Rotated files last written at `since` or later, oldest first. A compressed one is a gap.
+    /// Rotated files last written at `since` or later, oldest first. A compressed file becomes a gap.
     fn siblings_between(&self, since: i64, current: Stamp, gaps: &mut Gaps) -> Vec<Reading> {
         let known: Vec<_> = self.old.iter().map(|old| (old.stamp.dev, old.stamp.inode)).collect();
         let mut between = Vec::new();
@@ -296,7 +297,7 @@ impl LogTail {
                 continue;
             }
             let mut reading = Reading::start(fd, stamp);
-            // A writer that never reopened its log may have gone on in a file that was taken for finished.
+            // A writer that never reopened its log may have continued in a file that counted as finished.
             if let Some(&(.., size)) =
                 self.finished.iter().find(|(dev, inode, _)| (*dev, *inode) == (stamp.dev, stamp.inode))
                 && size <= stamp.size
@@ -310,7 +311,7 @@ impl LogTail {
         between
     }
 
-    /// Regular files beside the log whose names start with its name, except the log itself.
+    /// Regular files beside the log whose names start with the log's name, except the log itself.
     fn siblings(&self, current: Stamp) -> Vec<(Vec<u8>, OwnedFd, Stamp)> {
         let (Some(folder), Some(name)) = (self.path.parent(), self.path.file_name()) else { return Vec::new() };
         let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
@@ -337,14 +338,14 @@ impl Reading {
         (self.stamp.dev, self.stamp.inode) == (stamp.dev, stamp.inode)
     }
 
-    /// Asks for the size again.
+    /// Reads the file's stamp again.
     fn refresh(&mut self) {
         if let Ok(stamp) = stamp_of_file(&self.fd) {
             self.stamp = stamp;
         }
     }
 
-    /// Shorter than what was read of it, or with another start.
+    /// True when the file is shorter than the read position, or has another start.
     fn is_rewritten(&mut self) -> bool {
         if self.verified == Some(self.stamp) {
             return false;
@@ -353,7 +354,7 @@ impl Reading {
         self.stamp.size < self.offset || read_head(&self.fd, self.head.len()) != self.head
     }
 
-    /// `position` is one in this file, or in a copy of it.
+    /// True when `position` belongs to this file or to its original.
     fn goes_on_at(&self, position: &Position) -> bool {
         let covered = usize::try_from(position.head_bytes).unwrap_or(usize::MAX);
         self.stamp.size >= position.offset
@@ -361,7 +362,7 @@ impl Reading {
             && (covered > 0 || (self.stamp.dev, self.stamp.inode) == (position.dev, position.inode))
     }
 
-    /// Goes on at `offset`. When no line starts there, it was in the middle of one that is too long.
+    /// Continues at `offset`. When no line starts there, the offset is inside a line that is too long.
     fn resume_at(&mut self, offset: u64) {
         let mut before = [0];
         self.offset = offset;
@@ -381,7 +382,7 @@ impl Reading {
         }
     }
 
-    /// Hands out whole lines up to the end of the file.
+    /// Passes whole lines up to the end of the file to `take`.
     fn read(
         &mut self,
         buffer: &mut Vec<u8>,
@@ -428,7 +429,7 @@ impl Reading {
         }
     }
 
-    /// Hands out the lines of one chunk that starts at the offset, and moves the offset behind them.
+    /// Passes the lines of one chunk, which starts at the offset, to `take`. Moves the offset behind the passed lines.
     fn hand_out(&mut self, chunk: &[u8], take: &mut impl FnMut(Piece<'_>) -> Flow) -> Flow {
         let mut line_start = 0;
         for line_end in memchr::memchr_iter(b'\n', chunk) {
@@ -454,7 +455,7 @@ impl Reading {
         Flow::On
     }
 
-    /// Hands out what a file that nobody writes to any more has after its last line's end.
+    /// Passes the text after the last line end to `take`, for a file without a writer.
     fn last(&mut self, buffer: &mut Vec<u8>, path: &Path, gaps: &mut Gaps, take: &mut impl FnMut(Piece<'_>) -> Flow) {
         self.read(buffer, path, gaps, take);
         buffer.resize(LINE_BYTES_MAX, 0);
@@ -466,7 +467,7 @@ impl Reading {
     }
 }
 
-/// Up to `bytes` from the file's start.
+/// Reads up to `bytes` from the start of the file.
 fn read_head(fd: &OwnedFd, bytes: usize) -> Vec<u8> {
     let mut head = vec![0; bytes];
     let mut len = 0;

@@ -1,8 +1,8 @@
-//! A place in the journal, in systemd's own text form, which `journalctl --after-cursor` takes too.
+//! A position in the journal, in systemd's own text form, which `journalctl --after-cursor` accepts.
 
 use super::file::EntryHead;
 
-/// The entry that was read last.
+/// The position after the last entry read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Cursor {
     pub(super) seqnum_id: [u8; 16],
@@ -10,7 +10,7 @@ pub(super) struct Cursor {
 }
 
 impl Cursor {
-    /// `s=<seqnum id>;i=<seqnum>;b=<boot id>;m=<monotonic>;t=<realtime>;x=<xor hash>`, numbers in hexadecimal.
+    /// Parses `s=<seqnum id>;i=<seqnum>;b=<boot id>;m=<monotonic>;t=<realtime>;x=<xor hash>`; numbers are hexadecimal.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut fields = text.split(';');
         let mut field = |name: &str| fields.next()?.strip_prefix(name)?.strip_prefix('=');
@@ -27,10 +27,11 @@ impl Cursor {
         fields.next().is_none().then_some(cursor)
     }
 
-    /// True when `entry`, of a file with `seqnum_id`, comes after this one.
+    /// True when `entry`, of a file with `seqnum_id`, comes after this cursor.
     ///
-    /// Inside a boot the monotonic clock decides: journald gives entries new sequence numbers when it moves them from
-    /// memory to disk, and a new id after damage. Otherwise the sequence decides, and where there are two, the clock.
+    /// Inside a boot the monotonic clock decides, because journald assigns new sequence numbers when it moves entries
+    /// from memory to disk, and a new id after damage. Otherwise the sequence number decides, and between two sequences
+    /// the wall clock.
     pub(super) fn is_before(&self, seqnum_id: &[u8; 16], entry: &EntryHead) -> bool {
         let last = &self.entry;
         if entry.boot_id == last.boot_id && entry.monotonic_us != last.monotonic_us {
@@ -74,7 +75,7 @@ mod tests {
         let cursor = Cursor { seqnum_id: [9; 16], entry };
         assert!(!cursor.is_before(&[9; 16], &entry));
         assert!(cursor.is_before(&[9; 16], &EntryHead { seqnum: 11, ..entry }));
-        // The clock was set back, and journald numbered anew: the boot's own clock tells.
+        // The clock was set back, and journald assigned new numbers: the monotonic clock of the boot decides.
         assert!(cursor.is_before(&[8; 16], &EntryHead { seqnum: 1, realtime_us: 1, monotonic_us: 51, ..entry }));
         assert!(!cursor.is_before(&[8; 16], &EntryHead { seqnum: 99, realtime_us: 999, monotonic_us: 49, ..entry }));
         // Another boot.

@@ -1,7 +1,7 @@
-//! One journal file, as <https://systemd.io/JOURNAL_FILE_FORMAT/> describes it, read while journald writes it.
+//! One journal file in the format of <https://systemd.io/JOURNAL_FILE_FORMAT/>, read while journald writes the file.
 //!
-//! Nothing is mapped: a file that is cut short under a mapping would end the agent. Every offset, size and count of the
-//! file is checked before it is used, and every walk has an end.
+//! The file is not mapped, because truncation of a mapped file would kill the agent. Every offset, size and count from
+//! the file is checked before use, and every walk is bounded.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -11,17 +11,17 @@ use super::super::super::psad::lines::LINE_BYTES_MAX;
 use super::hash::{jenkins64, siphash24};
 use super::lz4;
 
-/// Bytes of the header that are read; all versions have them.
+/// Bytes read of the header; all versions have at least this length.
 const HEADER_BYTES: usize = 208;
 /// Bytes read at once.
 const BLOCK_BYTES: u64 = 64 << 10;
-/// Blocks kept during one reading.
+/// Blocks cached during one reading.
 const BLOCKS_MAX: usize = 64;
-/// Objects in one bucket of a hash table: journald rotates long before.
+/// Objects in one bucket of a hash table; journald rotates long before.
 const CHAIN_MAX: usize = 10_000;
 /// Fields of one entry.
 const FIELDS_MAX: u64 = 1_024;
-/// Places of fields that are not wanted, remembered.
+/// Cached places of unwanted fields.
 const UNWANTED_MAX: usize = 4_096;
 
 const XZ: u8 = 1;
@@ -30,10 +30,10 @@ const ZSTD: u8 = 4;
 
 const INCOMPATIBLE_KEYED_HASH: u32 = 4;
 const INCOMPATIBLE_COMPACT: u32 = 16;
-/// Compressions and the two above.
+/// The compressions, and the two features above.
 const INCOMPATIBLE_KNOWN: u32 = 1 | 2 | 8 | INCOMPATIBLE_KEYED_HASH | INCOMPATIBLE_COMPACT;
 
-/// Why something of the file could not be read.
+/// The reason why a part of the file could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum JournalError {
     #[error("{0}")]
@@ -50,7 +50,7 @@ impl From<rustix::io::Errno> for JournalError {
     }
 }
 
-/// The header's facts.
+/// The fields of the file header.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) file_id: [u8; 16],
@@ -58,7 +58,7 @@ pub(super) struct Header {
     pub(super) entries: u64,
     pub(super) head_seqnum: u64,
     pub(super) head_realtime_us: u64,
-    /// Nobody writes to it any more.
+    /// True when the file is complete: journald no longer writes to it.
     pub(super) is_archived: bool,
     incompatible: u32,
     header_bytes: u64,
@@ -95,7 +95,7 @@ impl Header {
     }
 }
 
-/// An entry without its fields.
+/// The head of an entry, without fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct EntryHead {
     pub(super) seqnum: u64,
@@ -105,13 +105,13 @@ pub(super) struct EntryHead {
     pub(super) xor_hash: u64,
 }
 
-/// The entries that have one field with one value, and how many of them were taken.
+/// The entries with one value of one field, and the number of entries taken.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Matches {
     /// Place of the data object; 0 while the file has no such entry.
     data: u64,
     pub(super) taken: u64,
-    /// The entry array that holds the next one, and the index of its first item; 0 to walk from the first array.
+    /// The entry array with the next entry, and the index of its first item; 0 to start from the first array.
     array: u64,
     array_start: u64,
 }
@@ -126,7 +126,7 @@ pub(super) struct JournalFile {
     unwanted: HashMap<u64, ()>,
 }
 
-/// The fields of an entry that are wanted.
+/// The wanted fields of an entry.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
     pub(super) message: Option<Message>,
@@ -140,9 +140,9 @@ pub(super) struct Fields {
 #[derive(Debug)]
 pub(super) enum Message {
     Text(Vec<u8>),
-    /// Longer than a line may be, or damaged where it is compressed.
+    /// Longer than a line may be, or damaged compressed data.
     TooLong,
-    /// Compressed by a method that is not read.
+    /// Compressed by an unsupported method.
     Compressed(&'static str),
 }
 
@@ -154,7 +154,7 @@ impl JournalFile {
         Ok(file)
     }
 
-    /// Reads the header again.
+    /// Reads the header again and clears the cache.
     pub(super) fn refresh(&mut self) -> Result<(), JournalError> {
         self.blocks.clear();
         let mut bytes = [0; HEADER_BYTES];
@@ -172,12 +172,12 @@ impl JournalFile {
         Ok(())
     }
 
-    /// Gives back what only speeds up one reading.
+    /// Frees the cache after a reading.
     pub(super) fn rest(&mut self) {
         self.blocks = HashMap::new();
     }
 
-    /// How many entries have `field` (`NAME=value`), of which `matches` remembers the place.
+    /// The number of entries with `field` (`NAME=value`). `matches` caches the place of the data object.
     pub(super) fn count(&mut self, field: &[u8], matches: &mut Matches) -> Result<u64, JournalError> {
         if matches.data == 0 {
             matches.data = self.find_data(field)?.unwrap_or(0);
@@ -185,11 +185,12 @@ impl JournalFile {
         if matches.data == 0 {
             return Ok(0);
         }
-        // More entries than the file has would be a walk without an end.
+        // The count is limited to the number of entries in the file, so that the walk ends.
         Ok(self.u64(matches.data + 56)?.min(self.header.entries))
     }
 
-    /// The place of entry number `index` of `matches`. Going forward costs nothing; going back walks from the first array.
+    /// The place of entry number `index` of `matches`. Moving forward is cheap; moving back starts from the first
+    /// array.
     pub(super) fn entry_at(&mut self, matches: &mut Matches, index: u64) -> Result<u64, JournalError> {
         if index == 0 {
             return self.u64(matches.data + 40);
@@ -211,7 +212,7 @@ impl JournalFile {
                 return if self.header.is_compact() { self.u32(item).map(u64::from) } else { self.u64(item) };
             }
             let next = self.u64(matches.array + 16)?;
-            // journald only ever appends.
+            // journald only appends.
             if next <= matches.array {
                 return Err(JournalError::Malformed { what: "an entry array that goes back", at: matches.array });
             }
@@ -219,7 +220,7 @@ impl JournalFile {
         }
     }
 
-    /// An entry's head.
+    /// Reads the head of an entry.
     pub(super) fn entry(&mut self, at: u64) -> Result<EntryHead, JournalError> {
         self.object(at, 3)?;
         let mut bytes = [0; 64];
@@ -233,7 +234,7 @@ impl JournalFile {
         })
     }
 
-    /// The wanted fields of the entry at `at`.
+    /// Reads the wanted fields of the entry at `at`.
     pub(super) fn fields(&mut self, at: u64) -> Result<Fields, JournalError> {
         let size = self.object(at, 3)?;
         let item_bytes = if self.header.is_compact() { 4 } else { 16 };
@@ -256,7 +257,7 @@ impl JournalFile {
         let payload = self.payload(data);
         let bytes = size.saturating_sub(payload - data);
         if flags & (XZ | LZ4 | ZSTD) != 0 {
-            // Of the compressed fields only a message can be one of ours.
+            // Among compressed fields only a message is wanted.
             let packed_max = LINE_BYTES_MAX as u64;
             let packed = self.copy(payload, bytes.min(packed_max))?;
             let text = match flags {
@@ -298,7 +299,7 @@ impl JournalFile {
         Ok(())
     }
 
-    /// The data object of `field`.
+    /// Finds the data object of `field`.
     fn find_data(&mut self, field: &[u8]) -> Result<Option<u64>, JournalError> {
         let keyed = self.header.incompatible & INCOMPATIBLE_KEYED_HASH != 0;
         let hash = if keyed { siphash24(self.header.file_id, field) } else { jenkins64(field) };
@@ -324,12 +325,12 @@ impl JournalFile {
         Err(JournalError::Malformed { what: "a hash chain without an end", at })
     }
 
-    /// Where the payload of a data object starts.
+    /// The start of a data object's payload.
     fn payload(&self, data: u64) -> u64 {
         data + if self.header.is_compact() { 72 } else { 64 }
     }
 
-    /// The size of the object of type `kind` at `at`; an error when there is none.
+    /// Returns the size of the object of type `kind` at `at`; an error for any other object.
     fn object(&mut self, at: u64, kind: u8) -> Result<u64, JournalError> {
         let least = [16, 64, 0, 64, 0, 0, 24];
         if !at.is_multiple_of(8) || at < self.header.header_bytes {

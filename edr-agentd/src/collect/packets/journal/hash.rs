@@ -1,5 +1,5 @@
-//! The two hashes of a journal file's tables: SipHash-2-4 keyed with the file's id (`HEADER_INCOMPATIBLE_KEYED_HASH`,
-//! systemd 246 and later), and Bob Jenkins' lookup3 before.
+//! The two hash functions of a journal file's tables: SipHash-2-4 keyed with the file's id
+//! (`HEADER_INCOMPATIBLE_KEYED_HASH`, systemd 246 and later), and Bob Jenkins' lookup3 for older versions.
 
 /// SipHash-2-4 of `data` under a key of 16 bytes.
 pub(super) fn siphash24(key: [u8; 16], data: &[u8]) -> u64 {
@@ -42,7 +42,7 @@ pub(super) fn siphash24(key: [u8; 16], data: &[u8]) -> u64 {
     v[0] ^ v[1] ^ v[2] ^ v[3]
 }
 
-/// lookup3's `hashlittle2` with both seeds 0, its two results as one number, the first one high.
+/// lookup3's `hashlittle2` with both seeds 0; the first result is the high half of the returned number.
 pub(super) fn jenkins64(data: &[u8]) -> u64 {
     let start = 0xdead_beef_u32.wrapping_add(data.len() as u32);
     let (mut a, mut b, mut c) = (start, start, start);
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn lookup3_has_the_published_values() {
-        // driver5 of lookup3.c: hashlittle2 with seeds 0; journald puts the first result high.
+        // driver5 of lookup3.c: hashlittle2 with seeds 0; journald uses the first result as the high half.
         assert_eq!(jenkins64(b""), 0xdead_beef_dead_beef);
         assert_eq!(jenkins64(b"Four score and seven years ago"), 0x1777_0551_ce72_26e6);
     }

@@ -1,7 +1,7 @@
-//! Journald's LZ4 fields: eight bytes of length, then one LZ4 block
-//! (<https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md>). zstd is what journald uses since version 246.
+//! journald's LZ4 fields: eight bytes of length, then one LZ4 block
+//! (<https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md>). Since version 246 journald uses zstd.
 
-/// The unpacked bytes; `None` when they are damaged or more than `bytes_max`.
+/// Returns the decompressed bytes; `None` when the data is damaged or larger than `bytes_max`.
 pub(super) fn unpack(packed: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
     let (length, mut rest) = packed.split_at_checked(8)?;
     let length = length.iter().rev().fold(0_u64, |number, &byte| number << 8 | u64::from(byte));
@@ -21,14 +21,14 @@ pub(super) fn unpack(packed: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
         if out.len() + copied > length {
             return None;
         }
-        // It may run into what it makes itself.
+        // The copied range may overlap its own output.
         for at in start..start + copied {
             out.push(out[at]);
         }
     }
 }
 
-/// A length of which `first` is the first part: 15 says that more follows.
+/// Reads a length. `first` is the first part; 15 means that more parts follow.
 fn long(first: usize, rest: &mut &[u8]) -> Option<usize> {
     let mut length = first;
     if first == 15 {

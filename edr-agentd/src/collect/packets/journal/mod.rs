@@ -1,8 +1,8 @@
-//! The kernel's messages, and psad's, from the journal's files.
+//! The messages of the kernel and of psad, from the files of the journal.
 //!
-//! No library and no `journalctl`: a journal file has, for each field and value, the list of entries that have it
-//! (`_TRANSPORT=kernel`), so what is new is found without looking at other programs' entries. Each file is remembered
-//! with how many of its entries were taken; across files, and over a restart of the agent, the cursor decides.
+//! The files are read without a library and without `journalctl`. For each field and value (`_TRANSPORT=kernel`) a
+//! journal file has the list of entries, so new entries are found without reading those of other programs. For each
+//! file the number of taken entries is remembered; across files, and across a restart of the agent, the cursor decides.
 
 mod cursor;
 mod file;
@@ -23,12 +23,12 @@ use super::super::psad::folder::{Stamp, open_log, stamp_of_path};
 use super::super::psad::held::is_settled;
 use super::tail::Flow;
 
-/// Entries of one kind taken at the first start: there is no end to how much a journal may hold.
+/// Most entries of one writer taken at the first start: a journal has no limit of its own.
 const FIRST_ENTRIES_MAX: u64 = 50_000;
-/// Journal files known at once.
+/// Most journal files known at once.
 const FILES_MAX: usize = 4_096;
 
-/// Whose entries.
+/// The writer of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Writer {
     Kernel,
@@ -45,7 +45,7 @@ impl Writer {
         }
     }
 
-    /// The name of its position.
+    /// The name of the writer's position.
     fn source(self) -> &'static str {
         match self {
             Self::Kernel => "journal",
@@ -54,27 +54,27 @@ impl Writer {
     }
 }
 
-/// An entry's message.
+/// An entry with its message.
 #[derive(Debug)]
 pub(super) struct Entry<'a> {
     pub(super) writer: Writer,
     /// Unix time in ns.
     pub(super) time: i64,
-    /// Of the kernel: microseconds since boot.
+    /// Kernel entries only: microseconds since boot.
     pub(super) kernel_us: Option<u64>,
-    /// `None` for one that is too long.
+    /// `None` for a message that is too long.
     pub(super) message: Option<&'a [u8]>,
 }
 
-/// A journal file that may have more entries.
+/// A journal file that may get more entries.
 #[derive(Debug)]
 struct Followed {
     path: PathBuf,
     file: JournalFile,
     matches: [Matches; 2],
-    /// Entries of the file when it was read last.
+    /// Number of entries in the file at the last reading.
     seen_entries: Option<u64>,
-    /// Its entries before the cursors were passed over.
+    /// True when the entries before the cursors were skipped.
     is_placed: bool,
 }
 
@@ -83,7 +83,7 @@ struct Followed {
 pub(crate) struct JournalTail {
     folders: Vec<PathBuf>,
     files: HashMap<(u64, u64), Followed>,
-    /// Files that are read to their end, or that are none.
+    /// Files that were completely read, and damaged archived files.
     finished: HashMap<(u64, u64), ()>,
     listed: Vec<(PathBuf, Option<Stamp>)>,
     cursors: [Option<Cursor>; 2],
@@ -91,7 +91,7 @@ pub(crate) struct JournalTail {
 }
 
 impl JournalTail {
-    /// Goes on after the cursors in `positions`; without them, with the last [`FIRST_ENTRIES_MAX`] entries.
+    /// Continues after the cursors in `positions`; without cursors starts with the last [`FIRST_ENTRIES_MAX`] entries.
     pub(crate) fn new(folders: Vec<PathBuf>, positions: &[Position]) -> Self {
         let cursors = Writer::ALL.map(|writer| {
             let position = positions.iter().find(|position| position.source.0 == writer.source().as_bytes())?;
@@ -106,7 +106,7 @@ impl JournalTail {
         folders.iter().any(|folder| !machine_folders(folder).is_empty())
     }
 
-    /// Hands out the entries since the last reading, file by file, oldest first.
+    /// Passes the new entries since the last reading to `take`, file by file, oldest first.
     pub(super) fn read(&mut self, now_ns: i64, gaps: &mut Gaps, mut take: impl FnMut(Entry<'_>) -> Flow) {
         self.list(now_ns, gaps);
         let mut order: Vec<(u64, (u64, u64))> = Vec::new();
@@ -143,7 +143,7 @@ impl JournalTail {
                     GapReason::Malformed,
                     &error.to_string(),
                 );
-                // One that is still written may be whole at the next look.
+                // A file in use may be complete at the next reading.
                 if followed.file.header.is_archived {
                     self.files.remove(&identity);
                     self.finished.insert(identity, ());
@@ -159,7 +159,7 @@ impl JournalTail {
         self.files.values_mut().for_each(|followed| followed.file.rest());
     }
 
-    /// Where a later reader would go on.
+    /// The positions at which a later reader continues.
     pub(crate) fn positions(&self) -> Vec<Position> {
         let position = |(writer, cursor): (Writer, &Option<Cursor>)| {
             let cursor = Some(cursor.as_ref()?.to_string());
@@ -168,7 +168,7 @@ impl JournalTail {
         Writer::ALL.into_iter().zip(&self.cursors).filter_map(position).collect()
     }
 
-    /// Finds files that came, when the folders changed.
+    /// Finds new files when the folders have changed.
     fn list(&mut self, now_ns: i64, gaps: &mut Gaps) {
         let machines: Vec<PathBuf> = self.folders.iter().flat_map(|folder| machine_folders(folder)).collect();
         let stamp_of = |folder: PathBuf| {
@@ -223,11 +223,11 @@ impl JournalTail {
                 }
             }
         }
-        // A file that is gone is still open and is read to its end; then it is forgotten.
+        // A removed file is still open and is read to its end; then it is dropped.
         self.finished.retain(|identity, ()| there.contains_key(identity));
     }
 
-    /// At the first start: passes over all but the last entries.
+    /// At the first start, skips all but the last entries.
     fn limit_first(&mut self, order: &[(u64, (u64, u64))]) {
         for (place, writer) in Writer::ALL.into_iter().enumerate() {
             let mut left = FIRST_ENTRIES_MAX;
@@ -241,7 +241,7 @@ impl JournalTail {
         }
     }
 
-    /// The file the cursor is in has been removed: what came after it in that file is not known.
+    /// Adds a gap when the file of the cursor was removed: the entries after the cursor in that file are lost.
     fn name_vacuumed(&mut self, gaps: &mut Gaps) {
         let Some(cursor) = self.cursors[0].filter(|_| self.files.values().any(|followed| !followed.is_placed)) else {
             return;
@@ -250,7 +250,7 @@ impl JournalTail {
             let files = self.files.values().map(|followed| &followed.file.header);
             files.filter(|header| header.seqnum_id == cursor.seqnum_id && header.entries > 0)
         };
-        // Only at the start: later the file was followed.
+        // Checked only at the start: later the file was followed.
         let at_start = self.files.values().all(|followed| !followed.is_placed) && self.finished.is_empty();
         if let Some(first) = of_sequence().map(|header| header.head_seqnum).min()
             && at_start
@@ -288,7 +288,8 @@ impl Followed {
                 matches.taken += 1;
                 self.matches[place] = matches;
                 cursors[place] = Some(Cursor { seqnum_id: self.file.header.seqnum_id, entry });
-                // Whoever may write to the journal may call himself psad; the kernel nobody can be.
+                // Every program that may write to the journal can claim to be psad, so only entries of root count. The
+                // transport `kernel` cannot be forged.
                 if writer == Writer::Psad && !fields.is_roots {
                     continue;
                 }
@@ -314,7 +315,7 @@ impl Followed {
         Ok(Flow::On)
     }
 
-    /// Finds the first entry after the cursor.
+    /// Skips the entries up to the cursor, by binary search.
     fn pass_over(&mut self, writer: Writer, place: usize, cursor: &Cursor) -> Result<(), JournalError> {
         let mut matches = self.matches[place];
         let count = self.file.count(writer.field(), &mut matches)?;
@@ -339,7 +340,7 @@ impl Followed {
     }
 }
 
-/// Folders named by a machine id; journals of namespaces (`<machine id>.<name>`) have none of the kernel's messages.
+/// Folders named by a machine id. Journals of namespaces (`<machine id>.<name>`) have no messages of the kernel.
 fn machine_folders(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let mut machines: Vec<PathBuf> = entries
@@ -354,7 +355,7 @@ fn machine_folders(folder: &Path) -> Vec<PathBuf> {
     machines
 }
 
-/// `system.journal`, `system@….journal`, and with `~` one that was not closed.
+/// True for `system.journal` and `system@….journal`, also with the `~` of a file that was not closed.
 fn is_system_journal(name: &[u8]) -> bool {
     let is_systems = name == b"system.journal" || name.starts_with(b"system@");
     is_systems && (name.ends_with(b".journal") || name.ends_with(b".journal~"))
