@@ -1,4 +1,5 @@
-//! Every line of every log of the corpus: the agent's packets against a second, naive parser that shares no code.
+//! Every line of every log of the corpus: compares the agent's packets with those of a second, naive parser that shares
+//! no code.
 
 use std::fs;
 use std::net::IpAddr;
@@ -8,7 +9,7 @@ use edr_wire::snapshot::Packet;
 
 use super::world::{World, fixtures, read};
 
-/// What the naive parser knows of a line.
+/// The naive parser's result for a line.
 #[derive(Debug, Default, PartialEq)]
 struct Naive {
     prefix: String,
@@ -25,7 +26,7 @@ struct Naive {
     ttl: Option<u8>,
 }
 
-/// Splits at blanks and takes the first word of each key, after the quoted packet and the options are cut out.
+/// Cuts out the quoted packet and the options, splits at blanks, and takes the first word of each key.
 fn naive(line: &str) -> Naive {
     let start = line
         .match_indices("IN=")
@@ -118,7 +119,7 @@ fn whole_lines_are_packets_with_the_fields_a_naive_parser_finds() {
     assert!(lines > 7_000, "{lines}");
 }
 
-/// kmsgsd copied the same packets as syslog, in blocks: what it did not cut must be the same packets.
+/// kmsgsd copied the same packets as syslog, in blocks: the packets that kmsgsd did not cut must be equal.
 #[test]
 fn fwdata_has_the_packets_of_the_syslog_file_and_says_which_are_cut() {
     let case = fixtures().join("kmsgsd-fwdata/t1/var/log");
@@ -150,7 +151,7 @@ fn fwdata_has_the_packets_of_the_syslog_file_and_says_which_are_cut() {
     }
 }
 
-/// Each line of the corpus's hardest log, cut at every byte and followed by a whole one, as kmsgsd does it.
+/// Each line of the corpus's hardest log, cut at every byte and followed by a whole line, as kmsgsd does.
 #[test]
 fn a_line_cut_at_any_byte_states_nothing_false_and_the_next_one_is_whole() {
     let text = fs::read_to_string(fixtures().join("log-lines/kern.log")).unwrap();

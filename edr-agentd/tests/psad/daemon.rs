@@ -1,7 +1,7 @@
-//! The real psad, Debian's, in folders of its own: the agent's state is what psad's files say, and each packet line is
-//! taken once, through feeding, rotation and a restart of psad.
+//! The real psad of Debian, in folders of its own. The agent's state must match psad's files, and each packet line must
+//! be taken once, through new lines, rotation and a restart of psad.
 //!
-//! psad reads its packets as it does in each of its modes; mail, whois and the firewall are off.
+//! psad reads its packets as in each of its modes; mail, whois and the firewall are off.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
@@ -66,7 +66,7 @@ impl Installation {
             ("psadwatchdCmd", program("psadwatchd")),
             ("fwcheck_psadCmd", program("fwcheck_psad")),
         ]);
-        // Whatever reaches out of the folders does nothing.
+        // All programs outside of the folders are replaced by a program that does nothing.
         for outside in ["mailCmd", "sendmailCmd", "whoisCmd", "wgetCmd", "killallCmd", "iptablesCmd", "ip6tablesCmd"] {
             settings.insert(outside, "/bin/true".to_owned());
         }
@@ -111,7 +111,7 @@ impl Installation {
         self.world.psad(name)
     }
 
-    /// When psad finished its last pass.
+    /// End of psad's last pass.
     fn heartbeat(&self) -> Option<SystemTime> {
         fs::metadata(self.file("top_attackers")).ok()?.modified().ok()
     }
@@ -129,13 +129,14 @@ impl Installation {
         PsadSettings { psad_dir: None, ..self.world.settings() }
     }
 
-    /// Reads at `ticks` different passes and compares each time psad changed nothing meanwhile.
+    /// Reads at `ticks` different passes, and compares when psad changed nothing during the reading.
     fn compare(&self, reader: &mut PsadReader, seen: &mut Seen, ticks: usize) {
         let (mut compared, mut tried, mut last) = (0, 0, None);
         while compared < ticks {
             tried += 1;
             assert!(tried < 20 * ticks, "psad changes its files all the time");
-            // A pass that is over for a while: what was written just now may be half written, and says so.
+            // Waits until a pass has been over for a while: files written just now may be half written, and are
+            // reported as such.
             self.wait("a pass of psad", || {
                 let age = self.heartbeat().and_then(|time| time.elapsed().ok());
                 self.heartbeat() != last && age.is_some_and(|age| age > Duration::from_millis(250))
@@ -149,7 +150,7 @@ impl Installation {
         }
     }
 
-    /// What the agent reads once psad's heartbeat is fresh: on a busy machine a pass may be late.
+    /// Returns the agent's reading when psad's heartbeat is fresh: on a busy machine a pass may be late.
     fn running(&self, reader: &mut PsadReader, seen: &mut Seen) -> Reading {
         let mut found = None;
         self.wait("a psad that runs", || {
@@ -162,29 +163,29 @@ impl Installation {
     }
 }
 
-/// What the agent's ticks made of the packet lines.
+/// The packet lines taken in all ticks of the agent.
 #[derive(Default)]
 struct Seen {
     packets: Vec<String>,
-    /// Lines and parts of lines that are counted, with their reason, since they are no packet.
+    /// Number of lines and parts of lines that are no packets, counted with their reasons.
     unparsed: u64,
 }
 
 impl Seen {
-    /// One tick. The gaps are those beside the packet lines.
+    /// Reads one tick. Returns the gaps without those of packet lines.
     fn read(&mut self, reader: &mut PsadReader) -> (Reading, Vec<Gap>) {
         let (reading, gaps) = read(reader);
         self.packets.extend(reading.packets.iter().map(|packet| packet.raw.to_string()));
         let (packets, others): (Vec<_>, Vec<_>) =
             gaps.into_iter().partition(|gap| gap.source == "packets" && gap.reason == GapReason::Malformed);
-        // A packet with a value that cannot be is a packet.
+        // A packet with an invalid value is still a packet.
         let unparsed = packets.iter().filter(|gap| gap.field.to_string() != "a field with a value that cannot be");
         self.unparsed += unparsed.map(|gap| gap.count).sum::<u64>();
         (reading, others)
     }
 }
 
-/// Every file's text and time of change, by path.
+/// Content and modification time of every file, by path.
 type Tree = BTreeMap<PathBuf, (Vec<u8>, Option<SystemTime>)>;
 
 fn tree(folder: &Path) -> Tree {
@@ -202,7 +203,8 @@ fn tree(folder: &Path) -> Tree {
     files
 }
 
-/// The agent's state against psad's files, read in another way. False when one of them was half written.
+/// Compares the agent's state with psad's files, which are parsed in another way. Returns false when a file was half
+/// written.
 fn compare(tree: &Tree, reading: &Reading, gaps: &[Gap]) -> bool {
     if gaps.iter().any(|gap| gap.detail.starts_with("half written")) {
         return false;
@@ -303,12 +305,12 @@ fn compare(tree: &Tree, reading: &Reading, gaps: &[Gap]) -> bool {
     true
 }
 
-/// A word, as an address where it is one.
+/// Returns a word, in canonical form when it is an address.
 fn plain(word: &str) -> String {
     word.parse::<IpAddr>().map_or_else(|_| word.to_owned(), |address| address.to_string())
 }
 
-/// Packet lines of psad's test suite and of a real kernel, without a year in most of them.
+/// Packet lines of psad's test suite and of a real kernel, most without a year.
 fn lines(case: &str) -> Vec<String> {
     let text = fs::read_to_string(fixtures().join(case).join("var/log/kern.log")).unwrap();
     text.lines().map(str::to_owned).collect()
@@ -345,7 +347,7 @@ fn file_mode_through_rotation_and_restart() {
     assert!(reading.psad.sources.iter().any(|source| source.ip.contains(':')));
     let since = reading.psad.counters_since.unwrap();
 
-    // Three passes and a second without its heartbeat: psad's process is there and does nothing.
+    // A stopped psad has no heartbeat for three passes and a second: its process exists but does nothing.
     let pid = nix::unistd::Pid::from_raw(i32::try_from(psad.0.id()).unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
     installation.wait("psad to be stuck", || {
@@ -354,7 +356,7 @@ fn file_mode_through_rotation_and_restart() {
     });
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
 
-    // Rotated as logrotate does it; psad itself loses lines at this, the agent does not.
+    // Rotated as by logrotate. psad itself loses lines here, the agent does not.
     fs::rename(&log, log.with_extension("log.1")).unwrap();
     fs::write(&log, "").unwrap();
     for part in lines("icmp-udp-proto").chunks(450) {
@@ -389,7 +391,7 @@ fn kmsgsd_mode_with_fwdata() {
     let mut pipe = OpenOptions::new().write(true).open(installation.base().join("lib/psadfifo")).unwrap();
     let mut reader = PsadReader::open(installation.settings(), &[]);
     let (mut fed, mut seen) = (Vec::new(), Seen::default());
-    // As a syslog daemon writes: a line at a time. What kmsgsd makes of it is its own.
+    // Written line by line, like a syslog daemon. The content of fwdata is decided by kmsgsd.
     let pipe_is_empty = |pipe: &File| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         rustix::io::ioctl_fionread(pipe).unwrap() == 0 && stat.rsplit(") ").next().unwrap().starts_with('S')
@@ -411,7 +413,7 @@ fn kmsgsd_mode_with_fwdata() {
         fed.extend_from_slice(part);
         installation.compare(&mut reader, &mut seen, 2);
     }
-    // kmsgsd has taken all of it and waits for more.
+    // kmsgsd has read everything and waits for more.
     installation.wait("kmsgsd to take the rest", || pipe_is_empty(&pipe));
     let fwdata = installation.file("fwdata");
     let mut text = String::new();
@@ -423,7 +425,7 @@ fn kmsgsd_mode_with_fwdata() {
         fs::read_to_string(&fwdata).unwrap() == text
     });
     assert_eq!(mode, Some(PsadMode::Kmsgsd));
-    // kmsgsd's last block may end inside a line. What has no end yet is not read yet.
+    // kmsgsd's last block may end inside a line. An incomplete line is not read yet.
     let ended = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
     let pieces = pieces(ended, &fed);
     let whole: Vec<&str> = pieces.iter().copied().filter(|piece| fed.iter().any(|line| line == piece)).collect();
@@ -436,8 +438,8 @@ fn kmsgsd_mode_with_fwdata() {
     psad.stop();
 }
 
-/// Parts of `lines` after which kmsgsd's last block is nothing but the end of a line: it drops that block, so it cuts
-/// the line. It reads 1,023 bytes at a time, and the pipe holds 64 KiB.
+/// Parts of `lines` after which kmsgsd's last block contains only the end of a line: kmsgsd drops that block and so
+/// cuts the line. kmsgsd reads 1,023 bytes at a time, and the pipe holds 64 KiB.
 fn bursts(lines: &[String]) -> Vec<&[String]> {
     let (mut bursts, mut start, mut bytes) = (Vec::new(), 0, 0);
     for (at, line) in lines.iter().enumerate() {
@@ -450,7 +452,7 @@ fn bursts(lines: &[String]) -> Vec<&[String]> {
     bursts
 }
 
-/// The lines of `fwdata`, split where kmsgsd glued the head of one of the `fed` lines to what it had cut.
+/// The lines of `fwdata`, split where kmsgsd glued the head of a `fed` line to a cut line.
 fn pieces<'a>(text: &'a str, fed: &[String]) -> Vec<&'a str> {
     const TAG: &str = " kernel: ";
     let heads: BTreeSet<&str> = fed.iter().map(|line| &line[..line.find(TAG).unwrap() + TAG.len()]).collect();
@@ -464,7 +466,8 @@ fn pieces<'a>(text: &'a str, fed: &[String]) -> Vec<&'a str> {
     pieces
 }
 
-/// psad's own reader runs journalctl on journal files that systemd's code writes; the agent reads the same files itself.
+/// psad's own reader runs journalctl on journal files written by systemd's code; the agent reads the same files
+/// directly.
 #[test]
 fn journal_mode() {
     let Some(root) = unpacked(PSAD).and_then(|_| unpacked(REMOTE)) else { return };
@@ -478,7 +481,7 @@ fn journal_mode() {
         lines(case).iter().map(|line| line.split_once("] ").unwrap().1.to_owned()).collect()
     };
     let (small, blocked) = (kernel("small-scan/t1"), kernel("autoblock/t1"));
-    // journalctl starts with what is there.
+    // journalctl starts with the existing entries.
     journal.write(&small[..10]);
     let arguments = format!("-f -D {} _TRANSPORT=kernel", journal.parent().display());
     let settings =
@@ -492,13 +495,13 @@ fn journal_mode() {
     let mut reader = PsadReader::open(settings.clone(), &[]);
     let mut fed = small[..10].to_vec();
     let (mut seen, mut counted) = (Seen::default(), 0);
-    // psad passes over what its reader says until it is silent for the first time.
+    // psad ignores its reader's output until the reader is silent for the first time.
     installation.compare(&mut reader, &mut seen, 4);
     for part in small[10..].chunks(250).chain(blocked.chunks(140)) {
         journal.write(part);
         fed.extend_from_slice(part);
         installation.compare(&mut reader, &mut seen, 3);
-        // psad's reader is told of the entries; of a burst psad takes only some at a time.
+        // psad's reader is notified of the entries; psad takes only a part of a burst at a time.
         installation.wait("psad's packets", || {
             assert!(journal.nudge());
             let text = fs::read_to_string(installation.file("packet_ctr")).unwrap_or_default();
@@ -521,7 +524,7 @@ fn journal_mode() {
     psad.stop();
 }
 
-/// A daemon that left its parent; it ends with the test.
+/// A daemon without its parent. Dropping the value ends the daemon.
 struct Stopped(nix::unistd::Pid);
 
 impl Drop for Stopped {

@@ -1,6 +1,6 @@
-//! Every fixture tree against its golden snapshot, and against itself cut at every byte.
+//! Compares every fixture tree with its golden snapshot, and with itself cut at every byte.
 //!
-//! `EDR_GOLDEN=write cargo test -p edr-agentd --test psad` writes the golden files anew.
+//! `EDR_GOLDEN=write cargo test -p edr-agentd --test psad` rewrites the golden files.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -33,7 +33,7 @@ const TREES: [&str; 16] = [
 /// A fixture as a `/var/log`.
 pub(crate) fn world(case: &str) -> World {
     if case.starts_with("analysis-mode") {
-        // `psad -A` writes the same files into a folder of their own.
+        // `psad -A` writes the same files into a separate folder.
         let world = World::of(case);
         fs::rename(world.psad("ipt_analysis"), world.log_dir().join("analysis")).unwrap();
         fs::remove_dir_all(world.log_dir().join("psad")).unwrap();
@@ -88,7 +88,7 @@ fn every_tree_has_its_golden_snapshot() {
     assert_eq!(wrong, Vec::<PathBuf>::new(), "these differ from what the agent reads now");
 }
 
-/// A line without a year gets its year from the day of the test.
+/// The year of a line without a year depends on the day of the test, so the time is left out.
 fn without_guessed_year(packet: &Packet) -> Value {
     let mut value = serde_json::to_value(packet).unwrap();
     if !packet.raw.0.first().is_some_and(u8::is_ascii_digit) {
@@ -160,7 +160,7 @@ fn counters_that_fall_are_a_new_start_and_an_older_status_is_stale() {
     let mut reader = world.reader(&[]);
     let (before, _) = read(&mut reader);
     assert!(!before.psad.status_stale);
-    // psad starts anew: its folders are gone, its counters are 0, status.out is what it was.
+    // psad was restarted: its folders are gone, its counters are 0, status.out is unchanged.
     fs::remove_dir_all(world.psad("192.168.10.55")).unwrap();
     let later = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_704_067_260);
     let after = fixtures().join("small-scan/t3-after-restart/var/log/psad");
@@ -176,8 +176,8 @@ fn counters_that_fall_are_a_new_start_and_an_older_status_is_stale() {
     assert!(!psad.status_text.is_empty());
 }
 
-/// psad keeps only the matches since its last alert: a version that was there at a tick is in that tick's snapshot, and
-/// the archive keeps what psad forgets.
+/// psad keeps only the matches since its last alert. A version of the file that exists at a tick must be in that tick's
+/// snapshot, so that the archive keeps matches deleted by psad.
 #[test]
 fn every_version_of_a_signatures_file_is_in_the_snapshot_of_its_tick() {
     let world = World::of("small-scan/t1");
@@ -189,11 +189,11 @@ fn every_version_of_a_signatures_file_is_in_the_snapshot_of_its_tick() {
     let mut last = sids(&read(&mut reader).0);
     assert!(!last.is_empty());
     for sid in 700_001..700_006 {
-        // As psad writes it: a file of its own, then renamed.
+        // As in psad: written to a temporary file, then renamed.
         let part = file.with_extension("tmp");
         world.write(&part, format!("# Format\n1795491627 {sid} 2 \"MISC attempt\" INPUT tcp 80 \"SYN\" 0 1\n"));
         fs::rename(&part, &file).unwrap();
-        // The kernel tells of it at once, the thread that listens takes its time.
+        // The kernel reports the change at once, but the thread that receives the event may be late.
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
         loop {
             let now = sids(&read(&mut reader).0);
@@ -207,8 +207,8 @@ fn every_version_of_a_signatures_file_is_in_the_snapshot_of_its_tick() {
     }
 }
 
-/// Each file of a tree, cut at each of its bytes by a writer that is at work: the last good value stays, and without
-/// one no row appears that the whole file does not have.
+/// Each file of a tree, cut at each byte as by a writer in progress: the last good value must stay, and without a good
+/// value no row may appear that is not in the whole file.
 #[test]
 fn a_file_cut_at_any_byte_makes_no_false_row() {
     for case in ["small-scan/t2", "ipv6", "autoblock/t3-manual-block"] {
@@ -227,7 +227,7 @@ fn a_file_cut_at_any_byte_makes_no_false_row() {
         assert!(files.len() > 10, "{case}");
         for path in files {
             let text = fs::read(&path).unwrap();
-            // Long files: every byte of the start and the end, and every 61st between.
+            // For long files: every byte of the start and of the end, and every 61st byte between.
             let cuts = (0..text.len()).filter(|&at| at < 120 || at + 120 > text.len() || at % 61 == 0);
             for cut in cuts {
                 fs::write(&path, &text[..cut]).unwrap();

@@ -1,4 +1,4 @@
-//! A folder in which nothing is what it seems.
+//! Hostile content in psad's folder.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -57,7 +57,7 @@ fn garbage_of_any_size_is_counted_and_stops_nothing() {
     let unparsed = reading.psad.unparsed.unwrap();
     assert_eq!((unparsed.lines, unparsed.first.0.len()), (2, 256));
 
-    // A line of a gigabyte, as a hole in the file: nothing of it is read.
+    // A line of a gigabyte, as a hole in the file: nothing of the line is read.
     let huge = fs::File::create(world.psad("top_sigs")).unwrap();
     huge.set_len(1 << 30).unwrap();
     let (reading, gaps) = world.read_once();
@@ -80,7 +80,7 @@ fn a_log_line_of_any_length_costs_one_gap() {
         [(1, "line too long".into())]
     );
 
-    // The monster is still being written when the agent stops, and its end looks like a line.
+    // The long line is still being written when the agent stops, and its end looks like a line.
     world.write(&log, [line, &monster[..1 << 20]].concat());
     let (first, _) = world.read_once();
     world.write(&log, [line, &monster[..1 << 20], line, line].concat());
@@ -102,7 +102,8 @@ fn a_flood_of_sources_is_the_worst_in_detail_and_totals() {
         let (reading, gaps) = read(&mut reader);
         assert!(gaps.is_empty(), "{gaps:?}");
         assert_eq!(reading.psad.sources.len(), 20);
-        // Level 3: 100 of the flood, and the fixture's own with 1,002 packets, which is among the less busy ones.
+        // Level 3: 100 sources of the flood, and the fixture's own source, which is among the less busy sources with
+        // 1,002 packets.
         assert!(reading.psad.sources.iter().all(|source| source.danger_level == 3));
         let left_out = reading.psad.sources_left_out.unwrap();
         assert_eq!((left_out.sources, left_out.by_danger_level), (281, [100, 100, 81, 0, 0]));
@@ -110,7 +111,7 @@ fn a_flood_of_sources_is_the_worst_in_detail_and_totals() {
         let shown: u64 = reading.psad.sources.iter().map(|source| source.targets[0].packets[0].packets).sum();
         assert_eq!(left_out.packets + shown, all);
     }
-    // One of those left out becomes the worst of all.
+    // A source that was left out becomes the worst of all.
     fs::write(world.psad("10.9.0.0").join("danger_level"), "5\n").unwrap();
     let (reading, _) = read(&mut reader);
     assert_eq!(reading.psad.sources[0].ip, "10.9.0.0");
@@ -126,7 +127,7 @@ fn fifty_thousand_sources_cost_bounded_memory_and_their_totals_are_exact() {
     for n in 0..SOURCES {
         let folder = world.psad(&format!("10.{}.{}.{}", n / 65_536, n / 256 % 256, n % 256));
         fs::create_dir(&folder).unwrap();
-        // One in a hundred is worse than the others.
+        // One source in a hundred is worse than the others.
         fs::write(folder.join("danger_level"), if n % 100 == 0 { "4\n" } else { "1\n" }).unwrap();
         fs::write(folder.join("192.0.2.1_packet_ctr"), format!("INPUT_eth0_tcp:  {n} [1-9]\n")).unwrap();
         all += n;
@@ -156,7 +157,7 @@ fn fifty_thousand_sources_cost_bounded_memory_and_their_totals_are_exact() {
     assert!(edr_wire::snapshot::encode_row(&reading.psad).len() < 2 << 20);
 }
 
-/// A reader refuses a whole snapshot, processes and all, when one of its fields has more elements than the wire allows.
+/// A reader refuses a whole snapshot, processes included, when a field has more elements than the wire format allows.
 #[test]
 fn the_most_that_psad_can_tell_still_fits_a_snapshot() {
     let world = World::empty_in_memory();
@@ -172,7 +173,7 @@ fn the_most_that_psad_can_tell_still_fits_a_snapshot() {
     let signatures = lines(20, |n| format!("1795492660 {n} 1 \"MISC attempt\" INPUT tcp 3389 \"SYN\" 0 1\n"));
     for n in 0..1_500 {
         let folder = world.psad(&address(n));
-        // The worst one has the highest address.
+        // The worst source has the highest address.
         world.write(&folder.join("danger_level"), if n == 1_499 { "5\n" } else { "3\n" });
         world.write(&folder.join("192.0.2.1_packet_ctr"), "INPUT_eth0_tcp:  9 [1-9]\n");
         world.write(&folder.join("192.0.2.1_signatures"), &signatures);

@@ -1,4 +1,4 @@
-//! The journal's files, written by systemd's own code, read in process: every packet line once.
+//! Journal files written by systemd's own code and read by the agent: every packet line exactly once.
 
 use std::fs;
 use std::io::Write;
@@ -16,7 +16,7 @@ use super::world::{World, fixtures, read};
 pub(crate) const REMOTE: &str = "lib/systemd/systemd-journal-remote";
 const MACHINE: &str = "0123456789abcdef0123456789abcdee";
 
-/// One writer of journal files, fed with systemd's export format.
+/// A writer of journal files, fed with systemd's export format.
 pub(crate) struct Journal {
     world: World,
     writer: Running,
@@ -34,7 +34,7 @@ impl Journal {
         Self { world, writer: Running(writer.spawn().unwrap()), written: 0 }
     }
 
-    /// The folder that holds one for the machine id.
+    /// The folder with one subfolder per machine id.
     pub(crate) fn parent(&self) -> PathBuf {
         self.world.log_dir().join("journal")
     }
@@ -43,7 +43,7 @@ impl Journal {
         self.world.log_dir().join("journal").join(MACHINE)
     }
 
-    /// Entries of the kernel with these messages, each with one of another program before it.
+    /// Writes kernel entries with these messages, each after an entry of another program.
     pub(crate) fn write(&mut self, messages: &[String]) {
         let mut text = Vec::new();
         for message in messages {
@@ -72,14 +72,14 @@ impl Journal {
         self.writer.0.stdin.as_mut().unwrap().write_all(&text).unwrap();
     }
 
-    /// Tells whoever follows the journal that it grew: journald does so after its entries (by a truncation to the same
-    /// size), the writer here does not. True when the file is there.
+    /// Notifies readers that the journal has grown. journald does so after its entries (by a truncation to the same
+    /// size); the writer here does not. Returns true when the file exists.
     pub(crate) fn nudge(&self) -> bool {
         let file = fs::File::open(self.folder().join("system.journal"));
         file.and_then(|file| file.set_modified(std::time::SystemTime::now())).is_ok()
     }
 
-    /// Ends the writer's input and waits until it has written all of it.
+    /// Ends the writer's input and waits until everything is written.
     fn finish(&mut self) {
         self.writer.0.stdin.take();
         assert!(self.writer.0.wait().unwrap().success());
@@ -103,7 +103,7 @@ fn raw(reading: &crate::world::Reading) -> Vec<String> {
     reading.packets.iter().map(|packet| packet.raw.to_string()).collect()
 }
 
-/// Packet lines as the kernel's messages: without head and stamp. Some are long enough to be compressed.
+/// Packet lines as messages of the kernel: without head and timestamp. Some are long enough to be compressed.
 fn messages() -> Vec<String> {
     let text = fs::read_to_string(fixtures().join("log-lines/kern.log")).unwrap()
         + &fs::read_to_string(fixtures().join("ipv6/var/log/kern.log")).unwrap();
@@ -118,7 +118,7 @@ fn messages() -> Vec<String> {
 fn every_form_of_file_gives_every_packet_line_once() {
     let Some(root) = unpacked(REMOTE) else { return };
     let messages = messages();
-    // Compact files with keyed hashes as systemd 252 writes them, and as versions before 252 and before 246 did.
+    // Compact files with keyed hashes as written by systemd 252, and the forms of versions before 252 and before 246.
     let variants: [&[(&str, &str)]; 3] = [
         &[],
         &[("SYSTEMD_JOURNAL_COMPACT", "0")],
@@ -144,7 +144,7 @@ fn every_form_of_file_gives_every_packet_line_once() {
             }
             Err(error) => println!("skipped: the comparison with journalctl: {error}"),
         }
-        // journalctl understands the cursor, too: nothing comes after it.
+        // journalctl accepts the cursor too: no entries come after it.
         let cursor = reading.positions[0].cursor.clone().unwrap();
         let after = Command::new("journalctl")
             .arg(format!("--directory={}", journal.folder().display()))
@@ -156,7 +156,7 @@ fn every_form_of_file_gives_every_packet_line_once() {
     }
 }
 
-/// Reads while the journal is written, in parts, with restarts of the agent and budgets, over files that fill up.
+/// Reads while the journal is written, in parts, with restarts of the agent and small budgets, over several files.
 #[test]
 fn live_over_rotation_and_restarts() {
     let Some(root) = unpacked(REMOTE) else { return };
@@ -171,7 +171,7 @@ fn live_over_rotation_and_restarts() {
             (0..250).map(|n| format!("r{round} {n} {}", lines[(round * 250 + n) % lines.len()])).collect();
         journal.write(&part);
         written.extend(part);
-        // The writer is a process of its own: some of it is there, maybe not all.
+        // The writer is another process, so a reading may get only a part of the entries.
         let (reading, gaps) = read(&mut reader);
         assert!(gaps.is_empty(), "{gaps:?}");
         seen.extend(raw(&reading));
@@ -200,11 +200,11 @@ fn files_removed_while_the_agent_was_down_are_a_gap() {
     journal.write(&lines[..50]);
     journal.finish();
     let (first, _) = read(&mut journal.reader(&[]));
-    // The sequence goes on in another file, as after a rotation, and the first one is vacuumed.
+    // The sequence continues in another file, as after a rotation, and the first file is removed.
     let kept = journal.folder().join("system.journal");
     let text = fs::read(&kept).unwrap();
     let mut moved = text.clone();
-    // head_entry_seqnum; the entries keep theirs, which are not looked at for this.
+    // head_entry_seqnum. The entries keep their numbers, which are not read for this check.
     moved[168..176].copy_from_slice(&1_000_u64.to_le_bytes());
     fs::write(&kept, moved).unwrap();
     let (second, gaps) = read(&mut journal.reader(&first.positions));

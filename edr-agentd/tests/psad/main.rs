@@ -1,4 +1,4 @@
-//! psad's files as the agent reads them: real trees, the corpus of log lines, rotation, and a hostile folder.
+//! Reading of psad's files: real trees, the corpus of log lines, rotation, and a hostile folder.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod corpus;

@@ -1,4 +1,4 @@
-//! Every line once, through all that happens to a log.
+//! Every line exactly once, through all kinds of rotation.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -57,7 +57,7 @@ fn renamed_and_still_written_to() {
     append(&rotated, &line(2));
     append(&log, &line(3));
     assert_eq!(numbers(&read(&mut reader).0), [1, 2, 3]);
-    // The writer reopens late.
+    // The writer reopens the log late.
     append(&rotated, &line(4));
     append(&log, &line(5));
     let (reading, gaps) = read(&mut reader);
@@ -165,14 +165,14 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// Whatever order things happen in, each line is read once and in order, and nothing is called a gap; as long as
-    /// no more rotations than can be followed happen between two readings.
+    /// In any order of actions each line must be read once and in order, without gaps, as long as the number of
+    /// rotations between two readings stays within the limit.
     #[test]
     fn every_line_once(actions in actions()) {
         let (world, log) = world();
         let mut reader = world.reader(&[]);
         let mut written = 1_u32;
-        // What was rotated away before the agent ever ran is not its business.
+        // Files rotated before the agent's first start are ignored.
         let mut seen = numbers(&read(&mut reader).0);
         let mut rotations = 0;
         let mut pending = String::new();
@@ -195,14 +195,14 @@ proptest! {
                 }
                 Action::Rename if pending.is_empty() && fs::metadata(&log).unwrap().len() > 0 => {
                     rotations += 1;
-                    // The time stamps of files written in the same moment are equal: rotations are further apart.
+                    // Files written at the same moment have equal timestamps, so rotations are further apart.
                     wait_for_clock(&log);
                     fs::rename(&log, log.with_extension(format!("log.{rotations}"))).unwrap();
                     append(&log, &line(written));
                     written += 1;
                 }
                 Action::CopyTruncate if pending.is_empty() && fs::metadata(&log).unwrap().len() > 256 => {
-                    // One reading between two of them, as in a tick: a copy is found by what it starts with.
+                    // One reading between two rotations, as in a tick: a copy is recognized by its first bytes.
                     let (reading, gaps) = read(&mut reader);
                     prop_assert!(gaps.is_empty(), "{:?}", gaps);
                     seen.extend(numbers(&reading));
@@ -246,7 +246,7 @@ proptest! {
     }
 }
 
-/// Waits until a file that is written now is younger than the log: time stamps are as coarse as the kernel's tick.
+/// Waits until a newly written file would be younger than the log: timestamps are as coarse as the kernel's tick.
 fn wait_for_clock(log: &Path) {
     let written = fs::metadata(log).unwrap().modified().unwrap();
     let probe = log.with_extension("probe");

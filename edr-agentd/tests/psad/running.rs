@@ -1,12 +1,12 @@
-//! A program beside a test.
+//! A program that runs beside a test.
 
 use std::process::Child;
 
-/// A program that ends with the test.
+/// A child process. Dropping the value ends the process.
 pub(crate) struct Running(pub(crate) Child);
 
 impl Running {
-    /// Asks it to end and waits until it has.
+    /// Sends SIGTERM and waits for the end of the process.
     pub(crate) fn stop(mut self) {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.0.id()).unwrap());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();

@@ -1,4 +1,4 @@
-//! Where the agent finds psad: psad.conf, its override files, the daemon's arguments, a folder named by hand.
+//! Where the agent finds psad: psad.conf, its override files, the daemon's arguments, or a folder set by hand.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use edr_wire::snapshot::{PsadMode, PsadRunState};
 
 use super::world::{World, fixtures, read};
 
-/// A psad with its files below `srv`, as its configuration says.
+/// A psad whose configuration places its files below `srv`.
 fn elsewhere(extra: &str) -> (World, PsadSettings) {
     let world = World::empty();
     let base = world.log_dir().join("../..").canonicalize().unwrap();
@@ -35,7 +35,7 @@ fn the_configuration_says_where_and_how() {
     assert_eq!((conf.block_danger_level, conf.block_timeout_s), (Some(4), Some(3_600)));
     assert!(reading.packets.is_empty(), "in file mode fwdata is not what psad reads");
 
-    // The start-up file of a psad that does not run names an override.
+    // The start-up file of a psad that does not run names an override file.
     let base = world.log_dir().join("../..").canonicalize().unwrap();
     world.write(&base.join("over.conf"), "ENABLE_SYSLOG_FILE N;\n");
     world.write(&base.join("etc/default/psad"), format!("DAEMON_ARGS=\"-O {}\"\n", base.join("over.conf").display()));
@@ -44,7 +44,7 @@ fn the_configuration_says_where_and_how() {
     assert_eq!((reading.psad.mode, reading.packets.len()), (PsadMode::Kmsgsd, 1_034));
     assert_eq!(reading.psad.conf.unwrap().packet_log.to_string(), base.join("srv/psad/fwdata").display().to_string());
 
-    // The arguments a running one was started with count before those, and a change is seen at the next tick.
+    // The arguments of a running psad take precedence, and a change is noticed at the next tick.
     world.write(&base.join("more.conf"), "ENABLE_SYSLOG_FILE N;\nSYSLOG_DAEMON ulogd;\n");
     let line = format!("/usr/sbin/psad -I 9 --Override-config {}\n", base.join("more.conf").display());
     world.write(&base.join("run/psad.cmd"), line);

@@ -1,4 +1,4 @@
-//! A `/var/log` of its own for each test.
+//! A separate `/var/log` for each test.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use edr_agentd::collect::Gaps;
 use edr_agentd::collect::psad::{PsadReader, PsadSettings};
 use edr_wire::snapshot::{Gap, Packet, Position, Psad};
 
-/// The repository's real psad trees.
+/// The real psad trees of the repository.
 pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/psad")
 }
@@ -25,7 +25,7 @@ impl World {
         world
     }
 
-    /// In memory, where there is such a folder: fifty thousand folders take a disk most of a minute.
+    /// In memory, where possible: on a disk fifty thousand folders take most of a minute.
     pub(crate) fn empty_in_memory() -> Self {
         let Ok(folder) = tempfile::tempdir_in("/dev/shm") else { return Self::empty() };
         let world = Self { folder };
@@ -33,7 +33,7 @@ impl World {
         world
     }
 
-    /// A copy of a fixture's `var/log`, all of it last written long ago.
+    /// A copy of a fixture's `var/log`, with old modification times.
     pub(crate) fn of(case: &str) -> Self {
         let world = Self::empty();
         copy(&fixtures().join(case).join("var/log"), &world.log_dir());
@@ -60,12 +60,12 @@ impl World {
         PsadReader::open(self.settings(), positions)
     }
 
-    /// What a new reader sees.
+    /// The result of a new reader.
     pub(crate) fn read_once(&self) -> (Reading, Vec<Gap>) {
         read(&mut self.reader(&[]))
     }
 
-    /// Writes a file as if long ago.
+    /// Writes a file with an old modification time.
     pub(crate) fn write(&self, path: &Path, text: impl AsRef<[u8]>) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
@@ -73,7 +73,7 @@ impl World {
     }
 }
 
-/// What one tick read, packets decoded.
+/// The result of one tick, with decoded packets.
 pub(crate) struct Reading {
     pub(crate) psad: Psad,
     pub(crate) packets: Vec<Packet>,
@@ -89,7 +89,7 @@ pub(crate) fn read(reader: &mut PsadReader) -> (Reading, Vec<Gap>) {
     (Reading { psad: reading.psad, packets, positions: reading.positions }, gaps.take())
 }
 
-/// Sets the time of the last change to the first moment of 2024.
+/// Sets the modification time to the first moment of 2024.
 pub(crate) fn age(path: &Path) {
     let then = SystemTime::UNIX_EPOCH + Duration::from_secs(1_704_067_200);
     File::open(path).unwrap().set_modified(then).unwrap();

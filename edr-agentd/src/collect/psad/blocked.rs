@@ -1,4 +1,4 @@
-//! `auto_blocked_iptables` and `auto_blocked_tcpwr`: whom psad blocks.
+//! `auto_blocked_iptables` and `auto_blocked_tcpwr`: the addresses blocked by psad.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,8 @@ use edr_wire::snapshot::Blocked;
 
 use super::lines::{BadLines, number, rows, split_once};
 
-/// Rows `<address or network> <Unix time>`, in the order of addresses; very old psads wrote the address only.
+/// Parses rows `<address or network> <Unix time>`, and sorts by address. Very old versions of psad wrote only the
+/// address.
 pub(crate) fn parse_blocked(text: &[u8], bad: &mut BadLines) -> Vec<Blocked> {
     let mut blocked = rows(text, bad, |line| {
         let (address, since) = split_once(line, b' ').unwrap_or((line, b"0"));
@@ -17,7 +18,7 @@ pub(crate) fn parse_blocked(text: &[u8], bad: &mut BadLines) -> Vec<Blocked> {
     blocked
 }
 
-/// An address, or an address, `/`, and a length or a mask.
+/// Parses an address, or an address, `/`, and a length or a mask.
 fn network(text: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(text).ok()?;
     let Some((address, length)) = text.split_once('/') else {

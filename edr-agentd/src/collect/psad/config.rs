@@ -1,7 +1,7 @@
 //! psad's own configuration: `psad.conf`, its override files, and the arguments of the daemon.
 //!
-//! Pure: [`Conf`] is fed the text of files in the order in which psad reads them, overrides first, since the first
-//! definition of a key wins.
+//! Pure: [`Conf`] receives the text of the files in the order in which psad reads them, overrides first, because the
+//! first definition of a key counts.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,20 +10,20 @@ use super::lines::{lines, number};
 
 /// Rounds of `$KEY` expansion, as in psad.
 const EXPANSION_ROUNDS_MAX: usize = 20;
-/// Longest value after expansion, bytes: keys that name each other grow no further.
+/// Longest value after expansion, bytes: limits the growth of keys that refer to each other.
 const VALUE_BYTES_MAX: usize = 4 << 10;
-/// Keys kept; psad.conf has 190.
+/// Limit of keys; psad.conf has 190.
 const KEYS_MAX: usize = 4_096;
 
-/// Settings as written, not yet expanded.
+/// The settings as written, before expansion.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Conf {
     values: BTreeMap<String, String>,
 }
 
 impl Conf {
-    /// Adds the settings of one more file: lines `KEY value;`, text after the semicolon ignored. A key that is known
-    /// already keeps its value.
+    /// Adds the settings of another file: lines `KEY value;`. Text after the semicolon is ignored. A known key keeps
+    /// its value.
     pub(crate) fn add(&mut self, text: &[u8]) {
         for line in lines(text) {
             let line = line.trim_ascii_start();
@@ -40,18 +40,18 @@ impl Conf {
         }
     }
 
-    /// True when no file gave a setting.
+    /// True without any setting.
     pub(crate) fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
 
-    /// The value of `key` with every `$OTHER_KEY` in it replaced; `None` when it is not set.
+    /// Returns the value of `key` with every `$OTHER_KEY` replaced; `None` when the key is not set.
     pub(crate) fn get(&self, key: &str) -> Option<String> {
         let mut value = self.values.get(key)?.clone();
         for _ in 0..EXPANSION_ROUNDS_MAX {
             let Some((before, name, after)) = reference(&value) else { break };
             let Some(inner) = self.values.get(name) else { break };
-            // The root is written before paths that start with a slash of their own.
+            // The root is written before paths that already start with a slash.
             let inner = if name == "INSTALL_ROOT" && inner == "/" { "" } else { inner };
             let longer = format!("{before}{inner}{after}");
             if longer.len() > VALUE_BYTES_MAX {
@@ -62,43 +62,43 @@ impl Conf {
         Some(value)
     }
 
-    /// An absolute path: `key` when it is set to one, else `default` inside the folder that is the value of `folder_key`.
+    /// Returns the value of `key` when it is an absolute path, otherwise `default()`.
     pub(crate) fn path(&self, key: &str, default: impl FnOnce() -> PathBuf) -> PathBuf {
         self.get(key).filter(|value| value.starts_with('/') && !value.contains('$')).map_or_else(default, PathBuf::from)
     }
 
-    /// `Y` or `N`; `default` when it is not set.
+    /// Parses `Y` or `N`; returns `default` when the key is not set.
     pub(crate) fn yes(&self, key: &str, default: bool) -> bool {
         self.get(key).map_or(default, |value| value.eq_ignore_ascii_case("y"))
     }
 
-    /// A number; `default` when it is not set to one.
+    /// Parses a number; returns `default` when the key is not set to a number.
     pub(crate) fn number(&self, key: &str, default: u64) -> u64 {
         self.get(key).and_then(|value| number(value.as_bytes())).unwrap_or(default)
     }
 }
 
-/// The first `$NAME` of a value: what is before it, its name, what is after it.
+/// Splits a value at the first `$NAME`: the text before, the name, the text after.
 fn reference(value: &str) -> Option<(&str, &str, &str)> {
     let (before, rest) = value.split_once('$')?;
     let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
     Some((before, &rest[..end], &rest[end..]))
 }
 
-/// Arguments of the psad daemon that change what it reads and when.
+/// Arguments of the psad daemon that change its files or its timing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Arguments {
     /// `-c`: the main file.
     pub(crate) config: Option<PathBuf>,
-    /// `-O`: files read before it.
+    /// `-O`: files read before the main file.
     pub(crate) overrides: Vec<PathBuf>,
     /// `-I`: seconds between two passes.
     pub(crate) interval_s: Option<u64>,
 }
 
 impl Arguments {
-    /// From a command line, `psad.cmd` or the value of `DAEMON_ARGS`: words between blanks, options in the forms
-    /// `-O file`, `--Override-config file` and `--Override-config=file`, names in any case.
+    /// Parses a command line, `psad.cmd` or the value of `DAEMON_ARGS`: words between blanks, options in the forms
+    /// `-O file`, `--Override-config file` and `--Override-config=file`; long names in any case.
     pub(crate) fn parse(line: &[u8]) -> Self {
         let mut arguments = Self::default();
         let line = String::from_utf8_lossy(line);
@@ -124,7 +124,7 @@ impl Arguments {
     }
 }
 
-/// The value of `DAEMON_ARGS` in `/etc/default/psad`: the last assignment, without its quotes.
+/// Returns the value of `DAEMON_ARGS` in `/etc/default/psad`: the last assignment, without quotes.
 pub(crate) fn parse_daemon_args(text: &[u8]) -> Vec<u8> {
     let assignments = lines(text).filter_map(|line| line.trim_ascii().strip_prefix(b"DAEMON_ARGS="));
     let value = assignments.last().unwrap_or_default();

@@ -7,7 +7,7 @@ use edr_wire::snapshot::{Dshield, PrefixCounter, ProtocolCounter};
 
 use super::lines::{BadLines, number, rows, rsplit_once, word};
 
-/// Rows of `packet_ctr`: `<protocol>: <packets>`, most packets first.
+/// Parses rows of `packet_ctr`: `<protocol>: <packets>`, most packets first.
 pub(crate) fn parse_protocol_counters(text: &[u8], bad: &mut BadLines) -> Vec<ProtocolCounter> {
     let mut counters = rows(text, bad, |line| {
         let (name, packets) = rsplit_once(line.trim_ascii_start(), b' ')?;
@@ -17,8 +17,8 @@ pub(crate) fn parse_protocol_counters(text: &[u8], bad: &mut BadLines) -> Vec<Pr
     counters
 }
 
-/// Rows of `ipt_prefix_ctr`: `<prefix>: <packets>`, most packets first. Prefixes often end in a colon themselves, so
-/// the last one separates. A prefix may start with `#`: this file has no comments.
+/// Parses rows of `ipt_prefix_ctr`: `<prefix>: <packets>`, most packets first. Prefixes often end with a colon too, so
+/// the last colon separates. A prefix may start with `#`: this file has no comments.
 pub(crate) fn parse_prefix_counters(text: &[u8], bad: &mut BadLines) -> Vec<PrefixCounter> {
     let mut counters = Vec::new();
     for line in super::lines::lines(text).filter(|line| !line.is_empty()) {
@@ -35,7 +35,7 @@ pub(crate) fn parse_prefix_counters(text: &[u8], bad: &mut BadLines) -> Vec<Pref
     counters
 }
 
-/// The two lines of `dshield_ctr`; `None` until both are there.
+/// Parses the two lines of `dshield_ctr`; `None` until both are present.
 pub(crate) fn parse_dshield(text: &[u8], bad: &mut BadLines) -> Option<Dshield> {
     let (mut emails, mut packets) = (None, None);
     rows(text, bad, |line| {

@@ -1,4 +1,4 @@
-//! The psad daemon itself: its process, and how it takes its packets.
+//! The psad daemon: its process, and the source of its packets.
 
 use std::path::Path;
 
@@ -9,24 +9,24 @@ use super::folder::read_config;
 use super::lines::number;
 use crate::collect::watched::Watched;
 
-/// A running process that a pid file names.
+/// A running process named in a pid file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Running {
     pub(crate) pid: u32,
-    /// Field 22 of `/proc/PID/stat`: tells a reused pid.
+    /// Field 22 of `/proc/PID/stat`, which detects a reused pid.
     pub(crate) start_ticks: u64,
 }
 
-/// What a pid file says.
+/// The result of checking a pid file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PidFile {
-    /// There is none, or it cannot be read.
+    /// The file is missing or unreadable.
     Missing,
-    /// What the process it names is, the kernel does not answer.
+    /// The kernel does not answer the read of the process's files.
     Unanswered,
-    /// The process it names is gone, or is another program by now.
+    /// The process is gone, or the pid belongs to another program.
     Stale,
-    /// The process is there.
+    /// The process exists.
     Running(Running),
 }
 
@@ -39,12 +39,12 @@ impl PidFile {
     }
 }
 
-/// Reads the pid file at `path` and looks whether its process has `program` in its command line: psad is a perl
-/// script, so the name of the executable would say `perl`.
+/// Reads the pid file at `path` and checks that the command line of its process contains `program`. psad is a Perl
+/// script, so the name of the executable would be `perl`.
 pub(crate) fn look_up(path: &Path, proc_root: &Path, program: &str, watched: &Watched) -> PidFile {
     let Ok(text) = read_config(path) else { return PidFile::Missing };
     let Some(pid) = number::<u32>(text.trim_ascii()).filter(|&pid| pid > 0) else { return PidFile::Stale };
-    // A pid file that psad left behind may name anyone's process by now.
+    // A stale pid file of psad may contain the pid of any other process.
     let (process, program) = (proc_root.join(pid.to_string()), program.to_owned());
     let answer = watched.ask(move |beats| {
         let command_line = std::fs::read(process.join("cmdline")).unwrap_or_default();
@@ -59,13 +59,13 @@ pub(crate) fn look_up(path: &Path, proc_root: &Path, program: &str, watched: &Wa
     }
 }
 
-/// Field 22 of proc_pid_stat(5); fields are counted from the last `)`, since `comm` may hold anything.
+/// Parses field 22 of proc_pid_stat(5). Fields are counted from the last `)`, because `comm` may contain any byte.
 fn parse_start_ticks(stat: &[u8]) -> Option<u64> {
     let fields = &stat[memchr::memrchr(b')', stat)? + 1..];
     number(fields.trim_ascii().split(|&byte| byte == b' ').nth(19)?)
 }
 
-/// When a process started, Unix time in ns: `btime` of proc_stat(5) plus its ticks.
+/// Start time of a process, Unix time in ns: `btime` of proc_stat(5) plus the start ticks.
 pub(crate) fn started_ns(running: Running, proc_root: &Path) -> Option<i64> {
     let stat = std::fs::read(proc_root.join("stat")).ok()?;
     let boot_s: i64 = super::lines::lines(&stat).find_map(|line| number(line.strip_prefix(b"btime ")?))?;
@@ -74,17 +74,18 @@ pub(crate) fn started_ns(running: Running, proc_root: &Path) -> Option<i64> {
     boot_s.checked_mul(1_000_000_000)?.checked_add(ticks.checked_mul(1_000_000_000)? / per_second)
 }
 
-/// True when a `systemd-journald` of root runs: what psad looks for at its start.
+/// True when a process named like `systemd-journald` runs: psad checks this at its start.
 pub(crate) fn journald_runs(proc_root: &Path) -> bool {
     let Ok(processes) = std::fs::read_dir(proc_root) else { return false };
     processes.flatten().any(|process| {
         let is_pid = process.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit());
-        // comm(5) is cut to 15 bytes.
+        // `comm` (proc_pid_comm(5)) is cut to 15 bytes.
         is_pid && std::fs::read(process.path().join("comm")).is_ok_and(|comm| comm.starts_with(b"systemd-journal"))
     })
 }
 
-/// How psad takes its packets: as its helper processes show, else as it decides at its start (PSAD, psad.conf).
+/// Determines the source of psad's packets: from its helper processes, otherwise by the rules that psad uses at its
+/// start (psad, psad.conf).
 pub(crate) fn mode(conf: &Conf, reader_runs: bool, kmsgsd_runs: bool, journald_runs: bool) -> PsadMode {
     if conf.get("SYSLOG_DAEMON").is_some_and(|daemon| daemon == "ulogd") {
         PsadMode::Ulogd
@@ -101,16 +102,17 @@ pub(crate) fn mode(conf: &Conf, reader_runs: bool, kmsgsd_runs: bool, journald_r
     }
 }
 
-/// How psad is. Its heartbeat are the files it rewrites at each pass, whatever comes in.
+/// Determines psad's run state. The heartbeat is the age of the files that psad rewrites at each pass, with or without
+/// packets.
 pub(crate) fn run_state(pid_file: PidFile, heartbeat_age_s: Option<u64>, check_interval_s: u64) -> PsadRunState {
-    // Three passes, and the time that a slow one may take.
+    // Three passes, and the time of a slow pass.
     let fresh = heartbeat_age_s.is_some_and(|age| age <= 3 * check_interval_s.max(1) + 1);
     match pid_file {
         PidFile::Running(_) if fresh => PsadRunState::Running,
-        // At its start psad needs some seconds to its first pass.
+        // After its start psad needs some seconds for its first pass.
         PidFile::Running(_) => PsadRunState::Stuck,
         PidFile::Stale => PsadRunState::Dead,
-        // Its processes may be hidden from here (another pid namespace): then only the heartbeat tells.
+        // The processes may be invisible here (another pid namespace): then only the heartbeat counts.
         PidFile::Missing | PidFile::Unanswered if fresh => PsadRunState::Running,
         PidFile::Missing => PsadRunState::Dead,
         PidFile::Unanswered => PsadRunState::Unknown,

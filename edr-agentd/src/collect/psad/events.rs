@@ -1,6 +1,6 @@
-//! psad's own syslog lines: what it saw and did, in its words (psad 2.2 to 2.4.6).
+//! psad's own syslog lines about its detections and actions, in the form of psad 2.2 to 2.4.6.
 //!
-//! Any program may write a line with psad's name to syslog, so an event is a claim, as it is for whoever reads the log.
+//! Any program may write a line under psad's name to syslog, so an event is only a claim, as for any reader of the log.
 
 use std::net::IpAddr;
 
@@ -9,10 +9,10 @@ use edr_wire::snapshot::PsadEvent;
 
 use super::lines::{number, split_once};
 
-/// Bytes kept of one line.
+/// Kept bytes of one line.
 const TEXT_BYTES_MAX: usize = 4 << 10;
 
-/// The event that the text after `psad: ` tells; `time` is left empty.
+/// Parses the text after `psad: `; `time` is left empty.
 pub(crate) fn parse_event(text: &[u8]) -> PsadEvent {
     let mut event = PsadEvent { text: Bytes::from(&text[..text.len().min(TEXT_BYTES_MAX)]), ..PsadEvent::default() };
     let known = scan(text, &mut event)

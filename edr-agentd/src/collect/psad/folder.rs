@@ -1,8 +1,8 @@
-//! Opening what psad wrote, and nothing else.
+//! Opens psad's files, and no other files.
 //!
-//! A folder is opened once and everything in it is reached through its descriptor, by names without a slash. Links
-//! are not followed, and only regular files are read: a FIFO would block, a device may act on being opened, and a hard
-//! link would bring in a file from elsewhere. Files must belong to root or to the owner of psad's folder.
+//! A folder is opened once, and all its files are opened through its descriptor, by names without a slash. Links are
+//! not followed, and only regular files are read: a FIFO would block, a device may act when opened, and a hard link
+//! could refer to a file from elsewhere. Files must belong to root or to the owner of psad's folder.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -14,10 +14,10 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat, fstat, openat, s
 
 use crate::errno;
 
-/// A state file larger than this is not psad's: with every limit off, 50,000 attackers make 2 MB.
+/// Largest state file: with every limit of psad lifted, 50,000 attackers need 2 MB.
 pub(crate) const FILE_BYTES_MAX: u64 = 16 << 20;
 
-/// What tells that a file is no longer what was read.
+/// The stamp of a file, which changes when the file changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub(crate) dev: u64,
@@ -40,13 +40,13 @@ impl Stamp {
     }
 }
 
-/// Why a file was not read.
+/// The reason why a file was not read.
 #[derive(Debug)]
 pub(crate) enum Refusal {
     Io(io::Error),
-    /// It is there, and not something psad writes.
+    /// The object exists, but is nothing that psad writes.
     Foreign(&'static str),
-    /// So many bytes.
+    /// The file is too large; holds its size in bytes.
     TooLong(u64),
 }
 
@@ -95,25 +95,25 @@ const FILE_FLAGS: OFlags =
     OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
 impl Folder {
-    /// The folder at `path`, which the configuration names: there a link is the administrator's.
+    /// Opens the folder at `path` from the configuration. A link there was made by the administrator and is followed.
     pub(crate) fn open(path: &Path) -> Result<Self, Refusal> {
         let fd = openat(rustix::fs::CWD, path, FOLDER_FLAGS, Mode::empty())?;
         let owner = fstat(&fd)?.st_uid;
         Ok(Self { fd, owner })
     }
 
-    /// A folder in this one.
+    /// Opens a subfolder.
     pub(crate) fn sub(&self, name: &[u8]) -> Result<Self, Refusal> {
         let fd = openat(&self.fd, name, FOLDER_FLAGS | OFlags::NOFOLLOW, Mode::empty())?;
         Ok(Self { fd, owner: self.owner })
     }
 
-    /// What tells this folder from another one at the same path, and when a name in it came or went.
+    /// The folder's stamp: distinguishes folders at the same path, and changes when a name is added or removed.
     pub(crate) fn stamp(&self) -> Result<Stamp, Refusal> {
         Ok(Stamp::of(&fstat(&self.fd)?))
     }
 
-    /// The stamp of a regular file, which is not opened for it.
+    /// The stamp of a regular file, without opening the file.
     pub(crate) fn stamp_of(&self, name: &[u8]) -> Result<Stamp, Refusal> {
         let stat = statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
         match FileType::from_raw_mode(stat.st_mode) {
@@ -123,9 +123,9 @@ impl Folder {
         }
     }
 
-    /// Calls `see` with each name and what it names, where the file system says.
+    /// Calls `see` with each name and its file type, where the file system reports the type.
     pub(crate) fn names(&self, mut see: impl FnMut(&[u8], FileType)) -> Result<(), Refusal> {
-        // A descriptor of its own: reading moves the offset, which a duplicate would share.
+        // A separate descriptor, because reading moves the offset, and a duplicate would share the offset.
         let fd = openat(&self.fd, ".", FOLDER_FLAGS, Mode::empty())?;
         let mut buffer = [MaybeUninit::uninit(); 8 << 10];
         let mut entries = RawDir::new(fd, &mut buffer);
@@ -144,15 +144,15 @@ impl Folder {
         open_regular(&self.fd, name, Some(self.owner))
     }
 
-    /// The whole of a regular file, and its stamp from before it was read.
+    /// Reads a whole regular file; returns also its stamp before the read.
     pub(crate) fn read(&self, name: &[u8]) -> Result<(Vec<u8>, Stamp), Refusal> {
         let (fd, stamp) = self.file(name)?;
         Ok((read_all(&fd, stamp.size, FILE_BYTES_MAX)?, stamp))
     }
 }
 
-/// Opens `name` below `folder` when it is a regular file; with `owner`, one with a single name that belongs to root or
-/// to that user.
+/// Opens `name` below `folder`, which must be a regular file. With `owner`, the file must also have a single name and
+/// belong to root or to `owner`.
 fn open_regular(
     folder: impl std::os::fd::AsFd,
     name: impl rustix::path::Arg,
@@ -174,7 +174,7 @@ fn open_regular(
     Ok((fd, Stamp::of(&stat)))
 }
 
-/// Opens the regular file at `path`, which the configuration names; the last part of the path is not followed.
+/// Opens the regular file at `path` from the configuration; a link as the last part of the path is refused.
 pub(crate) fn open_log(path: &Path) -> Result<(OwnedFd, Stamp), Refusal> {
     open_regular(rustix::fs::CWD, path, None)
 }
@@ -184,7 +184,7 @@ pub(crate) fn stamp_of_file(fd: &OwnedFd) -> Result<Stamp, Refusal> {
     Ok(Stamp::of(&fstat(fd)?))
 }
 
-/// A configuration file at `path`; there a link is the administrator's.
+/// Reads a configuration file at `path`; links are followed, because they were made by the administrator.
 pub(crate) fn read_config(path: &Path) -> Result<Vec<u8>, Refusal> {
     let fd = openat(rustix::fs::CWD, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
     let stat = fstat(&fd)?;
@@ -194,17 +194,17 @@ pub(crate) fn read_config(path: &Path) -> Result<Vec<u8>, Refusal> {
     read_all(&fd, u64::try_from(stat.st_size).unwrap_or(0), 1 << 20)
 }
 
-/// The stamp of the file at `path`, followed.
+/// The stamp of the file at `path`; links are followed.
 pub(crate) fn stamp_of_path(path: &Path) -> Option<Stamp> {
     rustix::fs::stat(path).ok().map(|stat| Stamp::of(&stat))
 }
 
-/// Reads to the end; a file that outgrows its size while it is read is read to its new end.
+/// Reads to the end of the file. A file that grows during the read is read to its new end.
 fn read_all(fd: &OwnedFd, size: u64, bytes_max: u64) -> Result<Vec<u8>, Refusal> {
     if size > bytes_max {
         return Err(Refusal::TooLong(size));
     }
-    // One byte more than the size: the read that comes back short has seen the end.
+    // One byte more than the size, so that a short read indicates the end of the file.
     let mut text = Vec::with_capacity(size as usize + 1);
     loop {
         if text.len() == text.capacity() {

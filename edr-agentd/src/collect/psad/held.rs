@@ -1,53 +1,53 @@
-//! One of psad's files, and the last good value that was read from it.
+//! A file of psad, with the last good value read from it.
 //!
-//! psad rewrites most files in place, unlocked: a reader sees them empty, or cut at a multiple of perl's buffer. Such a
-//! file keeps its last good value and says so, until it is whole again.
+//! psad rewrites most files in place without a lock, so a reader can see a file that is empty or cut at a multiple of
+//! Perl's buffer. Such a file keeps its last good value, and a problem is reported until the file is whole again.
 
 use edr_wire::snapshot::GapReason;
 
 use super::folder::{Folder, Refusal, Stamp};
 use super::lines::BadLines;
 
-/// From truncation to the last write psad was seen to need 40 ms for 35 KB. A file changed less than this ago may be
-/// half written, and may change again without a change of size or time stamp.
+/// Time in which a changed file may be incomplete, and may change again without a new size or timestamp. From
+/// truncation to the last write psad needed up to 40 ms for 35 KB.
 const SETTLE_NS: i64 = 200_000_000;
-/// Perl writes its buffer out in pieces of this many bytes, so a file may be seen cut at a line's end by chance.
+/// Perl writes its buffer in pieces of this size, so a file may be cut at a line end by chance.
 const PERL_BUFFER_BYTES: usize = 8_192;
 
-/// Whether a file of no bytes tells anything.
+/// The meaning of an empty file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WhenEmpty {
-    /// It has no rows, once it has settled.
+    /// The file has no rows, once it has settled.
     NoRows,
-    /// psad always writes at least a header or a value: it is being written, or the disk is full.
+    /// The file is being written, or the disk is full: psad always writes at least a header or a value.
     Torn,
 }
 
-/// What stands in the way of a file's value.
+/// The reason why a file's value is missing or stale.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Problem {
     pub(crate) reason: GapReason,
     pub(crate) detail: String,
 }
 
-/// A value and the file it came from.
+/// A value with the state of its file.
 #[derive(Debug, Default)]
 pub(crate) struct Held<T> {
     pub(crate) value: T,
     pub(crate) bad: BadLines,
     pub(crate) problem: Option<Problem>,
-    /// Of the file that `value` came from; `None` when the file must be looked at again.
+    /// Stamp of the file of `value`; `None` when the file must be read again.
     stamp: Option<Stamp>,
-    /// The value's file changed too shortly before it was read to be passed over by its stamp.
+    /// True when the file changed shortly before it was read, so that an equal stamp does not prove an equal file.
     unsettled: bool,
     /// `mtime` of the file when `value` was read.
     good_ns: Option<i64>,
-    /// `mtime` of the file when it was looked at, whether its value was taken or not.
+    /// `mtime` of the file at the last look, even when its value was not taken.
     seen_ns: Option<i64>,
 }
 
 impl<T: Default> Held<T> {
-    /// Looks at the file again; true when the value or what stands in its way may have changed.
+    /// Checks the file again; returns true when the value or the problem may have changed.
     pub(crate) fn look(
         &mut self,
         folder: &Folder,
@@ -56,7 +56,7 @@ impl<T: Default> Held<T> {
         when_empty: WhenEmpty,
         parse: impl FnOnce(&[u8], &mut BadLines) -> T,
     ) -> bool {
-        // A file never read is opened without being asked for its stamp first: opening tells it too.
+        // A file not read before is opened without a separate check of its stamp, because opening gives the stamp too.
         if self.stamp.is_some() || self.problem.is_some() {
             match folder.stamp_of(name) {
                 Ok(stamp) if self.stamp == Some(stamp) && !self.unsettled => return false,
@@ -70,34 +70,34 @@ impl<T: Default> Held<T> {
         }
     }
 
-    /// Forgets the value: it told of a psad that is no more.
+    /// Discards the value, after a restart of psad.
     pub(crate) fn forget(&mut self) {
         *self = Self::default();
     }
 
-    /// Forgets a value that only stands in for a half-written one.
+    /// Discards a value that was only kept in place of a half-written file.
     pub(crate) fn forget_kept(&mut self) {
         if self.problem.is_some() {
             self.forget();
         }
     }
 
-    /// Must the file be looked at though nothing was heard of it?
+    /// True when the file must be checked without an event.
     pub(crate) fn is_pending(&self) -> bool {
         self.unsettled || self.problem.is_some()
     }
 
-    /// `mtime` of the file when it was last looked at, Unix time in ns.
+    /// `mtime` of the file at the last look, Unix time in ns.
     pub(crate) fn seen_ns(&self) -> Option<i64> {
         self.seen_ns
     }
 
-    /// The stamp of the file the value came from.
+    /// The stamp of the file of the value.
     pub(crate) fn stamp(&self) -> Option<Stamp> {
         self.stamp
     }
 
-    /// `mtime` of the file the value came from, Unix time in ns.
+    /// `mtime` of the file of the value, Unix time in ns.
     pub(crate) fn good_ns(&self) -> Option<i64> {
         self.good_ns
     }
@@ -123,7 +123,7 @@ impl<T: Default> Held<T> {
             let detail = format!("half written ({} bytes): the value of {kept} is kept", text.len());
             return self.set_problem(GapReason::Malformed, detail);
         }
-        // Nothing good to keep: the rows that are whole are better than none.
+        // Without a good value to keep, complete rows are better than none.
         let rows = memchr::memrchr(b'\n', text).map_or(&[][..], |end| &text[..=end]);
         self.bad = BadLines::default();
         self.value = parse(rows, &mut self.bad);
@@ -155,12 +155,12 @@ impl<T: Default> Held<T> {
     }
 }
 
-/// The file or folder changed long enough ago that a later change will change its stamp.
+/// True when the file or folder changed long enough ago that another change would change its stamp.
 pub(crate) fn is_settled(stamp: &Stamp, now_ns: i64) -> bool {
     !(0..SETTLE_NS).contains(&now_ns.saturating_sub(stamp.mtime_ns))
 }
 
-/// Unix time in whole seconds, for a detail that should not change at every tick.
+/// Unix time in whole seconds, for a text that should not change at every tick.
 fn seconds(ns: i64) -> String {
     format!("{}", ns.div_euclid(1_000_000_000))
 }

@@ -1,19 +1,19 @@
-//! What psad's state files have in common: lines, `#` comments, fields between blanks.
+//! The common format of psad's state files: lines, `#` comments, fields between blanks.
 //!
-//! The parsers of this folder take bytes and know neither files nor clocks. A line that is not what the format says
-//! makes no row; it is counted in [`BadLines`] with its first bytes.
+//! The parsers of this folder take bytes and use neither files nor clocks. An invalid line makes no row and is counted
+//! in [`BadLines`] with its first bytes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use edr_wire::Bytes;
 use edr_wire::snapshot::Unparsed;
 
-/// Longest line looked at, bytes.
+/// Longest accepted line, bytes.
 pub(crate) const LINE_BYTES_MAX: usize = 64 << 10;
-/// Bytes kept of the first line that could not be read.
+/// Kept bytes of the first invalid line.
 const FIRST_BYTES_MAX: usize = 256;
 
-/// Lines that made no row.
+/// Invalid lines, which make no rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct BadLines {
     pub(crate) lines: u64,
@@ -29,7 +29,7 @@ impl BadLines {
         self.lines += 1;
     }
 
-    /// Adds those of another file.
+    /// Adds the invalid lines of another file.
     pub(crate) fn merge(&mut self, other: &Self) {
         if self.lines == 0 {
             self.first = other.first.clone();
@@ -37,13 +37,13 @@ impl BadLines {
         self.lines += other.lines;
     }
 
-    /// As the snapshot shows them.
+    /// Returns the lines in the form of the snapshot.
     pub(crate) fn into_wire(self) -> Option<Unparsed> {
         (self.lines > 0).then_some(Unparsed { lines: self.lines, first: self.first })
     }
 }
 
-/// The lines of `text` without their ends; an unterminated last one too.
+/// The lines of `text` without their line ends; includes an unterminated last line.
 pub(crate) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -57,7 +57,7 @@ pub(crate) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// One row per line that is neither blank nor a comment; `parse` says whether the line is one.
+/// Parses each line that is neither blank nor a comment into a row; `parse` returns `None` for an invalid line.
 pub(crate) fn rows<T>(text: &[u8], bad: &mut BadLines, mut parse: impl FnMut(&[u8]) -> Option<T>) -> Vec<T> {
     let mut rows = Vec::new();
     for line in lines(text) {
@@ -72,7 +72,7 @@ pub(crate) fn rows<T>(text: &[u8], bad: &mut BadLines, mut parse: impl FnMut(&[u
     rows
 }
 
-/// Digits and nothing else, as a number that fits.
+/// Parses digits, without any other character, to a number that fits.
 pub(crate) fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -80,7 +80,7 @@ pub(crate) fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// `0` or `1`.
+/// Parses `0` or `1`.
 pub(crate) fn flag(digit: &[u8]) -> Option<bool> {
     match digit {
         b"0" => Some(false),
@@ -89,15 +89,15 @@ pub(crate) fn flag(digit: &[u8]) -> Option<bool> {
     }
 }
 
-/// A name of ASCII letters, digits and `_`, of at most 32 bytes: a protocol, a chain.
+/// Parses a name of at most 32 ASCII letters, digits and `_`: a protocol, a chain.
 pub(crate) fn word(bytes: &[u8]) -> Option<String> {
     let plain = !bytes.is_empty() && bytes.len() <= 32;
     let plain = plain && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
     plain.then(|| String::from_utf8_lossy(bytes).into_owned())
 }
 
-/// An address in either of the two forms psad writes: dotted IPv4, and IPv6 with its eight groups of four lower-case
-/// hex digits. Every address has one form only, so two folders can never mean the same one.
+/// Parses an address in one of psad's two forms: dotted IPv4, or IPv6 with eight groups of four lower-case hex digits.
+/// Every address has only one form, so two folders can never stand for the same address.
 pub(crate) fn address(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?;
     if let Ok(address) = text.parse::<Ipv4Addr>() {
@@ -107,13 +107,13 @@ pub(crate) fn address(text: &[u8]) -> Option<IpAddr> {
     full.then(|| text.parse::<Ipv6Addr>().ok().map(IpAddr::from)).flatten()
 }
 
-/// Everything before the first `separator`, and everything after it.
+/// The bytes before and after the first `separator`.
 pub(crate) fn split_once(bytes: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
     let at = memchr::memchr(separator, bytes)?;
     Some((&bytes[..at], &bytes[at + 1..]))
 }
 
-/// Everything before the last `separator`, and everything after it.
+/// The bytes before and after the last `separator`.
 pub(crate) fn rsplit_once(bytes: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
     let at = memchr::memrchr(separator, bytes)?;
     Some((&bytes[..at], &bytes[at + 1..]))

@@ -1,10 +1,10 @@
-//! What psad knows, and the packets it works on.
+//! The state of psad, and the packets on which psad works.
 //!
-//! Promises: psad's state is what its files say, each file whole, the last good value kept while one is being written;
-//! what is wrong with a file is said, never guessed; a psad that is dead, stuck or started anew is called so. Cost
-//! follows change: a file or folder that did not change is not read again.
+//! Promises: the state is read from psad's files. Each file is taken as a whole, and the last good value is kept while
+//! psad rewrites the file. A fault in a file is reported, never guessed away. A dead, stuck or restarted psad is
+//! reported as such. The cost follows change: an unchanged file or folder is not read again.
 //!
-//! It does not run psad, does not talk to it, and writes nothing into its folder.
+//! The agent does not run psad, does not communicate with psad, and writes nothing into psad's folder.
 
 mod blocked;
 mod config;
@@ -38,32 +38,32 @@ use super::Gaps;
 use super::packets::{Format, Found, JOURNAL, JournalTail, PacketLog, Wanted};
 use super::watched::Watched;
 
-/// psad's folder when nothing names another.
+/// Default of psad's folder.
 const PSAD_DIR: &str = "/var/log/psad";
-/// The folder of psad's pid files when nothing names another.
+/// Default of the folder of psad's pid files.
 const PSAD_RUN_DIR: &str = "/var/run/psad";
 
-/// Sources sent in detail, when nothing else is said. A source is some 400 bytes.
+/// Default number of sources sent in detail. A source has about 400 bytes.
 pub const SOURCES_MAX: usize = 2_000;
-/// Packets of one tick, when nothing else is said. A packet is some 500 bytes.
+/// Default number of packets per tick. A packet has about 500 bytes.
 pub const PACKETS_MAX: usize = 10_000;
 
-/// Where psad is, and how much of it is sent.
+/// The places of psad's files, and limits.
 #[derive(Debug, Clone)]
 pub struct PsadSettings {
-    /// psad's folder; `None`: as `/etc/psad/psad.conf` says, else `/var/log/psad`.
+    /// psad's folder; `None` for the folder in `/etc/psad/psad.conf`, else `/var/log/psad`.
     pub psad_dir: Option<PathBuf>,
-    /// The log with the packets, or `journal`; `None`: as psad's configuration says.
+    /// The log with the packets, or `journal`; `None` for the log in psad's configuration.
     pub packet_log: Option<PathBuf>,
     /// `/proc`.
     pub proc_root: PathBuf,
     /// `/etc`: the folder of `psad/psad.conf` and `default/psad`.
     pub etc_dir: PathBuf,
-    /// Folders of the journal, best first; each holds one folder for a machine id.
+    /// Folders of the journal in order of preference; each has one subfolder per machine id.
     pub journal_dirs: Vec<PathBuf>,
-    /// Sources sent in detail, worst first; the rest are totals.
+    /// Number of sources sent in detail, worst first; the rest become totals.
     pub sources_max: usize,
-    /// Packets taken in one tick; more wait for the next.
+    /// Packets taken per tick; further packets wait for the next tick.
     pub packets_max: usize,
 }
 
@@ -81,25 +81,25 @@ impl Default for PsadSettings {
     }
 }
 
-/// What one tick read.
+/// The result of one tick.
 #[derive(Debug, Default)]
 pub struct PsadReading {
     /// psad's state.
     pub psad: Psad,
     /// Firewall log lines since the last reading: rows of [`edr_wire::snapshot::Packet`].
     pub packets: Rows,
-    /// How far the logs are read, including these lines.
+    /// Read positions of the logs, including these lines.
     pub positions: Vec<Position>,
 }
 
-/// Watches psad's folder and tails the packet log.
+/// Reads psad's folder and follows the packet log.
 #[derive(Debug)]
 pub struct PsadReader {
     settings: PsadSettings,
     installation: Installation,
-    /// Stamps of the files `installation` came from.
+    /// Stamps of the files from which `installation` was read.
     config_files: Vec<(PathBuf, Option<Stamp>)>,
-    /// psad's process when its configuration was read: psad reads it at its start.
+    /// psad's process at the time when its configuration was read, because psad reads its configuration at its start.
     daemon: Option<Running>,
     mode: PsadMode,
     tree: Tree,
@@ -109,19 +109,19 @@ pub struct PsadReader {
     watched: Watched,
 }
 
-/// Where psad's files are, as its configuration says.
+/// The places of psad's files according to psad's configuration.
 #[derive(Debug, Clone, Default)]
 struct Installation {
     conf: Conf,
     check_interval_s: u64,
     psad_dir: PathBuf,
-    /// `None` when the folder was named by hand and is not that of the configuration: then nothing in the run folder
-    /// tells about it.
+    /// `None` when the folder was set by hand to another folder than that of the configuration: then the run folder
+    /// belongs to another psad.
     run_dir: Option<PathBuf>,
 }
 
 impl PsadReader {
-    /// Starts from `positions` (those of the newest frame in the spool).
+    /// Opens the reader and continues at `positions` (from the newest frame in the spool).
     pub fn open(settings: PsadSettings, positions: &[Position]) -> Self {
         let mut reader = Self {
             installation: Installation::default(),
@@ -138,7 +138,7 @@ impl PsadReader {
         reader
     }
 
-    /// What changed since the last reading, and psad's whole state.
+    /// Returns the changes since the last reading, and psad's whole state.
     pub fn read(&mut self, gaps: &mut Gaps) -> PsadReading {
         let now_ns = now_ns();
         let pid_file = self.pid_file("PSAD_PID_FILE", "psad.pid", "psad");
@@ -176,7 +176,7 @@ impl PsadReader {
         PsadReading { psad, packets: found.packets, positions }
     }
 
-    /// Reads psad's configuration, and what follows from it. A psad that started anew begins from nothing.
+    /// Reads psad's configuration and updates all that depends on it. A restart of psad discards the old state.
     fn configure(&mut self, daemon: Option<Running>) {
         let restarted = daemon.is_some() && self.daemon.is_some_and(|before| Some(before) != daemon);
         self.daemon = daemon;
@@ -203,7 +203,7 @@ impl PsadReader {
         daemon::look_up(&path, &self.settings.proc_root, program, &self.watched)
     }
 
-    /// How psad is, and since when its counters count.
+    /// Fills in psad's run state and the start of its counters.
     fn describe(&self, psad: &mut Psad, pid_file: PidFile, times: FileTimes, now_ns: i64) {
         let conf = &self.installation.conf;
         psad.mode = self.mode;
@@ -222,11 +222,11 @@ impl PsadReader {
         psad.conf = (!conf.is_empty() && self.installation.run_dir.is_some()).then(|| self.installation.to_wire());
     }
 
-    /// Decides which logs are read, and keeps the place in those that stay.
+    /// Chooses the logs to read, and keeps the positions in logs that stay.
     fn choose_logs(&mut self, mode: PsadMode) {
         let mut wanted = Vec::new();
-        // A log that was read before stays the one while it is there: it is empty between its rotation and its next
-        // line, and reading another one meanwhile would take lines twice.
+        // A log that was read before stays the chosen log while it exists. It is empty between its rotation and its
+        // next line; reading another log in this time would take lines twice.
         let known = |path: &Path| {
             let source = path.as_os_str().as_bytes();
             let is_open = self.logs.iter().any(|log| log.path() == path);
@@ -245,7 +245,7 @@ impl PsadReader {
         } else if self.installation.has_journal(&self.settings) {
             wanted.push((PathBuf::from(JOURNAL), Format::Journal, Wanted::Packets));
         }
-        // The journal has psad's own lines too.
+        // The journal also has psad's own lines.
         if wanted.iter().all(|(_, format, _)| *format != Format::Journal)
             && let Some(path) = choose(self.installation.event_logs())
             && wanted.iter().all(|(packet_log, ..)| *packet_log != path)
@@ -272,7 +272,7 @@ impl PsadReader {
 }
 
 impl Installation {
-    /// Reads `psad.conf` and its overrides, and names the files this depends on.
+    /// Reads `psad.conf` and its override files. Returns also the files on which the result depends.
     fn read(settings: &PsadSettings) -> (Self, Vec<(PathBuf, Option<Stamp>)>) {
         let mut files = Vec::new();
         let mut read = |path: &Path| {
@@ -282,7 +282,8 @@ impl Installation {
         let main = settings.etc_dir.join("psad/psad.conf");
         let mut conf = Conf::default();
         conf.add(&read(&main));
-        // The arguments of the daemon that runs count; those of its start-up file are for one that does not.
+        // The arguments of a running daemon take precedence; those of the start-up file count when the daemon does not
+        // run.
         let run_dir = conf.path("PSAD_RUN_DIR", || PathBuf::from(PSAD_RUN_DIR));
         let command_line = read(&conf.path("PSAD_CMDLINE_FILE", || run_dir.join("psad.cmd")));
         let arguments = if command_line.is_empty() {
@@ -306,7 +307,7 @@ impl Installation {
         (Self { conf, check_interval_s, psad_dir, run_dir }, files)
     }
 
-    /// How a psad took its packets whose folder is all there is of it.
+    /// Derives the mode from the files, for a psad of which only the folder exists.
     fn mode_by_files(&self) -> PsadMode {
         match () {
             () if has_lines(&self.psad_dir.join("fwdata")) => PsadMode::Kmsgsd,
@@ -315,7 +316,7 @@ impl Installation {
         }
     }
 
-    /// Logs that may have the packets, best first, and how their lines come about.
+    /// Logs that may have the packets, in order of preference, with their format.
     fn packet_logs(&self, settings: &PsadSettings, mode: PsadMode) -> (Vec<PathBuf>, Format) {
         if let Some(path) = &settings.packet_log {
             let name = path.file_name().unwrap_or_default().as_bytes();
@@ -340,17 +341,17 @@ impl Installation {
         (candidates.collect(), Format::Syslog)
     }
 
-    /// The journal is this psad's, and is there.
+    /// True when the journal belongs to this psad and exists.
     fn has_journal(&self, settings: &PsadSettings) -> bool {
         self.run_dir.is_some() && JournalTail::exists(&settings.journal_dirs)
     }
 
-    /// Files that take psad's own lines (facility local7) with the rules a distribution ships.
+    /// Files with psad's own lines (facility local7) under the rules shipped by distributions.
     fn event_logs(&self) -> Vec<PathBuf> {
         ["syslog", "messages"].map(|name| self.beside(name)).to_vec()
     }
 
-    /// A file of psad's folder, which may be another one than that of the configuration.
+    /// A file of psad's folder, which may differ from the folder of the configuration.
     fn in_dir(&self, key: &str, name: &str) -> PathBuf {
         match &self.run_dir {
             Some(_) => self.conf.path(key, || self.psad_dir.join(name)),
@@ -358,7 +359,7 @@ impl Installation {
         }
     }
 
-    /// A log beside psad's folder: `/var/log`, or its copy.
+    /// A log beside psad's folder: in `/var/log`, or in a copy of it.
     fn beside(&self, name: &str) -> PathBuf {
         self.psad_dir.parent().unwrap_or(Path::new("/")).join(name)
     }
@@ -385,7 +386,8 @@ impl Installation {
     }
 }
 
-/// A regular file that is not empty: psad creates the file it tails, and some hosts never write to it.
+/// True for a regular file with content: psad creates the file that it follows, and some hosts never write to that
+/// file.
 fn has_lines(path: &Path) -> bool {
     stamp_of_path(path).is_some_and(|stamp| stamp.size > 0)
 }

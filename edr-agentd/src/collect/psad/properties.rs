@@ -1,4 +1,5 @@
-//! Properties of all parsers: any bytes are survived and accounted for, and what psad would write is read back.
+//! Properties of all parsers: any input is handled without a panic, every line is a row or counted, and psad's output
+//! is parsed back to the same values.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -19,7 +20,7 @@ use super::sources::{
     SourceFile, parse_danger_level, parse_number, parse_os_guess, parse_p0f_guesses, parse_target_packets,
 };
 
-/// Bytes that look a little like psad's, and bytes that do not.
+/// Text similar to psad's, and other bytes.
 fn text() -> impl Strategy<Value = Vec<u8>> {
     let word = prop_oneof![
         "[0-9]{1,4}",
@@ -35,7 +36,7 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
     proptest::collection::vec(line, 0..12).prop_map(|lines| lines.join(&b'\n'))
 }
 
-/// A message as psad prints it, with whatever a rule file may hold.
+/// A message in psad's form, with any content of a rule file.
 fn message() -> impl Strategy<Value = Bytes> {
     proptest::collection::vec(any::<u8>().prop_filter("a line", |byte| *byte != b'\n'), 0..30).prop_map(Bytes::from)
 }
@@ -44,7 +45,7 @@ fn address() -> impl Strategy<Value = IpAddr> {
     prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from)]
 }
 
-/// psad's form of an address.
+/// An address in psad's form.
 fn padded(address: &str) -> String {
     match address.parse().unwrap() {
         IpAddr::V4(address) => format!("{address:<15}"),
@@ -52,7 +53,7 @@ fn padded(address: &str) -> String {
     }
 }
 
-/// Parses rows written in reverse, after a header, and compares them as sets.
+/// Parses rows written in reverse after a header, and compares the rows as sets.
 fn reads_back<T: Clone + Debug + PartialEq>(
     rows: &[T],
     write: impl Fn(&T) -> Vec<u8>,
@@ -70,7 +71,7 @@ fn reads_back<T: Clone + Debug + PartialEq>(
     for row in rows {
         prop_assert!(parsed.contains(row), "{:?} is not in {:?}", row, parsed);
     }
-    // The order is of the facts, not of the file.
+    // The order of the rows depends on their content, not on the file.
     let again =
         parse(&rows.iter().flat_map(|row| [write(row), b"\n".to_vec()].concat()).collect::<Vec<u8>>(), &mut bad);
     prop_assert_eq!(again, parsed);

@@ -1,7 +1,7 @@
 //! `top_attackers`, `top_ports`, `top_sigs`: psad's three rankings.
 //!
-//! psad writes them in the random order of its hashes inside one rank; here the order is fixed, so that the same facts
-//! have the same bytes.
+//! Inside one rank psad writes rows in the random order of its hashes. Here the order is fixed, so that equal facts
+//! have equal bytes.
 
 use std::cmp::Reverse;
 
@@ -10,7 +10,7 @@ use edr_wire::snapshot::{Attacker, ScannedPort, TopSignature};
 
 use super::lines::{BadLines, address, flag, number, rows, rsplit_once, split_once, word};
 
-/// Rows of `top_attackers`: `<IP> <DL> <total_packets> <uniq_sigs> <sig_matches> <is_local>`, worst first.
+/// Parses rows of `top_attackers`: `<IP> <DL> <total_packets> <uniq_sigs> <sig_matches> <is_local>`, worst first.
 pub(crate) fn parse_top_attackers(text: &[u8], bad: &mut BadLines) -> Vec<Attacker> {
     let mut attackers = rows(text, bad, |line| {
         let mut fields = line.split(|&byte| byte == b' ').filter(|field| !field.is_empty());
@@ -30,7 +30,7 @@ pub(crate) fn parse_top_attackers(text: &[u8], bad: &mut BadLines) -> Vec<Attack
     attackers
 }
 
-/// Rows of `top_ports`: `<protocol> <port> <packets>`; TCP before UDP, most packets first.
+/// Parses rows of `top_ports`: `<protocol> <port> <packets>`; TCP before UDP, most packets first.
 pub(crate) fn parse_top_ports(text: &[u8], bad: &mut BadLines) -> Vec<ScannedPort> {
     let mut ports = rows(text, bad, |line| {
         let mut fields = line.split(|&byte| byte == b' ').filter(|field| !field.is_empty());
@@ -42,8 +42,8 @@ pub(crate) fn parse_top_ports(text: &[u8], bad: &mut BadLines) -> Vec<ScannedPor
     ports
 }
 
-/// Rows of `top_sigs`: `<sid> "<msg>" <matches> <num_sources> <sig_proto>`, most matches first. The message may hold
-/// quotes, blanks and brackets: it ends at the last quote.
+/// Parses rows of `top_sigs`: `<sid> "<msg>" <matches> <num_sources> <sig_proto>`, most matches first. The message may
+/// contain quotes, blanks and brackets: it ends at the last quote.
 pub(crate) fn parse_top_signatures(text: &[u8], bad: &mut BadLines) -> Vec<TopSignature> {
     let mut signatures = rows(text, bad, |line| {
         let (sid, rest) = split_once(line, b' ')?;

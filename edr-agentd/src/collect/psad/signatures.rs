@@ -1,18 +1,18 @@
-//! `<dst>_signatures`: what a source's packets to one destination matched since psad's alert before.
+//! `<dst>_signatures`: signature matches of a source's packets to one destination since psad's previous alert.
 
 use edr_wire::Bytes;
 use edr_wire::snapshot::SignatureMatch;
 
 use super::lines::{BadLines, flag, number, rows, rsplit_once, split_once, word};
 
-/// Rows `<sig_time> <sid> <matches> "<msg>" <chain> <proto> <dst port> "<flags>" <is_fwsnort> <is_psad>`, by time.
-/// After a crash psad appends to an old file, so that the header comes twice; it is a comment like the first.
+/// Parses rows `<sig_time> <sid> <matches> "<msg>" <chain> <proto> <dst port> "<flags>" <is_fwsnort> <is_psad>`, and
+/// sorts by time. After a crash psad appends to an old file, so the header can occur twice; both are comments.
 pub(crate) fn parse_signatures(text: &[u8], bad: &mut BadLines) -> Vec<SignatureMatch> {
     let mut matches = rows(text, bad, |line| {
         let (time, rest) = split_once(line, b' ')?;
         let (sid, rest) = split_once(rest, b' ')?;
         let (count, rest) = split_once(rest, b' ')?;
-        // From the end: the message may hold quotes, what follows it may not.
+        // Parsed from the end: only the message may contain quotes.
         let (rest, tail) = rsplit_once(rest.strip_prefix(b"\"")?, b'"')?;
         let (rest, flags) = rsplit_once(rest, b'"')?;
         let (msg, middle) = rsplit_once(rest, b'"')?;

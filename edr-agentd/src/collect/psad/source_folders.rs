@@ -1,7 +1,8 @@
-//! The folders of sources: which there are, which are worst, and those in detail.
+//! The folders of sources: their list, their ranking, and the details of the worst.
 //!
-//! A flood of forged sources makes as many folders. Of every folder its danger level and its packets are known; the
-//! worst, up to a limit, are kept with all their targets, and the rest are totals. What changed is read, nothing else.
+//! A flood of forged sources makes as many folders. The danger level and the packets of every folder are known. The
+//! worst sources, up to a limit, are kept with all their targets; the rest become totals. Only changed folders are
+//! read.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,22 +22,22 @@ use super::sources::{
 };
 use super::watch::{Marks, Watch};
 
-/// Folders known at all; more are counted.
+/// Limit of known folders; further folders are only counted.
 const FOLDERS_MAX: usize = 200_000;
-/// Folders read in one tick; the others follow in the next ones.
+/// Folders read per tick; the others follow in the next ticks.
 const LOOKS_MAX: usize = 10_000;
-/// Folders asked for changes in one tick without having been told of any.
+/// Folders checked for changes per tick without an event.
 const POLLS_MAX: usize = 5_000;
-/// Readings in which every watched folder is looked at once although nothing was heard of it: a file system may not
-/// tell of changes.
+/// Readings in which every watched folder is checked once without an event, because a file system may not report
+/// changes.
 const SLOW_POLL_READINGS: usize = 30;
-/// Files looked at in one folder: six of each of some six hundred targets.
+/// Files read in one folder: six for each of about six hundred targets.
 const FILES_MAX: usize = 4_096;
-/// msgpack elements of all sources in detail, some 20 for each signature match. A reader refuses a whole snapshot whose
-/// `psad` has more than [`edr_wire::limits::ROW_ELEMENTS_MAX`]; psad's other lists and events take the rest.
+/// msgpack elements of all sources in detail, about 20 per signature match. A reader refuses a whole snapshot when its
+/// `psad` has more than [`edr_wire::limits::ROW_ELEMENTS_MAX`] elements; psad's other lists and events need the rest.
 const ELEMENTS_MAX: usize = 250_000;
 
-/// What a file of a source's folder holds.
+/// The value of a file in a source's folder.
 #[derive(Debug, Default)]
 enum Value {
     #[default]
@@ -64,52 +65,53 @@ impl Value {
     }
 }
 
-/// One file of a folder.
+/// A file of a source's folder.
 #[derive(Debug)]
 struct File {
     name: Box<[u8]>,
     held: Held<Value>,
 }
 
-/// A folder with all it holds.
+/// A folder with all its content.
 #[derive(Debug, Default)]
 struct Detail {
     folder: Option<Stamp>,
     files: BTreeMap<SourceFile, File>,
-    /// Names that were not looked at.
+    /// Number of names beyond the limit.
     beyond: usize,
     source: ScanSource,
-    /// msgpack elements of it.
+    /// msgpack elements of the source.
     elements: usize,
 }
 
-/// A source by its folder.
+/// A source, known by its folder.
 #[derive(Debug, Default)]
 struct Known {
-    /// psad writes it in each pass in which the source sent packets; `None` before the folder was read.
+    /// Stamp of `danger_level`, which psad writes in each pass in which the source sent packets; `None` before the
+    /// first read.
     level: Option<Stamp>,
     danger_level: u8,
     packets: u64,
     problem: Option<(GapReason, String)>,
     detail: Option<Box<Detail>>,
-    /// Something was heard of it since it was read.
+    /// True when an event arrived after the last read.
     marked: bool,
-    /// The kernel tells of changes in it.
+    /// True when the kernel reports changes in the folder.
     watched: bool,
 }
 
-/// All of them.
+/// All sources.
 #[derive(Debug, Default)]
 pub(crate) struct SourceFolders {
     known: BTreeMap<IpAddr, Known>,
-    /// psad's folder when it was listed, if it had settled by then.
+    /// Stamp of psad's folder when it was listed; `None` when the folder had not settled by then.
     listed: Option<Stamp>,
     folders_beyond: usize,
-    /// Readings so far.
+    /// Number of readings so far.
     turn: usize,
 }
 
-/// What one reading found.
+/// The result of one reading.
 #[derive(Debug, Default)]
 pub(crate) struct SourcesReading {
     pub(crate) sources: Vec<ScanSource>,
@@ -118,7 +120,8 @@ pub(crate) struct SourcesReading {
 }
 
 impl SourceFolders {
-    /// Reads what changed. `first` are the addresses whose folders come first when not all can be read in this tick.
+    /// Reads changed folders. `first` are the addresses that come first when not all folders can be read in this tick,
+    /// each with its packets.
     pub(crate) fn read(
         &mut self,
         folder: &Folder,
@@ -168,7 +171,7 @@ impl SourceFolders {
         reading
     }
 
-    /// Marks the sources of which something was heard.
+    /// Marks the sources with events.
     fn mark(&mut self, marks: &Marks, watch: &mut Watch) {
         if marks.everything {
             self.known.values_mut().for_each(|known| known.marked = true);
@@ -188,7 +191,7 @@ impl SourceFolders {
         }
     }
 
-    /// Looks at the folders that may have changed; returns how many must wait for the next reading.
+    /// Reads the folders that may have changed; returns the number of folders left for the next reading.
     fn look(&mut self, folder: &Folder, looks: &mut usize, now_ns: i64) -> u64 {
         let polled = self.known.values().filter(|known| !known.watched).count();
         let slices = polled.div_ceil(POLLS_MAX).max(1);
@@ -211,12 +214,12 @@ impl SourceFolders {
         waiting
     }
 
-    /// Watches the folders in detail, as far as may be.
+    /// Watches the folders in detail, up to the limit of watches.
     fn watch(&mut self, watch: &mut Watch) {
         for (address, known) in &mut self.known {
             if known.detail.is_some() && !known.watched && watch.is_active() {
                 known.watched = watch.add(&folder_name(*address));
-                // It may have changed between the look and the watch.
+                // The folder may have changed between the read and the watch.
                 known.marked |= known.watched;
                 if !known.watched {
                     return;
@@ -225,7 +228,7 @@ impl SourceFolders {
         }
     }
 
-    /// Lists psad's folder when a name in it came or went.
+    /// Lists psad's folder again when a name was added or removed.
     fn list(&mut self, folder: &Folder, watch: &mut Watch, now_ns: i64) -> Result<(), Refusal> {
         let stamp = folder.stamp()?;
         if self.listed == Some(stamp) {
@@ -260,7 +263,7 @@ impl SourceFolders {
         Ok(())
     }
 
-    /// Decides which sources are kept in detail, and reads those of them that are not.
+    /// Chooses the sources kept in detail, and reads those not yet in detail.
     fn choose(&mut self, folder: &Folder, watch: &mut Watch, sources_max: usize, looks: &mut usize, now_ns: i64) {
         if self.known.len() <= sources_max {
             return;
@@ -285,7 +288,7 @@ impl SourceFolders {
         }
     }
 
-    /// The sources in detail for which there is room, the worst first.
+    /// The sources in detail that fit the limit of elements, the worst first.
     fn fitting(&self) -> BTreeSet<IpAddr> {
         let detailed = |(&address, known): (&IpAddr, &Known)| {
             let elements = known.detail.as_ref()?.elements;
@@ -341,12 +344,12 @@ impl SourceFolders {
 }
 
 impl Known {
-    /// Never read, and not in vain.
+    /// True when the folder was never read and has no problem.
     fn is_unread(&self) -> bool {
         self.level.is_none() && self.problem.is_none()
     }
 
-    /// Must the folder be looked at?
+    /// True when the folder must be read.
     fn is_due(&self) -> bool {
         self.marked
             || self.level.is_none()
@@ -354,9 +357,9 @@ impl Known {
             || self.detail.as_ref().is_some_and(|d| d.is_pending())
     }
 
-    /// Must it be looked at though nothing was heard of it? Of a folder in detail the file is always asked that psad
-    /// writes whenever the source sent packets, since word of the last change may still be on its way; of one that is
-    /// not, that file when it is its turn.
+    /// True when the folder must be read without an event. For a folder in detail, `danger_level` is checked at each
+    /// reading: psad writes this file whenever the source sent packets, and the event of the last change may still be
+    /// on its way. For other folders the file is checked only in turn.
     fn may_have_changed(&self, folder: &Folder, address: IpAddr, is_turn: bool) -> bool {
         if self.detail.is_some() && is_turn {
             return true;
@@ -368,7 +371,7 @@ impl Known {
         folder.stamp_of(&name).ok() != self.level
     }
 
-    /// Reads what changed in the folder.
+    /// Reads the changed files of the folder.
     fn look(&mut self, folder: &Folder, address: IpAddr, now_ns: i64) {
         self.marked = false;
         let mut detail = self.detail.take().unwrap_or_default();
@@ -387,7 +390,7 @@ impl Known {
 }
 
 impl Detail {
-    /// Something in it had not settled when it was read.
+    /// True when a part of the folder had not settled when it was read.
     fn is_pending(&self) -> bool {
         self.folder.is_none() || self.files.values().any(|file| file.held.is_pending())
     }
@@ -464,7 +467,7 @@ impl Detail {
     }
 }
 
-/// psad's name for a source's folder: IPv6 in full.
+/// psad's name of a source's folder: IPv6 in full.
 fn folder_name(address: IpAddr) -> String {
     match address {
         IpAddr::V4(address) => address.to_string(),

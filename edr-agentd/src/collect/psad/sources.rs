@@ -1,4 +1,4 @@
-//! The files of a source's folder, `<PSAD_DIR>/<source address>/`, except its signatures.
+//! The files of a source's folder, `<PSAD_DIR>/<source address>/`, except the signatures.
 
 use std::net::IpAddr;
 
@@ -7,12 +7,12 @@ use edr_wire::snapshot::TargetPackets;
 
 use super::lines::{BadLines, address, lines, number, rows, rsplit_once, split_once, word};
 
-/// Bytes kept of an operating-system guess.
+/// Kept bytes of an operating system guess.
 const GUESS_BYTES_MAX: usize = 1 << 10;
-/// Guesses kept of p0f.
+/// Kept guesses of p0f.
 const GUESSES_MAX: usize = 32;
 
-/// What a file of a source's folder is, by its name.
+/// The kind of a file in a source's folder, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum SourceFile {
     DangerLevel,
@@ -27,7 +27,7 @@ pub(crate) enum SourceFile {
 }
 
 impl SourceFile {
-    /// `None` for a file that tells nothing the others do not (`_email_alert`, `_whois`, `.tmp`), and for strangers.
+    /// Returns `None` for files without further information (`_email_alert`, `_whois`, `.tmp`) and for unknown files.
     pub(crate) fn of(name: &[u8]) -> Option<Self> {
         match name {
             b"danger_level" => return Some(Self::DangerLevel),
@@ -48,23 +48,23 @@ impl SourceFile {
     }
 }
 
-/// `danger_level`: 1 to 5.
+/// Parses `danger_level`: 1 to 5.
 pub(crate) fn parse_danger_level(text: &[u8], bad: &mut BadLines) -> Option<u8> {
     one(text, bad, |line| number(line).filter(|level| (1..=5).contains(level)))
 }
 
-/// `email_ctr`, `_start_time`: one number.
+/// Parses `email_ctr` or `_start_time`: one number.
 pub(crate) fn parse_number(text: &[u8], bad: &mut BadLines) -> Option<u64> {
     one(text, bad, number)
 }
 
-/// `os_guess`: one line.
+/// Parses `os_guess`: one line.
 pub(crate) fn parse_os_guess(text: &[u8]) -> Bytes {
     let line = lines(text).next().unwrap_or_default();
     Bytes::from(&line[..line.len().min(GUESS_BYTES_MAX)])
 }
 
-/// `p0f_guess`: one guess a line.
+/// Parses `p0f_guess`: one guess per line.
 pub(crate) fn parse_p0f_guesses(text: &[u8]) -> Vec<Bytes> {
     let guesses = lines(text).filter(|line| !line.is_empty()).take(GUESSES_MAX);
     let mut guesses: Vec<Bytes> = guesses.map(|line| Bytes::from(&line[..line.len().min(GUESS_BYTES_MAX)])).collect();
@@ -72,8 +72,8 @@ pub(crate) fn parse_p0f_guesses(text: &[u8]) -> Vec<Bytes> {
     guesses
 }
 
-/// Rows of `_packet_ctr`: `<chain>_<interface>_<protocol>:  <packets>[ [<low>[-<high>]]]`. The interface may hold
-/// blanks' worth of `_`, `-`, `.` and `:`, so the protocol is what follows the last `_`.
+/// Parses rows of `_packet_ctr`: `<chain>_<interface>_<protocol>:  <packets>[ [<low>[-<high>]]]`. The interface may
+/// contain `_`, `-`, `.` and `:`, so the protocol is the part after the last `_`.
 pub(crate) fn parse_target_packets(text: &[u8], bad: &mut BadLines) -> Vec<TargetPackets> {
     let mut packets = rows(text, bad, |line| {
         let at = memchr::memmem::rfind(line, b":  ")?;
@@ -103,7 +103,7 @@ pub(crate) fn parse_target_packets(text: &[u8], bad: &mut BadLines) -> Vec<Targe
     packets
 }
 
-/// `[80]` or `[1-1024]`.
+/// Parses `[80]` or `[1-1024]`.
 fn port_range(text: &[u8]) -> Option<(u16, u16)> {
     let text = text.strip_prefix(b"[")?.strip_suffix(b"]")?;
     match split_once(text, b'-') {
@@ -112,7 +112,7 @@ fn port_range(text: &[u8]) -> Option<(u16, u16)> {
     }
 }
 
-/// A file of one line that must be a value.
+/// Parses a file with a single line, which must be a value.
 fn one<T>(text: &[u8], bad: &mut BadLines, parse: impl FnMut(&[u8]) -> Option<T>) -> Option<T> {
     let mut values = rows(text, bad, parse);
     (values.len() == 1).then(|| values.pop()).flatten()

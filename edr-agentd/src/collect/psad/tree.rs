@@ -1,4 +1,4 @@
-//! psad's folder: its rankings, counters, blocked addresses, status, and the folders of sources.
+//! psad's folder: rankings, counters, blocked addresses, status, and the folders of sources.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ use super::rankings::{parse_top_attackers, parse_top_ports, parse_top_signatures
 use super::source_folders::SourceFolders;
 use super::watch::Watch;
 
-/// Rows of one ranking or counter file in a snapshot; psad writes 500 unless its limits are lifted.
+/// Rows of one ranking or counter file in a snapshot. psad writes 500 unless its limits are lifted.
 const LIST_ROWS_MAX: usize = 5_000;
 /// Bytes of `status.out` in a snapshot.
 const STATUS_BYTES_MAX: usize = 1 << 20;
@@ -38,7 +38,8 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// As the configuration names them; only the last part of each path counts, since all lie in psad's folder.
+    /// Takes the names from the configuration. Only the last part of each path counts, because all files are in psad's
+    /// folder.
     pub(crate) fn of(conf: &Conf) -> Self {
         let name = |key: &str, default: &str| {
             let path = conf.path(key, || PathBuf::from(default));
@@ -58,7 +59,7 @@ impl Names {
     }
 }
 
-/// The folder and what was read from it.
+/// The folder and the values read from its files.
 #[derive(Debug)]
 pub(crate) struct Tree {
     path: PathBuf,
@@ -78,14 +79,14 @@ pub(crate) struct Tree {
     fell_ns: Option<i64>,
 }
 
-/// What the times of psad's files say.
+/// Times of psad's files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct FileTimes {
-    /// Newest of the files that each pass rewrites, Unix time in ns.
+    /// Newest file of those rewritten at each pass, Unix time in ns.
     pub(crate) heartbeat_ns: Option<i64>,
     /// `dshield_ctr`: written at psad's start, and after a mail to DShield.
     pub(crate) dshield_ns: Option<i64>,
-    /// `packet_ctr`, when its counters were found lower than before: psad starts them at 0.
+    /// `packet_ctr`, when its counters were lower than before: psad starts with counters of 0.
     pub(crate) fell_ns: Option<i64>,
     /// `status.out`.
     pub(crate) status_ns: Option<i64>,
@@ -116,17 +117,17 @@ impl Tree {
         self.path == path && self.names == *names
     }
 
-    /// psad started anew: a value kept from before must not stand in for one that is not written yet.
+    /// Discards all values after a restart of psad, because an old value must not stand in for a file not written yet.
     pub(crate) fn forget(&mut self) {
         let rescans = self.watch.rescans;
         *self = Self::new(std::mem::take(&mut self.path), self.names.clone());
         self.watch.rescans = rescans;
     }
 
-    /// Reads what changed into `psad`; `None` when there is no such folder.
+    /// Reads changed files into `psad`; returns `None` when the folder does not exist.
     ///
     /// # Errors
-    /// When the folder is there and cannot be opened.
+    /// When the folder exists but cannot be opened.
     pub(crate) fn read(
         &mut self,
         psad: &mut Psad,
@@ -154,7 +155,7 @@ impl Tree {
         });
         let after = self.protocols.value.iter().map(|row| row.packets).sum::<u64>();
         if after < before {
-            // psad started anew: the rankings must not be those of the run before.
+            // psad was restarted: the rankings must not be those of the earlier run.
             self.attackers.forget_kept();
             self.signatures.forget_kept();
             self.ports.forget_kept();
@@ -192,7 +193,7 @@ impl Tree {
         Ok(Some(times))
     }
 
-    /// Opens the folder that is at the path now; false when there is none.
+    /// Opens the folder at the path; returns false when the folder does not exist.
     fn open(&mut self) -> Result<bool, Refusal> {
         let folder = match Folder::open(&self.path) {
             Ok(folder) => folder,
@@ -212,7 +213,7 @@ impl Tree {
     }
 }
 
-/// A file's value; its bad lines and what stands in its way are recorded.
+/// Returns a file's value, and records its invalid lines and its problem.
 fn held<'a, T: Default>(held: &'a Held<T>, name: &[u8], bad: &mut BadLines, gaps: &mut Gaps) -> &'a T {
     bad.merge(&held.bad);
     if let Some(problem) = &held.problem {
@@ -221,7 +222,7 @@ fn held<'a, T: Default>(held: &'a Held<T>, name: &[u8], bad: &mut BadLines, gaps
     &held.value
 }
 
-/// A file's rows, up to a limit.
+/// Returns a file's rows, up to a limit.
 fn list<T: Clone>(file: &Held<Vec<T>>, name: &[u8], bad: &mut BadLines, gaps: &mut Gaps) -> Vec<T> {
     let rows = held(file, name, bad, gaps);
     if rows.len() > LIST_ROWS_MAX {

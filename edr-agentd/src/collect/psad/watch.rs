@@ -1,8 +1,7 @@
-//! What the kernel tells of changes in psad's folder (inotify(7)). Events only mark; the tick reads.
+//! Change events of the kernel for psad's folder (inotify(7)). Events only set marks; the tick reads the files.
 //!
-//! The number of watched folders is bounded, and a mark costs at most an address: what is not watched is polled. When
-//! the kernel's queue overflowed, everything is marked. A folder on a file system without events is found by the slow
-//! poll that goes on beside this.
+//! The number of watched folders is bounded, and a mark costs at most an address; other folders are polled. After an
+//! overflow of the kernel's queue everything is marked. A slow poll runs in addition, for file systems without events.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -15,28 +14,28 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
 use super::lines::address;
 
-/// Folders watched at once: half of the smallest default of `fs.inotify.max_user_watches` (8,192), which the host's
-/// other programs share.
+/// Limit of watched folders: half of the smallest default of `fs.inotify.max_user_watches` (8,192), which is shared
+/// with the host's other programs.
 pub(crate) const WATCHES_MAX: usize = 4_096;
-/// Readings after which a watch that could not be set is tried again.
+/// Readings after which a failed watch is tried again.
 const RETRY_READINGS: u32 = 60;
 
-/// What was heard since the last reading.
+/// The marks set since the last reading.
 #[derive(Debug, Default)]
 pub(crate) struct Marks {
-    /// Nothing is certain any more.
+    /// Everything may have changed.
     pub(crate) everything: bool,
-    /// A name came or went in psad's folder.
+    /// A name was added to or removed from psad's folder.
     pub(crate) listing: bool,
-    /// Something changed in the folders of these sources.
+    /// Sources whose folders changed.
     pub(crate) sources: HashSet<IpAddr>,
-    /// These folders themselves came or went, and with them the watch on them.
+    /// Sources whose folders were made or removed, and with them the watch on the folder.
     pub(crate) renewed: HashSet<IpAddr>,
-    /// How often the queue overflowed.
+    /// Number of overflows of the queue.
     overflows: u64,
 }
 
-/// A watch on psad's folder and on those of sources in it.
+/// A watch on psad's folder and on folders of sources inside.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     watcher: Option<RecommendedWatcher>,
@@ -45,12 +44,12 @@ pub(crate) struct Watch {
     watched: usize,
     problem: Option<String>,
     retry_in: u32,
-    /// How often everything had to be looked at anew for an overflow.
+    /// Number of complete rescans after an overflow.
     pub(crate) rescans: u64,
 }
 
 impl Watch {
-    /// Watches `root`, and nothing that was watched before. When it cannot be watched, [`Watch::problem`] says why.
+    /// Watches `root`, and drops all earlier watches. On a failure [`Watch::problem`] has the reason.
     pub(crate) fn start(&mut self, root: &Path) {
         self.watcher = None;
         self.watched = 0;
@@ -80,17 +79,17 @@ impl Watch {
         }
     }
 
-    /// True when changes in psad's folder itself are told.
+    /// True when events of psad's folder arrive.
     pub(crate) fn is_active(&self) -> bool {
         self.watcher.is_some()
     }
 
-    /// Why folders are polled that would be watched.
+    /// The reason why folders are polled instead of watched.
     pub(crate) fn problem(&self) -> Option<&str> {
         self.problem.as_deref()
     }
 
-    /// What was heard since the last call. Without a watch everything is marked.
+    /// Returns the marks since the last call. Without a watch everything is marked.
     pub(crate) fn take(&mut self) -> Marks {
         if !self.is_active() {
             self.retry_in = self.retry_in.saturating_sub(1);
@@ -106,7 +105,7 @@ impl Watch {
         marks
     }
 
-    /// Watches the folder `name` of a source; false when it must be polled.
+    /// Watches the folder `name` of a source; returns false when the folder must be polled.
     pub(crate) fn add(&mut self, name: &str) -> bool {
         if self.watched >= WATCHES_MAX {
             return false;
@@ -127,13 +126,14 @@ impl Watch {
         }
     }
 
-    /// Stops watching the folder `name`. `is_gone`: with the folder the kernel has dropped the watch already.
+    /// Stops watching the folder `name`. `is_gone`: the folder was removed, so the kernel has already dropped the
+    /// watch.
     pub(crate) fn remove(&mut self, name: &str, is_gone: bool) {
         self.watched = self.watched.saturating_sub(1);
         if let Some(watcher) = &mut self.watcher
             && !is_gone
         {
-            // It may have gone meanwhile; then there is no watch either.
+            // The folder may have been removed meanwhile; then there is no watch to remove.
             watcher.unwatch(&self.root.join(name)).unwrap_or_default();
         }
     }
@@ -147,7 +147,7 @@ impl Marks {
             return;
         }
         let renames = match event.kind {
-            // Our own reading opens files too.
+            // The agent's own reading opens files too.
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => false,
             EventKind::Access(_) => return,
             EventKind::Modify(notify::event::ModifyKind::Name(_)) | EventKind::Create(_) | EventKind::Remove(_) => true,
@@ -159,7 +159,7 @@ impl Marks {
             match (names.next(), names.next()) {
                 // psad's folder itself.
                 (None, _) => self.everything |= renames,
-                // A file of psad's folder: those are few and looked at each time.
+                // A file of psad's folder: these few files are checked at each reading.
                 (Some(None), _) => {}
                 (Some(Some(source)), None) => {
                     self.listing |= renames;
@@ -227,7 +227,7 @@ mod tests {
             println!("skipped: max_queued_events is {limit}, which takes too many files to overflow");
             return;
         }
-        // While the marks are held nobody takes events from the queue. Each file makes three at least.
+        // While the marks are locked, no thread takes events from the queue. Each file causes at least three events.
         let marks = Arc::clone(&watch.marks);
         let held = marks.lock().unwrap();
         for n in 0..=limit / 2 {
