@@ -10,7 +10,7 @@ use super::leaves::{self, Leaf, Leaves, Value};
 use super::report::{Problem, Report};
 use super::units::{parse_bytes, parse_duration, show_bytes, show_duration};
 
-/// Most labels of a configuration.
+/// Limit of labels in a configuration.
 const LABELS_MAX: usize = 64;
 
 /// The values not taken so far, and the problems found so far.

@@ -15,7 +15,7 @@ use super::certificate::{Validity, name};
 
 /// Time limit for connection and handshake together.
 const ANSWER_MAX: Duration = Duration::from_secs(4);
-/// Most names of a certificate that are shown.
+/// Limit of the shown names of a certificate.
 const NAMES_MAX: usize = 8;
 /// `X509_V_ERR_CERT_NOT_YET_VALID`, `X509_V_ERR_CERT_HAS_EXPIRED` and `X509_V_ERR_HOSTNAME_MISMATCH`,
 /// `X509_V_ERR_IP_ADDRESS_MISMATCH` of x509_vfy.h.

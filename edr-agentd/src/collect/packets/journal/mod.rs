@@ -23,9 +23,9 @@ use super::super::psad::folder::{Stamp, open_log, stamp_of_path};
 use super::super::psad::held::is_settled;
 use super::tail::Flow;
 
-/// Most entries of one writer taken at the first start: a journal has no limit of its own.
+/// Limit of the entries of one writer taken at the first start: a journal can hold any number of entries.
 const FIRST_ENTRIES_MAX: u64 = 50_000;
-/// Most journal files known at once.
+/// Limit of journal files known at once.
 const FILES_MAX: usize = 4_096;
 
 /// The writer of an entry.
