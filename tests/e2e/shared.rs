@@ -32,7 +32,7 @@ impl Shared {
     /// The broker.
     ///
     /// # Errors
-    /// When it did not start.
+    /// When the broker did not start.
     pub(crate) fn broker(&self) -> Result<&Broker> {
         self.broker.as_ref().map_err(|error| anyhow!(error.clone()))
     }

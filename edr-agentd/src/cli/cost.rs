@@ -15,7 +15,8 @@ use crate::config::Config;
 use crate::run::Overrides;
 use crate::sample::{Reading, Sources, measured};
 
-/// Limit of the readings before the measurement, which continue until every executable has its hash: hashing has a budget per tick.
+/// Limit of the readings before the measurement, which continue until every executable has its hash: hashing has a
+/// budget per tick.
 const WARM_UP_MAX: u32 = 200;
 /// Readings before the steady phase: at first the agent reads every process, until its own counters have shown which
 /// processes run.

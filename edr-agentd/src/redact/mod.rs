@@ -4,9 +4,9 @@
 //! gives the same token, so that equal secrets on several hosts are recognizable as equal. The token reveals nothing
 //! else of the secret.
 //!
-//! Pure: bytes in, bytes out. In doubt the search replaces. It cannot find every secret: a secret in an unknown form
-//! passes. The tests of this module list the known forms. The work is linear in the length of the command line and has
-//! a budget; arguments beyond the budget are replaced whole without a search.
+//! Pure: bytes in, bytes out. In doubt the search replaces. The search cannot find every secret: a secret in an unknown
+//! form passes. The tests of this module list the known forms. The work is linear in the length of the command line and
+//! has a budget; arguments beyond the budget are replaced whole without a search.
 //!
 //! - [`name`]: decides if a name (`--db-password`, `AWS_SECRET_ACCESS_KEY`) names a secret.
 //! - [`program`]: options that carry a secret only for some programs (`mysql -pX`, `curl -u user:X`).

@@ -15,7 +15,7 @@ use crate::stop::Stop;
 pub const NOT_RUNNING: &str = "not_running";
 /// The agent was stopped: its last frame has `bye` set.
 pub const STOPPED: &str = "stopped";
-/// It is not proven that no snapshot was made: an agent without a usable disk may have made some in memory.
+/// Snapshots may have been made: an agent without a usable disk makes snapshots in memory.
 pub const UNKNOWN: &str = "unknown";
 /// The previous snapshot took longer than an interval.
 const OVERRUN: &str = "overrun";

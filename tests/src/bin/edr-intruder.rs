@@ -42,7 +42,7 @@ fn attempts(target: libc::pid_t, folder: &str) -> Vec<(String, io::Result<()>)> 
     let mut done = Vec::new();
     let mut add = |name: &str, outcome: io::Result<()>| done.push((name.to_owned(), outcome));
 
-    // The only permitted attempt. It shows that the other refusals are not caused by a broken test.
+    // The only permitted attempt: its success shows that the refusals are not caused by a broken test.
     add("write-own", write(&format!("{folder}/edr-intruder")));
 
     add("exec", Command::new("/bin/true").status().map(drop));

@@ -149,7 +149,7 @@ fn pretty_name(os_release: &str) -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
-/// The namespaces of the agent, even when it reads another proc tree.
+/// The namespaces of the agent itself, even when another proc tree is read.
 fn own_namespaces(gaps: &mut Gaps) -> Namespaces {
     let mut inode = |name: &str| match proc_files::namespace(rustix::fs::CWD, &format!("/proc/self/ns/{name}")) {
         Ok(inode) => inode,
