@@ -42,7 +42,6 @@ fn every_command_and_option_is_described_and_none_is_invented() {
             .map(|word| format!("-{word}"))
             .filter(|word| word.starts_with("--"))
             .collect();
-        let described: BTreeSet<String> = described.into_iter().collect();
         assert_eq!(described, options, "{}", package.name);
         let items: BTreeSet<String> =
             page.lines().filter_map(|line| line.strip_prefix(".It Cm ")).map(str::to_owned).collect();

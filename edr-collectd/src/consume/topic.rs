@@ -27,8 +27,9 @@ const CALLBACK_MAX: Duration = Duration::from_millis(10);
 const QUESTION_MAX: Duration = Duration::from_secs(2);
 /// Partitions of a new topic, and so the number of collectors with a share of the work.
 pub const PARTITIONS: i32 = 6;
-/// Largest record and key, in bytes: a part of a frame in the default size, and 64 KiB for the header.
-const MESSAGE_BYTES: u64 = (edr_wire::limits::PART_BYTES + (64 << 10)) as u64;
+/// Largest record and key, in bytes: a part of a frame in the default size, and a header with full lists of losses, which
+/// has 170 KiB ([`edr_wire::limits::PART_BYTES`]).
+const MESSAGE_BYTES: u64 = (edr_wire::limits::PART_BYTES + (180 << 10)) as u64;
 
 /// Settings of a new topic, each with its reason.
 const SETTINGS: [(&str, &str); 3] = [

@@ -307,7 +307,9 @@ impl JournalFile {
         if buckets == 0 {
             return Ok(None);
         }
-        let mut at = self.u64(self.header.hash_table + hash % buckets * 16)?;
+        // The header comes from the file: the table may be said to lie anywhere.
+        let bucket = self.header.hash_table.saturating_add(hash % buckets * 16);
+        let mut at = self.u64(bucket)?;
         for _ in 0..CHAIN_MAX {
             if at == 0 {
                 return Ok(None);
