@@ -6,13 +6,13 @@
 pub(crate) mod calls;
 mod gaps;
 pub mod host;
+mod hung;
 mod inhabitants;
 mod packets;
 mod proc_files;
 pub mod processes;
 pub mod psad;
 pub mod sockets;
-mod watched;
 
 pub use calls::Calls;
 pub use gaps::Gaps;

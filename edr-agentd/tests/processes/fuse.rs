@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use edr_agentd::collect::Gaps;
@@ -63,8 +64,12 @@ print('held', flush=True)
 while True: libc.pause()
 ";
 
+/// Held while a server makes reads of this machine's `/proc` hang.
+pub(crate) static ONE_SERVER: Mutex<()> = Mutex::new(());
+
 /// The server and the folder where it is mounted; `None` where the machine has no FUSE.
-fn serve() -> Option<(Running, tempfile::TempDir)> {
+fn serve() -> Option<(Running, tempfile::TempDir, MutexGuard<'static, ()>)> {
+    let one_server = ONE_SERVER.lock().unwrap_or_else(PoisonError::into_inner);
     if !nix::unistd::geteuid().is_root() || !std::path::Path::new("/dev/fuse").exists() {
         println!("skipped: no /dev/fuse here, or not root");
         return None;
@@ -76,7 +81,7 @@ fn serve() -> Option<(Running, tempfile::TempDir)> {
     if server.is_err() {
         println!("skipped: FUSE cannot be mounted here");
     }
-    Some((server.ok()?, folder))
+    Some((server.ok()?, folder, one_server))
 }
 
 /// The inodes of the TCP sockets of a namespace.
@@ -101,10 +106,10 @@ fn sockets_of(netns: u64, rows: &Rows) -> Vec<u64> {
 }
 
 #[test]
-fn a_process_held_inside_execve_stops_nothing_and_keeps_a_row() {
-    let Some((mut server, _folder)) = serve() else { return };
+pub(crate) fn a_process_held_inside_execve_stops_nothing_and_keeps_a_row() {
+    let Some((mut server, _folder, _one_server)) = serve() else { return };
     let holder = server.child();
-    let settings = ProcessSettings { stuck_after: Duration::from_millis(300), ..ProcessSettings::default() };
+    let settings = ProcessSettings { hung_after: Duration::from_millis(300), ..ProcessSettings::default() };
     let mut reader = ProcessReader::open(Path::new("/proc"), settings).unwrap();
     let before = tick(&mut reader);
     let (netns, inhabitants) = (before.process(holder).namespaces.net, reader.inhabitants().clone());
@@ -152,7 +157,7 @@ fn a_process_held_inside_execve_stops_nothing_and_keeps_a_row() {
 
 #[test]
 fn a_descriptor_on_a_dead_file_system_is_listed_without_waiting_for_it() {
-    let Some((server, folder)) = serve() else { return };
+    let Some((server, folder, _one_server)) = serve() else { return };
     let holder = server.child();
     let descriptor = format!("/proc/{holder}/fd/60");
     let mut waits = Command::new("stat").args(["--dereference", &descriptor]).stdout(Stdio::null()).spawn().unwrap();

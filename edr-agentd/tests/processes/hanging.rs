@@ -12,7 +12,7 @@ use nix::unistd::mkfifo;
 use super::common::{FakeProc, Seen, tick};
 
 fn reader(proc: &FakeProc) -> ProcessReader {
-    let settings = ProcessSettings { stuck_after: Duration::from_millis(50), ..ProcessSettings::default() };
+    let settings = ProcessSettings { hung_after: Duration::from_millis(50), ..ProcessSettings::default() };
     ProcessReader::open(proc.root(), settings).unwrap()
 }
 
@@ -29,7 +29,7 @@ fn stuck(seen: &Seen) -> Vec<(Option<u32>, String)> {
 }
 
 #[test]
-fn a_command_line_that_hangs_costs_that_field_and_nothing_else() {
+pub(crate) fn a_command_line_that_hangs_costs_that_field_and_nothing_else() {
     let proc = FakeProc::new();
     proc.add(1233, "before");
     let fifo = hang(&proc, 1234, "cmdline");
@@ -85,7 +85,7 @@ fn two_that_hang_are_left_behind_and_a_third_is_not_touched() {
 }
 
 #[test]
-fn what_one_user_makes_hang_costs_another_nothing() {
+pub(crate) fn what_one_user_makes_hang_costs_another_nothing() {
     let proc = FakeProc::new();
     let fifos: Vec<_> = [10, 20, 30].into_iter().map(|pid| hang(&proc, pid, "cmdline")).collect();
     let folder = proc.add(40, "fine");
@@ -102,7 +102,7 @@ fn what_one_user_makes_hang_costs_another_nothing() {
 }
 
 #[test]
-fn many_that_hang_in_stat_take_neither_all_threads_nor_the_rows() {
+pub(crate) fn many_that_hang_in_stat_take_neither_all_threads_nor_the_rows() {
     let proc = FakeProc::new();
     let fifos: Vec<_> = (10..60).map(|pid| hang(&proc, pid, "stat")).collect();
     proc.add(70, "after");
@@ -124,7 +124,7 @@ fn many_that_hang_in_stat_take_neither_all_threads_nor_the_rows() {
 }
 
 #[test]
-fn what_comes_drop_by_drop_is_given_up() {
+pub(crate) fn what_comes_drop_by_drop_is_given_up() {
     let proc = FakeProc::new();
     std::fs::write(proc.add(10, "drips").join("maps"), "").unwrap();
     let fifo = hang(&proc, 10, "maps");
@@ -148,7 +148,7 @@ fn what_comes_drop_by_drop_is_given_up() {
 }
 
 #[test]
-fn an_answer_that_comes_late_is_in_no_later_pass() {
+pub(crate) fn an_answer_that_comes_late_is_in_no_later_pass() {
     let proc = FakeProc::new();
     let fifo = hang(&proc, 10, "cgroup");
     proc.add(5, "before");
@@ -178,7 +178,7 @@ fn a_reader_is_closed_while_a_read_hangs() {
 }
 
 #[test]
-fn a_file_that_never_hangs_and_does_costs_that_process() {
+pub(crate) fn a_file_that_never_hangs_and_does_costs_that_process() {
     let proc = FakeProc::new();
     let fifo = hang(&proc, 50, "status");
     proc.add(51, "after");

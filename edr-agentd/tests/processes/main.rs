@@ -7,6 +7,7 @@ mod common;
 mod fuse;
 mod hanging;
 mod limits;
+mod load;
 mod reuse;
 mod rights;
 mod steady;

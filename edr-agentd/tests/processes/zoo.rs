@@ -110,7 +110,7 @@ fn a_kernel_thread_is_one_by_its_flag() {
 }
 
 #[test]
-fn long_command_lines_are_cut_and_measured() {
+pub(crate) fn long_command_lines_are_cut_and_measured() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cat");
     std::fs::copy("/bin/cat", &path).unwrap();

@@ -14,7 +14,8 @@ use super::file::{Inode, PseudoDevices, each_number, inode, open_folder, open_pl
 use super::link::{anon_inode_name, memfd_name, path_of};
 use super::missed::Missed;
 use super::number::Name;
-use super::step::{Progress, Step};
+use super::step::Step;
+use crate::collect::hung::Progress;
 
 /// Reads descriptors into rows whose memory is used again.
 ///

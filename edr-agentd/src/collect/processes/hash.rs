@@ -8,8 +8,9 @@ use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use super::file::{Inode, inode_of, read_more};
-use super::step::{Progress, Step};
+use super::step::Step;
 use crate::collect::calls;
+use crate::collect::hung::Progress;
 
 /// Executables remembered. A host runs a few hundred; 100 bytes each.
 const ENTRIES_MAX: usize = 4_096;

@@ -8,7 +8,7 @@
 //! boot time, read once.
 //!
 //! One file per kernel file holds its parser, a pure function over bytes; `row` and `files` read, `pass` walks over
-//! all processes and watches for reads that hang, `suspects` says what is then not read of whom.
+//! all processes, and `hung_reads` limits the damage of reads that hang.
 
 mod access;
 mod cgroup;
@@ -18,6 +18,7 @@ mod fdinfo;
 mod file;
 mod files;
 mod hash;
+mod hung_reads;
 mod io;
 mod link;
 mod maps;
@@ -30,7 +31,6 @@ mod schedstat;
 mod stat;
 mod status;
 mod step;
-mod suspects;
 mod users;
 
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ use edr_wire::snapshot::{Reread, Rows};
 pub use self::access::Access;
 pub use self::degraded::degraded;
 pub use self::hash::HashSettings;
-use super::watched::STUCK_AFTER;
+use super::hung::policy::HUNG_AFTER;
 use super::{Gaps, Inhabitants};
 use crate::heartbeat::Heartbeat;
 use crate::redact::Redactor;
@@ -67,11 +67,10 @@ pub struct ProcessSettings {
     /// Bytes of rows from which on a row lists no files, and the limits on one process's lists shrink in the next
     /// tick. The rest of a snapshot's 24 MiB is for the other sources.
     pub rows_bytes_soft: usize,
-    /// Told that the reading moves, about as often as `stuck_after` says: a large or starved host's takes longer than any
-    /// watchdog waits.
+    /// Beats some times within `hung_after`: the reading of a large or starved host takes longer than any watchdog waits.
     pub heartbeat: Arc<Heartbeat>,
-    /// How long a read may take before the thread that does it is given up.
-    pub stuck_after: Duration,
+    /// Time that a read may wait in the kernel before its thread is abandoned.
+    pub hung_after: Duration,
     /// Names of users (passwd(5)).
     pub passwd: PathBuf,
     /// Names of groups (group(5)).
@@ -89,7 +88,7 @@ impl Default for ProcessSettings {
             redactor: Redactor::with_random_key().map(Arc::new),
             rows_bytes_soft: RAW_BYTES_SOFT - (6 << 20),
             heartbeat: Arc::default(),
-            stuck_after: STUCK_AFTER,
+            hung_after: HUNG_AFTER,
             passwd: PathBuf::from("/etc/passwd"),
             group: PathBuf::from("/etc/group"),
         }

@@ -7,7 +7,7 @@ use edr_wire::snapshot::{PsadMode, PsadRunState};
 use super::config::Conf;
 use super::folder::read_config;
 use super::lines::number;
-use crate::collect::watched::Watched;
+use crate::collect::hung::AbandonableThread;
 
 /// A running process named in a pid file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,14 +41,14 @@ impl PidFile {
 
 /// Reads the pid file at `path` and checks that the command line of its process contains `program`. psad is a Perl
 /// script, so the name of the executable would be `perl`.
-pub(crate) fn look_up(path: &Path, proc_root: &Path, program: &str, watched: &Watched) -> PidFile {
+pub(crate) fn look_up(path: &Path, proc_root: &Path, program: &str, thread: &mut AbandonableThread) -> PidFile {
     let Ok(text) = read_config(path) else { return PidFile::Missing };
     let Some(pid) = number::<u32>(text.trim_ascii()).filter(|&pid| pid > 0) else { return PidFile::Stale };
     // A stale pid file of psad may contain the pid of any other process.
     let (process, program) = (proc_root.join(pid.to_string()), program.to_owned());
-    let answer = watched.ask(move |beats| {
+    let answer = thread.run(move |progress| {
         let command_line = std::fs::read(process.join("cmdline")).unwrap_or_default();
-        beats.beat();
+        progress.beat();
         memchr::memmem::find(&command_line, program.as_bytes())?;
         parse_start_ticks(&std::fs::read(process.join("stat")).unwrap_or_default())
     });
@@ -154,36 +154,37 @@ mod tests {
 
     #[test]
     fn a_pid_is_psads_only_while_its_command_line_says_so() {
-        let (root, watched) = (tempfile::tempdir().unwrap(), Watched::default());
+        let (root, mut thread) = (tempfile::tempdir().unwrap(), AbandonableThread::new("test", 1));
         let write = |path: &str, text: &str| {
             let path = root.path().join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         };
         let pid_file = root.path().join("psad.pid");
-        assert_eq!(look_up(&pid_file, root.path(), "psad", &watched), PidFile::Missing);
+        assert_eq!(look_up(&pid_file, root.path(), "psad", &mut thread), PidFile::Missing);
         write("psad.pid", "77\n");
-        assert_eq!(look_up(&pid_file, root.path(), "psad", &watched), PidFile::Stale);
+        assert_eq!(look_up(&pid_file, root.path(), "psad", &mut thread), PidFile::Stale);
         write("77/cmdline", "/usr/bin/perl\0-w\0/usr/sbin/psad\0");
         write("77/stat", "77 (ev) l) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20");
         write("stat", "cpu 1\nbtime 1000\n");
-        let found = look_up(&pid_file, root.path(), "psad", &watched);
+        let found = look_up(&pid_file, root.path(), "psad", &mut thread);
         assert_eq!(found, PidFile::Running(Running { pid: 77, start_ticks: 4242 }));
         assert_eq!(started_ns(found.running().unwrap(), root.path()), Some(1_042_420_000_000));
         write("77/cmdline", "sshd\0");
-        assert_eq!(look_up(&pid_file, root.path(), "psad", &watched), PidFile::Stale);
+        assert_eq!(look_up(&pid_file, root.path(), "psad", &mut thread), PidFile::Stale);
     }
 
     #[test]
     fn a_process_that_does_not_answer_is_not_waited_for() {
-        let (root, watched) = (tempfile::tempdir().unwrap(), Watched::with_patience(Duration::from_millis(20)));
+        let root = tempfile::tempdir().unwrap();
+        let mut thread = AbandonableThread::new("test", 3).with_hung_after(Duration::from_millis(20));
         let pid_file = root.path().join("psad.pid");
         std::fs::write(&pid_file, "77\n").unwrap();
         std::fs::create_dir(root.path().join("77")).unwrap();
         let fifo = root.path().join("77/cmdline");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
         for _ in 0..3 {
-            assert_eq!(look_up(&pid_file, root.path(), "psad", &watched), PidFile::Unanswered);
+            assert_eq!(look_up(&pid_file, root.path(), "psad", &mut thread), PidFile::Unanswered);
         }
         assert_eq!(run_state(PidFile::Unanswered, None, 5), PsadRunState::Unknown);
         drop(std::fs::OpenOptions::new().write(true).open(fifo).unwrap());

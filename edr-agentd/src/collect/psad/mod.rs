@@ -35,8 +35,9 @@ use self::daemon::{PidFile, Running};
 use self::folder::{Stamp, read_config, stamp_of_path};
 use self::tree::{FileTimes, Names, Tree};
 use super::Gaps;
+use super::hung::AbandonableThread;
+use super::hung::policy::PSAD_THREADS_MAX;
 use super::packets::{Format, Found, JOURNAL, JournalTail, PacketLog, Wanted};
-use super::watched::Watched;
 
 /// Default of psad's folder.
 const PSAD_DIR: &str = "/var/log/psad";
@@ -106,7 +107,8 @@ pub struct PsadReader {
     logs: Vec<PacketLog>,
     /// Positions from an earlier run, for logs that are not open yet.
     remembered: Vec<Position>,
-    watched: Watched,
+    /// Reads what belongs to the process that a pid file names.
+    thread: AbandonableThread,
 }
 
 /// The places of psad's files according to psad's configuration.
@@ -131,7 +133,7 @@ impl PsadReader {
             tree: Tree::new(PathBuf::new(), Names::of(&Conf::default())),
             logs: Vec::new(),
             remembered: positions.to_vec(),
-            watched: Watched::default(),
+            thread: AbandonableThread::new("edr-psad", PSAD_THREADS_MAX),
             settings,
         };
         reader.configure(None);
@@ -187,7 +189,7 @@ impl PsadReader {
         } else if restarted {
             self.tree.forget();
         }
-        let runs = |key, name, program| self.pid_file(key, name, program).running().is_some();
+        let mut runs = |key, name, program| self.pid_file(key, name, program).running().is_some();
         let reader_runs = runs("PSAD_FW_READ_PID_FILE", "psad_fw_read.pid", "");
         let kmsgsd_runs = runs("KMSGSD_PID_FILE", "kmsgsd.pid", "kmsgsd");
         let journald_runs = daemon::journald_runs(&self.settings.proc_root);
@@ -197,10 +199,10 @@ impl PsadReader {
         };
     }
 
-    fn pid_file(&self, key: &str, name: &str, program: &str) -> PidFile {
+    fn pid_file(&mut self, key: &str, name: &str, program: &str) -> PidFile {
         let Some(run_dir) = &self.installation.run_dir else { return PidFile::Missing };
         let path = self.installation.conf.path(key, || run_dir.join(name));
-        daemon::look_up(&path, &self.settings.proc_root, program, &self.watched)
+        daemon::look_up(&path, &self.settings.proc_root, program, &mut self.thread)
     }
 
     /// Fills in psad's run state and the start of its counters.

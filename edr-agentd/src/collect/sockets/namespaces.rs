@@ -2,7 +2,8 @@
 //!
 //! Namespaces take turns when the budget is used up; one that was not read keeps its rows of the last time, and a gap
 //! says so. Rows of a namespace that has no process any more go. Who lives where is known from the pass over the
-//! processes. Each namespace is read by a thread that may be left behind: it asks for what belongs to a process.
+//! processes. Each namespace is read by a thread that may be abandoned: the files belong to a process, which may make
+//! them hang.
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -10,7 +11,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use edr_wire::snapshot::GapReason;
 
@@ -18,17 +19,16 @@ use super::counts::Counts;
 use super::found::Found;
 use super::tables::{File, TABLES};
 use super::{FoundRows, SOURCE, gap, take_file};
-use crate::collect::watched::{Beats, NoAnswer, Watched};
+use crate::collect::hung::policy::{
+    NAMESPACE_HUNG_TICKS, NAMESPACE_THREADS_MAX, NAMESPACES_SPENT_MAX, NAMESPACES_WALL_MAX,
+};
+use crate::collect::hung::{AbandonableThread, NoAnswer, Progress};
 use crate::collect::{Gaps, Inhabitants, calls, proc_files};
 use crate::errno::reason;
 
 /// What one tick may spend here, in microseconds of CPU time as estimated by [`Price`]: 1 % of a core at one tick in
 /// 10 s. An estimate instead of a clock, so that the same host does the same in every tick.
 const BUDGET_US: u64 = 100_000;
-/// And in time, whatever it waits for: a watchdog waits longer.
-const WALL_MAX: Duration = Duration::from_secs(5);
-/// Ticks for which a namespace that did not answer is not asked.
-const SHUNNED_TICKS: u64 = 30;
 /// Opening, reading and closing one small file (measured: 15 to 40).
 const FILE_US: u64 = 40;
 /// For `tcp` and `tcp6` the kernel walks the hash table of all namespaces, so the file of an idle container costs as
@@ -48,16 +48,29 @@ const NAMED_IN: [&str; 2] = ["/run/netns", "/run/docker/netns"];
 const NAMED_MAX: usize = 32;
 
 /// What is known of other namespaces.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Namespaces {
     known: BTreeMap<u64, Known>,
     tick: u64,
     /// The first whose turn it is.
     next: u64,
     price: Price,
-    watched: Watched,
-    /// Namespaces that did not answer, and the tick at which they are asked again.
-    shunned: BTreeMap<u64, u64>,
+    thread: AbandonableThread,
+    /// Namespaces that hung, and the tick in which they are read again.
+    hung: BTreeMap<u64, u64>,
+}
+
+impl Default for Namespaces {
+    fn default() -> Self {
+        Self {
+            known: BTreeMap::new(),
+            tick: 0,
+            next: 0,
+            price: Price::default(),
+            thread: AbandonableThread::new("edr-namespaces", NAMESPACE_THREADS_MAX),
+            hung: BTreeMap::new(),
+        }
+    }
 }
 
 /// What files cost to read.
@@ -112,8 +125,8 @@ impl Namespaces {
             others.remove(&own);
         } else if others.is_empty() {
             // A copied tree without processes may still have the files.
-            let beats = Beats::default();
-            read_one(proc_root, 0, &mut Means { price: self.price, text, beats: &beats }, found, gaps);
+            let progress = Progress::default();
+            read_one(proc_root, 0, &mut Means { price: self.price, text, progress: &progress }, found, gaps);
             return;
         }
         if self.price.walk_us == 0 {
@@ -122,37 +135,39 @@ impl Namespaces {
         if own.is_some() {
             report_empty(&others, own, gaps);
         }
-        self.shunned.retain(|_, again| *again > self.tick);
+        self.hung.retain(|_, again| *again > self.tick);
         self.known.retain(|netns, _| others.contains_key(netns));
 
         let mut turn: Vec<u64> = others.keys().copied().collect();
         let first = turn.partition_point(|netns| *netns < self.next);
         turn.rotate_left(first);
         let (mut budget_us, begun) = (BUDGET_US, Instant::now());
+        self.thread.start_round();
         let mut unread = turn.len();
         for (at, netns) in turn.iter().enumerate() {
-            if budget_us == 0 || begun.elapsed() > WALL_MAX {
+            let is_late = self.thread.spent() > NAMESPACES_SPENT_MAX || begun.elapsed() > NAMESPACES_WALL_MAX;
+            if budget_us == 0 || is_late {
                 self.next = *netns;
                 unread = at;
                 break;
             }
-            if self.shunned.get(netns).is_some_and(|again| *again > self.tick) {
-                let why = (GapReason::Stuck, "not asked: it did not answer of late");
+            if self.hung.get(netns).is_some_and(|again| *again > self.tick) {
+                let why = (GapReason::Stuck, "not read: it hung of late");
                 self.carry_over_one(*netns, at, why, found, gaps);
                 continue;
             }
-            let read = match self.read_watched(proc_root, &others[netns], *netns, text, gaps) {
+            let read = match self.read_on_thread(proc_root, &others[netns], *netns, text, gaps) {
                 Ok((read, spent_us)) => {
                     budget_us = budget_us.saturating_sub(spent_us);
                     read
                 }
                 Err(why) => {
                     let reason = match why {
-                        NoAnswer::Stuck(_) | NoAnswer::Full => GapReason::Stuck,
+                        NoAnswer::Abandoned(_) | NoAnswer::Full(_) => GapReason::Stuck,
                         NoAnswer::NoThread(_) => GapReason::Io,
                     };
-                    if matches!(why, NoAnswer::Stuck(_)) {
-                        self.shunned.insert(*netns, self.tick + SHUNNED_TICKS);
+                    if matches!(why, NoAnswer::Abandoned(_)) {
+                        self.hung.insert(*netns, self.tick + NAMESPACE_HUNG_TICKS);
                     }
                     self.carry_over_one(*netns, at, (reason, &why.to_string()), found, gaps);
                     continue;
@@ -171,9 +186,9 @@ impl Namespaces {
         self.carry_over(&turn[unread..], found, gaps);
     }
 
-    /// Reads a namespace by a thread that may be left behind; also says what it cost, in microseconds.
-    fn read_watched(
-        &self,
+    /// Reads a namespace on a thread that may be abandoned; also returns the cost in microseconds.
+    fn read_on_thread(
+        &mut self,
         proc_root: &Arc<OwnedFd>,
         pids: &[u32],
         netns: u64,
@@ -182,9 +197,9 @@ impl Namespaces {
     ) -> Result<(FoundRows, u64), NoAnswer> {
         let (proc_root, pids, price) = (Arc::clone(proc_root), pids.to_vec(), self.price);
         let mut text_there = std::mem::take(text);
-        let (found, mut found_gaps, spent_us, text_back) = self.watched.ask(move |beats| {
+        let (found, mut found_gaps, spent_us, text_back) = self.thread.run(move |progress| {
             let (mut found, mut gaps) = (FoundRows::default(), Gaps::default());
-            let mut means = Means { price, text: &mut text_there, beats };
+            let mut means = Means { price, text: &mut text_there, progress };
             let spent_us = read_any(&proc_root, &pids, netns, &mut means, &mut found, &mut gaps);
             (found, gaps, spent_us, text_there)
         })?;
@@ -250,7 +265,7 @@ fn stat_of(dir: impl std::os::fd::AsFd, name: &CStr) -> rustix::io::Result<rusti
 pub(super) struct Means<'a> {
     pub(super) price: Price,
     pub(super) text: &'a mut Vec<u8>,
-    pub(super) beats: &'a Beats,
+    pub(super) progress: &'a Progress,
 }
 
 /// Reads a namespace through the first of its processes that stays in it while it is read; says what that cost.
@@ -268,7 +283,7 @@ pub(super) fn read_any(
         let Ok(process) = proc_files::open_dir(proc_root, pid.to_string()) else { continue };
         let mut attempt_gaps = Gaps::default();
         spent_us += read_one(&process, netns, means, found, &mut attempt_gaps);
-        means.beats.beat();
+        means.progress.beat();
         // `net` is the namespace at the moment of each open, so a process that moved may have shown two.
         match proc_files::namespace(&process, "ns/net") {
             Ok(now) if now == netns => {
@@ -284,11 +299,11 @@ pub(super) fn read_any(
 
 /// Reads the files in `dir`/net; says what they cost, in microseconds.
 fn read_one(dir: &OwnedFd, netns: u64, means: &mut Means<'_>, found: &mut FoundRows, gaps: &mut Gaps) -> u64 {
-    let Means { price, text, beats } = means;
+    let Means { price, text, progress } = means;
     let (mut spent_us, mut is_readable) = (0, false);
     let mut read = |name: &str, text: &mut Vec<u8>| -> io::Result<bool> {
         let cut = proc_files::read(dir, &format!("net/{name}"), text);
-        beats.beat();
+        progress.beat();
         spent_us += price.of(name);
         is_readable |= cut.is_ok();
         cut

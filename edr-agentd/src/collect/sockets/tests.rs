@@ -2,7 +2,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 
 use super::*;
-use crate::collect::watched::Beats;
+use crate::collect::hung::Progress;
 use edr_wire::snapshot::{Gap, Reread, SnapshotParts, SnapshotView};
 
 /// One reading as owned rows, with the processes that are there now.
@@ -138,8 +138,8 @@ fn a_second_process_stands_in_for_one_that_is_gone() {
     std::fs::rename(root.path().join("1/ns"), second.join("ns")).unwrap();
     std::fs::rename(root.path().join("1/net"), second.join("net")).unwrap();
     // The first still has its link when processes are listed, but not when it is read.
-    let (price, text, beats) = (namespaces::Price::default(), &mut Vec::new(), &Beats::default());
-    let mut means = namespaces::Means { price, text, beats };
+    let (price, text, progress) = (namespaces::Price::default(), &mut Vec::new(), &Progress::default());
+    let mut means = namespaces::Means { price, text, progress };
     let dir = proc_files::open_dir(rustix::fs::CWD, root.path()).unwrap();
     let (mut found, mut gaps) = (FoundRows::default(), Gaps::default());
     namespaces::read_any(&dir, &[1, 2], netns(1), &mut means, &mut found, &mut gaps);

@@ -1,19 +1,17 @@
-//! One pass over all processes, on a thread that may be given up.
+//! The passes over all processes, one a tick.
 //!
-//! A read below `/proc/PID` can wait for ever: for the memory map of a process that hangs, for a page on a dead network
-//! file system. So the reading is done by one helper thread, and the caller watches that it moves. A thread that does
-//! not come back is left behind with its process, another one reads the process once more without that, and goes on with
-//! the rest; when the first does come back, it ends. Who makes reads hang is read with care ([`super::suspects`]).
+//! A pass is one walk ([`walk`]) by a thread that may be abandoned ([`crate::collect::hung`]). Then another thread reads
+//! the process once more, without what hangs, and the rest.
 //!
-//! In the normal case this costs one hand-over a tick (20 µs) and one uncontended lock a process (10 ns): 0.01 % of a
-//! full read of 490 processes. Results are put in place under the lock, so what a thread given up brings home late goes nowhere.
+//! While nothing hangs this costs one hand-over a tick (20 µs) and one uncontended lock a process (10 ns): 0.01 % of a
+//! full read of 490 processes.
 
-mod worker;
+mod walk;
 
 use std::hash::RandomState;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
@@ -21,20 +19,22 @@ use edr_wire::limits::PROCESSES_MAX;
 use edr_wire::snapshot::{GapReason, Reread, Rows};
 use procfs::{FromBufReadSI as _, KernelStats};
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use rustix::time::{ClockId, clock_gettime};
 
-use self::worker::{Pass, Shared, Worker};
+use self::walk::{Found, Plan, SharedWalk, Walk};
 use super::access::Access;
 use super::file::{PseudoDevices, each_number, open_folder, read_file};
 use super::files::Limits;
 use super::hash::Hashes;
-use super::remembered::Turn;
-use super::row::{Context, Counting, Tools};
+use super::hung_reads::HungReads;
+use super::remembered::{Remembered, Turn};
+use super::row::{Context, Counting, RowReader, Tools};
 use super::schedstat::{Schedstat, parse_schedstat};
-use super::suspects::Lost;
 use super::users::Names;
 use super::{ProcessSettings, ReadCost};
-use crate::collect::{Calls, Gaps, Inhabitants, calls, proc_files};
+use crate::clock::{boottime, nanos};
+use crate::collect::hung::policy::PROCESS_THREADS_MAX;
+use crate::collect::hung::{AbandonableThread, NoAnswer};
+use crate::collect::{Gaps, Inhabitants, calls, proc_files};
 use crate::errno::reason;
 
 /// Largest number of files a row may list: below the elements that a reader of the wire accepts in one row.
@@ -42,9 +42,6 @@ const FILES_MAX: usize = 16_384;
 
 /// Bytes of one row's files, before anything had to be cut: 4,096 files of ordinary paths have half of it.
 const ROW_BYTES_MAX: usize = 1 << 20;
-/// Time after which a pass is late: a million descriptors take a third of it. At most so long, and what the last
-/// process takes, an owner of many processes that are each a little slow can hold up a snapshot.
-const LATE_AFTER: Duration = Duration::from_secs(20);
 /// Each level halves the limits on one process's files.
 const LEVEL_MAX: u32 = 8;
 /// Bytes of rows, beyond `rows_bytes_soft`, from which on a process is counted and not listed.
@@ -53,10 +50,14 @@ const ROWS_BYTES_BEYOND: usize = 3 << 20;
 /// The passes over `/proc`, one a tick.
 #[derive(Debug)]
 pub(super) struct Passes {
-    shared: Arc<Shared>,
+    tools: Tools,
     settings: ProcessSettings,
-    worker: Option<Worker>,
-    workers_ever: u64,
+    thread: AbandonableThread,
+    /// Lent to the reading thread; `None` after that was abandoned with it.
+    reader: Option<RowReader>,
+    hung_reads: HungReads,
+    /// The tick before.
+    before: Remembered,
     users: Names,
     groups: Names,
     boot_time_ns: Option<i64>,
@@ -65,7 +66,6 @@ pub(super) struct Passes {
     level: u32,
     own_schedstat: Option<Schedstat>,
     cost: ReadCost,
-    number: u64,
     inhabitants: Inhabitants,
     access: Access,
 }
@@ -75,8 +75,7 @@ impl Passes {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let proc = Arc::new(openat(CWD, proc_root, flags, Mode::empty())?);
         settings.files_per_process_max = settings.files_per_process_max.clamp(1, FILES_MAX);
-        let (users, groups) = (Names::new(settings.passwd.clone()), Names::new(settings.group.clone()));
-        let shared = Arc::new(Shared {
+        Ok(Self {
             tools: Tools {
                 proc,
                 devices: PseudoDevices::find(),
@@ -84,26 +83,23 @@ impl Passes {
                 redactor: settings.redactor.clone(),
                 hasher: RandomState::new(),
             },
-            state: Mutex::default(),
-            changed: Condvar::new(),
-        });
-        let slices = slices(&settings);
-        Ok(Self {
-            shared,
-            settings,
-            worker: None,
-            workers_ever: 0,
-            users,
-            groups,
+            thread: AbandonableThread::new("edr-processes", PROCESS_THREADS_MAX)
+                .with_hung_after(settings.hung_after)
+                .beating(&settings.heartbeat),
+            reader: None,
+            hung_reads: HungReads::default(),
+            before: Remembered::default(),
+            users: Names::new(settings.passwd.clone()),
+            groups: Names::new(settings.group.clone()),
             boot_time_ns: None,
             slice: 0,
-            slices,
+            slices: slices(&settings),
             level: 0,
             own_schedstat: None,
             cost: ReadCost::default(),
-            number: 0,
             inhabitants: Inhabitants::default(),
             access: Access::default(),
+            settings,
         })
     }
 
@@ -125,82 +121,111 @@ impl Passes {
     }
 
     pub(super) fn run(&mut self, rows: &mut Rows, gaps: &mut Gaps) -> Reread {
-        let begun = Instant::now();
-        let pids = self.list(gaps);
-        let context = Arc::new(self.context(gaps));
-        let now_ns = boottime_ns();
-        self.slice = (self.slice + 1) % self.slices;
-        self.number += 1;
-        let age_ns_max = u64::try_from(self.settings.reread_interval.as_nanos()).unwrap_or(u64::MAX);
-        let turn = Turn { slice: self.slice, slices: self.slices, now_ns, age_ns_max };
-        self.shared.tools.hashes.lock().unwrap_or_else(PoisonError::into_inner).start_pass(self.slices.into());
-        self.shared.lock().suspects.start_pass(self.number);
+        let (begun, lent) = (Instant::now(), calls::so_far());
+        let plan = self.plan(gaps);
+        self.tools.hashes.lock().unwrap_or_else(PoisonError::into_inner).start_pass(self.slices.into());
+        self.hung_reads.start_pass();
+        self.thread.start_round();
         let mut inhabitants = mem::take(&mut self.inhabitants);
         inhabitants.clear();
-        let mut pass = self.work_through(Pass {
-            number: self.number,
-            begun,
-            late_after: LATE_AFTER.max(2 * self.settings.interval),
-            next: 0,
-            done: false,
-            context,
-            turn,
+        let found = Found {
             rows_start: rows.byte_len(),
-            rows_bytes_soft: self.settings.rows_bytes_soft,
             rows: mem::take(rows),
             gaps: mem::take(gaps),
-            processes: Vec::with_capacity(pids.len()),
-            pids,
+            processes: Vec::with_capacity(plan.pids.len()),
             out_of_turn: Vec::new(),
             read: 0,
             carried: 0,
-            cpu_ns: 0,
-            calls: Calls::default(),
             short: 0,
             unlisted: 0,
-            lost: Lost::default(),
             inhabitants,
             access: Access::of(rustix::process::geteuid().as_raw()),
-        });
-        self.finish(&mut pass);
-        (self.inhabitants, self.access) = (mem::take(&mut pass.inhabitants), pass.access);
-        (*rows, *gaps) = (pass.rows, pass.gaps);
-        calls::add(Calls { cpu_ns: pass.cpu_ns, ..pass.calls });
-        self.cost = ReadCost {
-            cpu_ns: pass.cpu_ns,
-            wall_ns: u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX),
-            read: pass.read,
-            carried: pass.carried,
         };
-        Reread { slice: self.slice, slices: self.slices, out_of_turn: pass.out_of_turn }
+        let walk = SharedWalk::new(plan, mem::take(&mut self.hung_reads), mem::take(&mut self.before), found);
+        let Walk { hung_reads, before, mut found, .. } = self.complete(&walk);
+        (self.hung_reads, self.before) = (hung_reads, before);
+        self.remember(&mut found);
+        (*rows, *gaps) = (found.rows, found.gaps);
+        (self.inhabitants, self.access) = (found.inhabitants, found.access);
+        self.cost = ReadCost {
+            cpu_ns: (calls::so_far() - lent).cpu_ns,
+            wall_ns: nanos(begun.elapsed()),
+            read: found.read,
+            carried: found.carried,
+        };
+        Reread { slice: self.slice, slices: self.slices, out_of_turn: found.out_of_turn }
     }
 
-    /// Remembers the rows for the next tick, and decides how much of a process that one may list.
-    fn finish(&mut self, pass: &mut Pass) {
-        let used = pass.rows.byte_len() - pass.rows_start;
-        let level = if pass.short + pass.unlisted > 0 {
+    /// Has the walk completed by as many threads as that takes.
+    fn complete(&mut self, walk: &Arc<SharedWalk>) -> Walk {
+        let mut attempt = 0;
+        loop {
+            let mut reader = self.reader.take().unwrap_or_else(|| RowReader::new(&self.tools, &self.settings));
+            let for_thread = Arc::clone(walk);
+            let answer = self.thread.run(move |progress| {
+                for_thread.go_on(attempt, &mut reader, progress);
+                reader
+            });
+            match answer {
+                Ok(reader) => self.reader = Some(reader),
+                Err(NoAnswer::Abandoned(abandoned)) => {
+                    attempt = walk.abandon(attempt, &abandoned);
+                    continue;
+                }
+                Err(full @ NoAnswer::Full(_)) => walk.give_up(attempt, &full.to_string()),
+                Err(NoAnswer::NoThread(error)) => {
+                    walk.add_gap(reason(&error), &format!("start a thread that may hang: {error}"));
+                    if walk.abandoned() == 0 {
+                        // A limit on tasks. The caller reads without protection, while nothing hangs.
+                        let mut reader = RowReader::new(&self.tools, &self.settings);
+                        walk.go_on(attempt, &mut reader, &Arc::default());
+                    } else {
+                        walk.give_up(attempt, "too many reads hang, and no thread can be started");
+                    }
+                }
+            }
+            return walk.take().unwrap_or_else(|| unreachable!("only this function takes the walk"));
+        }
+    }
+
+    /// Remembers the rows for the next tick, and decides how much of a process the next tick may list.
+    fn remember(&mut self, found: &mut Found) {
+        let used = found.rows.byte_len() - found.rows_start;
+        let level = if found.short + found.unlisted > 0 {
             (self.level + 1).min(LEVEL_MAX)
         } else if used < self.settings.rows_bytes_soft / 3 {
             self.level.saturating_sub(1)
         } else {
             self.level
         };
-        if pass.short > 0 {
-            let detail = format!("{} rows list no files: no room in the snapshot", pass.short);
-            pass.gaps.add("files", None, b"files", GapReason::TooLong, &detail);
+        if found.short > 0 {
+            let detail = format!("{} rows list no files: no room in the snapshot", found.short);
+            found.gaps.add("files", None, b"files", GapReason::TooLong, &detail);
         }
-        if pass.unlisted > 0 {
-            let detail = format!("{} processes without a row: no room in the snapshot", pass.unlisted);
-            pass.gaps.add("processes", None, b"", GapReason::TooLong, &detail);
+        if found.unlisted > 0 {
+            let detail = format!("{} processes without a row: no room in the snapshot", found.unlisted);
+            found.gaps.add("processes", None, b"", GapReason::TooLong, &detail);
         }
-        let mut state = self.shared.lock();
         if level == self.level {
-            let processes = mem::take(&mut pass.processes);
-            state.before.replace(processes, &pass.rows.bytes()[pass.rows_start..]);
+            self.before.replace(mem::take(&mut found.processes), &found.rows.bytes()[found.rows_start..]);
         } else {
             self.level = level;
-            state.before.clear();
+            self.before.clear();
         }
+    }
+
+    fn plan(&mut self, gaps: &mut Gaps) -> Plan {
+        let pids = self.list(gaps);
+        let context = Arc::new(self.context(gaps));
+        self.slice = (self.slice + 1) % self.slices;
+        let turn = Turn {
+            slice: self.slice,
+            slices: self.slices,
+            now_ns: nanos(boottime()),
+            age_ns_max: nanos(self.settings.reread_interval),
+        };
+        let (rows_bytes_soft, interval) = (self.settings.rows_bytes_soft, self.settings.interval);
+        Plan { pids, context, turn, rows_bytes_soft, interval }
     }
 
     /// The pids of the moment, sorted.
@@ -208,7 +233,7 @@ impl Passes {
         let mut pids = Vec::new();
         let mut buf = vec![mem::MaybeUninit::uninit(); 32 << 10];
         let mut beyond = 0_u64;
-        let listed = open_folder(self.shared.tools.proc.as_fd(), c".").and_then(|folder| {
+        let listed = open_folder(self.tools.proc.as_fd(), c".").and_then(|folder| {
             each_number(&folder, &mut buf, |pid| {
                 if pids.len() < PROCESSES_MAX {
                     pids.push(pid);
@@ -264,7 +289,7 @@ impl Passes {
     /// have moved. A kernel without the counters says `0 0 0` (`CONFIG_SCHED_INFO`).
     fn counting(&mut self) -> Counting {
         let mut buf = [0; 128];
-        let now = read_file(self.shared.tools.proc.as_fd(), c"thread-self/schedstat", &mut buf)
+        let now = read_file(self.tools.proc.as_fd(), c"thread-self/schedstat", &mut buf)
             .ok()
             .and_then(|text| parse_schedstat(text).ok())
             .filter(|own| *own != Schedstat::default());
@@ -282,7 +307,7 @@ impl Passes {
     /// of every process would.
     fn read_boot_time(&self) -> io::Result<i64> {
         let mut text = Vec::new();
-        proc_files::read(&self.shared.tools.proc, "stat", &mut text)?;
+        proc_files::read(&self.tools.proc, "stat", &mut text)?;
         let stat = KernelStats::from_buf_read(text.as_slice(), procfs::current_system_info())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         i64::try_from(stat.btime.saturating_mul(1_000_000_000))
@@ -294,9 +319,4 @@ impl Passes {
 fn slices(settings: &ProcessSettings) -> u32 {
     let interval_ns = settings.interval.as_nanos().max(1);
     u32::try_from(settings.reread_interval.as_nanos() / interval_ns).unwrap_or(u32::MAX).max(1)
-}
-
-fn boottime_ns() -> u64 {
-    let time = clock_gettime(ClockId::Boottime);
-    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
 }

@@ -235,8 +235,8 @@ impl RowReader {
         let result = match known {
             Lookup::Known(sha256) => Ok(sha256),
             Lookup::Not(reason) => Err(reason),
-            Lookup::Read if task.avoid.has(Step::Hash) => Err(NotHashed::Stuck),
-            Lookup::Read => self.timed(Step::Hash, |reader| hash(place, found, &mut reader.buf, &reader.progress)),
+            Lookup::Read if task.left_out.has(Step::Hash) => Err(NotHashed::Stuck),
+            Lookup::Read => hash(place, found, &mut self.buf, &self.progress),
         };
         if known == Lookup::Read
             && let Ok(sha256) = result

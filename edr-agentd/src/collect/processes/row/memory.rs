@@ -8,8 +8,9 @@ use rustix::io::Errno;
 
 use super::super::cmdline::split_cmdline;
 use super::super::file::{inode, open_file, read_more};
-use super::super::step::{Progress, Step};
+use super::super::step::Step;
 use super::{RowReader, Task};
+use crate::collect::hung::Progress;
 
 /// Bytes after which the length of a command line is no longer counted: the kernel allows 6 MiB (execve(2)).
 const CMDLINE_COUNT_MAX: u64 = 16 << 20;
@@ -18,15 +19,15 @@ impl RowReader {
     /// Command line and mapped files: what lies in the memory of the process, or asks for its map.
     pub(super) fn read_memory(&mut self, task: &Task, place: BorrowedFd<'_>) {
         let detail = "not read: reads of this process, or of others like it, hang";
-        if task.avoid.has(Step::Cmdline) {
+        if task.left_out.has(Step::Cmdline) {
             self.missed.because("argv", GapReason::Stuck, detail);
         } else {
-            self.timed(Step::Cmdline, |reader| reader.read_cmdline(place));
+            self.read_cmdline(place);
         }
-        if self.reads_maps && task.avoid.has(Step::Maps) {
+        if self.reads_maps && task.left_out.has(Step::Maps) {
             self.missed.because("mapped", GapReason::Stuck, detail);
         } else if self.reads_maps && !task.short {
-            self.timed(Step::Maps, |reader| reader.read_maps(place));
+            self.read_maps(place);
         }
     }
 

@@ -6,14 +6,13 @@
 //! stack or name moved is read anew.
 
 mod fill;
-mod held_back;
 mod memory;
+mod outline;
 
 use std::hash::{BuildHasher, RandomState};
 use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use edr_wire::limits::ARGV_BYTES_MAX;
 use edr_wire::snapshot::{Fd, GapReason, Process, encode_row_into};
@@ -29,15 +28,14 @@ use super::number::Name;
 use super::schedstat::{Ran, parse_schedstat};
 use super::stat::{Stat, parse_stat};
 use super::status::Status;
-use super::step::{Progress, Step, Steps};
+use super::step::{Step, Steps};
 use super::users::Names;
+use crate::collect::hung::Progress;
 use crate::errno::reason;
 use crate::redact::Redactor;
 
 /// How often a process that executes another program while it is read is read anew.
 const ATTEMPTS: usize = 3;
-/// Time after which a step is slow; all of a process is after twice that time. A starved host needs some of it for itself.
-const SLOW_AFTER: Duration = Duration::from_secs(1);
 /// Threads of which `schedstat` is always read. Of a process with more, it is when they cost no more than its descriptors.
 const THREADS_ALWAYS: u64 = 64;
 
@@ -91,8 +89,8 @@ pub(super) struct Task {
     pub(super) pid: u32,
     /// What is remembered of the process that had this pid in the tick before, if its row may be taken over.
     pub(super) before: Option<Memory>,
-    /// Leave this out: it hangs, or may.
-    pub(super) avoid: Steps,
+    /// The steps to leave out: they hang, or may.
+    pub(super) left_out: Steps,
     /// There is room for the facts but no more for the lists.
     pub(super) short: bool,
 }
@@ -158,8 +156,8 @@ pub(super) struct RowReader {
     pub(super) encoded: Vec<u8>,
     pub(super) missed: Missed,
     pub(super) memory: Memory,
-    /// The step that took long although it came back.
-    pub(super) slow: Option<Step>,
+    /// Of the job that reads now.
+    pub(super) progress: Arc<Progress>,
     proc: Arc<OwnedFd>,
     devices: PseudoDevices,
     hashes: Arc<Mutex<Hashes>>,
@@ -168,7 +166,6 @@ pub(super) struct RowReader {
     reads_maps: bool,
     files: FileReader,
     mapped: Mapped,
-    progress: Arc<Progress>,
     stat: Vec<u8>,
     cgroup: Vec<u8>,
     buf: Vec<u8>,
@@ -178,13 +175,13 @@ pub(super) struct RowReader {
 }
 
 impl RowReader {
-    pub(super) fn new(shared: &Tools, settings: &ProcessSettings, progress: Arc<Progress>) -> Self {
+    pub(super) fn new(shared: &Tools, settings: &ProcessSettings) -> Self {
         Self {
             row: Process::default(),
             encoded: Vec::new(),
             missed: Missed::default(),
             memory: Memory::unknown(),
-            slow: None,
+            progress: Arc::default(),
             proc: Arc::clone(&shared.proc),
             devices: shared.devices,
             hashes: Arc::clone(&shared.hashes),
@@ -193,7 +190,6 @@ impl RowReader {
             reads_maps: settings.mapped,
             files: FileReader::new(shared.devices),
             mapped: Mapped::default(),
-            progress,
             stat: vec![0; 4 << 10],
             cgroup: vec![0; 16 << 10],
             buf: vec![0; ARGV_BYTES_MAX + 1],
@@ -205,24 +201,13 @@ impl RowReader {
 
     /// Looks at a process, and reads it unless nothing of it changed.
     pub(super) fn read(&mut self, task: &Task, context: &Context) -> Outcome {
-        // Whatever of it takes long counts; a step with a time of its own says which.
-        let begun = Instant::now();
-        let outcome = self.read_all(task, context);
-        if begun.elapsed() > 2 * SLOW_AFTER && self.slow.is_none() {
-            self.slow = Some(Step::Stat);
-        }
-        outcome
-    }
-
-    fn read_all(&mut self, task: &Task, context: &Context) -> Outcome {
-        self.progress.at(Step::Open);
         self.missed.0.clear();
         let dir = match open_place(self.proc.as_fd(), Name::of(task.pid).as_c_str()) {
             Ok(dir) => dir,
             Err(errno) => return self.unreadable("stat", errno),
         };
-        if task.avoid.has(Step::Stat) {
-            let outcome = self.read_held_back(task, dir.as_fd(), context);
+        if task.left_out.has(Step::Stat) {
+            let outcome = self.read_outline(task, dir.as_fd(), context);
             encode_row_into(&self.row, &mut self.encoded);
             return outcome;
         }
@@ -326,7 +311,8 @@ impl RowReader {
         self.row.incomplete.sort_unstable();
         self.missed.0.retain(|miss| miss.reason != GapReason::Gone || miss.field == "stat");
         let may_pass = |miss: &Miss| matches!(miss.reason, GapReason::Denied | GapReason::TooLong);
-        self.memory.unfinished = task.avoid != Steps::NONE || task.short || gone || !self.missed.0.iter().all(may_pass);
+        self.memory.unfinished =
+            task.left_out != Steps::NONE || task.short || gone || !self.missed.0.iter().all(may_pass);
     }
 
     /// What other sources need to know of the process that was read last.
@@ -366,16 +352,6 @@ impl RowReader {
         })
         .ok()?;
         all_counted.then_some(ran)
-    }
-
-    /// Does one step, and notes when it takes long.
-    fn timed<T>(&mut self, step: Step, work: impl FnOnce(&mut Self) -> T) -> T {
-        let begun = Instant::now();
-        let value = work(self);
-        if begun.elapsed() > SLOW_AFTER {
-            self.slow = Some(step);
-        }
-        value
     }
 
     fn hashes(&self) -> MutexGuard<'_, Hashes> {

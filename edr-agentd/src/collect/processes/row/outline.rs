@@ -1,7 +1,7 @@
-//! A process whose reads hang: the row that the kernel gives of it whatever it does.
+//! The outline of a process: the row made of `status` and `cgroup` alone.
 //!
-//! `status` and `cgroup` come from the kernel's own memory. They say who it is, not since when, so such a row has no
-//! `start_ticks`.
+//! The kernel answers both from its own memory, whatever the process does. Neither has the start time, so `start_ticks`
+//! of such a row is 0.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -9,23 +9,23 @@ use edr_wire::snapshot::{GapReason, Process};
 
 use super::super::cgroup::parse_cgroup;
 use super::super::file::{open_place, read_file};
+use super::super::hung_reads::Owner;
 use super::super::number::{Name, decimal};
 use super::super::status::parse_status;
 use super::super::step::Step;
-use super::super::suspects::Owner;
 use super::{Context, Memory, Outcome, RowReader, Task};
 
-/// What such a row lacks, by the names that [`Process::incomplete`] has for them.
+/// The fields that an outline lacks, by their names in [`Process::incomplete`].
 const LACKS: [&str; 9] = ["argv", "cwd", "exe", "files", "io", "loginuid", "mapped", "namespaces", "root"];
 
-/// What `status` says of a process that `stat` would say better.
+/// The facts in `status` that a whole row takes from `stat`.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Outline {
     comm: Vec<u8>,
     state: u8,
     ppid: u32,
     threads: u32,
-    /// `None` before Linux 6.8, which does not say.
+    /// `None` before Linux 6.8.
     kernel_thread: Option<bool>,
 }
 
@@ -41,7 +41,6 @@ fn parse_outline(status: &[u8]) -> Outline {
             b"State" => outline.state = value.first().copied().unwrap_or(b'?'),
             b"PPid" => outline.ppid = number(),
             b"Threads" => outline.threads = number(),
-            // Linux 6.8.
             b"Kthread" => outline.kernel_thread = Some(value == b"1"),
             _ => {}
         }
@@ -67,28 +66,27 @@ fn unescaped(name: &[u8]) -> Vec<u8> {
 }
 
 impl RowReader {
-    /// Whose process it is; `None` when it is gone.
-    pub(in super::super) fn owner(&mut self, pid: u32) -> Option<Owner> {
-        self.progress.at(Step::Open);
+    /// The owner of a process, and whether the process waits for storage now; `None` when it is gone.
+    pub(in super::super) fn owner(&mut self, pid: u32) -> Option<(Owner, bool)> {
         let dir = open_place(self.proc.as_fd(), Name::of(pid).as_c_str()).ok()?;
         self.progress.at(Step::Status);
         let text = read_file(dir.as_fd(), c"status", &mut self.buf).ok()?;
-        // Whatever is wrong with it, the row will say; here it is nobody's.
+        // A malformed status is reported with the row; here it gives an unknown user.
         let _ = parse_status(text, &mut self.status);
         let waits = parse_outline(text).state == b'D';
         self.progress.at(Step::Cgroup);
         let cgroup = read_file(dir.as_fd(), c"cgroup", &mut self.buf).unwrap_or_default();
-        Some(Owner::new(self.status.uids[0], &parse_cgroup(cgroup).path.0, waits))
+        Some((Owner::new(self.status.uids[0], &parse_cgroup(cgroup).path.0), waits))
     }
 
-    /// Whose process it is whose row was read last.
+    /// The owner of the process whose row was read last.
     pub(in super::super) fn owner_of_row(&self) -> Option<Owner> {
-        let cgroup = self.row.cgroup.0.as_slice();
-        Some(Owner::new(self.row.uids[0], cgroup, false)).filter(|_| self.row.uids[0] != u32::MAX)
+        let is_known = self.row.uids[0] != u32::MAX;
+        is_known.then(|| Owner::new(self.row.uids[0], &self.row.cgroup.0))
     }
 
-    /// Reads what does not wait for the process.
-    pub(super) fn read_held_back(&mut self, task: &Task, dir: BorrowedFd<'_>, context: &Context) -> Outcome {
+    /// Reads `status` and `cgroup` into the row.
+    pub(super) fn read_outline(&mut self, task: &Task, dir: BorrowedFd<'_>, context: &Context) -> Outcome {
         self.progress.at(Step::Status);
         let outline = match read_file(dir, c"status", &mut self.buf) {
             Ok(text) => parse_outline(text),

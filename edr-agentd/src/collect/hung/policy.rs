@@ -1,0 +1,409 @@
+//! Policy for reads that hang or are slow: every limit with its reason, and the decisions as pure functions.
+//!
+//! All times are **blocked time**: the time in which the reading thread waited in the kernel. Time in a run queue and CPU
+//! time are subtracted, so a host with too much to do does not look like one that hangs.
+//!
+//! | the watcher sees | decision |
+//! |---|---|
+//! | no answer for `hung_after` | the thread is abandoned; the read counts against the owner of the process until the thread returns |
+//! | answers, and one step for twice that time | the same |
+//! | one step for [`ROUND_MAX`], CPU time included | the same |
+//! | one step for [`SLOW_STEP`], or one process for twice that time | the read counts against its owner for [`SLOW_PASSES`] passes |
+//! | a thread in state R | nothing: the thread runs or waits for a processor |
+//!
+//! | reads that count | processes with a doubtful row | every process | what is left out |
+//! |---|---|---|---|
+//! | of one owner ([`OF_ONE_OWNER`]) | from 2 | from 4 | for this owner: the steps that hung or were slow |
+//! | threads abandoned now ([`OF_ALL`]) | from 16 | from 20 | all but `status` and `cgroup` |
+//! | hung in this pass ([`OF_A_PASS`]) | from 3 | from 4 | all but `status` and `cgroup` |
+//! | slow in this pass ([`OF_A_PASS`]) | from 3 | from 4 | command line, maps and hash |
+//! | none, but the pass spent [`ROUND_MAX`] | | at once | all but `status` and `cgroup` |
+//!
+//! A row is doubtful when the row of the tick before was not whole, or when the process waits for storage now.
+
+use std::time::Duration;
+
+use super::account::Account;
+use super::progress::Place;
+
+/// Blocked time without an answer after which a read hangs. Local storage answers in milliseconds, a network file system
+/// that lost a packet within a second; four such reads fit a tick of 10 s.
+pub(in crate::collect) const HUNG_AFTER: Duration = Duration::from_secs(2);
+/// Looks at the reading thread within `hung_after`. A look adds at most the time between two looks, so a watcher that
+/// wakes up late needs as many looks as a punctual one, and a hang is found within 9 looks (2.25 s).
+const LOOKS: u32 = 8;
+/// A job that took less than this part of the time between two looks (31 ms) has no last look, which costs 8 system
+/// calls: passes over a small host and most namespaces.
+const UNMEASURED_PART: u32 = 8;
+/// Blocked time after which a step is slow: a file system that answers just in time can make every read that long. The
+/// looks miss up to 250 ms of it at either end.
+const SLOW_STEP: Duration = Duration::from_millis(750);
+/// Time, CPU time included, that one pass over the processes may spend before the rest is read by `status` and `cgroup`
+/// alone: a million descriptors take a third of it.
+const ROUND_MAX: Duration = Duration::from_secs(20);
+/// Passes for which a slow read counts against its owner: five minutes of ticks.
+pub(in crate::collect) const SLOW_PASSES: u64 = 30;
+/// Slow reads remembered. More change no decision: four of an owner do all.
+pub(in crate::collect) const SLOW_READS_MAX: usize = 64;
+
+/// Reads of one owner. One may be an accident; the second is a pattern.
+const OF_ONE_OWNER: Thresholds = Thresholds { doubtful: 2, all: 4 };
+/// Threads abandoned, whoever the owner: four owners with all their four, or eight with two.
+const OF_ALL: Thresholds = Thresholds { doubtful: 16, all: 20 };
+/// Reads of one pass. Four hangs of 2 s fit a tick of 10 s.
+const OF_A_PASS: Thresholds = Thresholds { doubtful: 3, all: 4 };
+/// Threads abandoned of the passes over processes: the last four are for hangs in `status` and `cgroup`. With those of
+/// the two users below at most 56 of the 128 tasks of the unit (`TasksMax=`); each holds some 300 KiB.
+pub(in crate::collect) const PROCESS_THREADS_MAX: usize = OF_ALL.all + 4;
+/// Threads abandoned in network namespaces.
+pub(in crate::collect) const NAMESPACE_THREADS_MAX: usize = 16;
+/// Threads abandoned with psad's pid files.
+pub(in crate::collect) const PSAD_THREADS_MAX: usize = 16;
+
+/// Time, CPU time included, that one tick may spend with other network namespaces: half a tick.
+pub(in crate::collect) const NAMESPACES_SPENT_MAX: Duration = Duration::from_secs(5);
+/// Wall-clock time for the same, however little of it is spent reading: half of the unit's `WatchdogSec=`.
+pub(in crate::collect) const NAMESPACES_WALL_MAX: Duration = Duration::from_secs(15);
+/// Ticks for which a network namespace that hung is not read: five minutes.
+pub(in crate::collect) const NAMESPACE_HUNG_TICKS: u64 = 30;
+
+/// Counts from which reads are left out.
+#[derive(Debug, Clone, Copy)]
+struct Thresholds {
+    /// Of processes with a doubtful row.
+    doubtful: usize,
+    /// Of every process.
+    all: usize,
+}
+
+impl Thresholds {
+    fn are_reached(self, count: usize, is_doubtful: bool) -> bool {
+        count >= self.all || (is_doubtful && count >= self.doubtful)
+    }
+}
+
+/// Reads that hang or are slow, counted for one process that is to be read.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::collect) struct Counts {
+    /// Of other processes of the same owner.
+    pub(in crate::collect) of_owner: usize,
+    /// Threads abandoned now.
+    pub(in crate::collect) abandoned: usize,
+    /// Hung in this pass.
+    pub(in crate::collect) hung_in_pass: usize,
+    /// Slow in this pass.
+    pub(in crate::collect) slow_in_pass: usize,
+}
+
+/// What is left out of a process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::collect) struct LeftOut {
+    /// The steps that hung or were slow in other processes of the owner.
+    pub(in crate::collect) as_of_owner: bool,
+    /// All but `status` and `cgroup`.
+    pub(in crate::collect) most: bool,
+    /// Command line, maps and hash.
+    pub(in crate::collect) memory_and_hash: bool,
+}
+
+/// Decides what is left out of a process none of whose own reads hangs.
+pub(in crate::collect) fn left_out(counts: Counts, is_doubtful: bool) -> LeftOut {
+    LeftOut {
+        as_of_owner: OF_ONE_OWNER.are_reached(counts.of_owner, is_doubtful),
+        most: OF_ALL.are_reached(counts.abandoned, is_doubtful)
+            || OF_A_PASS.are_reached(counts.hung_in_pass, is_doubtful),
+        memory_and_hash: OF_A_PASS.are_reached(counts.slow_in_pass, is_doubtful),
+    }
+}
+
+/// Whether a pass has spent its time: two intervals, where these are longer than [`ROUND_MAX`].
+pub(in crate::collect) fn is_late(spent: Duration, interval: Duration) -> bool {
+    spent > ROUND_MAX.max(2 * interval)
+}
+
+/// Why a thread is abandoned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(in crate::collect) enum Cause {
+    #[error("no answer for {} ms", .0.as_millis())]
+    Hung(Duration),
+    #[error("not done after {} ms", .0.as_millis())]
+    Slow(Duration),
+    #[error("the reading thread panicked")]
+    Panic,
+}
+
+/// What follows from a look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Wait,
+    /// The step counts as slow.
+    Slow,
+    Abandon(Cause),
+}
+
+/// One look at a reading thread.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Look {
+    /// When it was, since the job began.
+    pub(super) at: Duration,
+    pub(super) account: Account,
+    pub(super) beats: u64,
+    pub(super) place: Place,
+}
+
+/// The judgement of one job, look by look.
+#[derive(Debug)]
+pub(super) struct Watch {
+    hung_after: Duration,
+    last: Look,
+    /// Blocked time since the last beat, in this step, and in this process.
+    silent: Duration,
+    step: Duration,
+    process: Duration,
+    /// Blocked and CPU time in this step, and in the round of jobs.
+    step_spent: Duration,
+    pub(super) spent: Duration,
+}
+
+impl Watch {
+    /// Begins a job of a round that has `spent` some time, by a thread with this `account`.
+    pub(super) fn new(hung_after: Duration, spent: Duration, account: Account) -> Self {
+        let none = Duration::ZERO;
+        let last = Look { account, ..Look::default() };
+        Self { hung_after, last, silent: none, step: none, process: none, step_spent: none, spent }
+    }
+
+    /// Time from one look to the next.
+    pub(super) fn interval(&self) -> Duration {
+        self.hung_after / LOOKS
+    }
+
+    /// Whether a job of this length has a last look.
+    pub(super) fn is_measured(&self, length: Duration) -> bool {
+        length >= self.interval() / UNMEASURED_PART
+    }
+
+    pub(super) fn account(&self) -> Account {
+        self.last.account
+    }
+
+    /// Adds the time since the last look, and decides.
+    pub(super) fn look(&mut self, now: Look) -> Verdict {
+        let before = std::mem::replace(&mut self.last, now);
+        let ran = now.account.ran.saturating_sub(before.account.ran);
+        let blocked = if now.account.is_runnable {
+            Duration::ZERO
+        } else {
+            // Without the time in run queues the state decides alone.
+            let queued =
+                now.account.queued.unwrap_or_default().saturating_sub(before.account.queued.unwrap_or_default());
+            now.at.saturating_sub(before.at).saturating_sub(ran + queued).min(self.interval())
+        };
+        let add = |sum: &mut Duration, goes_on: bool, time| *sum = if goes_on { *sum + time } else { Duration::ZERO };
+        add(&mut self.silent, now.beats == before.beats, blocked);
+        add(&mut self.step, now.place == before.place, blocked);
+        add(&mut self.process, now.place.pid == before.place.pid, blocked);
+        add(&mut self.step_spent, now.place == before.place, blocked + ran);
+        self.spent += blocked + ran;
+
+        if self.silent >= self.hung_after {
+            Verdict::Abandon(Cause::Hung(self.silent))
+        } else if self.step >= 2 * self.hung_after || self.step_spent >= ROUND_MAX {
+            Verdict::Abandon(Cause::Slow(self.step_spent))
+        } else if self.step >= SLOW_STEP || self.process >= 2 * SLOW_STEP {
+            Verdict::Slow
+        } else {
+            Verdict::Wait
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A reading thread with invented times, watched every 250 ms.
+    struct Thread {
+        watch: Watch,
+        now: Look,
+        counts: bool,
+    }
+
+    const LOOK_MS: u64 = 250;
+
+    impl Thread {
+        fn new() -> Self {
+            Self::on_kernel(true)
+        }
+
+        fn on_kernel(counts: bool) -> Self {
+            let watch = Watch::new(HUNG_AFTER, Duration::ZERO, Account::default());
+            assert_eq!(watch.interval(), Duration::from_millis(LOOK_MS));
+            Self { watch, now: Look::default(), counts }
+        }
+
+        /// Lets `wall` pass, of which the thread ran and was queued for so long (ms), and looks.
+        fn pass(&mut self, wall: u64, state: char, ran: u64, queued: u64) -> Verdict {
+            let account = &mut self.now.account;
+            account.is_runnable = state == 'R';
+            account.ran += Duration::from_millis(ran);
+            if self.counts {
+                account.queued = Some(account.queued.unwrap_or_default() + Duration::from_millis(queued));
+            }
+            self.now.at += Duration::from_millis(wall);
+            self.watch.look(self.now)
+        }
+
+        fn beat(&mut self) {
+            self.now.beats += 1;
+        }
+
+        fn at(&mut self, pid: u32, step: u8) {
+            self.now.place = Place { pid, step };
+            self.beat();
+        }
+    }
+
+    fn is_hung(verdict: Verdict) -> bool {
+        matches!(verdict, Verdict::Abandon(Cause::Hung(_)))
+    }
+
+    #[test]
+    fn a_read_that_waits_in_the_kernel_hangs_after_its_time() {
+        for counts in [true, false] {
+            let mut thread = Thread::on_kernel(counts);
+            for look in 1..8 {
+                assert!(!is_hung(thread.pass(LOOK_MS, 'D', 0, 0)), "{look}");
+            }
+            assert_eq!(thread.pass(LOOK_MS, 'S', 0, 0), Verdict::Abandon(Cause::Hung(HUNG_AFTER)));
+        }
+    }
+
+    #[test]
+    fn a_thread_that_gets_no_processor_neither_hangs_nor_is_slow() {
+        // Always in the run queue; or seen asleep for a moment, after a wait that the kernel has counted.
+        for (state, queued) in [('R', 0), ('R', LOOK_MS), ('S', LOOK_MS - 1), ('D', LOOK_MS)] {
+            let mut thread = Thread::new();
+            for _ in 0..1_000 {
+                assert_eq!(thread.pass(LOOK_MS, state, 1, queued), Verdict::Wait, "{state}");
+            }
+            assert!(thread.watch.spent < 2 * Duration::from_secs(1), "{:?}", thread.watch.spent);
+        }
+        // A kernel that does not count leaves the state.
+        let mut thread = Thread::on_kernel(false);
+        for _ in 0..1_000 {
+            assert_eq!(thread.pass(LOOK_MS, 'R', 1, 0), Verdict::Wait);
+        }
+    }
+
+    #[test]
+    fn a_wait_that_is_counted_only_when_it_ends_is_no_hang() {
+        let mut thread = Thread::new();
+        for _ in 0..20 {
+            // Five looks in the queue, then asleep with all of it counted.
+            for _ in 0..5 {
+                assert_eq!(thread.pass(LOOK_MS, 'R', 0, 0), Verdict::Wait);
+            }
+            assert_eq!(thread.pass(LOOK_MS, 'S', 1, 6 * LOOK_MS), Verdict::Wait);
+        }
+    }
+
+    #[test]
+    fn a_watcher_that_wakes_up_late_looks_as_often_as_a_punctual_one() {
+        for counts in [true, false] {
+            let mut thread = Thread::on_kernel(counts);
+            for look in 1..8 {
+                assert!(!is_hung(thread.pass(60_000, 'S', 0, 0)), "{look}");
+            }
+            assert!(is_hung(thread.pass(60_000, 'S', 0, 0)));
+        }
+    }
+
+    #[test]
+    fn a_beat_begins_the_silence_anew() {
+        let mut thread = Thread::new();
+        for look in 0..15 {
+            assert!(!is_hung(thread.pass(LOOK_MS, 'S', 0, 0)), "{look}");
+            if look % 6 == 0 {
+                thread.beat();
+            }
+        }
+    }
+
+    #[test]
+    fn a_step_that_moves_is_slow_and_then_given_up() {
+        let mut thread = Thread::new();
+        thread.at(7, 3);
+        let mut verdicts = (0..17).map(|_| {
+            thread.beat();
+            thread.pass(LOOK_MS, 'S', 0, 0)
+        });
+        // The first look ends in the step: its time is not counted.
+        assert!(verdicts.by_ref().take(3).all(|verdict| verdict == Verdict::Wait));
+        assert!(verdicts.by_ref().take(13).all(|verdict| verdict == Verdict::Slow));
+        assert_eq!(verdicts.next(), Some(Verdict::Abandon(Cause::Slow(2 * HUNG_AFTER))));
+    }
+
+    #[test]
+    fn a_process_is_slow_by_all_of_its_steps() {
+        let mut thread = Thread::new();
+        let mut verdicts = Vec::new();
+        for step in 0..8 {
+            thread.at(7, step);
+            verdicts.push(thread.pass(LOOK_MS, 'S', 0, 0));
+        }
+        assert_eq!(verdicts.iter().position(|verdict| *verdict == Verdict::Slow), Some(6));
+        for pid in 8..100 {
+            thread.at(pid, 0);
+            assert_eq!(thread.pass(LOOK_MS, 'S', 0, 0), Verdict::Wait);
+        }
+    }
+
+    #[test]
+    fn a_read_that_never_ends_and_burns_cpu_time_is_given_up() {
+        let mut thread = Thread::new();
+        let looks = (1..).find(|_| thread.pass(LOOK_MS, 'R', LOOK_MS, 0) != Verdict::Wait).unwrap();
+        assert_eq!(looks * LOOK_MS, 20_000);
+    }
+
+    #[test]
+    fn a_pass_is_late_by_what_it_spent_and_not_by_what_others_ran() {
+        let mut thread = Thread::new();
+        for pid in 1..1_000 {
+            thread.at(pid, 0);
+            thread.pass(LOOK_MS, 'R', 5, 0);
+        }
+        assert!(!is_late(thread.watch.spent, Duration::from_secs(10)));
+        for pid in 1..64 {
+            thread.at(pid, 0);
+            thread.pass(LOOK_MS, 'S', 5, 0);
+        }
+        assert!(is_late(thread.watch.spent, Duration::from_secs(10)));
+        assert!(!is_late(thread.watch.spent, Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn others_are_reached_only_when_threads_or_time_run_out() {
+        let none = LeftOut::default();
+        let owner = LeftOut { as_of_owner: true, ..none };
+        let most = LeftOut { most: true, ..none };
+        let memory_and_hash = LeftOut { memory_and_hash: true, ..none };
+        for (counts, doubtful, whole) in [
+            (Counts::default(), none, none),
+            (Counts { of_owner: 1, ..Counts::default() }, none, none),
+            (Counts { of_owner: 2, ..Counts::default() }, owner, none),
+            (Counts { of_owner: 4, ..Counts::default() }, owner, owner),
+            (Counts { abandoned: 15, ..Counts::default() }, none, none),
+            (Counts { abandoned: 16, ..Counts::default() }, most, none),
+            (Counts { abandoned: 20, ..Counts::default() }, most, most),
+            (Counts { hung_in_pass: 2, ..Counts::default() }, none, none),
+            (Counts { hung_in_pass: 3, ..Counts::default() }, most, none),
+            (Counts { hung_in_pass: 4, ..Counts::default() }, most, most),
+            (Counts { slow_in_pass: 2, ..Counts::default() }, none, none),
+            (Counts { slow_in_pass: 3, ..Counts::default() }, memory_and_hash, none),
+            (Counts { slow_in_pass: 4, ..Counts::default() }, memory_and_hash, memory_and_hash),
+        ] {
+            assert_eq!((left_out(counts, true), left_out(counts, false)), (doubtful, whole), "{counts:?}");
+        }
+    }
+}

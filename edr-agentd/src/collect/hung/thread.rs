@@ -1,0 +1,292 @@
+//! A thread that can be abandoned, and the wait for it.
+
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, OnceLock, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::account::Account;
+use super::policy::{Cause, HUNG_AFTER, Look, Verdict, Watch};
+use super::progress::{Place, Progress};
+use crate::clock::{nanos, thread_cpu};
+use crate::collect::{Calls, calls};
+use crate::heartbeat::Heartbeat;
+
+/// Runs jobs that may hang, each on a thread that waits for the next job afterwards (20 µs a job), or is abandoned.
+#[derive(Debug)]
+pub(in crate::collect) struct AbandonableThread {
+    name: &'static str,
+    hung_after: Duration,
+    abandoned_max: usize,
+    /// Beats at each look: a starved job takes longer than any watchdog waits.
+    heartbeat: Arc<Heartbeat>,
+    /// The thread that waits for a job.
+    idle: Option<Worker>,
+    abandoned: Vec<Abandoned>,
+    spent: Duration,
+}
+
+#[derive(Debug)]
+struct Worker {
+    jobs: Sender<Box<dyn FnOnce() + Send>>,
+    thread: JoinHandle<()>,
+    /// `None` until the thread has run for the first time.
+    tid: Arc<OnceLock<i32>>,
+    /// As of the last look.
+    account: Account,
+}
+
+/// A job on an abandoned thread.
+#[derive(Debug, Clone)]
+pub(in crate::collect) struct Abandoned {
+    /// Where the job hung.
+    pub(in crate::collect) place: Place,
+    cause: Cause,
+    /// The account of the thread had no time in run queues.
+    by_state_alone: bool,
+    /// The thread holds the other end as long as the job goes on.
+    job: Weak<Progress>,
+}
+
+impl Abandoned {
+    /// Whether the job has ended after all.
+    pub(in crate::collect) fn has_returned(&self) -> bool {
+        self.job.strong_count() == 0
+    }
+
+    #[cfg(test)]
+    pub(in crate::collect) fn invented(place: Place, job: &Arc<Progress>) -> Self {
+        Self { place, cause: Cause::Hung(HUNG_AFTER), by_state_alone: false, job: Arc::downgrade(job) }
+    }
+}
+
+impl std::fmt::Display for Abandoned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let reservation = if self.by_state_alone { ", by the thread's state alone: no schedstat here" } else { "" };
+        write!(f, "{}{reservation}", self.cause)
+    }
+}
+
+/// Why a job has no result.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::collect) enum NoAnswer {
+    #[error("{0}")]
+    Abandoned(Abandoned),
+    #[error("not read: {0} earlier reads hang")]
+    Full(usize),
+    #[error("start a thread that may hang: {0}")]
+    NoThread(#[from] std::io::Error),
+}
+
+impl AbandonableThread {
+    /// Jobs on threads called `name`, of which `abandoned_max` may hang.
+    pub(in crate::collect) fn new(name: &'static str, abandoned_max: usize) -> Self {
+        let (heartbeat, abandoned, spent) = (Arc::default(), Vec::new(), Duration::ZERO);
+        Self { name, hung_after: HUNG_AFTER, abandoned_max, heartbeat, idle: None, abandoned, spent }
+    }
+
+    pub(in crate::collect) fn with_hung_after(mut self, hung_after: Duration) -> Self {
+        self.hung_after = hung_after;
+        self
+    }
+
+    pub(in crate::collect) fn beating(mut self, heartbeat: &Arc<Heartbeat>) -> Self {
+        self.heartbeat = Arc::clone(heartbeat);
+        self
+    }
+
+    /// Begins a round of jobs.
+    pub(in crate::collect) fn start_round(&mut self) {
+        self.spent = Duration::ZERO;
+    }
+
+    /// Blocked and CPU time of the jobs of this round, but for those that were too short to be measured.
+    pub(in crate::collect) fn spent(&self) -> Duration {
+        self.spent
+    }
+
+    /// Runs `job` and adds its cost to the calling thread's [`Calls`].
+    ///
+    /// # Errors
+    /// When the job is abandoned or cannot be started. The result of an abandoned job is discarded.
+    pub(in crate::collect) fn run<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(&Arc<Progress>) -> T + Send + 'static,
+    ) -> Result<T, NoAnswer> {
+        self.abandoned.retain(|abandoned| !abandoned.has_returned());
+        if self.abandoned.len() >= self.abandoned_max {
+            return Err(NoAnswer::Full(self.abandoned_max));
+        }
+        let mut worker = self.idle.take().map_or_else(|| Worker::start(self.name), Ok)?;
+        let mut watch = Watch::new(self.hung_after, self.spent, worker.account);
+        let progress = Arc::new(Progress::default());
+        progress.set_spent(self.spent);
+        let (answer, answered) = mpsc::sync_channel(1);
+        let (for_job, begun) = (Arc::clone(&progress), Instant::now());
+        let job = move || {
+            let before = cost();
+            let value = job(&for_job);
+            // Nobody receives from an abandoned thread.
+            let _ = answer.send((value, cost() - before, begun.elapsed()));
+        };
+        // A thread that is gone is found below: the answer has no sender then.
+        let _ = worker.jobs.send(Box::new(job));
+        let cause = loop {
+            match answered.recv_timeout(watch.interval()) {
+                Ok((value, cost, length)) => {
+                    if watch.is_measured(length) {
+                        watch.look(Look { at: length, ..worker.look(begun, &progress) });
+                    }
+                    (self.spent, worker.account) = (watch.spent, watch.account());
+                    self.idle = Some(worker);
+                    calls::add(cost);
+                    return Ok(value);
+                }
+                Err(RecvTimeoutError::Disconnected) => break Cause::Panic,
+                Err(RecvTimeoutError::Timeout) => self.heartbeat.beat(),
+            }
+            let look = worker.look(begun, &progress);
+            match watch.look(look) {
+                Verdict::Wait => {}
+                Verdict::Slow => progress.set_slow(look.place),
+                Verdict::Abandon(cause) => break cause,
+            }
+            progress.set_spent(watch.spent);
+        };
+        self.spent = watch.spent;
+        let by_state_alone = cause != Cause::Panic && watch.account().queued.is_none();
+        let abandoned = Abandoned { place: progress.look().1, cause, by_state_alone, job: Arc::downgrade(&progress) };
+        self.abandoned.push(abandoned.clone());
+        Err(NoAnswer::Abandoned(abandoned))
+    }
+}
+
+impl Drop for AbandonableThread {
+    fn drop(&mut self) {
+        if let Some(Worker { jobs, thread, .. }) = self.idle.take() {
+            drop(jobs);
+            // An error is a panic, which was reported when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Worker {
+    fn start(name: &str) -> std::io::Result<Self> {
+        let (jobs, received) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
+        let tid = Arc::new(OnceLock::new());
+        let own_tid = Arc::clone(&tid);
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let _ = own_tid.set(nix::unistd::gettid().as_raw());
+            received.into_iter().for_each(|job| job());
+        })?;
+        Ok(Self { jobs, thread, tid, account: Account::default() })
+    }
+
+    /// A thread that has not run yet waits for a processor; one whose account cannot be read is judged by the clock.
+    fn look(&self, begun: Instant, progress: &Progress) -> Look {
+        let account = match self.tid.get() {
+            Some(tid) => Account::read(*tid, &mut Vec::new()).unwrap_or_default(),
+            None => Account { is_runnable: true, ..self.account },
+        };
+        let (beats, place) = progress.look();
+        Look { at: begun.elapsed(), account, beats, place }
+    }
+}
+
+/// System calls and CPU time of the calling thread.
+fn cost() -> Calls {
+    Calls { cpu_ns: nanos(thread_cpu()), ..calls::so_far() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn thread(hung_after_ms: u64) -> AbandonableThread {
+        AbandonableThread::new("test", 3).with_hung_after(Duration::from_millis(hung_after_ms))
+    }
+
+    #[test]
+    fn a_result_comes_with_its_cost_from_the_same_thread_each_time() {
+        let (mut thread, before) = (thread(2_000), calls::so_far());
+        let mut run = || {
+            thread.run(|_| {
+                calls::got(7);
+                nix::unistd::gettid()
+            })
+        };
+        assert_eq!(run().unwrap(), run().unwrap());
+        let cost = calls::so_far() - before;
+        assert_eq!((cost.made, cost.bytes), (2, 14));
+        assert!(cost.cpu_ns > 0);
+    }
+
+    #[test]
+    fn a_job_that_moves_is_waited_for_and_counts_as_time_spent() {
+        let mut thread = thread(200);
+        let mut run = || {
+            let answer = thread.run(|progress| {
+                for _ in 0..30 {
+                    thread::sleep(Duration::from_millis(10));
+                    progress.beat();
+                }
+                progress.spent()
+            });
+            (answer.unwrap(), thread.spent())
+        };
+        let (seen, after) = run();
+        assert!(seen > Duration::from_millis(100) && after >= seen, "{seen:?} {after:?}");
+        assert!(run().0 >= after, "a round has many jobs");
+        thread.start_round();
+        assert_eq!(thread.spent(), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_job_that_computes_is_waited_for() {
+        let mut thread = thread(50);
+        let job = |progress: &Arc<Progress>| {
+            progress.at(1);
+            while thread_cpu() < Duration::from_millis(300) {
+                std::hint::spin_loop();
+            }
+            progress.take_slow(0)
+        };
+        assert_eq!(thread.run(job).unwrap(), None);
+    }
+
+    #[test]
+    fn some_threads_are_abandoned_and_one_that_returns_makes_room() {
+        let mut thread = thread(20);
+        let mut hanging = Vec::new();
+        for pid in 1..=3 {
+            let (release, held) = mpsc::channel::<()>();
+            // The end of the other side is the release.
+            let answer = thread.run(move |progress| {
+                progress.begin(pid);
+                held.recv().is_err()
+            });
+            let Err(NoAnswer::Abandoned(abandoned)) = answer else { panic!("{answer:?}") };
+            assert_eq!(abandoned.place, Place { pid, step: 0 });
+            assert!(abandoned.to_string().starts_with("no answer for "), "{abandoned}");
+            hanging.push((release, abandoned));
+        }
+        assert!(matches!(thread.run(|_| ()), Err(NoAnswer::Full(3))));
+        assert!(hanging.iter().all(|(_, abandoned)| !abandoned.has_returned()));
+        let (release, abandoned) = hanging.pop().unwrap();
+        drop(release);
+        while !abandoned.has_returned() {
+            thread::yield_now();
+        }
+        thread.run(|_| ()).unwrap();
+    }
+
+    #[test]
+    fn a_panic_is_no_result_and_the_next_job_has_another_thread() {
+        let mut thread = thread(2_000);
+        let answer = thread.run(|_| assert!(std::hint::black_box(false), "a panic on purpose"));
+        let Err(NoAnswer::Abandoned(abandoned)) = answer else { panic!("{answer:?}") };
+        assert_eq!(abandoned.to_string(), "the reading thread panicked");
+        thread.run(|_| ()).unwrap();
+    }
+}

@@ -1,0 +1,236 @@
+//! The walk over all processes, one after the other.
+//!
+//! The walk is shared by the reading thread and the caller. Only the thread of the current attempt puts results into it,
+//! so a late result of an abandoned thread is discarded.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use edr_wire::ProcessKey;
+use edr_wire::snapshot::{GapReason, Reread, Rows};
+
+use super::super::access::Access;
+use super::super::hung_reads::HungReads;
+use super::super::remembered::{Process, Remembered, Turn};
+use super::super::row::{Context, Counting, Netns, Outcome, RowReader, Task};
+use super::super::step::{Step, Steps};
+use super::ROWS_BYTES_BEYOND;
+use crate::collect::hung::policy::is_late;
+use crate::collect::hung::{Abandoned, Progress};
+use crate::collect::{Gaps, Inhabitants};
+
+/// A walk, until the caller takes it back: what an abandoned thread holds on to is empty then.
+#[derive(Debug)]
+pub(super) struct SharedWalk(Mutex<Option<Walk>>);
+
+/// The state of a walk.
+#[derive(Debug)]
+pub(super) struct Walk {
+    pub(super) plan: Plan,
+    /// Position in [`Plan::pids`].
+    next: usize,
+    /// Number of threads that were abandoned in this walk: the thread that began after the last of them is the current one.
+    attempt: usize,
+    pub(super) hung_reads: HungReads,
+    /// The tick before.
+    pub(super) before: Remembered,
+    pub(super) found: Found,
+}
+
+/// The task of a walk: fixed before the walk begins.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) pids: Vec<u32>,
+    pub(super) context: Arc<Context>,
+    pub(super) turn: Turn,
+    pub(super) rows_bytes_soft: usize,
+    pub(super) interval: std::time::Duration,
+}
+
+/// The results of a walk.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) rows: Rows,
+    /// Bytes of `rows` before this walk.
+    pub(super) rows_start: usize,
+    pub(super) gaps: Gaps,
+    pub(super) processes: Vec<Process>,
+    pub(super) out_of_turn: Vec<u32>,
+    pub(super) read: u64,
+    pub(super) carried: u64,
+    /// Rows without their files, for want of room.
+    pub(super) short: u64,
+    /// Processes without a row, for want of room.
+    pub(super) unlisted: u64,
+    pub(super) inhabitants: Inhabitants,
+    pub(super) access: Access,
+}
+
+/// The next process to read.
+struct Next {
+    task: Task,
+    context: Arc<Context>,
+    /// The row of the tick before was not whole.
+    is_doubtful: bool,
+    /// The owner decides what is read: reads of some owner hang.
+    needs_owner: bool,
+}
+
+impl SharedWalk {
+    pub(super) fn new(plan: Plan, hung_reads: HungReads, before: Remembered, found: Found) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Some(Walk { plan, next: 0, attempt: 0, hung_reads, before, found }))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Walk>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the walk, while it goes on and `attempt` is the current one.
+    fn with<T>(&self, attempt: usize, change: impl FnOnce(&mut Walk) -> T) -> Option<T> {
+        self.lock().as_mut().filter(|walk| walk.attempt == attempt).map(change)
+    }
+
+    /// Ends the walk. `None` when it was ended before.
+    pub(super) fn take(&self) -> Option<Walk> {
+        self.lock().take()
+    }
+
+    /// Reads the processes that are left, until another attempt begins.
+    pub(super) fn go_on(&self, attempt: usize, reader: &mut RowReader, progress: &Arc<Progress>) {
+        reader.progress = Arc::clone(progress);
+        let mut next = self.with(attempt, |walk| walk.next_task(progress));
+        while let Some(Some(Next { mut task, context, mut is_doubtful, needs_owner })) = next {
+            progress.begin(task.pid);
+            if needs_owner && let Some((owner, waits)) = reader.owner(task.pid) {
+                is_doubtful |= waits;
+                let left_out = self.with(attempt, |walk| walk.hung_reads.left_out(task.pid, owner, is_doubtful));
+                task.left_out = task.left_out.with(left_out.unwrap_or(Steps::ALL));
+            }
+            let outcome = reader.read(&task, &context);
+            next = self.with(attempt, |walk| {
+                walk.put(&task, outcome, reader);
+                walk.next_task(progress)
+            });
+        }
+    }
+
+    /// Begins the next attempt, after the thread of this one was abandoned, and returns its number. Where any read may
+    /// hang the process is left behind with the thread; otherwise it is read once more, without what hangs.
+    pub(super) fn abandon(&self, attempt: usize, abandoned: &Abandoned) -> usize {
+        self.with(attempt, |walk| {
+            let (pid, step) = (abandoned.place.pid, Step::of(abandoned.place.step));
+            walk.attempt += 1;
+            walk.hung_reads.add(abandoned.clone());
+            if step.kin() == Steps::ALL && walk.plan.pids.get(walk.next) == Some(&pid) {
+                walk.skip(pid, step.field(), &abandoned.to_string());
+            }
+        });
+        attempt + 1
+    }
+
+    /// Records the processes that are left as not read.
+    pub(super) fn give_up(&self, attempt: usize, detail: &str) {
+        self.with(attempt, |walk| {
+            while let Some(pid) = walk.plan.pids.get(walk.next) {
+                walk.skip(*pid, "", detail);
+            }
+        });
+    }
+
+    /// Threads abandoned, in this walk and before.
+    pub(super) fn abandoned(&self) -> usize {
+        self.lock().as_ref().map_or(0, |walk| walk.hung_reads.abandoned())
+    }
+
+    /// Adds a gap of the whole source.
+    pub(super) fn add_gap(&self, reason: GapReason, detail: &str) {
+        if let Some(walk) = self.lock().as_mut() {
+            walk.found.gaps.add("processes", None, b"", reason, detail);
+        }
+    }
+}
+
+impl Walk {
+    fn next_task(&mut self, progress: &Progress) -> Option<Next> {
+        loop {
+            let pid = *self.plan.pids.get(self.next)?;
+            let used = self.found.rows.byte_len() - self.found.rows_start;
+            let mut left_out = self.hung_reads.of(pid);
+            if is_late(progress.spent(), self.plan.interval) {
+                left_out = left_out.with(Steps::HELD_BACK);
+            }
+            if used > self.plan.rows_bytes_soft + ROWS_BYTES_BEYOND {
+                self.found.unlisted += 1;
+                self.found.inhabitants.add_unknown(pid);
+                self.next += 1;
+            } else if left_out == Steps::ALL {
+                self.skip(pid, "", "an earlier read of it hangs");
+            } else {
+                let short = used > self.plan.rows_bytes_soft;
+                let counts = self.plan.context.schedstat == Counting::Yes;
+                let before = self.before.find(pid);
+                let unchanged = before.filter(|process| counts && !short && !self.plan.turn.has_come(process));
+                return Some(Next {
+                    task: Task { pid, before: unchanged.map(|process| process.memory), left_out, short },
+                    context: Arc::clone(&self.plan.context),
+                    is_doubtful: !before.is_some_and(|process| process.memory.is_whole()),
+                    needs_owner: !self.hung_reads.is_empty(),
+                });
+            }
+        }
+    }
+
+    /// Leaves a process without a row because of a read that hangs.
+    fn skip(&mut self, pid: u32, field: &str, detail: &str) {
+        self.found.gaps.add("processes", Some(pid), field.as_bytes(), GapReason::Stuck, detail);
+        self.found.inhabitants.add_unknown(pid);
+        self.next += 1;
+    }
+
+    /// Adds the result of a process.
+    fn put(&mut self, task: &Task, outcome: Outcome, reader: &mut RowReader) {
+        let (pid, found, turn) = (task.pid, &mut self.found, &self.plan.turn);
+        self.next += 1;
+        if let Some(step) = reader.progress.take_slow(pid) {
+            self.hung_reads.add_slow(pid, Step::of(step), reader.owner_of_row());
+        }
+        let start = found.rows.byte_len();
+        let (missed, read_at_ns, told) = match (outcome, self.before.find(pid)) {
+            (Outcome::Unchanged, Some(process)) => {
+                found.rows.push_encoded(self.before.row(process));
+                found.carried += 1;
+                (process.missed.clone(), process.read_at_ns, process.told)
+            }
+            _ => {
+                if outcome == Outcome::Row {
+                    found.rows.push_encoded(&reader.encoded);
+                    found.read += 1;
+                    found.short += u64::from(task.short);
+                    let key = ProcessKey { pid, start_ticks: reader.memory.start_ticks };
+                    if Reread::slice_of(key, turn.slices) != turn.slice {
+                        found.out_of_turn.push(pid);
+                    }
+                }
+                let told = reader.told();
+                (reader.missed.drain().collect(), turn.now_ns, told)
+            }
+        };
+        for miss in &missed {
+            let source = if matches!(miss.field, "files" | "fdinfo" | "path") { "files" } else { "processes" };
+            found.gaps.add(source, Some(pid), miss.field.as_bytes(), miss.reason, &miss.detail);
+        }
+        match outcome {
+            Outcome::Gone => {}
+            Outcome::Unreadable => found.inhabitants.add_unknown(pid),
+            Outcome::Row | Outcome::Unchanged => {
+                match told.netns {
+                    Netns::Is(netns) => found.inhabitants.add(netns, pid),
+                    Netns::Unknown => found.inhabitants.add_unknown(pid),
+                    Netns::None => {}
+                }
+                found.access.note(pid, &told);
+                let row = start - found.rows_start..found.rows.byte_len() - found.rows_start;
+                found.processes.push(Process { pid, memory: reader.memory, read_at_ns, row, missed, told });
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! A host with too much to do: a thread that gets no processor is no read that hangs, so nothing is left out.
+
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use edr_agentd::collect::processes::{ProcessReader, ProcessSettings};
+use edr_wire::snapshot::{Gap, GapReason};
+
+use super::common::{FakeProc, Seen, tick};
+
+/// Processes that compete for the processors: each thread of this one gets a twentieth of one on a machine with two.
+const SPINNING: usize = 40;
+
+/// Spinning processes; they end with the value.
+struct Load {
+    spinning: Vec<Child>,
+    /// One load at a time: two would be another test.
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Load {
+    fn start() -> Self {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let spin = || Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        Self { spinning: (0..SPINNING).map(|_| spin()).collect(), _alone }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        for child in &mut self.spinning {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+}
+
+/// The time after which a read hangs is that of the daemon.
+#[test]
+fn every_field_of_every_row_is_there_beside_a_load() {
+    let load = Load::start();
+    let _no_server = super::fuse::ONE_SERVER.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut reader = ProcessReader::open(Path::new("/proc"), ProcessSettings::default()).unwrap();
+    for _ in 0..3 {
+        let seen = tick(&mut reader);
+        assert_eq!(hung(&seen), Vec::<&Gap>::new());
+        for process in &seen.processes {
+            // Some process may have ended, or be refused to this user.
+            let has_reason = seen.gaps.iter().any(|gap| gap.pid == Some(process.pid));
+            assert!(process.start_ticks > 0 && (has_reason || process.incomplete.is_empty()), "{process:?}");
+        }
+        for spinning in &load.spinning {
+            let process = seen.process(spinning.id());
+            assert!(process.exe.is_some() && process.argv.len() == 3 && process.files_total.is_some(), "{process:?}");
+        }
+    }
+}
+
+fn hung(seen: &Seen) -> Vec<&Gap> {
+    seen.gaps.iter().filter(|gap| gap.reason == GapReason::Stuck).collect()
+}
+
+/// A thread waits far longer for a processor than a read may hang here, again and again.
+#[test]
+fn a_wait_for_a_processor_is_no_hang() {
+    let proc = FakeProc::new();
+    for pid in 1..=500 {
+        proc.add(pid, "whole");
+    }
+    let _load = Load::start();
+    let settings = ProcessSettings { hung_after: Duration::from_millis(40), ..ProcessSettings::default() };
+    let mut reader = ProcessReader::open(proc.root(), settings).unwrap();
+    for _ in 0..3 {
+        let seen = tick(&mut reader);
+        assert_eq!(seen.processes.len(), 500);
+        assert_eq!(hung(&seen), Vec::<&Gap>::new());
+    }
+}
+
+#[test]
+fn a_long_command_line_is_whole_beside_a_load() {
+    let _load = Load::start();
+    super::zoo::long_command_lines_are_cut_and_measured();
+}
+
+#[test]
+fn reads_that_hang_are_found_beside_a_load() {
+    let _load = Load::start();
+    super::fuse::a_process_held_inside_execve_stops_nothing_and_keeps_a_row();
+    super::hanging::a_command_line_that_hangs_costs_that_field_and_nothing_else();
+    super::hanging::what_one_user_makes_hang_costs_another_nothing();
+    super::hanging::many_that_hang_in_stat_take_neither_all_threads_nor_the_rows();
+    super::hanging::what_comes_drop_by_drop_is_given_up();
+    super::hanging::an_answer_that_comes_late_is_in_no_later_pass();
+    super::hanging::a_file_that_never_hangs_and_does_costs_that_process();
+}
