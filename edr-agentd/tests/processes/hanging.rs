@@ -147,6 +147,43 @@ pub(crate) fn what_comes_drop_by_drop_is_given_up() {
     drops.join().unwrap();
 }
 
+/// `maps` of two processes take 1.3 s each, in drops. No row of a made-up `/proc` is whole, so every row is doubtful.
+#[test]
+fn slow_reads_count_against_their_owner() {
+    use std::io::Write as _;
+    let proc = FakeProc::new();
+    let fifos = [10, 20].map(|pid| {
+        std::fs::write(proc.add(pid, "slow").join("maps"), "").unwrap();
+        hang(&proc, pid, "maps")
+    });
+    std::fs::write(proc.add(30, "of their owner").join("maps"), "").unwrap();
+    let mut reader = ProcessReader::open(proc.root(), ProcessSettings::default()).unwrap();
+    let paths = fifos.clone();
+    let drops = std::thread::spawn(move || {
+        for path in paths {
+            let mut pipe = OpenOptions::new().write(true).open(path).unwrap();
+            let end = std::time::Instant::now() + Duration::from_millis(1_300);
+            while std::time::Instant::now() < end {
+                pipe.write_all(b"x").unwrap();
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    });
+    let first = tick(&mut reader);
+    drops.join().unwrap();
+    assert_eq!(stuck(&first), [], "they came back");
+    for fifo in fifos {
+        std::fs::remove_file(&fifo).unwrap();
+        std::fs::write(fifo, "").unwrap();
+    }
+    let status = "Name:\tx\nUid:\t7\t7\t7\t7\nGid:\t7\t7\t7\t7\nGroups:\t\n";
+    std::fs::write(proc.add(40, "of another").join("maps"), "").unwrap();
+    std::fs::write(proc.root().join("40/status"), status).unwrap();
+    let second = tick(&mut reader);
+    assert_eq!(stuck(&second), ["argv", "mapped"].map(|field| (Some(30), field.to_owned())));
+    assert_eq!(second.process(40).argv, [Bytes::from(b"of another")]);
+}
+
 #[test]
 pub(crate) fn an_answer_that_comes_late_is_in_no_later_pass() {
     let proc = FakeProc::new();

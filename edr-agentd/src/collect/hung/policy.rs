@@ -7,7 +7,7 @@
 //! |---|---|
 //! | no answer for `hung_after` | the thread is abandoned; the read counts against the owner of the process until the thread returns |
 //! | answers, and one step for twice that time | the same |
-//! | one step for [`ROUND_MAX`], CPU time included | the same |
+//! | one step for [`PASS_SPENT_MAX`], CPU time included | the same |
 //! | one step for [`SLOW_STEP`], or one process for twice that time | the read counts against its owner for [`SLOW_PASSES`] passes |
 //! | a thread in state R | nothing: the thread runs or waits for a processor |
 //!
@@ -17,7 +17,7 @@
 //! | threads abandoned now ([`OF_ALL`]) | from 16 | from 20 | all but `status` and `cgroup` |
 //! | hung in this pass ([`OF_A_PASS`]) | from 3 | from 4 | all but `status` and `cgroup` |
 //! | slow in this pass ([`OF_A_PASS`]) | from 3 | from 4 | command line, maps and hash |
-//! | none, but the pass spent [`ROUND_MAX`] | | at once | all but `status` and `cgroup` |
+//! | none, but the pass spent [`PASS_SPENT_MAX`] | | at once | all but `status` and `cgroup` |
 //!
 //! A row is doubtful when the row of the tick before was not whole, or when the process waits for storage now.
 
@@ -28,7 +28,7 @@ use super::progress::Place;
 
 /// Blocked time without an answer after which a read hangs. Local storage answers in milliseconds, a network file system
 /// that lost a packet within a second; four such reads fit a tick of 10 s.
-pub(in crate::collect) const HUNG_AFTER: Duration = Duration::from_secs(2);
+pub(crate) const HUNG_AFTER: Duration = Duration::from_secs(2);
 /// Looks at the reading thread within `hung_after`. A look adds at most the time between two looks, so a watcher that
 /// wakes up late needs as many looks as a punctual one, and a hang is found within 9 looks (2.25 s).
 const LOOKS: u32 = 8;
@@ -40,11 +40,11 @@ const UNMEASURED_PART: u32 = 8;
 const SLOW_STEP: Duration = Duration::from_millis(750);
 /// Time, CPU time included, that one pass over the processes may spend before the rest is read by `status` and `cgroup`
 /// alone: a million descriptors take a third of it.
-const ROUND_MAX: Duration = Duration::from_secs(20);
+const PASS_SPENT_MAX: Duration = Duration::from_secs(20);
 /// Passes for which a slow read counts against its owner: five minutes of ticks.
-pub(in crate::collect) const SLOW_PASSES: u64 = 30;
+pub(crate) const SLOW_PASSES: u64 = 30;
 /// Slow reads remembered. More change no decision: four of an owner do all.
-pub(in crate::collect) const SLOW_READS_MAX: usize = 64;
+pub(crate) const SLOW_READS_MAX: usize = 64;
 
 /// Reads of one owner. One may be an accident; the second is a pattern.
 const OF_ONE_OWNER: Thresholds = Thresholds { doubtful: 2, all: 4 };
@@ -54,18 +54,18 @@ const OF_ALL: Thresholds = Thresholds { doubtful: 16, all: 20 };
 const OF_A_PASS: Thresholds = Thresholds { doubtful: 3, all: 4 };
 /// Threads abandoned of the passes over processes: the last four are for hangs in `status` and `cgroup`. With those of
 /// the two users below at most 56 of the 128 tasks of the unit (`TasksMax=`); each holds some 300 KiB.
-pub(in crate::collect) const PROCESS_THREADS_MAX: usize = OF_ALL.all + 4;
+pub(crate) const PROCESS_THREADS_MAX: usize = OF_ALL.all + 4;
 /// Threads abandoned in network namespaces.
-pub(in crate::collect) const NAMESPACE_THREADS_MAX: usize = 16;
+pub(crate) const NAMESPACE_THREADS_MAX: usize = 16;
 /// Threads abandoned with psad's pid files.
-pub(in crate::collect) const PSAD_THREADS_MAX: usize = 16;
+pub(crate) const PSAD_THREADS_MAX: usize = 16;
 
 /// Time, CPU time included, that one tick may spend with other network namespaces: half a tick.
-pub(in crate::collect) const NAMESPACES_SPENT_MAX: Duration = Duration::from_secs(5);
+pub(crate) const NAMESPACES_SPENT_MAX: Duration = Duration::from_secs(5);
 /// Wall-clock time for the same, however little of it is spent reading: half of the unit's `WatchdogSec=`.
-pub(in crate::collect) const NAMESPACES_WALL_MAX: Duration = Duration::from_secs(15);
+pub(crate) const NAMESPACES_WALL_MAX: Duration = Duration::from_secs(15);
 /// Ticks for which a network namespace that hung is not read: five minutes.
-pub(in crate::collect) const NAMESPACE_HUNG_TICKS: u64 = 30;
+pub(crate) const NAMESPACE_HUNG_TICKS: u64 = 30;
 
 /// Counts from which reads are left out.
 #[derive(Debug, Clone, Copy)]
@@ -84,30 +84,30 @@ impl Thresholds {
 
 /// Reads that hang or are slow, counted for one process that is to be read.
 #[derive(Debug, Clone, Copy, Default)]
-pub(in crate::collect) struct Counts {
+pub(crate) struct Counts {
     /// Of other processes of the same owner.
-    pub(in crate::collect) of_owner: usize,
+    pub(crate) of_owner: usize,
     /// Threads abandoned now.
-    pub(in crate::collect) abandoned: usize,
+    pub(crate) abandoned: usize,
     /// Hung in this pass.
-    pub(in crate::collect) hung_in_pass: usize,
+    pub(crate) hung_in_pass: usize,
     /// Slow in this pass.
-    pub(in crate::collect) slow_in_pass: usize,
+    pub(crate) slow_in_pass: usize,
 }
 
 /// What is left out of a process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::collect) struct LeftOut {
+pub(crate) struct LeftOut {
     /// The steps that hung or were slow in other processes of the owner.
-    pub(in crate::collect) as_of_owner: bool,
+    pub(crate) as_of_owner: bool,
     /// All but `status` and `cgroup`.
-    pub(in crate::collect) most: bool,
+    pub(crate) most: bool,
     /// Command line, maps and hash.
-    pub(in crate::collect) memory_and_hash: bool,
+    pub(crate) memory_and_hash: bool,
 }
 
 /// Decides what is left out of a process none of whose own reads hangs.
-pub(in crate::collect) fn left_out(counts: Counts, is_doubtful: bool) -> LeftOut {
+pub(crate) fn left_out(counts: Counts, is_doubtful: bool) -> LeftOut {
     LeftOut {
         as_of_owner: OF_ONE_OWNER.are_reached(counts.of_owner, is_doubtful),
         most: OF_ALL.are_reached(counts.abandoned, is_doubtful)
@@ -116,14 +116,14 @@ pub(in crate::collect) fn left_out(counts: Counts, is_doubtful: bool) -> LeftOut
     }
 }
 
-/// Whether a pass has spent its time: two intervals, where these are longer than [`ROUND_MAX`].
-pub(in crate::collect) fn is_late(spent: Duration, interval: Duration) -> bool {
-    spent > ROUND_MAX.max(2 * interval)
+/// Whether a pass has spent its time: two intervals, where these are longer than [`PASS_SPENT_MAX`].
+pub(crate) fn is_late(spent: Duration, interval: Duration) -> bool {
+    spent > PASS_SPENT_MAX.max(2 * interval)
 }
 
 /// Why a thread is abandoned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(in crate::collect) enum Cause {
+pub(crate) enum Cause {
     #[error("no answer for {} ms", .0.as_millis())]
     Hung(Duration),
     #[error("not done after {} ms", .0.as_millis())]
@@ -190,14 +190,16 @@ impl Watch {
     /// Adds the time since the last look, and decides.
     pub(super) fn look(&mut self, now: Look) -> Verdict {
         let before = std::mem::replace(&mut self.last, now);
-        let ran = now.account.ran.saturating_sub(before.account.ran);
+        let wall = now.at.saturating_sub(before.at);
+        // The account of the last look may be that of an earlier job.
+        let ran = now.account.ran.saturating_sub(before.account.ran).min(wall);
         let blocked = if now.account.is_runnable {
             Duration::ZERO
         } else {
             // Without the time in run queues the state decides alone.
             let queued =
                 now.account.queued.unwrap_or_default().saturating_sub(before.account.queued.unwrap_or_default());
-            now.at.saturating_sub(before.at).saturating_sub(ran + queued).min(self.interval())
+            wall.saturating_sub(ran + queued).min(self.interval())
         };
         let add = |sum: &mut Duration, goes_on: bool, time| *sum = if goes_on { *sum + time } else { Duration::ZERO };
         add(&mut self.silent, now.beats == before.beats, blocked);
@@ -208,7 +210,7 @@ impl Watch {
 
         if self.silent >= self.hung_after {
             Verdict::Abandon(Cause::Hung(self.silent))
-        } else if self.step >= 2 * self.hung_after || self.step_spent >= ROUND_MAX {
+        } else if self.step >= 2 * self.hung_after || self.step_spent >= PASS_SPENT_MAX {
             Verdict::Abandon(Cause::Slow(self.step_spent))
         } else if self.step >= SLOW_STEP || self.process >= 2 * SLOW_STEP {
             Verdict::Slow
@@ -364,6 +366,13 @@ mod tests {
         let mut thread = Thread::new();
         let looks = (1..).find(|_| thread.pass(LOOK_MS, 'R', LOOK_MS, 0) != Verdict::Wait).unwrap();
         assert_eq!(looks * LOOK_MS, 20_000);
+    }
+
+    #[test]
+    fn what_a_thread_ran_in_earlier_jobs_is_not_time_spent_in_this_one() {
+        let mut thread = Thread::new();
+        thread.pass(LOOK_MS, 'R', 60_000, 0);
+        assert_eq!(thread.watch.spent, Duration::from_millis(LOOK_MS));
     }
 
     #[test]

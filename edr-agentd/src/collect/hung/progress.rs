@@ -7,9 +7,9 @@ use crate::clock::nanos;
 
 /// What a thread is reading: a step of a process. Both are 0 in a job without such parts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::collect) struct Place {
-    pub(in crate::collect) pid: u32,
-    pub(in crate::collect) step: u8,
+pub(crate) struct Place {
+    pub(crate) pid: u32,
+    pub(crate) step: u8,
 }
 
 impl Place {
@@ -25,7 +25,7 @@ impl Place {
 
 /// Shared by one reading thread and its watcher.
 #[derive(Debug, Default)]
-pub(in crate::collect) struct Progress {
+pub(crate) struct Progress {
     beats: AtomicU64,
     place: AtomicU64,
     /// The slow place that the watcher found, and 0 when that is counted.
@@ -35,18 +35,18 @@ pub(in crate::collect) struct Progress {
 
 impl Progress {
     /// Counts one more answer of the kernel.
-    pub(in crate::collect) fn beat(&self) {
+    pub(crate) fn beat(&self) {
         self.beats.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Begins a process, with step 0.
-    pub(in crate::collect) fn begin(&self, pid: u32) {
+    pub(crate) fn begin(&self, pid: u32) {
         self.place.store(Place { pid, step: 0 }.to_number(), Ordering::Relaxed);
         self.beat();
     }
 
     /// Begins a step of the process. Only the reading thread moves the place.
-    pub(in crate::collect) fn at(&self, step: impl Into<u8>) {
+    pub(crate) fn at(&self, step: impl Into<u8>) {
         let place = Place { step: step.into(), ..self.look().1 };
         self.place.store(place.to_number(), Ordering::Relaxed);
         self.beat();
@@ -58,11 +58,11 @@ impl Progress {
     }
 
     /// Time spent in this round, as far as the watcher measured it.
-    pub(in crate::collect) fn spent(&self) -> Duration {
+    pub(crate) fn spent(&self) -> Duration {
         Duration::from_nanos(self.spent_ns.load(Ordering::Relaxed))
     }
 
-    pub(super) fn set_spent(&self, spent: Duration) {
+    pub(crate) fn set_spent(&self, spent: Duration) {
         self.spent_ns.store(nanos(spent), Ordering::Relaxed);
     }
 
@@ -71,7 +71,7 @@ impl Progress {
     }
 
     /// The step of `pid` that was found to be slow, once.
-    pub(in crate::collect) fn take_slow(&self, pid: u32) -> Option<u8> {
+    pub(crate) fn take_slow(&self, pid: u32) -> Option<u8> {
         let slow = Place::from_number(self.slow.swap(0, Ordering::Relaxed));
         (slow.pid == pid && pid != 0).then_some(slow.step)
     }

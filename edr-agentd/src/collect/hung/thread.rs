@@ -14,7 +14,7 @@ use crate::heartbeat::Heartbeat;
 
 /// Runs jobs that may hang, each on a thread that waits for the next job afterwards (20 µs a job), or is abandoned.
 #[derive(Debug)]
-pub(in crate::collect) struct AbandonableThread {
+pub(crate) struct AbandonableThread {
     name: &'static str,
     hung_after: Duration,
     abandoned_max: usize,
@@ -38,39 +38,30 @@ struct Worker {
 
 /// A job on an abandoned thread.
 #[derive(Debug, Clone)]
-pub(in crate::collect) struct Abandoned {
+pub(crate) struct Abandoned {
     /// Where the job hung.
-    pub(in crate::collect) place: Place,
-    cause: Cause,
-    /// The account of the thread had no time in run queues.
-    by_state_alone: bool,
+    pub(crate) place: Place,
+    /// Why the thread was abandoned, in words.
+    pub(crate) detail: String,
     /// The thread holds the other end as long as the job goes on.
     job: Weak<Progress>,
 }
 
 impl Abandoned {
+    pub(crate) fn new(place: Place, detail: String, job: &Arc<Progress>) -> Self {
+        Self { place, detail, job: Arc::downgrade(job) }
+    }
+
     /// Whether the job has ended after all.
-    pub(in crate::collect) fn has_returned(&self) -> bool {
+    pub(crate) fn has_returned(&self) -> bool {
         self.job.strong_count() == 0
-    }
-
-    #[cfg(test)]
-    pub(in crate::collect) fn invented(place: Place, job: &Arc<Progress>) -> Self {
-        Self { place, cause: Cause::Hung(HUNG_AFTER), by_state_alone: false, job: Arc::downgrade(job) }
-    }
-}
-
-impl std::fmt::Display for Abandoned {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let reservation = if self.by_state_alone { ", by the thread's state alone: no schedstat here" } else { "" };
-        write!(f, "{}{reservation}", self.cause)
     }
 }
 
 /// Why a job has no result.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::collect) enum NoAnswer {
-    #[error("{0}")]
+pub(crate) enum NoAnswer {
+    #[error("{}", .0.detail)]
     Abandoned(Abandoned),
     #[error("not read: {0} earlier reads hang")]
     Full(usize),
@@ -80,28 +71,28 @@ pub(in crate::collect) enum NoAnswer {
 
 impl AbandonableThread {
     /// Jobs on threads called `name`, of which `abandoned_max` may hang.
-    pub(in crate::collect) fn new(name: &'static str, abandoned_max: usize) -> Self {
+    pub(crate) fn new(name: &'static str, abandoned_max: usize) -> Self {
         let (heartbeat, abandoned, spent) = (Arc::default(), Vec::new(), Duration::ZERO);
         Self { name, hung_after: HUNG_AFTER, abandoned_max, heartbeat, idle: None, abandoned, spent }
     }
 
-    pub(in crate::collect) fn with_hung_after(mut self, hung_after: Duration) -> Self {
+    pub(crate) fn with_hung_after(mut self, hung_after: Duration) -> Self {
         self.hung_after = hung_after;
         self
     }
 
-    pub(in crate::collect) fn beating(mut self, heartbeat: &Arc<Heartbeat>) -> Self {
+    pub(crate) fn beating(mut self, heartbeat: &Arc<Heartbeat>) -> Self {
         self.heartbeat = Arc::clone(heartbeat);
         self
     }
 
     /// Begins a round of jobs.
-    pub(in crate::collect) fn start_round(&mut self) {
+    pub(crate) fn start_round(&mut self) {
         self.spent = Duration::ZERO;
     }
 
     /// Blocked and CPU time of the jobs of this round, but for those that were too short to be measured.
-    pub(in crate::collect) fn spent(&self) -> Duration {
+    pub(crate) fn spent(&self) -> Duration {
         self.spent
     }
 
@@ -109,7 +100,7 @@ impl AbandonableThread {
     ///
     /// # Errors
     /// When the job is abandoned or cannot be started. The result of an abandoned job is discarded.
-    pub(in crate::collect) fn run<T: Send + 'static>(
+    pub(crate) fn run<T: Send + 'static>(
         &mut self,
         job: impl FnOnce(&Arc<Progress>) -> T + Send + 'static,
     ) -> Result<T, NoAnswer> {
@@ -154,8 +145,10 @@ impl AbandonableThread {
             progress.set_spent(watch.spent);
         };
         self.spent = watch.spent;
-        let by_state_alone = cause != Cause::Panic && watch.account().queued.is_none();
-        let abandoned = Abandoned { place: progress.look().1, cause, by_state_alone, job: Arc::downgrade(&progress) };
+        // What the kernel does not count was taken for time in the read.
+        let is_counted = cause == Cause::Panic || watch.account().queued.is_some();
+        let reservation = if is_counted { "" } else { ", by the thread's state alone: no schedstat here" };
+        let abandoned = Abandoned::new(progress.look().1, format!("{cause}{reservation}"), &progress);
         self.abandoned.push(abandoned.clone());
         Err(NoAnswer::Abandoned(abandoned))
     }
@@ -268,7 +261,7 @@ mod tests {
             });
             let Err(NoAnswer::Abandoned(abandoned)) = answer else { panic!("{answer:?}") };
             assert_eq!(abandoned.place, Place { pid, step: 0 });
-            assert!(abandoned.to_string().starts_with("no answer for "), "{abandoned}");
+            assert!(abandoned.detail.starts_with("no answer for "), "{abandoned:?}");
             hanging.push((release, abandoned));
         }
         assert!(matches!(thread.run(|_| ()), Err(NoAnswer::Full(3))));
@@ -286,7 +279,7 @@ mod tests {
         let mut thread = thread(2_000);
         let answer = thread.run(|_| assert!(std::hint::black_box(false), "a panic on purpose"));
         let Err(NoAnswer::Abandoned(abandoned)) = answer else { panic!("{answer:?}") };
-        assert_eq!(abandoned.to_string(), "the reading thread panicked");
+        assert_eq!(abandoned.detail, "the reading thread panicked");
         thread.run(|_| ()).unwrap();
     }
 }

@@ -144,12 +144,16 @@ mod tests {
         Owner::new(uid, cgroup.as_bytes())
     }
 
+    fn hung(pid: u32, step: Step, thread: &Arc<Progress>) -> Abandoned {
+        Abandoned::new(Place { pid, step: step.into() }, String::new(), thread)
+    }
+
     /// Reads of another pass, in which so many processes of `owner` hang in `step`; they return when the result is
     /// dropped.
     fn hang(reads: &mut HungReads, first: u32, count: u32, step: Step, owner: Owner) -> Vec<Arc<Progress>> {
         let threads = (first..first + count).map(|pid| {
             let thread = Arc::default();
-            reads.add(Abandoned::invented(Place { pid, step: step.into() }, &thread));
+            reads.add(hung(pid, step, &thread));
             assert!(reads.left_out(pid, owner, true).has(step));
             thread
         });
@@ -208,14 +212,10 @@ mod tests {
 
         let mut reads = HungReads::default();
         for pid in 1..=4 {
-            reads.add(threads_place(pid, &threads[0]));
+            reads.add(hung(pid, Step::Hash, &threads[0]));
             assert_eq!(reads.left_out(90, other, true) == Steps::HELD_BACK, pid >= 3, "{pid}");
             assert_eq!(reads.left_out(90, other, false) == Steps::HELD_BACK, pid >= 4, "{pid}");
         }
-    }
-
-    fn threads_place(pid: u32, thread: &Arc<Progress>) -> Abandoned {
-        Abandoned::invented(Place { pid, step: Step::Hash.into() }, thread)
     }
 
     #[test]

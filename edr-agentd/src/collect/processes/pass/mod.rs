@@ -133,13 +133,9 @@ impl Passes {
             rows: mem::take(rows),
             gaps: mem::take(gaps),
             processes: Vec::with_capacity(plan.pids.len()),
-            out_of_turn: Vec::new(),
-            read: 0,
-            carried: 0,
-            short: 0,
-            unlisted: 0,
             inhabitants,
             access: Access::of(rustix::process::geteuid().as_raw()),
+            ..Found::default()
         };
         let walk = SharedWalk::new(plan, mem::take(&mut self.hung_reads), mem::take(&mut self.before), found);
         let Walk { hung_reads, before, mut found, .. } = self.complete(&walk);
@@ -169,22 +165,27 @@ impl Passes {
             match answer {
                 Ok(reader) => self.reader = Some(reader),
                 Err(NoAnswer::Abandoned(abandoned)) => {
-                    attempt = walk.abandon(attempt, &abandoned);
+                    walk.with(attempt, |walk| walk.abandon(abandoned));
+                    attempt += 1;
                     continue;
                 }
-                Err(full @ NoAnswer::Full(_)) => walk.give_up(attempt, &full.to_string()),
                 Err(NoAnswer::NoThread(error)) => {
-                    walk.add_gap(reason(&error), &format!("start a thread that may hang: {error}"));
-                    if walk.abandoned() == 0 {
-                        // A limit on tasks. The caller reads without protection, while nothing hangs.
+                    let detail = format!("start a thread that may hang: {error}");
+                    let nothing_hangs = walk.with(attempt, |walk| {
+                        walk.found.gaps.add("processes", None, b"", reason(&error), &detail);
+                        walk.hung_reads.abandoned() == 0
+                    });
+                    // A limit on tasks. The caller reads without protection, while nothing hangs.
+                    if nothing_hangs == Some(true) {
                         let mut reader = RowReader::new(&self.tools, &self.settings);
                         walk.go_on(attempt, &mut reader, &Arc::default());
-                    } else {
-                        walk.give_up(attempt, "too many reads hang, and no thread can be started");
                     }
                 }
+                Err(NoAnswer::Full(_)) => {}
             }
-            return walk.take().unwrap_or_else(|| unreachable!("only this function takes the walk"));
+            let mut walk = walk.take().unwrap_or_else(|| unreachable!("only this function takes the walk"));
+            walk.give_up("too many reads hang");
+            return walk;
         }
     }
 
@@ -319,4 +320,87 @@ impl Passes {
 fn slices(settings: &ProcessSettings) -> u32 {
     let interval_ns = settings.interval.as_nanos().max(1);
     u32::try_from(settings.reread_interval.as_nanos() / interval_ns).unwrap_or(u32::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::step::Step;
+    use super::*;
+    use crate::collect::hung::{Abandoned, Place, Progress};
+
+    /// Three processes of which the outline can be read.
+    fn passes() -> (tempfile::TempDir, Passes) {
+        let proc = tempfile::tempdir().unwrap();
+        for pid in 1..=3 {
+            let folder = proc.path().join(pid.to_string());
+            std::fs::create_dir(&folder).unwrap();
+            std::fs::write(folder.join("status"), "Name:\tx\nUid:\t7\t7\t7\t7\nGid:\t7\t7\t7\t7\n").unwrap();
+            std::fs::write(folder.join("cgroup"), "0::/\n").unwrap();
+        }
+        let passes = Passes::open(proc.path(), ProcessSettings::default()).unwrap();
+        (proc, passes)
+    }
+
+    fn pids(walk: &Walk) -> Vec<u32> {
+        walk.found.processes.iter().map(|process| process.pid).collect()
+    }
+
+    fn walk(passes: &mut Passes) -> Arc<SharedWalk> {
+        let plan = passes.plan(&mut Gaps::default());
+        SharedWalk::new(plan, HungReads::default(), Remembered::default(), Found::default())
+    }
+
+    #[test]
+    fn a_pass_that_spent_its_time_reads_outlines() {
+        let (_proc, mut passes) = passes();
+        let mut reader = RowReader::new(&passes.tools, &passes.settings);
+        for (spent_s, rows) in [(19, vec![]), (21, vec![1, 2, 3])] {
+            let (walk, progress) = (walk(&mut passes), Arc::new(Progress::default()));
+            progress.set_spent(Duration::from_secs(spent_s));
+            walk.go_on(0, &mut reader, &progress);
+            assert_eq!(pids(&walk.take().unwrap()), rows, "`stat` is missing: no whole row can be read");
+        }
+    }
+
+    #[test]
+    fn the_results_of_an_abandoned_thread_are_discarded() {
+        let (_proc, mut passes) = passes();
+        let (walk, progress) = (walk(&mut passes), Arc::new(Progress::default()));
+        progress.set_spent(Duration::from_secs(60));
+        let hung = Abandoned::new(Place { pid: 1, step: Step::Stat.into() }, String::new(), &progress);
+        walk.with(0, |walk| walk.abandon(hung));
+        let mut reader = RowReader::new(&passes.tools, &passes.settings);
+        walk.go_on(0, &mut reader, &progress);
+        assert_eq!(walk.with(1, |walk| pids(walk)), Some(vec![]));
+        walk.go_on(1, &mut reader, &progress);
+        assert_eq!(walk.with(1, |walk| pids(walk)), Some(vec![1, 2, 3]));
+        assert_eq!(walk.with(0, |walk| pids(walk)), None);
+    }
+
+    #[test]
+    fn a_process_is_left_behind_only_where_nothing_of_it_is_safe() {
+        for (step, left_behind) in [(Step::Cmdline, false), (Step::Status, true)] {
+            let (_proc, mut passes) = passes();
+            let (walk, thread) = (walk(&mut passes), Arc::new(Progress::default()));
+            let hung = Abandoned::new(Place { pid: 1, step: step.into() }, "hung".to_owned(), &thread);
+            walk.with(0, |walk| walk.abandon(hung));
+            let progress = Arc::new(Progress::default());
+            progress.set_spent(Duration::from_secs(60));
+            walk.go_on(1, &mut RowReader::new(&passes.tools, &passes.settings), &progress);
+            let mut walk = walk.take().unwrap();
+            assert_eq!(pids(&walk).contains(&1), !left_behind);
+            let gaps = walk.found.gaps.take();
+            assert_eq!(gaps.iter().any(|gap| gap.pid == Some(1) && gap.detail == "hung"), left_behind, "{gaps:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_of_a_pass_that_is_given_up_is_named() {
+        let (_proc, mut passes) = passes();
+        let mut walk = walk(&mut passes).take().unwrap();
+        walk.give_up("too many reads hang");
+        let gaps = walk.found.gaps.take();
+        assert_eq!(gaps.iter().map(|gap| gap.count).sum::<u64>(), 3, "{gaps:?}");
+        assert_eq!(walk.found.inhabitants.unknown, [1, 2, 3]);
+    }
 }

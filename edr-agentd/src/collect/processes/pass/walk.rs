@@ -47,7 +47,7 @@ pub(super) struct Plan {
 }
 
 /// The results of a walk.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) rows: Rows,
     /// Bytes of `rows` before this walk.
@@ -85,7 +85,7 @@ impl SharedWalk {
     }
 
     /// Changes the walk, while it goes on and `attempt` is the current one.
-    fn with<T>(&self, attempt: usize, change: impl FnOnce(&mut Walk) -> T) -> Option<T> {
+    pub(super) fn with<T>(&self, attempt: usize, change: impl FnOnce(&mut Walk) -> T) -> Option<T> {
         self.lock().as_mut().filter(|walk| walk.attempt == attempt).map(change)
     }
 
@@ -103,7 +103,8 @@ impl SharedWalk {
             if needs_owner && let Some((owner, waits)) = reader.owner(task.pid) {
                 is_doubtful |= waits;
                 let left_out = self.with(attempt, |walk| walk.hung_reads.left_out(task.pid, owner, is_doubtful));
-                task.left_out = task.left_out.with(left_out.unwrap_or(Steps::ALL));
+                let Some(left_out) = left_out else { return };
+                task.left_out = task.left_out.with(left_out);
             }
             let outcome = reader.read(&task, &context);
             next = self.with(attempt, |walk| {
@@ -112,44 +113,27 @@ impl SharedWalk {
             });
         }
     }
-
-    /// Begins the next attempt, after the thread of this one was abandoned, and returns its number. Where any read may
-    /// hang the process is left behind with the thread; otherwise it is read once more, without what hangs.
-    pub(super) fn abandon(&self, attempt: usize, abandoned: &Abandoned) -> usize {
-        self.with(attempt, |walk| {
-            let (pid, step) = (abandoned.place.pid, Step::of(abandoned.place.step));
-            walk.attempt += 1;
-            walk.hung_reads.add(abandoned.clone());
-            if step.kin() == Steps::ALL && walk.plan.pids.get(walk.next) == Some(&pid) {
-                walk.skip(pid, step.field(), &abandoned.to_string());
-            }
-        });
-        attempt + 1
-    }
-
-    /// Records the processes that are left as not read.
-    pub(super) fn give_up(&self, attempt: usize, detail: &str) {
-        self.with(attempt, |walk| {
-            while let Some(pid) = walk.plan.pids.get(walk.next) {
-                walk.skip(*pid, "", detail);
-            }
-        });
-    }
-
-    /// Threads abandoned, in this walk and before.
-    pub(super) fn abandoned(&self) -> usize {
-        self.lock().as_ref().map_or(0, |walk| walk.hung_reads.abandoned())
-    }
-
-    /// Adds a gap of the whole source.
-    pub(super) fn add_gap(&self, reason: GapReason, detail: &str) {
-        if let Some(walk) = self.lock().as_mut() {
-            walk.found.gaps.add("processes", None, b"", reason, detail);
-        }
-    }
 }
 
 impl Walk {
+    /// Begins the next attempt, after a thread was abandoned. Where any read may hang the process is left behind with the
+    /// thread; otherwise it is read once more, without what hangs.
+    pub(super) fn abandon(&mut self, abandoned: Abandoned) {
+        let (pid, step) = (abandoned.place.pid, Step::of(abandoned.place.step));
+        self.attempt += 1;
+        if step.kin() == Steps::ALL && self.plan.pids.get(self.next) == Some(&pid) {
+            self.skip(pid, step.field(), &abandoned.detail);
+        }
+        self.hung_reads.add(abandoned);
+    }
+
+    /// Records the processes that are left as not read.
+    pub(super) fn give_up(&mut self, detail: &str) {
+        while let Some(pid) = self.plan.pids.get(self.next) {
+            self.skip(*pid, "", detail);
+        }
+    }
+
     fn next_task(&mut self, progress: &Progress) -> Option<Next> {
         loop {
             let pid = *self.plan.pids.get(self.next)?;
