@@ -85,7 +85,7 @@ fn two_that_hang_are_left_behind_and_a_third_is_not_touched() {
 }
 
 #[test]
-pub(crate) fn what_one_user_makes_hang_costs_another_nothing() {
+fn what_one_user_makes_hang_costs_another_nothing() {
     let proc = FakeProc::new();
     let fifos: Vec<_> = [10, 20, 30].into_iter().map(|pid| hang(&proc, pid, "cmdline")).collect();
     let folder = proc.add(40, "fine");
@@ -185,7 +185,7 @@ fn slow_reads_count_against_their_owner() {
 }
 
 #[test]
-pub(crate) fn an_answer_that_comes_late_is_in_no_later_pass() {
+fn an_answer_that_comes_late_is_in_no_later_pass() {
     let proc = FakeProc::new();
     let fifo = hang(&proc, 10, "cgroup");
     proc.add(5, "before");
@@ -215,7 +215,7 @@ fn a_reader_is_closed_while_a_read_hangs() {
 }
 
 #[test]
-pub(crate) fn a_file_that_never_hangs_and_does_costs_that_process() {
+fn a_file_that_never_hangs_and_does_costs_that_process() {
     let proc = FakeProc::new();
     let fifo = hang(&proc, 50, "status");
     proc.add(51, "after");

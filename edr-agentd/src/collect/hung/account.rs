@@ -9,7 +9,7 @@ use crate::collect::proc_files;
 /// How a thread spent its time since it was started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Account {
-    /// It runs, or waits for a processor: state R.
+    /// State R: the thread runs, or waits for a processor.
     pub(super) is_runnable: bool,
     /// CPU time.
     pub(super) ran: Duration,
@@ -28,7 +28,7 @@ impl Account {
         Self::parse(std::str::from_utf8(text).ok()?, std::str::from_utf8(&schedstat).ok()?)
     }
 
-    /// Parses `stat` and `schedstat`, which is `0 0 0` or empty where the kernel does not count.
+    /// Parses `stat` and `schedstat`. A kernel without the counters gives `0 0 0`, or no file: an empty text here.
     fn parse(stat: &str, schedstat: &str) -> Option<Self> {
         // Fields are counted from state, field 3.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();

@@ -26,29 +26,29 @@ use std::time::Duration;
 use super::account::Account;
 use super::progress::Place;
 
-/// Blocked time without an answer after which a read hangs. Local storage answers in milliseconds, a network file system
-/// that lost a packet within a second; four such reads fit a tick of 10 s.
+/// Blocked time without an answer after which a read hangs. Local storage answers in milliseconds, and a network file
+/// system within a second even after a lost packet. Four hangs fit a tick of 10 s.
 pub(crate) const HUNG_AFTER: Duration = Duration::from_secs(2);
 /// Looks at the reading thread within `hung_after`. A look adds at most the time between two looks, so a watcher that
 /// wakes up late needs as many looks as a punctual one, and a hang is found within 9 looks (2.25 s).
 const LOOKS: u32 = 8;
-/// A job that took less than this part of the time between two looks (31 ms) has no last look, which costs 8 system
-/// calls: passes over a small host and most namespaces.
+/// Part of the time between two looks (31 ms). A shorter job has no last look, which costs 8 system calls: a pass over a
+/// small host, a namespace.
 const UNMEASURED_PART: u32 = 8;
-/// Blocked time after which a step is slow: a file system that answers just in time can make every read that long. The
-/// looks miss up to 250 ms of it at either end.
+/// Blocked time after which a step is slow: a file system can answer each read just before `hung_after`. The looks miss up
+/// to 250 ms at the beginning and at the end of a step, so a slow step takes 0.75 to 1.25 s.
 const SLOW_STEP: Duration = Duration::from_millis(750);
-/// Time, CPU time included, that one pass over the processes may spend before the rest is read by `status` and `cgroup`
-/// alone: a million descriptors take a third of it.
+/// Blocked and CPU time of one pass over the processes; afterwards `status` and `cgroup` alone are read. A million
+/// descriptors take a third of that time.
 const PASS_SPENT_MAX: Duration = Duration::from_secs(20);
-/// Passes for which a slow read counts against its owner: five minutes of ticks.
+/// Number of passes in which a slow read counts against its owner: five minutes of ticks.
 pub(crate) const SLOW_PASSES: u64 = 30;
 /// Slow reads remembered. More change no decision: four of an owner do all.
 pub(crate) const SLOW_READS_MAX: usize = 64;
 
-/// Reads of one owner. One may be an accident; the second is a pattern.
+/// Reads of one owner. A single one may be an accident.
 const OF_ONE_OWNER: Thresholds = Thresholds { doubtful: 2, all: 4 };
-/// Threads abandoned, whoever the owner: four owners with all their four, or eight with two.
+/// Threads abandoned, of all owners: eight owners with two hangs each, or four owners with four.
 const OF_ALL: Thresholds = Thresholds { doubtful: 16, all: 20 };
 /// Reads of one pass. Four hangs of 2 s fit a tick of 10 s.
 const OF_A_PASS: Thresholds = Thresholds { doubtful: 3, all: 4 };
@@ -60,11 +60,11 @@ pub(crate) const NAMESPACE_THREADS_MAX: usize = 16;
 /// Threads abandoned with psad's pid files.
 pub(crate) const PSAD_THREADS_MAX: usize = 16;
 
-/// Time, CPU time included, that one tick may spend with other network namespaces: half a tick.
+/// Blocked and CPU time of one tick for other network namespaces: half an interval.
 pub(crate) const NAMESPACES_SPENT_MAX: Duration = Duration::from_secs(5);
-/// Wall-clock time for the same, however little of it is spent reading: half of the unit's `WatchdogSec=`.
+/// Wall-clock time for the same: half of the unit's `WatchdogSec=`.
 pub(crate) const NAMESPACES_WALL_MAX: Duration = Duration::from_secs(15);
-/// Ticks for which a network namespace that hung is not read: five minutes.
+/// Number of ticks without a read of a network namespace after a hang: five minutes.
 pub(crate) const NAMESPACE_HUNG_TICKS: u64 = 30;
 
 /// Counts from which reads are left out.
@@ -82,7 +82,7 @@ impl Thresholds {
     }
 }
 
-/// Reads that hang or are slow, counted for one process that is to be read.
+/// Numbers of hung and slow reads, as they concern one process.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Counts {
     /// Of other processes of the same owner.
@@ -95,7 +95,7 @@ pub(crate) struct Counts {
     pub(crate) slow_in_pass: usize,
 }
 
-/// What is left out of a process.
+/// Groups of steps that are left out of a process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct LeftOut {
     /// The steps that hung or were slow in other processes of the owner.
@@ -106,7 +106,7 @@ pub(crate) struct LeftOut {
     pub(crate) memory_and_hash: bool,
 }
 
-/// Decides what is left out of a process none of whose own reads hangs.
+/// Decides which steps of a process are left out because of other processes.
 pub(crate) fn left_out(counts: Counts, is_doubtful: bool) -> LeftOut {
     LeftOut {
         as_of_owner: OF_ONE_OWNER.are_reached(counts.of_owner, is_doubtful),
@@ -116,7 +116,7 @@ pub(crate) fn left_out(counts: Counts, is_doubtful: bool) -> LeftOut {
     }
 }
 
-/// Whether a pass has spent its time: two intervals, where these are longer than [`PASS_SPENT_MAX`].
+/// Returns whether a pass has spent its time: [`PASS_SPENT_MAX`], or two long intervals.
 pub(crate) fn is_late(spent: Duration, interval: Duration) -> bool {
     spent > PASS_SPENT_MAX.max(2 * interval)
 }
@@ -132,7 +132,7 @@ pub(crate) enum Cause {
     Panic,
 }
 
-/// What follows from a look.
+/// The decision after a look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     Wait,
@@ -302,7 +302,7 @@ mod tests {
     fn a_wait_that_is_counted_only_when_it_ends_is_no_hang() {
         let mut thread = Thread::new();
         for _ in 0..20 {
-            // Five looks in the queue, then asleep with all of it counted.
+            // Five looks in the queue, then asleep; the kernel counts the whole wait at its end.
             for _ in 0..5 {
                 assert_eq!(thread.pass(LOOK_MS, 'R', 0, 0), Verdict::Wait);
             }
@@ -340,7 +340,7 @@ mod tests {
             thread.beat();
             thread.pass(LOOK_MS, 'S', 0, 0)
         });
-        // The first look ends in the step: its time is not counted.
+        // The step began somewhere before the first look, so that time is not counted.
         assert!(verdicts.by_ref().take(3).all(|verdict| verdict == Verdict::Wait));
         assert!(verdicts.by_ref().take(13).all(|verdict| verdict == Verdict::Slow));
         assert_eq!(verdicts.next(), Some(Verdict::Abandon(Cause::Slow(2 * HUNG_AFTER))));

@@ -1,11 +1,11 @@
-//! Progress of a reading thread: what it writes for its watcher, and its watcher for it.
+//! Progress of a job: the reading thread and the watcher write here for each other.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::clock::nanos;
 
-/// What a thread is reading: a step of a process. Both are 0 in a job without such parts.
+/// A step of a process that is being read. Both numbers are 0 in a job without such parts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) pid: u32,
@@ -28,7 +28,7 @@ impl Place {
 pub(crate) struct Progress {
     beats: AtomicU64,
     place: AtomicU64,
-    /// The slow place that the watcher found, and 0 when that is counted.
+    /// The slow place found by the watcher; 0 for none.
     slow: AtomicU64,
     spent_ns: AtomicU64,
 }
@@ -57,7 +57,7 @@ impl Progress {
         (self.beats.load(Ordering::Relaxed), Place::from_number(self.place.load(Ordering::Relaxed)))
     }
 
-    /// Time spent in this round, as far as the watcher measured it.
+    /// Time spent in this round, as of the last look.
     pub(crate) fn spent(&self) -> Duration {
         Duration::from_nanos(self.spent_ns.load(Ordering::Relaxed))
     }
@@ -70,7 +70,7 @@ impl Progress {
         self.slow.store(place.to_number(), Ordering::Relaxed);
     }
 
-    /// The step of `pid` that was found to be slow, once.
+    /// Returns the slow step of `pid` to its first caller.
     pub(crate) fn take_slow(&self, pid: u32) -> Option<u8> {
         let slow = Place::from_number(self.slow.swap(0, Ordering::Relaxed));
         (slow.pid == pid && pid != 0).then_some(slow.step)

@@ -12,7 +12,8 @@ use crate::clock::{nanos, thread_cpu};
 use crate::collect::{Calls, calls};
 use crate::heartbeat::Heartbeat;
 
-/// Runs jobs that may hang, each on a thread that waits for the next job afterwards (20 µs a job), or is abandoned.
+/// Runs jobs that may hang, on a thread that waits for the next job afterwards (20 µs a job). A thread that hangs is
+/// abandoned, and the next job gets another.
 #[derive(Debug)]
 pub(crate) struct AbandonableThread {
     name: &'static str,
@@ -43,7 +44,7 @@ pub(crate) struct Abandoned {
     pub(crate) place: Place,
     /// Why the thread was abandoned, in words.
     pub(crate) detail: String,
-    /// The thread holds the other end as long as the job goes on.
+    /// Shared with the thread while the job goes on.
     job: Weak<Progress>,
 }
 
@@ -91,7 +92,7 @@ impl AbandonableThread {
         self.spent = Duration::ZERO;
     }
 
-    /// Blocked and CPU time of the jobs of this round, but for those that were too short to be measured.
+    /// Blocked and CPU time of the jobs of this round. Very short jobs are not measured.
     pub(crate) fn spent(&self) -> Duration {
         self.spent
     }
@@ -120,7 +121,7 @@ impl AbandonableThread {
             // Nobody receives from an abandoned thread.
             let _ = answer.send((value, cost() - before, begun.elapsed()));
         };
-        // A thread that is gone is found below: the answer has no sender then.
+        // After a panic the channel of the answer is closed, too, so the error is found below.
         let _ = worker.jobs.send(Box::new(job));
         let cause = loop {
             match answered.recv_timeout(watch.interval()) {
@@ -145,7 +146,7 @@ impl AbandonableThread {
             progress.set_spent(watch.spent);
         };
         self.spent = watch.spent;
-        // What the kernel does not count was taken for time in the read.
+        // Without schedstat a wait for a processor between two looks counts as blocked time.
         let is_counted = cause == Cause::Panic || watch.account().queued.is_some();
         let reservation = if is_counted { "" } else { ", by the thread's state alone: no schedstat here" };
         let abandoned = Abandoned::new(progress.look().1, format!("{cause}{reservation}"), &progress);
@@ -176,7 +177,8 @@ impl Worker {
         Ok(Self { jobs, thread, tid, account: Account::default() })
     }
 
-    /// A thread that has not run yet waits for a processor; one whose account cannot be read is judged by the clock.
+    /// Looks at the thread. Before its first instruction a thread waits for a processor. Without an account the clock
+    /// decides.
     fn look(&self, begun: Instant, progress: &Progress) -> Look {
         let account = match self.tid.get() {
             Some(tid) => Account::read(*tid, &mut Vec::new()).unwrap_or_default(),

@@ -1,8 +1,8 @@
 //! Limits the damage of hung `/proc` reads: which steps are left out, of which processes.
 //!
-//! A hung read costs a thread and the time until it is abandoned; a slow one costs the time alone. One user may have
-//! thousands of such processes, which must neither stop a snapshot nor empty the rows of other users. So a read counts
-//! against the owner of its process, and the counts decide ([`policy::left_out`]). `status` and `cgroup` are always
+//! A hung read costs a thread and the time until the thread is abandoned; a slow read costs time alone. One user may
+//! have thousands of such processes. They must neither stop a snapshot nor empty the rows of other users. So a read
+//! counts against the owner of its process, and the counts decide ([`policy::left_out`]). `status` and `cgroup` are always
 //! read, so every process keeps a row.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -32,7 +32,7 @@ impl Owner {
         Self { uid, home: (parts > 0).then(|| hasher.finish()) }
     }
 
-    /// Whether two processes count as of one owner. Processes of root do only in the same place: too much runs as root.
+    /// Returns whether two processes have the same owner. The user root alone is not enough: too much runs as root.
     fn is_same(self, other: Self) -> bool {
         (self.uid != 0 && self.uid == other.uid)
             || (self.home.is_some() && self.home == other.home)
@@ -47,7 +47,7 @@ struct HungRead {
     step: Step,
     /// `None` until the process is read again.
     owner: Option<Owner>,
-    /// `None` for a slow read, and for a hung one that returned.
+    /// `None` for a slow read, and for a hung read that returned.
     abandoned: Option<Abandoned>,
     /// Pass until which a slow read counts.
     until: u64,
@@ -72,8 +72,8 @@ impl HungReads {
         self.reads.iter().filter(|read| read.abandoned.is_some()).count()
     }
 
-    /// Begins a pass: forgets what was slow long ago. A hung read that returned counts as a slow one from now on:
-    /// otherwise a process could hang again at once.
+    /// Begins a pass and forgets old slow reads. A hung read that returned counts as a slow read from now on: otherwise
+    /// the process could hang again at once.
     pub(super) fn start_pass(&mut self) {
         self.pass += 1;
         (self.hung_in_pass, self.slow_in_pass) = (0, 0);
@@ -106,8 +106,8 @@ impl HungReads {
         hung.fold(Steps::NONE, |steps, read| steps.with(read.step.kin()))
     }
 
-    /// The steps to leave out of `pid`, whose owner is known now. Its row is doubtful when that of the tick before was
-    /// not whole, or when the process waits for storage.
+    /// The steps to leave out of `pid`, a process of `owner`. The row is doubtful when the row of the tick before was not
+    /// whole, or when the process waits for storage.
     pub(super) fn left_out(&mut self, pid: u32, owner: Owner, is_doubtful: bool) -> Steps {
         let (mut of_owner, mut hung_there) = (0, Steps::NONE);
         for read in &mut self.reads {
@@ -148,7 +148,7 @@ mod tests {
         Abandoned::new(Place { pid, step: step.into() }, String::new(), thread)
     }
 
-    /// Reads of another pass, in which so many processes of `owner` hang in `step`; they return when the result is
+    /// Adds hung reads of an earlier pass: `count` processes of `owner`, in `step`. The reads return when the result is
     /// dropped.
     fn hang(reads: &mut HungReads, first: u32, count: u32, step: Step, owner: Owner) -> Vec<Arc<Progress>> {
         let threads = (first..first + count).map(|pid| {

@@ -45,7 +45,7 @@ impl Step {
         Self::ALL.get(usize::from(number)).copied().unwrap_or(Self::Open)
     }
 
-    /// The file, of the steps that cost a process its row when they hang.
+    /// The file read by a step that costs a process its row when it hangs.
     pub(super) fn field(self) -> &'static str {
         match self {
             Self::Status => "status",
@@ -54,10 +54,10 @@ impl Step {
         }
     }
 
-    /// The steps that are left out of a process that hangs in this one.
+    /// The steps that are left out of a process after a hang in this step.
     pub(super) fn kin(self) -> Steps {
         match self {
-            // The kernel answers these from its own memory: where one of them hangs, nothing is safe.
+            // The kernel answers these from its own memory. After a hang here no read is safe.
             Self::Open | Self::Status | Self::Cgroup => Steps::ALL,
             // Held back by execve(2).
             Self::Stat | Self::Io | Self::Links | Self::Files => Steps::HELD_BACK,

@@ -18,7 +18,7 @@ use crate::collect::hung::policy::is_late;
 use crate::collect::hung::{Abandoned, Progress};
 use crate::collect::{Gaps, Inhabitants};
 
-/// A walk, until the caller takes it back: what an abandoned thread holds on to is empty then.
+/// A walk, until the caller takes it back. An abandoned thread then holds an empty cell.
 #[derive(Debug)]
 pub(super) struct SharedWalk(Mutex<Option<Walk>>);
 
@@ -28,7 +28,7 @@ pub(super) struct Walk {
     pub(super) plan: Plan,
     /// Position in [`Plan::pids`].
     next: usize,
-    /// Number of threads that were abandoned in this walk: the thread that began after the last of them is the current one.
+    /// Number of threads abandoned in this walk. Only the thread that was started with this number may change the walk.
     attempt: usize,
     pub(super) hung_reads: HungReads,
     /// The tick before.
@@ -84,7 +84,7 @@ impl SharedWalk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the walk, while it goes on and `attempt` is the current one.
+    /// Changes the walk. Does nothing after the walk has ended or another attempt has begun.
     pub(super) fn with<T>(&self, attempt: usize, change: impl FnOnce(&mut Walk) -> T) -> Option<T> {
         self.lock().as_mut().filter(|walk| walk.attempt == attempt).map(change)
     }
@@ -116,8 +116,8 @@ impl SharedWalk {
 }
 
 impl Walk {
-    /// Begins the next attempt, after a thread was abandoned. Where any read may hang the process is left behind with the
-    /// thread; otherwise it is read once more, without what hangs.
+    /// Begins the next attempt, after a thread was abandoned. The process is read once more without the steps that hang,
+    /// or gets no row when these are all steps.
     pub(super) fn abandon(&mut self, abandoned: Abandoned) {
         let (pid, step) = (abandoned.place.pid, Step::of(abandoned.place.step));
         self.attempt += 1;
@@ -127,7 +127,7 @@ impl Walk {
         self.hung_reads.add(abandoned);
     }
 
-    /// Records the processes that are left as not read.
+    /// Records the rest of the processes as not read.
     pub(super) fn give_up(&mut self, detail: &str) {
         while let Some(pid) = self.plan.pids.get(self.next) {
             self.skip(*pid, "", detail);

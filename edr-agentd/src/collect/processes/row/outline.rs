@@ -71,7 +71,7 @@ impl RowReader {
         let dir = open_place(self.proc.as_fd(), Name::of(pid).as_c_str()).ok()?;
         self.progress.at(Step::Status);
         let text = read_file(dir.as_fd(), c"status", &mut self.buf).ok()?;
-        // A malformed status is reported with the row; here it gives an unknown user.
+        // The row reports a malformed status. The owner is an unknown user then.
         let _ = parse_status(text, &mut self.status);
         let waits = parse_outline(text).state == b'D';
         self.progress.at(Step::Cgroup);
