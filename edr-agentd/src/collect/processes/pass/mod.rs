@@ -167,7 +167,10 @@ impl Passes {
                 Err(NoAnswer::Abandoned(abandoned)) => {
                     walk.with(attempt, |walk| walk.abandon(abandoned));
                     attempt += 1;
-                    continue;
+                    // Threads that panic make room at once, so their number is limited here.
+                    if attempt < PROCESS_THREADS_MAX {
+                        continue;
+                    }
                 }
                 Err(NoAnswer::NoThread(error)) => {
                     let detail = format!("start a thread that may hang: {error}");

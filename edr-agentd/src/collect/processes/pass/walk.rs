@@ -4,6 +4,7 @@
 //! so a late result of an abandoned thread is discarded.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use edr_wire::ProcessKey;
 use edr_wire::snapshot::{GapReason, Reread, Rows};
@@ -43,7 +44,7 @@ pub(super) struct Plan {
     pub(super) context: Arc<Context>,
     pub(super) turn: Turn,
     pub(super) rows_bytes_soft: usize,
-    pub(super) interval: std::time::Duration,
+    pub(super) interval: Duration,
 }
 
 /// The results of a walk.
