@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -26,7 +27,7 @@ LANES = 3
 # A program that takes longer hangs.
 SECONDS_MAX = 40 * 60
 # The longest first, so that none is alone at the end; the others follow in cargo's order.
-LONGEST = ["upgrade", "systemd", "packages", "e2e", "psad", "ship", "consume", "daemon"]
+LONGEST = ["upgrade", "systemd", "packages", "e2e", "processes", "spool_model", "psad", "ship", "consume", "daemon"]
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -58,19 +59,34 @@ def programs(built):
     return sorted(found, key=lambda program: rank.get(program[0], len(LONGEST)))
 
 
+RUNNING = set()
+
+
 def run(program):
-    """Its output, exit code (None: it had to be killed) and seconds."""
+    """The output of a program, its exit code (None: the program was killed) and seconds."""
     name, executable, folder = program
     start = time.monotonic()
+    # --show-output: a passed test's `skipped: why` is wanted. A session of its own: the kernel shares the processors
+    # between sessions (sched(7), autogroup), so a program that tests under load starves itself alone.
+    child = subprocess.Popen([executable, "--format=pretty", "--show-output"], cwd=folder, stdin=subprocess.DEVNULL,
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+                             env=dict(os.environ, CARGO_MANIFEST_DIR=str(folder)))
+    RUNNING.add(child)
     try:
-        # --show-output: a passed test's `skipped: why` is wanted.
-        done = subprocess.run([executable, "--format=pretty", "--show-output"], cwd=folder, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=SECONDS_MAX,
-                              env=dict(os.environ, CARGO_MANIFEST_DIR=str(folder)), check=False)
-        output, code = done.stdout, done.returncode
-    except subprocess.TimeoutExpired as expired:
-        output, code = expired.stdout or b"", None
+        output, code = child.communicate(timeout=SECONDS_MAX)[0], child.returncode
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        output, code = child.communicate()[0], None
+    finally:
+        RUNNING.discard(child)
     return output.decode(errors="replace"), code, time.monotonic() - start
+
+
+def stop(*_):
+    """Ends the programs and this one: their sessions hear no Ctrl-C."""
+    for child in list(RUNNING):
+        os.killpg(child.pid, signal.SIGTERM)
+    os._exit(1)
 
 
 def count(name, output, code):
@@ -102,6 +118,8 @@ def count(name, output, code):
 
 
 def main():
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
     all_programs = programs(sys.argv[1])
     passed = failed = 0
     skipped, failures = [], []
