@@ -132,7 +132,7 @@ impl Shared {
                     let fault = last.as_ref().and_then(|last| last.made.disk_fault).unwrap_or_default();
                     fault.in_words(&config.state_dir)
                 }),
-                trouble: self.spool.trouble(),
+                trouble: self.spool.trouble(now),
             },
             kafka: KafkaStatus {
                 brokers: config.kafka.brokers.clone(),

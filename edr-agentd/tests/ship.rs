@@ -61,7 +61,7 @@ impl Scene {
             let host = Host { os: format!("{tick} {}", noise(tick as u64)), ..Host::default() };
             let raw = encode_row(&Snapshot { host, ..Snapshot::default() });
             let made = framer.frame(&moment, shape, &mut Vec::new(), |_| raw.clone()).unwrap();
-            let stored = spool.load(made.id).unwrap();
+            let stored = spool.load(made.id, Instant::now()).unwrap();
             sent.push((made.id, stored.records().map(<[u8]>::to_vec).collect()));
         }
         let kafka = Kafka {

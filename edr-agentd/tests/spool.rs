@@ -64,11 +64,11 @@ impl Agent {
     /// Kafka takes everything that can be read; gives the ids and the declarations it got.
     fn ship(&self) -> (Vec<FrameId>, Vec<LostRange>) {
         let (mut ids, mut lost) = (Vec::new(), Vec::new());
-        while let Some(id) = self.spool.oldest_unsent() {
-            if let Some(frame) = self.spool.load(id) {
+        while let Some(id) = self.spool.oldest_unsent(Instant::now()) {
+            if let Some(frame) = self.spool.load(id, Instant::now()) {
                 lost.extend(frame.header.lost.iter().cloned());
                 ids.push(id);
-                self.spool.acknowledge(id);
+                self.spool.acknowledge(&frame.header);
             }
         }
         (ids, lost)
@@ -155,14 +155,14 @@ fn a_start_goes_on_in_the_same_epoch_and_another_boot_or_host_does_not() {
     let mut agent = Agent::start_as(dir.path(), SETTINGS, HostId([1; 16]), "next boot");
     let booted = agent.tick(10).id;
     assert!(booted.epoch != last.epoch && booted.seq == 1);
-    let header = agent.spool.load(booted).unwrap().header.clone();
+    let header = agent.spool.load(booted, Instant::now()).unwrap().header.clone();
     let previous = header.previous_epoch.unwrap();
     assert_eq!((previous.id, previous.last_seq), (last.epoch, 4));
     drop(agent);
     let mut agent = Agent::start_as(dir.path(), SETTINGS, HostId([2; 16]), "next boot");
     let cloned = agent.tick(10).id;
     assert!(cloned.epoch != booted.epoch && cloned.seq == 1);
-    assert_eq!(agent.spool.load(cloned).unwrap().header.previous_epoch, None);
+    assert_eq!(agent.spool.load(cloned, Instant::now()).unwrap().header.previous_epoch, None);
     // What the other host left is sent as it is, first.
     assert_eq!(agent.ship().0.len(), 6);
 }
@@ -190,7 +190,7 @@ fn losses_for_want_of_room_are_declared_before_anything_is_deleted_and_room_is_k
     for _ in 0..200 {
         let newest = agent.tick(3_000).id;
         let now = frames(dir.path());
-        let header = agent.spool.load(newest).unwrap().header.clone();
+        let header = agent.spool.load(newest, Instant::now()).unwrap().header.clone();
         for gone in before.iter().filter(|path| !now.contains(path)) {
             let seq: u64 = gone.file_stem().unwrap().to_str().unwrap().parse().unwrap();
             let said = header.lost.iter().any(|lost| (lost.first_seq..=lost.last_seq).contains(&seq));
@@ -218,7 +218,7 @@ fn losses_for_want_of_room_are_declared_before_anything_is_deleted_and_room_is_k
     // Kafka has heard it: it is not said again.
     agent.tick(10);
     let newest = agent.tick(10).id;
-    assert!(agent.spool.load(newest).unwrap().header.lost.is_empty());
+    assert!(agent.spool.load(newest, Instant::now()).unwrap().header.lost.is_empty());
 }
 
 /// However many there are: a crash after a frame was accepted forgets none of them.
@@ -248,7 +248,7 @@ fn no_crash_forgets_what_was_missed_or_lost() {
         drop(agent);
         let mut agent = Agent::start(dir.path(), SETTINGS);
         let next = agent.tick(10).id;
-        let header = agent.spool.load(next).unwrap().header.clone();
+        let header = agent.spool.load(next, Instant::now()).unwrap().header.clone();
         assert!(header.missed.len() <= RANGES_MAX && header.lost.len() <= RANGES_MAX);
         for tick in 1..=count {
             let single = single(tick);
@@ -386,7 +386,7 @@ fn fifty_thousand_frames_are_found_by_their_names() {
     let took = started.elapsed();
     assert_eq!(spool.state().unsent_frames, 50_001);
     assert_eq!((resume.last.unwrap().last_seq, resume.newest.unwrap().header.seq), (60_000, 60_000));
-    assert_eq!(spool.oldest_unsent(), Some(id));
+    assert_eq!(spool.oldest_unsent(Instant::now()), Some(id));
     eprintln!("50,000 frames: start took {took:?}");
 }
 
@@ -411,7 +411,7 @@ fn what_is_away_with_its_folder_is_waited_for() {
     for _ in 0..40 {
         // Nothing else can be read either: that is the disk, not the frame.
         assert_eq!(agent.ship(), (vec![], vec![]));
-        assert!(agent.spool.trouble().unwrap().contains("its folder is not there"));
+        assert!(agent.spool.trouble(Instant::now()).unwrap().contains("its folder is not there"));
         agent.spool.wait(Duration::from_secs(1));
     }
     assert!(started.elapsed() > Duration::from_millis(40), "no wait between two tries");
@@ -419,7 +419,7 @@ fn what_is_away_with_its_folder_is_waited_for() {
     let in_memory = agent.tick(10).id;
     assert_eq!(agent.ship().0, [in_memory]);
     fs::rename(&away, &folder).unwrap();
-    while agent.spool.trouble().is_some() {
+    while agent.spool.trouble(Instant::now()).is_some() {
         agent.spool.wait(Duration::from_secs(1));
         assert_eq!(agent.ship(), (made.to_vec(), vec![]));
     }
@@ -446,10 +446,10 @@ fn a_frame_with_an_io_error_is_tried_again_and_given_up_only_alone() {
         return;
     };
     assert_eq!(agent.ship(), (made[..1].to_vec(), vec![]));
-    assert!(agent.spool.trouble().unwrap().contains("Input/output error"));
+    assert!(agent.spool.trouble(Instant::now()).unwrap().contains("Input/output error"));
     assert_eq!(agent.ship(), (vec![], vec![]), "it waits");
     drop(sector);
-    while agent.spool.trouble().is_some() {
+    while agent.spool.trouble(Instant::now()).is_some() {
         agent.spool.wait(Duration::from_secs(5));
         assert_eq!(agent.ship(), (made[1..].to_vec(), vec![]));
     }
@@ -560,7 +560,7 @@ fn a_disk_that_takes_nothing_sends_frames_to_memory_and_comes_back_by_itself() {
     assert_ne!(in_memory.epoch, on_disk.epoch);
     assert!(agent.spool.state().memory_only);
     assert_eq!(agent.tick(5_000).id, FrameId { seq: 2, ..in_memory });
-    let header = agent.spool.load(in_memory).unwrap().header.clone();
+    let header = agent.spool.load(in_memory, Instant::now()).unwrap().header.clone();
     assert_eq!(header.previous_epoch.map(|previous| (previous.id, previous.last_seq)), Some((on_disk.epoch, 1)));
     assert_eq!(header.kind, FrameKind::Key);
     fs::remove_file(disk.path().join("spool/filler")).unwrap();
@@ -569,7 +569,7 @@ fn a_disk_that_takes_nothing_sends_frames_to_memory_and_comes_back_by_itself() {
     let back = made.id;
     assert!(back.epoch != in_memory.epoch && back.seq == 1);
     assert!(!agent.spool.state().memory_only);
-    let previous = agent.spool.load(back).unwrap().header.previous_epoch.unwrap();
+    let previous = agent.spool.load(back, Instant::now()).unwrap().header.previous_epoch.unwrap();
     assert_eq!((previous.id, previous.last_seq), (in_memory.epoch, 2));
 
     disk.remount("ro");
@@ -607,7 +607,7 @@ fn a_disk_that_takes_nothing_sends_frames_to_memory_and_comes_back_by_itself() {
     let mut agent = Agent::start(disk.path(), SETTINGS);
     let next = agent.tick(10).id;
     assert!(![writable.epoch, in_memory.epoch].contains(&next.epoch));
-    let header = agent.spool.load(next).unwrap().header.clone();
+    let header = agent.spool.load(next, Instant::now()).unwrap().header.clone();
     assert_eq!(header.previous_epoch.map(|previous| (previous.id, previous.last_seq)), Some((writable.epoch, 2)));
     drop(agent);
     // One that was on the disk all the time goes on.
@@ -636,7 +636,7 @@ fn a_removed_folder_is_made_again_and_what_was_in_it_is_declared() {
     agent.tick(10);
     assert_eq!(agent.ship().1, []);
     agent.spool.set_patience(SHORT);
-    while agent.spool.trouble().is_some() {
+    while agent.spool.trouble(Instant::now()).is_some() {
         agent.spool.wait(Duration::from_secs(1));
         agent.ship();
         agent.tick(10);

@@ -57,11 +57,13 @@ impl Chain {
     ) -> (Self, Start) {
         let new = |previous| Self { epoch: fresh, next_seq: 1, previous, base: None };
         let made = resume.last_made.as_ref().filter(|made| made.boot_id == boot_id).and_then(|made| made.on_disk);
-        // When the witness proves later frames, the epoch ended with those frames.
-        let further =
-            made.filter(|made| resume.last.is_none_or(|last| made.epoch == last.id && made.seq > last.last_seq));
-        let further =
-            further.filter(|made| made.seq > 0).map(|made| PreviousEpoch { id: made.epoch, last_seq: made.seq });
+        // When the witness names a newer frame than the spool has, the last epoch ended there: files were removed, or the
+        // epoch's folder is away.
+        let further = made.filter(|made| {
+            let newer = resume.last.is_none_or(|last| made.epoch != last.id || made.seq > last.last_seq);
+            made.seq > 0 && newer
+        });
+        let further = further.map(|made| PreviousEpoch { id: made.epoch, last_seq: made.seq });
         let Some(last) = further.or(resume.last) else { return (new(None), Start::Fresh) };
         let Some(newest) = &resume.newest else { return (new(Some(last)), Start::Unproven) };
         let header = &newest.header;

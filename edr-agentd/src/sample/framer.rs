@@ -16,6 +16,7 @@ use super::ticks;
 use crate::clock::{boottime, nanos};
 use crate::errno::DiskFault;
 use crate::event::Event;
+use crate::heartbeat::Heartbeat;
 use crate::spool::{FrameId, Resume, Spool, SpoolError};
 
 /// Least number of bytes that the disk must accept before frames go to the disk again.
@@ -69,6 +70,8 @@ pub struct Framer {
     chain: Chain,
     /// The fault of the disk while frames are kept in memory.
     in_memory: Option<DiskFault>,
+    /// Beaten between two steps that a sick disk can make long.
+    heartbeat: Arc<Heartbeat>,
 }
 
 impl Framer {
@@ -110,7 +113,13 @@ impl Framer {
         log_start(&chain, start, host_id, positions.len());
         // The first frame probes the disk and so finds the reason.
         let in_memory = spool.state().memory_only.then(DiskFault::default);
-        (Self { spool, chain, in_memory }, positions)
+        (Self { spool, chain, in_memory, heartbeat: Arc::default() }, positions)
+    }
+
+    /// Beats on `heartbeat` while a frame is made.
+    #[must_use]
+    pub fn beating(self, heartbeat: &Arc<Heartbeat>) -> Self {
+        Self { heartbeat: Arc::clone(heartbeat), ..self }
     }
 
     /// Makes a frame of a snapshot and stores the frame in the spool. `encode` returns the snapshot's bytes for an
@@ -135,6 +144,7 @@ impl Framer {
                 Ok(false) => {}
                 Err(error) => self.in_memory = Some(fault(&error)),
             }
+            self.heartbeat.beat();
         }
         let stages = cost.len();
         loop {
@@ -154,7 +164,9 @@ impl Framer {
                 (frame, bytes)
             })?;
             let (raw_bytes, bytes) = (raw.len(), frame.byte_len());
-            if let Err(error) = measured(cost, "spool", || (self.put(&header, frame), bytes)) {
+            let put = measured(cost, "spool", || (self.put(&header, frame), bytes));
+            self.heartbeat.beat();
+            if let Err(error) = put {
                 // The frame may be on the disk in spite of the error, so its (epoch, seq) must not be used again: the
                 // same snapshot gets another epoch.
                 edr_daemon::limited!(
@@ -166,6 +178,8 @@ impl Framer {
                 continue;
             }
             self.chain.accepted(header.kind, raw, bytes, moment.boottime);
+            self.spool.tidy();
+            self.heartbeat.beat();
             return Ok(Made { id, kind: header.kind, raw_bytes, bytes, bye: moment.bye, disk_fault: self.in_memory });
         }
     }

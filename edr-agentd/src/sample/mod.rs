@@ -53,6 +53,7 @@ impl Sampler {
         let (framer, positions) =
             Framer::start(Arc::clone(&spool), resume, host.host_id, &host.boot_id, config.interval);
         sources.seek(&config, proc_root, &positions);
+        let framer = framer.beating(&heartbeat);
         let (proc_root, reading) = (proc_root.to_owned(), Reading::default());
         Ok(Self { spool, config, proc_root, sources, reading, framer, cost: Vec::new(), heartbeat })
     }

@@ -29,7 +29,7 @@ pub use self::remedy::{Failure, in_words};
 use crate::config::Kafka;
 use crate::event::Event;
 use crate::heartbeat::Heartbeat;
-use crate::spool::{FrameId, Spool, Stored};
+use crate::spool::{Spool, Stored};
 use crate::status::KafkaStatus;
 use crate::stop::Stop;
 
@@ -130,18 +130,18 @@ impl Shipper {
         while !stop.is_requested() {
             heartbeat.beat();
             self.renew(&settings);
-            let Some(id) = self.spool.oldest_unsent() else {
+            let Some(id) = self.spool.oldest_unsent(Instant::now()) else {
                 if let Some(producer) = &self.producer {
                     producer.poll();
                 }
                 heartbeat.idle(|| self.spool.wait(IDLE));
                 continue;
             };
-            if let Some(frame) = self.spool.load(id) {
+            if let Some(frame) = self.spool.load(id, Instant::now()) {
                 // Parts made under an earlier configuration may be too large for the present one. A frame that cannot
                 // be cut smaller is sent unchanged.
                 let frame = frame.within(self.kafka.part_bytes_max).unwrap_or(frame);
-                let wait = self.ship(id, &frame, stop, heartbeat, &settings);
+                let wait = self.ship(&frame, stop, heartbeat, &settings);
                 let until = Instant::now() + wait;
                 // A change of the settings or their files ends the wait.
                 while !stop.is_requested() && Instant::now() < until && !self.is_outdated(&settings) {
@@ -195,7 +195,6 @@ impl Shipper {
     /// Sends one frame. Returns the time to wait before the next frame, or before a retry.
     fn ship(
         &mut self,
-        id: FrameId,
         frame: &Stored,
         stop: &Stop,
         heartbeat: &Heartbeat,
@@ -235,7 +234,7 @@ impl Shipper {
         match outcome {
             Outcome::GivenUp => Duration::ZERO,
             Outcome::Acknowledged => {
-                self.spool.acknowledge(id);
+                self.spool.acknowledge(&frame.header);
                 self.health.acknowledged(Instant::now());
                 self.backoff.reset();
                 let waiting = self.spool.state().unsent_frames;

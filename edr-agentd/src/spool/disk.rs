@@ -1,6 +1,7 @@
 //! The spool's folder: names, and every system call on it. A file appears by one helper ([`Disk::publish`]), whole.
+//! What becomes of a frame is the ledger's business.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -44,34 +45,20 @@ pub(super) enum ReadFault {
     OtherFrame(FrameId),
 }
 
-impl ReadFault {
-    /// Whether it proves that the frame is not there: bytes were read and are wrong, or its folder was read and does
-    /// not have it. Everything else may be over at the next look: the disk, a mount, rights, descriptors.
-    pub(super) fn is_proof(&self) -> bool {
-        match self {
-            Self::Away | Self::Unreadable(_) => false,
-            Self::Vanished | Self::Corrupt(_) | Self::TooLarge(_) | Self::OtherFrame(_) => true,
-        }
-    }
-
-    /// The reason in `lost`.
-    pub(super) fn reason(&self) -> &'static str {
-        match self {
-            Self::Vanished | Self::Away => "vanished",
-            Self::Unreadable(_) => "unreadable",
-            Self::Corrupt(_) | Self::TooLarge(_) | Self::OtherFrame(_) => "corrupt",
-        }
-    }
-}
-
-/// What lies in the folder, by name and size.
+/// Files in the spool's folders that are not frames.
 #[derive(Debug, Default)]
-pub(super) struct Names {
-    pub(super) epochs: BTreeMap<Epoch, BTreeMap<u64, u64>>,
+pub(super) struct Strays {
     /// Temporary files of an earlier run.
     pub(super) leftovers: Vec<PathBuf>,
-    /// What no agent made.
+    /// Files that no agent made.
     pub(super) foreign: Vec<PathBuf>,
+}
+
+impl Strays {
+    fn add(&mut self, path: PathBuf) {
+        let is_temporary = path.extension().is_some_and(|extension| extension == "tmp");
+        if is_temporary { self.leftovers.push(path) } else { self.foreign.push(path) }
+    }
 }
 
 #[derive(Debug)]
@@ -158,36 +145,38 @@ impl Disk {
         self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Names and sizes of all frames.
-    pub(super) fn names(&self) -> io::Result<Names> {
-        let mut names = Names::default();
+    /// The epochs that have a folder.
+    pub(super) fn epochs(&self, strays: &mut Strays) -> io::Result<BTreeSet<Epoch>> {
+        let mut epochs = BTreeSet::new();
         for entry in fs::read_dir(&self.root)? {
             let entry = entry?;
             let name = entry.file_name();
             let epoch = name.to_str().and_then(|name| name.parse::<Epoch>().ok());
             match epoch {
-                Some(epoch) if entry.file_type()?.is_dir() => self.frames_of(epoch, &mut names)?,
+                Some(epoch) if entry.file_type().is_ok_and(|kind| kind.is_dir()) => drop(epochs.insert(epoch)),
                 _ if name == ASIDE => {}
-                _ if is_temporary(&entry.path()) => names.leftovers.push(entry.path()),
-                _ => names.foreign.push(entry.path()),
+                _ => strays.add(entry.path()),
             }
         }
-        Ok(names)
+        Ok(epochs)
     }
 
-    fn frames_of(&self, epoch: Epoch, names: &mut Names) -> io::Result<()> {
+    /// The frames of an epoch: bytes by seq.
+    pub(super) fn frames(&self, epoch: Epoch, strays: &mut Strays) -> io::Result<BTreeMap<u64, u64>> {
         let mut frames = BTreeMap::new();
         for entry in fs::read_dir(self.folder(epoch))? {
             let entry = entry?;
-            let metadata = entry.metadata()?;
-            match entry.file_name().to_str().and_then(parse_name) {
-                Some(seq) if metadata.is_file() => drop(frames.insert(seq, metadata.len())),
-                _ if is_temporary(&entry.path()) => names.leftovers.push(entry.path()),
-                _ => names.foreign.push(entry.path()),
+            let (name, metadata) = (entry.file_name(), entry.metadata());
+            match (name.to_str().and_then(parse_name), metadata) {
+                // Removed since the folder was read.
+                (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
+                // A later read has the fault.
+                (Some(seq), Err(_)) => drop(frames.insert(seq, 0)),
+                (Some(seq), Ok(metadata)) if metadata.is_file() => drop(frames.insert(seq, metadata.len())),
+                _ => strays.add(entry.path()),
             }
         }
-        names.epochs.insert(epoch, frames);
-        Ok(())
+        Ok(frames)
     }
 
     /// Writes a frame so that it survives: temporary file, fsync, rename, fsync of the folder. The folder of its epoch is
@@ -246,7 +235,7 @@ impl Disk {
             fault => fault,
         })?;
         let stored = Stored::parse(bytes)?;
-        let says = FrameId { epoch: stored.header.epoch, seq: stored.header.seq };
+        let says = FrameId::of(&stored.header);
         if says == id { Ok(stored) } else { Err(ReadFault::OtherFrame(says)) }
     }
 
@@ -257,7 +246,7 @@ impl Disk {
         metadata.ctime().checked_mul(1_000_000_000)?.checked_add(metadata.ctime_nsec())
     }
 
-    /// Removes a frame's file, and its folder when that was the last one in it. A file that stays by an error is sent
+    /// Removes a frame's file, and the folder of its epoch after the last file. A file that stays by an error is sent
     /// once more after the next start.
     pub(super) fn remove(&self, id: FrameId) {
         self.unlink(&self.path(id));
@@ -270,23 +259,14 @@ impl Disk {
         let _ = fs::remove_dir(self.folder(epoch));
     }
 
-    /// Looks once more at a frame that is declared lost. One that is whole after all stays where it is, and is given.
-    /// One that is damaged or cannot be read moves to where it is not sent; of the damaged ones the newest few are kept.
-    pub(super) fn set_aside(&self, id: FrameId) -> Option<Stored> {
-        let fault = match self.read(id) {
-            Ok(stored) => return Some(stored),
-            // There is nothing to move; what comes back with its folder is found by the next start.
-            Err(ReadFault::Vanished | ReadFault::Away) => return None,
-            Err(fault) => fault,
-        };
+    /// Moves a frame's file to where it is not sent. Of the damaged files there the newest few are kept.
+    pub(super) fn set_aside(&self, id: FrameId) -> io::Result<PathBuf> {
         let aside = self.root.join(ASIDE);
         let to = aside.join(format!("{}.{}", id.epoch, file_name(id.seq)));
-        match self.make_folder(&aside).and_then(|()| fs::rename(self.path(id), &to)) {
-            Ok(()) => log::warn!("spool frame {id}: {fault}; it is kept as {}", to.display()),
-            Err(error) => edr_daemon::limited!(log::Level::Warn, "set spool frame {id} aside: {error}"),
-        }
+        self.make_folder(&aside)?;
+        fs::rename(self.path(id), &to)?;
         self.thin_out(&aside);
-        None
+        Ok(to)
     }
 
     /// Removes the oldest of the frames set aside beyond [`ASIDE_MAX`], if it is damaged beyond doubt.
@@ -301,7 +281,7 @@ impl Disk {
         let is_damaged = |path: &Path| {
             let (epoch, name) = path.file_name()?.to_str()?.split_once('.')?;
             let id = FrameId { epoch: epoch.parse().ok()?, seq: parse_name(name)? };
-            Some(matches!(self.read_as(path, id), Err(fault) if fault.is_proof()))
+            Some(matches!(self.read_as(path, id), Err(ReadFault::Corrupt(_) | ReadFault::TooLarge(_) | ReadFault::OtherFrame(_))))
         };
         let beyond = kept.iter().rev().skip(ASIDE_MAX);
         beyond.filter(|(_, path)| is_damaged(path) == Some(true)).for_each(|(_, path)| self.unlink(path));
@@ -325,7 +305,7 @@ impl Disk {
         self.folder(id.epoch).join(file_name(id.seq))
     }
 
-    fn folder(&self, epoch: Epoch) -> PathBuf {
+    pub(super) fn folder(&self, epoch: Epoch) -> PathBuf {
         self.root.join(epoch.to_string())
     }
 
@@ -409,8 +389,4 @@ fn parse_name(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".frame")?;
     let seq = digits.parse().ok()?;
     (seq > 0 && file_name(seq) == name).then_some(seq)
-}
-
-fn is_temporary(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "tmp")
 }

@@ -3,13 +3,18 @@
 //! Promises:
 //! - A frame that [`Spool::put`] accepted survives `kill -9` and power loss: written whole, fsynced, renamed, folder
 //!   fsynced.
-//! - A frame's file goes when [`Spool::acknowledge`] is called for it, and never before, with one exception: when
-//!   room runs out, or a file is damaged, its sequence numbers are first **declared** in the `lost` list of later
-//!   frames, and only when two of those are in the spool, or Kafka has one, does the file go. On doubt a frame is there
-//!   twice, never missing without a word.
+//! - For each epoch {1..highest seq} = delivered ∪ still to be sent ∪ declared lost. A declaration is in the `lost` list
+//!   of every new frame until a frame that carries it is acknowledged, across restarts and crashes.
+//! - A frame's file goes when [`Spool::acknowledge`] is called for it. The one exception is a frame that is given up,
+//!   since room runs out or its file is damaged: its file goes after two later frames on the disk carry the declaration
+//!   of its loss, and everything that it declared itself. On doubt a frame is there twice, never missing without a
+//!   declaration.
 //! - What cannot be read now (an I/O error, no descriptor left, a folder that is away with its disk) is not lost: it is
 //!   tried again, and its epoch waits for it, while others go on. It is given up only after [`Patience`], while other
 //!   frames can be read, as `unreadable` or `vanished`; even then its file is not deleted.
+//! - An epoch whose folder was away, or could not be listed, is found as soon as the folder is back, in the same run.
+//!   Its frames are sent then, also those that were declared lost meanwhile. Of a folder that is removed while no agent
+//!   runs, a new epoch names the highest seq if the witness knows it (`previous_epoch`); the frames are declared nowhere.
 //! - The newest frame and the key it needs stay, acknowledged or not. They are the only state: a start reads sequence
 //!   number, log positions and pending declarations from them. There is no other state file. That no frame was made
 //!   after the newest one is witnessed in `runtime-dir`; without the witness a start begins a new epoch.
@@ -19,18 +24,23 @@
 //!   most [`MEMORY_BYTES_MAX`]) in an epoch of their own, until [`Spool::recover`] finds the disk usable again and has
 //!   brought there what is still unsent.
 //!
+//! Three parts: the disk (files only), the ledger (which frames there are and what becomes of each, without I/O and
+//! clock) and the fallback (frames in memory). This file wires them: it asks the ledger under the lock, and does all I/O
+//! without the lock. One thread, the sampler, puts frames in and calls [`Spool::tidy`]; another, the shipper, takes
+//! frames out.
+//!
 //! The spool does not know what a snapshot holds, and not where frames go.
 
-mod declare;
 mod disk;
-mod held;
-mod index;
+mod fallback;
+mod ledger;
 mod lock;
 mod resume;
 mod stored;
 mod verify;
 mod witness;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -40,10 +50,10 @@ use edr_wire::Epoch;
 use edr_wire::frame::{EncodedFrame, FrameHeader, LostRange, MissedTicks};
 use edr_wire::snapshot::SpoolState;
 
-use self::disk::{Disk, ReadFault};
-use self::held::Held;
-pub use self::held::Patience;
-use self::index::{Doom, Index};
+use self::disk::{Disk, ReadFault, Strays};
+use self::fallback::Fallback;
+pub use self::ledger::Patience;
+use self::ledger::{Fault, Ledger, Operation, Room, Store};
 use self::lock::Lock;
 pub use self::resume::{Newest, Resume};
 pub use self::stored::Stored;
@@ -59,13 +69,23 @@ pub const MEMORY_BYTES_MAX: u64 = 16 << 20;
 /// How long one tick writes frames from memory to a disk that is back. The next tick goes on.
 const RECOVER_MAX: Duration = Duration::from_secs(2);
 
+/// How long one tick removes files, sets files aside and reads headers, each. The next tick goes on.
+const TIDY_MAX: Duration = Duration::from_secs(2);
+
 /// One frame of this host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FrameId {
     /// Its epoch.
     pub epoch: Epoch,
     /// Its place in the epoch.
     pub seq: u64,
+}
+
+impl FrameId {
+    /// The frame of this header.
+    pub fn of(header: &FrameHeader) -> Self {
+        Self { epoch: header.epoch, seq: header.seq }
+    }
 }
 
 impl std::fmt::Display for FrameId {
@@ -111,8 +131,16 @@ fn holder(pid: &Option<u32>) -> String {
     pid.map_or_else(|| "pid unknown".to_owned(), |pid| format!("pid {pid}"))
 }
 
-/// Time that one frame may spend on setting others aside.
-const SET_ASIDE_MAX: Duration = Duration::from_secs(2);
+impl From<&ReadFault> for Fault {
+    fn from(fault: &ReadFault) -> Self {
+        match fault {
+            ReadFault::Vanished => Self::Vanished,
+            ReadFault::Away => Self::Away,
+            ReadFault::Unreadable(_) => Self::Unreadable,
+            ReadFault::Corrupt(_) | ReadFault::TooLarge(_) | ReadFault::OtherFrame(_) => Self::Corrupt,
+        }
+    }
+}
 
 /// The spool of one host. Shared by the sampler, which puts frames in, and the shipper, which takes them out.
 #[derive(Debug)]
@@ -126,15 +154,16 @@ pub struct Spool {
 
 #[derive(Debug)]
 struct Inner {
-    index: Index,
-    held: Held,
+    ledger: Ledger,
+    fallback: Fallback,
     settings: config::Spool,
-    memory_only: bool,
+    /// Why a folder of the spool cannot be listed.
+    unlisted: Option<String>,
 }
 
 impl Spool {
     /// Takes the lock and reads what an earlier run left. Reads names and sizes of all frames, and the content of the
-    /// newest only. Which frame was the last one made is witnessed in `runtime_dir`.
+    /// newest only. The last frame that was made is named in `runtime_dir`.
     ///
     /// # Errors
     /// [`SpoolError::Locked`] and [`SpoolError::Folder`]. A disk that is full or read-only is no error here: the spool
@@ -142,24 +171,25 @@ impl Spool {
     pub fn open(state_dir: &Path, runtime_dir: &Path, settings: config::Spool) -> Result<(Self, Resume), SpoolError> {
         let disk = Disk::new(state_dir.join("spool"));
         let lock = Lock::take(state_dir, |folder| disk.is_new(folder))?;
-        let memory_only = match disk.prepare() {
-            Ok(()) => false,
+        let mut fallback = Fallback::default();
+        match disk.prepare() {
+            Ok(()) => {}
             Err(error) if disk::is_transient(&error) => {
                 edr_daemon::event!(
                     log::Level::Error, Event::SpoolUnusable, EDR_SOURCE = "spool";
                     "spool {}: {error}; frames are kept in memory until it is usable", disk.root().display()
                 );
-                true
+                fallback.is_used = true;
             }
             Err(source) => {
                 return Err(SpoolError::Folder { operation: "open spool", path: disk.root().to_owned(), source });
             }
-        };
-        let mut index = Index::default();
-        let (witness, last_made) = Witness::open(runtime_dir);
-        let resume = Resume { last_made, ..resume::read(&disk, &mut index) };
-        let inner = Inner { index, held: Held::default(), settings, memory_only };
-        let spool = Self { disk, witness, inner: Mutex::new(inner), changed: Condvar::new(), _lock: lock };
+        }
+        let mut ledger = Ledger::default();
+        let (witness, last_made) = Witness::open(runtime_dir)?;
+        let resume = Resume { last_made, ..resume::read(&disk, &mut ledger) };
+        let inner = Mutex::new(Inner { ledger, fallback, settings, unlisted: None });
+        let spool = Self { disk, witness, inner, changed: Condvar::new(), _lock: lock };
         Ok((spool, resume))
     }
 
@@ -168,16 +198,16 @@ impl Spool {
     /// # Errors
     /// [`SpoolError::Unusable`]: the frame is not accepted, and its (epoch, seq) must not be used for another one.
     pub fn put(&self, header: &FrameHeader, frame: &EncodedFrame) -> Result<(), SpoolError> {
-        let id = FrameId { epoch: header.epoch, seq: header.seq };
+        let id = FrameId::of(header);
         if id.seq == 1 {
             self.witness.on_disk(&header.boot_id, FrameId { seq: 0, ..id });
         }
         self.disk.publish(id, &frame.records, id.seq == 1)?;
         self.witness.on_disk(&header.boot_id, id);
         let mut inner = self.lock();
-        inner.memory_only = false;
-        inner.index.insert(header, frame.byte_len() as u64, None);
-        self.settle(inner, header);
+        inner.fallback.is_used = false;
+        inner.ledger.accepted(header, frame.byte_len() as u64, Store::Disk);
+        self.changed.notify_all();
         Ok(())
     }
 
@@ -186,13 +216,14 @@ impl Spool {
         let bytes = frame.byte_len() as u64;
         self.witness.in_memory(&header.boot_id);
         let mut inner = self.lock();
-        inner.memory_only = true;
-        inner.index.insert(header, bytes, Some(Arc::new(Stored::from_parts(header.clone(), frame.records))));
-        self.settle(inner, header);
+        inner.fallback.is_used = true;
+        inner.fallback.insert(FrameId::of(header), Stored::from_parts(header.clone(), frame.records));
+        inner.ledger.accepted(header, bytes, Store::Memory);
+        self.changed.notify_all();
     }
 
     /// Whether the disk has everything again: takes a file of `bytes`, and has taken the frames in memory, so that no
-    /// crash finds them there when it is over. To be asked again when that takes longer than one call may.
+    /// crash finds them there when it is over. To be called again when that takes longer than one call may.
     ///
     /// # Errors
     /// [`SpoolError::Unusable`]: the disk still takes nothing.
@@ -200,99 +231,182 @@ impl Spool {
         let deadline = Instant::now() + RECOVER_MAX;
         self.disk.probe(bytes).map_err(disk::unusable("write to spool", self.disk.root()))?;
         loop {
-            let Some((id, stored)) = self.lock().index.oldest_in_memory() else { return Ok(true) };
+            let oldest = {
+                let inner = self.lock();
+                inner.ledger.oldest_in_memory().and_then(|id| Some((id, inner.fallback.get(id)?)))
+            };
+            let Some((id, stored)) = oldest else { return Ok(true) };
             if Instant::now() > deadline {
                 return Ok(false);
             }
             let records: Vec<Vec<u8>> = stored.records().map(<[u8]>::to_vec).collect();
             self.disk.publish(id, &records, true)?;
             // Kafka may have taken it meanwhile.
-            if !self.lock().index.is_on_disk_now(id) {
+            if !self.lock().moved_to_disk(id) {
                 self.disk.remove(id);
             }
         }
     }
 
-    /// What a new frame changes: declarations it carries are made, so what they stand for may go; what an older frame
-    /// was kept for is over; and what does not fit any more is chosen for the next declaration.
-    fn settle(&self, mut inner: MutexGuard<'_, Inner>, header: &FrameHeader) {
-        let (mut gone, mut aside) = (inner.index.outlived(), Vec::new());
-        for (id, doom) in inner.index.carried(header) {
-            match doom {
-                Doom::Delete => gone.push(id),
-                Doom::SetAside => aside.push(id),
-            }
-        }
-        let used = inner.index.disk_bytes();
-        // While frames go to memory a frame that is given up on the disk makes no room: it stays until a frame there
-        // says that it is lost. It is whole, so it is sent when Kafka is back, and that makes room.
-        let limit = if inner.memory_only { u64::MAX } else { room(&inner.settings, used, self.disk.free_bytes()) };
-        let kind_of = |id| self.disk.read(id).ok().map(|stored| stored.header.kind);
-        inner.index.relieve(limit, MEMORY_BYTES_MAX, kind_of);
-        let Inner { index, held, .. } = &mut *inner;
-        held.retain(|epoch| index.has_unsent(epoch));
-        drop(inner);
+    /// Does what a new frame makes possible or necessary: finds epochs that came back, removes and sets aside files
+    /// whose declaration is safe, and gives up frames when room runs out. To be called after each frame. Work that
+    /// takes too long is left to the next call.
+    pub fn tidy(&self) {
+        self.find_epochs();
+        self.work_off();
+        self.make_room();
         self.changed.notify_all();
-        gone.into_iter().for_each(|id| self.disk.remove(id));
-        let deadline = Instant::now() + SET_ASIDE_MAX;
-        for id in aside {
-            // A sick disk takes seconds for each. What is left is declared, and stays where it is until the next start.
+    }
+
+    /// Lists the folders of epochs that are new to the ledger or were away.
+    fn find_epochs(&self) {
+        let mut strays = Strays::default();
+        let mut trouble = None;
+        match self.disk.epochs(&mut strays) {
+            Ok(epochs) => {
+                let unlisted = self.lock().ledger.unlisted(&epochs);
+                let mut found = Vec::new();
+                let removals = self.lock().ledger.removals();
+                for epoch in unlisted {
+                    match self.disk.frames(epoch, &mut strays) {
+                        Ok(files) => found.push((resume::origin(&self.disk, epoch, &files), files)),
+                        Err(error) => trouble = Some(format!("list spool folder {epoch}: {error}")),
+                    }
+                }
+                found.sort_by_key(|(origin, _)| (origin.captured_ns, origin.epoch));
+                for (origin, files) in found {
+                    log::info!("spool folder {} is there; it has {} frames", origin.epoch, files.len());
+                    self.lock().ledger.found(origin, &files, removals);
+                }
+            }
+            Err(error) => trouble = Some(format!("list spool {}: {error}", self.disk.root().display())),
+        }
+        if let Some(trouble) = &trouble {
+            edr_daemon::limited!(log::Level::Error, Event::SpoolUnreadable, EDR_SOURCE = "spool"; "{trouble}; it is tried again");
+        }
+        self.lock().unlisted = trouble;
+    }
+
+    /// Removes and sets aside the files that are due.
+    fn work_off(&self) {
+        let deadline = Instant::now() + TIDY_MAX;
+        let due = self.lock().ledger.due();
+        for (id, operation) in due {
+            // A sick disk takes seconds for each.
             if Instant::now() > deadline {
                 break;
             }
-            if let Some(stored) = self.disk.set_aside(id) {
-                log::info!("spool frame {id} can be read again; it is sent after all");
-                self.lock().index.revive(id, stored.byte_len() as u64, stored.header.kind);
+            match operation {
+                Operation::Delete => {
+                    self.disk.remove(id);
+                    self.lock().ledger.done(id);
+                }
+                Operation::SetAside => self.set_aside(id),
             }
         }
     }
 
-    /// Kafka has all of this frame.
-    pub fn acknowledge(&self, id: FrameId) {
-        let gone = self.lock().index.acknowledge(id);
+    /// Reads a frame that is declared lost once more. One that is whole after all is sent; any other moves to where it is
+    /// not sent.
+    fn set_aside(&self, id: FrameId) {
+        match self.disk.read(id) {
+            Ok(stored) => {
+                log::info!("spool frame {id} can be read again; it is sent after all");
+                self.lock().ledger.revived(&stored.header, stored.byte_len() as u64);
+            }
+            // There is nothing to move; a folder that comes back is listed again.
+            Err(ReadFault::Vanished | ReadFault::Away) => self.lock().ledger.done(id),
+            Err(fault) => match self.disk.set_aside(id) {
+                Ok(path) => {
+                    log::warn!("spool frame {id}: {fault}; it is kept as {}", path.display());
+                    self.lock().ledger.done(id);
+                }
+                Err(error) => edr_daemon::limited!(log::Level::Warn, "set spool frame {id} aside: {error}"),
+            },
+        }
+    }
+
+    /// Gives up the oldest frames when room runs out.
+    fn make_room(&self) {
+        let deadline = Instant::now() + TIDY_MAX;
+        let free = self.disk.free_bytes();
+        let mut unreadable = BTreeSet::new();
+        loop {
+            let unread = {
+                let Inner { ledger, fallback, settings, .. } = &mut *self.lock();
+                // While frames go to memory a frame that is given up on the disk makes no room: it stays until a frame
+                // there declares its loss. It is whole, so it is sent when Kafka is back, and that makes room.
+                let disk_bytes = if fallback.is_used { u64::MAX } else { room(settings, ledger.disk_bytes(), free) };
+                let unread = ledger.relieve(Room { disk_bytes, memory_bytes: MEMORY_BYTES_MAX }, &unreadable);
+                fallback.retain(|id| ledger.is_in_memory(id));
+                unread
+            };
+            let Some(id) = unread else { return };
+            if Instant::now() > deadline {
+                return;
+            }
+            match self.disk.read(id) {
+                Ok(stored) => self.lock().ledger.examined(&stored.header),
+                Err(fault) => {
+                    unreadable.insert(id);
+                    if Fault::from(&fault).is_proof() {
+                        self.give_up(id, &fault, Instant::now());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Kafka has all of the frame with this header.
+    pub fn acknowledge(&self, header: &FrameHeader) {
+        let gone = {
+            let mut inner = self.lock();
+            let gone = inner.ledger.acknowledged(header);
+            let Inner { ledger, fallback, .. } = &mut *inner;
+            fallback.retain(|id| ledger.is_in_memory(id));
+            gone
+        };
         if let Some(id) = gone {
             self.disk.remove(id);
+            self.lock().ledger.done(id);
         }
         self.changed.notify_all();
     }
 
-    /// The oldest frame that Kafka has not acknowledged, of the epochs that are not held back by a frame that cannot
-    /// be read now.
-    pub fn oldest_unsent(&self) -> Option<FrameId> {
-        self.lock().oldest_unsent()
+    /// The oldest frame that Kafka has not acknowledged, of the epochs that do not wait for a frame that cannot be read
+    /// now.
+    pub fn oldest_unsent(&self, now: Instant) -> Option<FrameId> {
+        self.lock().ledger.oldest_unsent(now)
     }
 
-    /// The frame's records, verified. `None` when it gives none; then the next call of [`Spool::oldest_unsent`] says
-    /// what is to be taken instead. A frame that is proven to be damaged or gone is on its way to `lost`. One that
-    /// cannot be read now is tried again after a wait, for as long as [`Patience`] says.
-    pub fn load(&self, id: FrameId) -> Option<Arc<Stored>> {
-        if let Some(stored) = self.lock().index.in_memory(id) {
+    /// The frame's records, verified. `None` when they cannot be had; then the next call of [`Spool::oldest_unsent`]
+    /// names the frame to take instead. A frame that is proven to be damaged or gone is declared lost. One that cannot
+    /// be read now is tried again after a wait, for as long as [`Patience`] allows.
+    pub fn load(&self, id: FrameId, now: Instant) -> Option<Arc<Stored>> {
+        if let Some(stored) = self.lock().fallback.get(id) {
             return Some(stored);
         }
         match self.disk.read(id) {
             Ok(stored) => {
-                if self.lock().held.read(id.epoch) {
+                if self.lock().ledger.was_read(id) {
                     log::info!("spool frame {id} can be read again");
                 }
                 Some(Arc::new(stored))
             }
-            Err(fault) if fault.is_proof() => {
-                self.condemn(id, &fault);
-                None
-            }
             Err(fault) => {
-                self.hold(id, &fault);
+                if Fault::from(&fault).is_proof() {
+                    self.give_up(id, &fault, now);
+                } else {
+                    self.hold(id, &fault, now);
+                }
                 None
             }
         }
     }
 
-    fn condemn(&self, id: FrameId, fault: &ReadFault) {
-        let mut inner = self.lock();
-        // The sampler may have dropped it since, for want of room.
-        if inner.index.is_unsent(id) {
-            inner.index.condemn(id, fault.reason(), Doom::SetAside);
-            drop(inner);
+    /// Declares a frame lost, unless it was given up meanwhile.
+    fn give_up(&self, id: FrameId, fault: &ReadFault, now: Instant) {
+        if self.lock().ledger.give_up(id, Fault::from(fault), now) {
             edr_daemon::limited!(
                 log::Level::Error, Event::SpoolDamaged, EDR_SOURCE = "spool", EDR_EPOCH = id.epoch.to_string(), EDR_SEQ = id.seq;
                 "spool frame {id}: {fault}; it is declared lost"
@@ -300,21 +414,20 @@ impl Spool {
         }
     }
 
-    /// A frame that cannot be read now. It is given up when its epoch waited long enough and other frames can be read:
-    /// then it is not the disk that is away.
-    fn hold(&self, id: FrameId, fault: &ReadFault) {
-        let (over, neighbours) = {
-            let mut inner = self.lock();
-            if !inner.index.is_unsent(id) {
+    /// Waits with a frame that cannot be read now. It is given up when its epoch waited long enough and other frames can
+    /// be read: then the fault is not that of the disk.
+    fn hold(&self, id: FrameId, fault: &ReadFault, now: Instant) {
+        let (is_over, neighbours) = {
+            let ledger = &mut self.lock().ledger;
+            if !ledger.is_unsent(id) {
                 return;
             }
-            let over = inner.held.failed(id.epoch, Instant::now(), format!("spool frame {id}: {fault}"));
-            (over, inner.index.neighbours(id))
+            let words = format!("spool frame {id}: {fault}");
+            (ledger.failed(id, Fault::from(fault), words, now), ledger.neighbours(id))
         };
-        let is_readable = |id| self.disk.read(id).map_or_else(|fault| fault.is_proof(), |_| true);
-        if over && neighbours.into_iter().any(is_readable) {
-            self.condemn(id, fault);
-            self.lock().held.given_up(id.epoch, Instant::now());
+        let is_readable = |id| self.disk.read(id).map_or_else(|fault| Fault::from(&fault).is_proof(), |_| true);
+        if is_over && neighbours.into_iter().any(is_readable) {
+            self.give_up(id, fault, now);
             return;
         }
         edr_daemon::limited!(
@@ -323,22 +436,23 @@ impl Spool {
         );
     }
 
-    /// What cannot be read now, in words.
-    pub fn trouble(&self) -> Option<String> {
-        self.lock().held.in_words(Instant::now())
+    /// The fault of what cannot be read now, for the status line.
+    pub fn trouble(&self, now: Instant) -> Option<String> {
+        let inner = self.lock();
+        inner.ledger.trouble(now).or_else(|| inner.unlisted.clone())
     }
 
-    /// How long a frame that cannot be read is tried again.
+    /// Sets how long a frame that cannot be read is tried again.
     pub fn set_patience(&self, patience: Patience) {
-        self.lock().held.patience = patience;
+        self.lock().ledger.patience = patience;
     }
 
     /// Waits until there is an unsent frame, something changes, or `timeout` is over.
     pub fn wait(&self, timeout: Duration) {
         let inner = self.lock();
-        if inner.oldest_unsent().is_none() {
-            let now = Instant::now();
-            let next = inner.held.next(now).map(|next| next.saturating_duration_since(now));
+        let now = Instant::now();
+        if inner.ledger.oldest_unsent(now).is_none() {
+            let next = inner.ledger.next_try(now).map(|next| next.saturating_duration_since(now));
             let timeout = next.map_or(timeout, |next| next.min(timeout));
             // The answer does not matter: the caller looks again.
             drop(self.changed.wait_timeout(inner, timeout).unwrap_or_else(PoisonError::into_inner));
@@ -347,7 +461,7 @@ impl Spool {
 
     /// Waits until every frame that can be read is acknowledged, at most `timeout`; true when it is so.
     pub fn wait_until_sent(&self, timeout: Duration) -> bool {
-        let unsent = |inner: &mut Inner| inner.oldest_unsent().is_some();
+        let unsent = |inner: &mut Inner| inner.ledger.oldest_unsent(Instant::now()).is_some();
         let waited = self.changed.wait_timeout_while(self.lock(), timeout, unsent);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
@@ -359,39 +473,35 @@ impl Spool {
 
     /// Ticks that became no frame, to be declared by the next one.
     pub fn declare_missed(&self, missed: MissedTicks) {
-        self.lock().index.declarations.missed(missed);
+        self.lock().ledger.missed(missed);
     }
 
-    /// Declarations of an earlier run that Kafka is not known to have heard.
+    /// Declarations of an earlier run that Kafka is not known to have.
     pub fn take_over(&self, lost: &[LostRange], missed: &[MissedTicks]) {
-        self.lock().index.declarations.take_over(lost, missed);
+        self.lock().ledger.take_over(lost, missed);
     }
 
-    /// What the next frame has to declare: everything that Kafka has not confirmed to have heard.
+    /// Declarations for the next frame: all that Kafka has not confirmed.
     pub fn declarations(&self) -> (Vec<LostRange>, Vec<MissedTicks>) {
-        self.lock().index.declarations.for_next_frame()
+        self.lock().ledger.collect()
     }
 
-    /// Whether the next frame should be a key, so that what waits can be dropped in groups.
+    /// Whether the next frame should be a key, so that older frames can be given up as a group.
     pub fn wants_key(&self) -> bool {
-        self.lock().index.wants_key
+        self.lock().ledger.wants_key
     }
 
     /// How much waits.
     pub fn state(&self) -> SpoolState {
         let inner = self.lock();
-        let (unsent_frames, unsent_bytes) = inner.index.unsent();
-        SpoolState {
-            unsent_frames,
-            unsent_bytes,
-            dropped_frames: inner.index.dropped_frames,
-            memory_only: inner.memory_only,
-        }
+        let (unsent_frames, unsent_bytes) = inner.ledger.unsent();
+        let (dropped_frames, memory_only) = (inner.ledger.dropped_frames, inner.fallback.is_used);
+        SpoolState { unsent_frames, unsent_bytes, dropped_frames, memory_only }
     }
 
     /// Frames that wait in memory, and their bytes.
     pub fn in_memory(&self) -> (u64, u64) {
-        self.lock().index.unsent_in_memory()
+        self.lock().fallback.size()
     }
 
     /// New limits, from the next frame on.
@@ -406,9 +516,11 @@ impl Spool {
 }
 
 impl Inner {
-    fn oldest_unsent(&self) -> Option<FrameId> {
-        let now = Instant::now();
-        self.index.oldest_unsent(|epoch| self.held.holds(epoch, now))
+    /// A frame in memory was written to the disk. False when it is not to be sent any more.
+    fn moved_to_disk(&mut self, id: FrameId) -> bool {
+        let is_needed = self.ledger.moved_to_disk(id);
+        self.fallback.retain(|other| other != id);
+        is_needed
     }
 }
 

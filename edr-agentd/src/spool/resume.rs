@@ -1,11 +1,14 @@
 //! What an earlier run left: the order of its frames, and its newest one.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
 use edr_wire::Epoch;
 use edr_wire::frame::{FrameHeader, FrameKind, PreviousEpoch};
 use edr_wire::snapshot::SnapshotView;
 
-use super::disk::{Disk, Names};
-use super::index::{Doom, Index};
+use super::disk::{Disk, Strays};
+use super::ledger::{Fault, Ledger, Origin};
 use super::stored::Stored;
 use super::{FrameId, LastMade};
 use crate::event::Event;
@@ -45,45 +48,41 @@ pub struct Resume {
     pub last_made: Option<LastMade>,
 }
 
-/// Fills the index from names and sizes, and reads the newest frame and its key.
-pub(super) fn read(disk: &Disk, index: &mut Index) -> Resume {
-    let names = match disk.names() {
-        Ok(names) => names,
-        Err(error) => {
-            log::error!(
-                "read spool {}: {error}; frames of earlier runs wait for the next start",
-                disk.root().display()
-            );
-            return Resume::default();
+/// Fills the ledger from names and sizes, and reads the newest frame and its key.
+pub(super) fn read(disk: &Disk, ledger: &mut Ledger) -> Resume {
+    let mut strays = Strays::default();
+    let epochs = disk.epochs(&mut strays).unwrap_or_else(|error| {
+        log::error!("list spool {}: {error}; it is tried again", disk.root().display());
+        BTreeSet::new()
+    });
+    let mut found = Vec::new();
+    for epoch in epochs {
+        match disk.frames(epoch, &mut strays) {
+            Ok(files) => found.push((origin(disk, epoch, &files), files)),
+            Err(error) => log::error!("list spool folder {epoch}: {error}; it is tried again"),
         }
-    };
-    for path in &names.leftovers {
+    }
+    found.sort_by_key(|(origin, _)| (origin.captured_ns, origin.epoch));
+    for (origin, files) in found {
+        ledger.found(origin, &files, ledger.removals());
+        disk.remove_empty_folder(origin.epoch);
+    }
+    for path in &strays.leftovers {
         disk.unlink(path);
     }
-    if let Some(first) = names.foreign.first() {
-        let others = names.foreign.len() - 1;
+    if let Some(first) = strays.foreign.first() {
+        let others = strays.foreign.len() - 1;
         log::warn!("{} is not of the spool and is left alone (and {others} others)", first.display());
     }
-    let order = in_order(disk, &names);
-    for &epoch in &order {
-        for (&seq, &bytes) in names.epochs.get(&epoch).into_iter().flatten() {
-            index.found(FrameId { epoch, seq }, bytes);
-        }
-        disk.remove_empty_folder(epoch);
-    }
-    // Names, newest first.
-    let mut frames = order.iter().rev().flat_map(|&epoch| {
-        let seqs = names.epochs.get(&epoch).into_iter().flat_map(|frames| frames.keys().rev());
-        seqs.map(move |&seq| FrameId { epoch, seq })
-    });
     let mut resume = Resume::default();
     let mut unreadable = 0;
-    for id in frames.by_ref().take(TRIES_MAX) {
+    let names: Vec<FrameId> = ledger.newest_first().take(TRIES_MAX).collect();
+    for id in names {
         resume.last.get_or_insert(PreviousEpoch { id: id.epoch, last_seq: id.seq });
         let stored = match disk.read(id) {
             Ok(stored) => stored,
-            Err(fault) if !fault.is_proof() => {
-                // The shipper tries again; that it was the last one is not proven meanwhile.
+            Err(fault) if !Fault::from(&fault).is_proof() => {
+                // The shipper tries again; until then it is not proven that this frame was the last one.
                 edr_daemon::event!(
                     log::Level::Error, Event::SpoolUnreadable, EDR_SOURCE = "spool", EDR_EPOCH = id.epoch.to_string(), EDR_SEQ = id.seq;
                     "spool frame {id}: {fault}; it is tried again"
@@ -99,14 +98,14 @@ pub(super) fn read(disk: &Disk, index: &mut Index) -> Resume {
                     log::Level::Error, Event::SpoolDamaged, EDR_SOURCE = "spool", EDR_EPOCH = id.epoch.to_string(), EDR_SEQ = id.seq;
                     "spool frame {id}: {fault}; it is declared lost"
                 );
-                index.condemn(id, fault.reason(), Doom::SetAside);
+                ledger.give_up(id, Fault::from(&fault), Instant::now());
                 continue;
             }
         };
         resume.declared.get_or_insert_with(|| Box::new(stored.header.clone()));
         match open(disk, id, stored) {
             Ok(newest) => {
-                index.keep_found(id, newest.header.base_seq);
+                ledger.found_newest(id, newest.header.base_seq);
                 resume.newest = Some(Box::new(newest));
                 break;
             }
@@ -115,6 +114,16 @@ pub(super) fn read(disk: &Disk, index: &mut Index) -> Resume {
         }
     }
     resume
+}
+
+/// The place of an epoch, by the header of one of its first frames.
+pub(super) fn origin(disk: &Disk, epoch: Epoch, files: &BTreeMap<u64, u64>) -> Origin {
+    let header = files.keys().take(3).find_map(|&seq| Some(disk.read(FrameId { epoch, seq }).ok()?.header));
+    let previous = header.as_ref().and_then(|header| header.previous_epoch).map(|previous| previous.id);
+    // Without a readable header the time of the first write is known.
+    let written_ns = || files.keys().find_map(|&seq| disk.changed_ns(FrameId { epoch, seq }));
+    let captured_ns = header.map(|header| header.captured_ns).or_else(written_ns).unwrap_or(i64::MIN);
+    Origin { epoch, previous, captured_ns }
 }
 
 /// The snapshot of a whole frame, or in words why its key does not give it.
@@ -132,29 +141,4 @@ fn open(disk: &Disk, id: FrameId, stored: Stored) -> Result<Newest, String> {
     let written_ns = disk.changed_ns(id).unwrap_or(i64::MAX);
     let written_when_captured = written_ns.abs_diff(stored.header.captured_ns) <= AGE_DIFFERENCE_NS_MAX;
     Ok(Newest { header: stored.header, snapshot, written_when_captured })
-}
-
-/// Epochs in the order of their making: each after the one it names as its previous, otherwise by the wall clock.
-fn in_order(disk: &Disk, names: &Names) -> Vec<Epoch> {
-    let mut left: Vec<(i64, Epoch, Option<Epoch>)> = names
-        .epochs
-        .iter()
-        .map(|(&epoch, frames)| {
-            let header = frames.keys().take(3).find_map(|&seq| Some(disk.read(FrameId { epoch, seq }).ok()?.header));
-            let previous = header.as_ref().and_then(|header| header.previous_epoch).map(|previous| previous.id);
-            // Of an epoch that cannot be read, its files still say when they were written.
-            let written = || frames.keys().find_map(|&seq| disk.changed_ns(FrameId { epoch, seq }));
-            let captured_ns = header.map(|header| header.captured_ns).or_else(written);
-            (captured_ns.unwrap_or(i64::MIN), epoch, previous)
-        })
-        .collect();
-    left.sort();
-    let mut order = Vec::with_capacity(left.len());
-    while !left.is_empty() {
-        let waits = |previous: Option<Epoch>| left.iter().any(|(_, epoch, _)| Some(*epoch) == previous);
-        // Epochs that name each other in a circle were not made by an agent; they go by the clock.
-        let next = left.iter().position(|&(_, _, previous)| !waits(previous)).unwrap_or(0);
-        order.push(left.remove(next).1);
-    }
-    order
 }

@@ -1,13 +1,15 @@
-//! Looking at a spool without changing it: for `spool list`, `spool verify` and tests. Takes no lock, so it also
-//! serves while an agent runs; a frame that goes away meanwhile is no fault.
+//! A look at a spool that changes nothing: for `spool list`, `spool verify` and tests. It takes no lock, so it also
+//! serves while an agent runs; a frame that is sent meanwhile is no fault.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use edr_wire::Epoch;
 use edr_wire::frame::{FrameHeader, FrameKind};
 
 use super::FrameId;
-use super::disk::{Disk, ReadFault};
+use super::disk::{Disk, ReadFault, Strays};
 
 /// One frame of a listing.
 #[derive(Debug)]
@@ -36,16 +38,25 @@ pub struct Finding {
 /// When the folder cannot be read.
 pub fn verify(state_dir: &Path) -> io::Result<(Vec<Listing>, Vec<Finding>)> {
     let disk = Disk::new(state_dir.join("spool"));
-    let names = disk.names()?;
     let mut findings: Vec<Finding> = Vec::new();
     let finding = |path: PathBuf, fault: &str| Finding { path, fault: fault.to_owned() };
-    findings.extend(names.foreign.iter().map(|path| finding(path.clone(), "not of the spool")));
-    findings.extend(names.leftovers.iter().map(|path| finding(path.clone(), "left by an interrupted write")));
+    let mut strays = Strays::default();
+    let mut epochs: BTreeMap<Epoch, BTreeMap<u64, u64>> = BTreeMap::new();
+    for epoch in disk.epochs(&mut strays)? {
+        match disk.frames(epoch, &mut strays) {
+            Ok(frames) => drop(epochs.insert(epoch, frames)),
+            // Its last frame was sent meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => findings.push(finding(disk.folder(epoch), &format!("cannot be listed: {error}"))),
+        }
+    }
+    findings.extend(strays.foreign.into_iter().map(|path| finding(path, "not of the spool")));
+    findings.extend(strays.leftovers.into_iter().map(|path| finding(path, "left by an interrupted write")));
     if let Some(mode) = open_to_others(disk.root())? {
         findings.push(finding(disk.root().to_owned(), &format!("mode {mode:03o}, 700 is right")));
     }
     let mut listing = Vec::new();
-    for (&epoch, frames) in &names.epochs {
+    for (&epoch, frames) in &epochs {
         let mut key: Option<(u64, Vec<u8>)> = None;
         for (&seq, &bytes) in frames {
             let id = FrameId { epoch, seq };

@@ -15,7 +15,10 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::FrameId;
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+
+use super::{FrameId, SpoolError};
 
 /// Bytes of the file. Writing over them needs no room: a boot id has 36 bytes, an epoch 16, a number 20 at most.
 const BYTES: usize = 128;
@@ -38,13 +41,21 @@ pub(super) struct Witness {
 
 impl Witness {
     /// Opens `<runtime-dir>/last-frame`, and gives what it says.
-    pub(super) fn open(runtime_dir: &Path) -> (Self, Option<LastMade>) {
+    /// The file is locked: a state folder that was removed and made again has another lock file, and no second agent may
+    /// start then.
+    ///
+    /// # Errors
+    /// [`SpoolError::Locked`].
+    pub(super) fn open(runtime_dir: &Path) -> Result<(Self, Option<LastMade>), SpoolError> {
         let path = runtime_dir.join("last-frame");
         match open(&path) {
-            Ok((file, said)) => (Self { path, file: Some(file) }, parse(&said)),
+            Ok((file, said)) => match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) => Err(SpoolError::Locked { pid: None, path }),
+                _ => Ok((Self { path, file: Some(file) }, parse(&said))),
+            },
             Err(error) => {
                 log::warn!("open {}: {error}; the next start begins a new epoch", path.display());
-                (Self { path, file: None }, None)
+                Ok((Self { path, file: None }, None))
             }
         }
     }
