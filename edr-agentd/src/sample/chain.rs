@@ -74,7 +74,8 @@ impl Chain {
         if header.boot_id != boot_id {
             return (new(Some(last)), Start::NewBoot);
         }
-        let is_last = last == PreviousEpoch { id: header.epoch, last_seq: header.seq };
+        let newest_id = PreviousEpoch { id: header.epoch, last_seq: header.seq };
+        let is_last = last == newest_id && resume.last == Some(newest_id);
         // The witnessed frame, or the next frame when the agent was killed between writing the frame and its witness.
         let witnessed = made.is_some_and(|made| {
             made.epoch == header.epoch && (made.seq == header.seq || made.seq.checked_add(1) == Some(header.seq))

@@ -193,13 +193,7 @@ impl Shipper {
     }
 
     /// Sends one frame. Returns the time to wait before the next frame, or before a retry.
-    fn ship(
-        &mut self,
-        frame: &Stored,
-        stop: &Stop,
-        heartbeat: &Heartbeat,
-        settings: impl Fn() -> Kafka,
-    ) -> Duration {
+    fn ship(&mut self, frame: &Stored, stop: &Stop, heartbeat: &Heartbeat, settings: impl Fn() -> Kafka) -> Duration {
         let started = Instant::now();
         let producer = match &mut self.producer {
             Some(producer) => producer,

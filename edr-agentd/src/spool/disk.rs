@@ -246,11 +246,9 @@ impl Disk {
         metadata.ctime().checked_mul(1_000_000_000)?.checked_add(metadata.ctime_nsec())
     }
 
-    /// Removes a frame's file, and the folder of its epoch after the last file. A file that stays by an error is sent
-    /// once more after the next start.
-    pub(super) fn remove(&self, id: FrameId) {
-        self.unlink(&self.path(id));
-        self.remove_empty_folder(id.epoch);
+    /// Removes a frame's file, if it is there.
+    pub(super) fn remove(&self, id: FrameId) -> io::Result<()> {
+        remove_if_there(&self.path(id))
     }
 
     /// Removes the folder of an epoch without frames; one that still has some refuses.
@@ -281,7 +279,10 @@ impl Disk {
         let is_damaged = |path: &Path| {
             let (epoch, name) = path.file_name()?.to_str()?.split_once('.')?;
             let id = FrameId { epoch: epoch.parse().ok()?, seq: parse_name(name)? };
-            Some(matches!(self.read_as(path, id), Err(ReadFault::Corrupt(_) | ReadFault::TooLarge(_) | ReadFault::OtherFrame(_))))
+            Some(matches!(
+                self.read_as(path, id),
+                Err(ReadFault::Corrupt(_) | ReadFault::TooLarge(_) | ReadFault::OtherFrame(_))
+            ))
         };
         let beyond = kept.iter().rev().skip(ASIDE_MAX);
         beyond.filter(|(_, path)| is_damaged(path) == Some(true)).for_each(|(_, path)| self.unlink(path));
@@ -293,11 +294,10 @@ impl Disk {
         stat.f_bavail.checked_mul(stat.f_frsize)
     }
 
+    /// Removes a file that does no harm if it stays.
     pub(super) fn unlink(&self, path: &Path) {
-        match fs::remove_file(path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => edr_daemon::limited!(log::Level::Warn, "remove {}: {error}", path.display()),
+        if let Err(error) = remove_if_there(path) {
+            edr_daemon::limited!(log::Level::Warn, "remove {}: {error}", path.display());
         }
     }
 
@@ -313,6 +313,10 @@ impl Disk {
         let number = self.tries.fetch_add(1, Ordering::Relaxed);
         folder.join(format!(".{}-{number}.tmp", std::process::id()))
     }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    fs::remove_file(path).or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 fn write_whole(path: &Path, records: &[Vec<u8>]) -> io::Result<()> {

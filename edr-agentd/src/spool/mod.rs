@@ -243,7 +243,7 @@ impl Spool {
             self.disk.publish(id, &records, true)?;
             // Kafka may have taken it meanwhile.
             if !self.lock().moved_to_disk(id) {
-                self.disk.remove(id);
+                self.remove(id);
             }
         }
     }
@@ -269,13 +269,15 @@ impl Spool {
                 let removals = self.lock().ledger.removals();
                 for epoch in unlisted {
                     match self.disk.frames(epoch, &mut strays) {
-                        Ok(files) => found.push((resume::origin(&self.disk, epoch, &files), files)),
+                        Ok(files) => {
+                            log::debug!("spool folder {epoch} is there; it has {} frames", files.len());
+                            found.push((resume::origin(&self.disk, epoch, &files), files));
+                        }
                         Err(error) => trouble = Some(format!("list spool folder {epoch}: {error}")),
                     }
                 }
                 found.sort_by_key(|(origin, _)| (origin.captured_ns, origin.epoch));
                 for (origin, files) in found {
-                    log::info!("spool folder {} is there; it has {} frames", origin.epoch, files.len());
                     self.lock().ledger.found(origin, &files, removals);
                 }
             }
@@ -297,12 +299,31 @@ impl Spool {
                 break;
             }
             match operation {
-                Operation::Delete => {
-                    self.disk.remove(id);
-                    self.lock().ledger.done(id);
-                }
+                Operation::Delete => self.remove(id),
                 Operation::SetAside => self.set_aside(id),
             }
+        }
+    }
+
+    /// Removes a frame's file. On an error the file stays due; a start that finds it sends the frame once more.
+    fn remove(&self, id: FrameId) {
+        match self.disk.remove(id) {
+            Ok(()) => self.done(id),
+            Err(error) => {
+                edr_daemon::limited!(
+                    log::Level::Warn,
+                    "remove {}: {error}; it is tried again",
+                    self.disk.path(id).display()
+                );
+            }
+        }
+    }
+
+    /// The file is gone from the folder of its epoch; the folder goes after the last file.
+    fn done(&self, id: FrameId) {
+        let is_last = self.lock().ledger.done(id);
+        if is_last {
+            self.disk.remove_empty_folder(id.epoch);
         }
     }
 
@@ -315,11 +336,11 @@ impl Spool {
                 self.lock().ledger.revived(&stored.header, stored.byte_len() as u64);
             }
             // There is nothing to move; a folder that comes back is listed again.
-            Err(ReadFault::Vanished | ReadFault::Away) => self.lock().ledger.done(id),
+            Err(ReadFault::Vanished | ReadFault::Away) => self.done(id),
             Err(fault) => match self.disk.set_aside(id) {
                 Ok(path) => {
                     log::warn!("spool frame {id}: {fault}; it is kept as {}", path.display());
-                    self.lock().ledger.done(id);
+                    self.done(id);
                 }
                 Err(error) => edr_daemon::limited!(log::Level::Warn, "set spool frame {id} aside: {error}"),
             },
@@ -367,8 +388,7 @@ impl Spool {
             gone
         };
         if let Some(id) = gone {
-            self.disk.remove(id);
-            self.lock().ledger.done(id);
+            self.remove(id);
         }
         self.changed.notify_all();
     }

@@ -71,7 +71,8 @@ impl Declarations {
                 is_complete = false;
             }
         }
-        let missed = if self.missed.len() > RANGES_MAX { one_of_each_reason(&self.missed) } else { self.missed.clone() };
+        let missed =
+            if self.missed.len() > RANGES_MAX { one_of_each_reason(&self.missed) } else { self.missed.clone() };
         Carried { lost, missed, is_complete }
     }
 }

@@ -190,7 +190,8 @@ impl Ledger {
     /// Files of one epoch, found on the disk: bytes by seq. `removals` is the value of [`Ledger::removals`] before the
     /// folder was listed. Frames that are known already stay as they are.
     pub(super) fn found(&mut self, origin: Origin, files: &BTreeMap<u64, u64>, removals: u64) {
-        if removals != self.removals {
+        let is_new = self.book(origin.epoch).is_none();
+        if removals != self.removals || (is_new && files.is_empty()) {
             return;
         }
         let book = self.book_or_new(origin);
@@ -254,13 +255,11 @@ impl Ledger {
         }
     }
 
-    /// A frame in memory was written to the disk. False when it is not to be sent any more.
+    /// A frame in memory was written to the disk. False when the frame is not known any more.
     pub(super) fn moved_to_disk(&mut self, id: FrameId) -> bool {
-        let entry = self.entry(id).filter(|entry| entry.state == State::Unsent);
-        entry.is_some_and(|entry| {
-            entry.store = Store::Disk;
-            true
-        })
+        let Some(entry) = self.entry(id) else { return false };
+        entry.store = Store::Disk;
+        true
     }
 
     /// A doomed frame is whole after all: it is to be sent, late as it is.
@@ -363,10 +362,11 @@ impl Ledger {
         self.entries().filter_map(due).collect()
     }
 
-    /// The file was removed or set aside.
-    pub(super) fn done(&mut self, id: FrameId) {
+    /// The file was removed or set aside. True when its epoch has no frame left.
+    pub(super) fn done(&mut self, id: FrameId) -> bool {
         self.forget(id);
         self.removals += 1;
+        self.book(id.epoch).is_none_or(|book| book.frames.is_empty())
     }
 
     /// Files removed so far.
@@ -382,8 +382,7 @@ impl Ledger {
     /// ([`Ledger::examined`]); frames in `unreadable` are passed over.
     pub(super) fn relieve(&mut self, room: Room, unreadable: &BTreeSet<FrameId>) -> Option<FrameId> {
         self.wants_key = false;
-        let limits =
-            [(Store::Disk, room.disk_bytes, "spool_full"), (Store::Memory, room.memory_bytes, "memory_full")];
+        let limits = [(Store::Disk, room.disk_bytes, "spool_full"), (Store::Memory, room.memory_bytes, "memory_full")];
         for (store, limit, reason) in limits {
             // A folder that is away takes no room here.
             let books = self.books.iter().filter(|book| store == Store::Memory || book.is_listed);
@@ -410,9 +409,8 @@ impl Ledger {
 
     /// The oldest key and its deltas that are not kept, nor the newest ones.
     fn oldest_group(&self, store: Store, unreadable: &BTreeSet<FrameId>) -> Group {
-        let is_kept = |id: FrameId| {
-            Some(id) == self.newest || self.kept.is_some_and(|(newest, key)| id == newest || id == key)
-        };
+        let is_kept =
+            |id: FrameId| Some(id) == self.newest || self.kept.is_some_and(|(newest, key)| id == newest || id == key);
         for book in self.books.iter().filter(|book| store == Store::Memory || book.is_listed) {
             let mut group: Vec<FrameId> = Vec::new();
             for (&seq, entry) in book.frames.iter().filter(|(_, entry)| entry.is_relievable(store)) {
@@ -577,18 +575,26 @@ impl Ledger {
         }
     }
 
-    /// The book of an epoch. A new one comes behind the epoch that it names as its previous, before the one that names
-    /// it, or where the wall clock puts it.
     fn book_or_new(&mut self, origin: Origin) -> &mut Book {
-        let at = self.books.iter().position(|book| book.origin.epoch == origin.epoch).unwrap_or_else(|| {
-            let successor = self.books.iter().position(|book| book.origin.previous == Some(origin.epoch));
-            let previous = || self.books.iter().position(|book| Some(book.origin.epoch) == origin.previous);
-            let later = || self.books.iter().position(|book| book.origin.captured_ns > origin.captured_ns);
-            let at = successor.or_else(|| previous().map(|at| at + 1)).or_else(later).unwrap_or(self.books.len());
+        let known = self.books.iter().rposition(|book| book.origin.epoch == origin.epoch);
+        let at = known.unwrap_or_else(|| {
+            let at = self.place(&origin);
             self.books.insert(at, Book::new(origin));
             at
         });
         &mut self.books[at]
+    }
+
+    /// The place of a new book: behind the epoch that it names as its previous and before those that name it; between
+    /// these by the wall clock.
+    fn place(&self, origin: &Origin) -> usize {
+        let position = |is_it: &dyn Fn(&Origin) -> bool| self.books.iter().position(|book| is_it(&book.origin));
+        let first = position(&|other| Some(other.epoch) == origin.previous).map_or(0, |at| at + 1);
+        let last = position(&|other| other.previous == Some(origin.epoch)).unwrap_or(self.books.len());
+        let mut between = self.books.iter().take(last).skip(first);
+        let later = between.position(|book| book.origin.captured_ns > origin.captured_ns);
+        // Epochs that name each other in a circle were not made by an agent.
+        later.map_or(last, |later| first + later)
     }
 
     fn book(&self, epoch: Epoch) -> Option<&Book> {
