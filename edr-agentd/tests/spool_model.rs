@@ -67,6 +67,10 @@ enum Action {
     Deny(Pick),
     /// All folders may be read.
     Allow,
+    /// The spool is mounted read-only.
+    ReadOnly,
+    /// And writable again.
+    Writable,
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -85,6 +89,8 @@ fn action() -> impl Strategy<Value = Action> {
         2 => Just(Action::Back),
         1 => pick().prop_map(Action::Deny),
         1 => Just(Action::Allow),
+        1 => Just(Action::ReadOnly),
+        1 => Just(Action::Writable),
     ]
 }
 
@@ -171,6 +177,9 @@ struct World {
     /// In the order of their making.
     epochs: Vec<Epoch>,
     newest: Option<FrameId>,
+    /// The newest frame that was accepted on the disk, and its key.
+    kept: Option<(FrameId, FrameId)>,
+    is_read_only: bool,
     snapshots: BTreeMap<FrameId, Vec<u8>>,
     /// Names that a torn write left and that never were a frame.
     torn: BTreeSet<FrameId>,
@@ -208,6 +217,8 @@ impl World {
             run: 0,
             epochs: Vec::new(),
             newest: None,
+            kept: None,
+            is_read_only: false,
             snapshots: BTreeMap::new(),
             torn: BTreeSet::new(),
             unknown: BTreeSet::new(),
@@ -240,6 +251,8 @@ impl World {
         self.run += 1;
         let there = self.epochs_there();
         self.unknown = self.epochs.iter().copied().filter(|epoch| !there.contains(epoch)).collect();
+        // A start that cannot read the newest frame keeps those that it makes.
+        self.kept = self.kept.filter(|(newest, _)| there.contains(&newest.epoch));
         let (spool, resume) = Spool::open(self.dir.path(), self.dir.path(), self.settings()).unwrap();
         let spool = Arc::new(spool);
         let hour = Duration::from_secs(3600);
@@ -288,6 +301,9 @@ impl World {
         self.reference.accepted.insert(made.id, lost);
         if made.disk_fault.is_some() {
             self.reference.in_memory.insert(made.id);
+        } else {
+            let key = self.kept.filter(|_| made.kind == FrameKind::Delta).map_or(made.id, |(_, key)| key);
+            self.kept = Some((made.id, key));
         }
         made
     }
@@ -350,9 +366,12 @@ impl World {
             Action::Crash(left) => {
                 self.kill();
                 let folder = self.files().last().map_or(self.dir.path().join("spool"), |id| self.folder(id.epoch));
-                fs::write(folder.join(".1-0.tmp"), vec![0xc1; left]).unwrap();
+                let temporary = folder.join(".1-0.tmp");
+                if !self.is_read_only {
+                    fs::write(&temporary, vec![0xc1; left]).unwrap();
+                }
                 self.start();
-                assert!(!folder.join(".1-0.tmp").exists());
+                assert!(!temporary.exists());
             }
             Action::Boot => {
                 self.boot += 1;
@@ -372,7 +391,7 @@ impl World {
             Action::Remove(file) => {
                 let files: Vec<FrameId> = self.files().into_iter().filter(|id| Some(*id) != self.newest).collect();
                 let Some(id) = file.from(&files) else { return };
-                fs::remove_file(self.path(id)).unwrap();
+                self.outside(|| fs::remove_file(self.path(id)).unwrap());
                 self.reference.harmed.insert(id);
                 self.torn.remove(&id);
                 let is_known = !self.unknown.contains(&id.epoch);
@@ -381,7 +400,7 @@ impl World {
             Action::Away(epoch) => {
                 let Some(epoch) = epoch.from(&self.epochs_there()) else { return };
                 let to = self.dir.path().join("away").join(epoch.to_string());
-                fs::rename(self.folder(epoch), to).unwrap();
+                self.outside(|| fs::rename(self.folder(epoch), to).unwrap());
                 self.late.insert(epoch);
             }
             Action::Back => self.bring_back(),
@@ -391,6 +410,8 @@ impl World {
                 self.late.insert(epoch);
             }
             Action::Allow => self.allow(),
+            Action::ReadOnly => self.set_read_only(true),
+            Action::Writable => self.set_read_only(false),
             Action::Quota(bytes) => {
                 self.quota = bytes;
                 self.spool().set_limits(self.settings());
@@ -405,6 +426,11 @@ impl World {
         let mut present: BTreeSet<FrameId> = self.files().into_iter().chain(self.files_in("away")).collect();
         // The content of a folder that may not be read stays as it was.
         present.extend(self.reference.present.iter().filter(|id| denied.contains(&id.epoch)));
+        if let Some((newest, key)) = self.kept {
+            let is_harmed = [newest, key].iter().any(|id| self.reference.harmed.contains(id));
+            let is_there = present.contains(&newest) && present.contains(&key);
+            assert!(is_there || is_harmed, "{newest} or its key {key} does not stay");
+        }
         self.reference.step(present);
     }
 
@@ -414,7 +440,7 @@ impl World {
         self.kill();
         let whole = fs::read(self.path(newest)).unwrap();
         if !self.path(next).exists() && !whole.is_empty() {
-            fs::write(self.path(next), &whole[..bytes.min(whole.len() - 1)]).unwrap();
+            self.outside(|| fs::write(self.path(next), &whole[..bytes.min(whole.len() - 1)]).unwrap());
             self.torn.insert(next);
         }
         self.start();
@@ -432,16 +458,39 @@ impl World {
     }
 
     fn bring_back(&mut self) {
-        for folder in fs::read_dir(self.dir.path().join("away")).unwrap() {
-            let folder = folder.unwrap();
-            fs::rename(folder.path(), self.dir.path().join("spool").join(folder.file_name())).unwrap();
-        }
+        let bring = |folder: fs::DirEntry| {
+            let to = self.dir.path().join("spool").join(folder.file_name());
+            fs::rename(folder.path(), to).unwrap();
+        };
+        let away = fs::read_dir(self.dir.path().join("away")).unwrap();
+        self.outside(|| away.for_each(|folder| bring(folder.unwrap())));
     }
 
     fn allow(&mut self) {
         for epoch in self.denied() {
             fs::set_permissions(self.folder(epoch), fs::Permissions::from_mode(0o700)).unwrap();
         }
+        self.set_read_only(self.is_read_only);
+    }
+
+    fn set_read_only(&mut self, is_read_only: bool) {
+        self.is_read_only = is_read_only;
+        self.set_modes(if is_read_only { 0o500 } else { 0o700 });
+    }
+
+    /// Sets the modes of the spool and of its folders that are not denied.
+    fn set_modes(&self, mode: u32) {
+        let folders = self.epochs_there().into_iter().map(|epoch| self.folder(epoch));
+        for folder in folders.chain([self.dir.path().join("spool")]) {
+            fs::set_permissions(folder, fs::Permissions::from_mode(mode)).unwrap();
+        }
+    }
+
+    /// Does something to the spool that the agent cannot do now.
+    fn outside(&self, act: impl FnOnce()) {
+        self.set_modes(0o700);
+        act();
+        self.set_modes(if self.is_read_only { 0o500 } else { 0o700 });
     }
 
     /// Everything is brought back and shipped, with enough ticks to declare what there is to declare; then every frame is
@@ -449,6 +498,7 @@ impl World {
     fn settle(mut self) {
         self.step(Action::Back);
         self.step(Action::Allow);
+        self.step(Action::Writable);
         for _ in 0..6 {
             self.step(Action::Tick(10));
             for _ in 0..12 {
