@@ -67,9 +67,9 @@ enum Action {
     Deny(Pick),
     /// All folders may be read.
     Allow,
-    /// The spool is mounted read-only.
-    ReadOnly,
-    /// And writable again.
+    /// The spool takes no new files: no folder of an epoch, and no frame in the newest one.
+    Full,
+    /// And takes them again.
     Writable,
 }
 
@@ -89,7 +89,7 @@ fn action() -> impl Strategy<Value = Action> {
         2 => Just(Action::Back),
         1 => pick().prop_map(Action::Deny),
         1 => Just(Action::Allow),
-        1 => Just(Action::ReadOnly),
+        1 => Just(Action::Full),
         1 => Just(Action::Writable),
     ]
 }
@@ -179,7 +179,7 @@ struct World {
     newest: Option<FrameId>,
     /// The newest frame that was accepted on the disk, and its key.
     kept: Option<(FrameId, FrameId)>,
-    is_read_only: bool,
+    is_full: bool,
     snapshots: BTreeMap<FrameId, Vec<u8>>,
     /// Names that a torn write left and that never were a frame.
     torn: BTreeSet<FrameId>,
@@ -218,7 +218,7 @@ impl World {
             epochs: Vec::new(),
             newest: None,
             kept: None,
-            is_read_only: false,
+            is_full: false,
             snapshots: BTreeMap::new(),
             torn: BTreeSet::new(),
             unknown: BTreeSet::new(),
@@ -367,7 +367,7 @@ impl World {
                 self.kill();
                 let folder = self.files().last().map_or(self.dir.path().join("spool"), |id| self.folder(id.epoch));
                 let temporary = folder.join(".1-0.tmp");
-                if !self.is_read_only {
+                if !self.is_full {
                     fs::write(&temporary, vec![0xc1; left]).unwrap();
                 }
                 self.start();
@@ -410,8 +410,8 @@ impl World {
                 self.late.insert(epoch);
             }
             Action::Allow => self.allow(),
-            Action::ReadOnly => self.set_read_only(true),
-            Action::Writable => self.set_read_only(false),
+            Action::Full => self.set_full(true),
+            Action::Writable => self.set_full(false),
             Action::Quota(bytes) => {
                 self.quota = bytes;
                 self.spool().set_limits(self.settings());
@@ -470,27 +470,29 @@ impl World {
         for epoch in self.denied() {
             fs::set_permissions(self.folder(epoch), fs::Permissions::from_mode(0o700)).unwrap();
         }
-        self.set_read_only(self.is_read_only);
+        self.set_modes(self.is_full);
     }
 
-    fn set_read_only(&mut self, is_read_only: bool) {
-        self.is_read_only = is_read_only;
-        self.set_modes(if is_read_only { 0o500 } else { 0o700 });
+    fn set_full(&mut self, is_full: bool) {
+        self.is_full = is_full;
+        self.set_modes(is_full);
     }
 
     /// Sets the modes of the spool and of its folders that are not denied.
-    fn set_modes(&self, mode: u32) {
-        let folders = self.epochs_there().into_iter().map(|epoch| self.folder(epoch));
-        for folder in folders.chain([self.dir.path().join("spool")]) {
+    fn set_modes(&self, is_full: bool) {
+        let newest = self.newest.map(|id| id.epoch);
+        let folders = self.epochs_there().into_iter().map(|epoch| (self.folder(epoch), Some(epoch) == newest));
+        for (folder, takes_frames) in folders.chain([(self.dir.path().join("spool"), true)]) {
+            let mode = if is_full && takes_frames { 0o500 } else { 0o700 };
             fs::set_permissions(folder, fs::Permissions::from_mode(mode)).unwrap();
         }
     }
 
     /// Does something to the spool that the agent cannot do now.
     fn outside(&self, act: impl FnOnce()) {
-        self.set_modes(0o700);
+        self.set_modes(false);
         act();
-        self.set_modes(if self.is_read_only { 0o500 } else { 0o700 });
+        self.set_modes(self.is_full);
     }
 
     /// Everything is brought back and shipped, with enough ticks to declare what there is to declare; then every frame is
