@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use edr_agentd::config;
+use edr_agentd::heartbeat::{Heartbeat, Observer};
 use edr_agentd::sample::{Framer, Made, Moment, Shape};
 use edr_agentd::spool::{FrameId, MEMORY_BYTES_MAX, Patience, Resume, Spool, SpoolError, verify};
 use edr_wire::HostId;
@@ -368,6 +369,81 @@ fn a_second_agent_is_refused_with_the_pid_of_the_first() {
     assert!(refused.contains("create state-dir") && refused.contains("File exists"), "{refused}");
 }
 
+/// Removed and made again, the folder has another lock file.
+#[test]
+fn a_second_agent_is_refused_when_the_state_folder_was_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let (spool, _) = Spool::open(&state, dir.path(), SETTINGS).unwrap();
+    fs::remove_dir_all(&state).unwrap();
+    let refused = Spool::open(&state, dir.path(), SETTINGS).unwrap_err();
+    assert!(matches!(refused, SpoolError::Locked { .. }), "{refused}");
+    drop(spool);
+    Spool::open(&state, dir.path(), SETTINGS).unwrap();
+}
+
+#[test]
+fn an_epoch_that_was_away_at_a_start_is_sent_when_it_is_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let made = [(); 3].map(|()| agent.tick(10).id);
+    drop(agent);
+    let (folder, away) = (dir.path().join("spool").join(made[0].epoch.to_string()), dir.path().join("away"));
+    fs::rename(&folder, &away).unwrap();
+    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let next = agent.tick(10).id;
+    let header = agent.spool.load(next, Instant::now()).unwrap().header.clone();
+    let previous = header.previous_epoch.unwrap();
+    assert_eq!((previous.id, previous.last_seq), (made[2].epoch, made[2].seq), "the witness knows what is away");
+    assert_eq!(agent.ship().0, [next]);
+    fs::rename(&away, &folder).unwrap();
+    let last = agent.tick(10).id;
+    assert_eq!(agent.ship(), (vec![made[0], made[1], made[2], last], vec![]));
+}
+
+#[test]
+fn a_folder_that_cannot_be_listed_at_a_start_hides_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let nobody = nix::unistd::Uid::from_raw(65_534);
+    // For root every folder can be listed.
+    if nix::unistd::geteuid().is_root() {
+        std::os::unix::fs::chown(dir.path(), Some(nobody.as_raw()), None).unwrap();
+        nix::unistd::setfsuid(nobody);
+    }
+    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let first = agent.tick(10).id;
+    drop(agent);
+    let mut agent = Agent::start_as(dir.path(), SETTINGS, HostId([1; 16]), "next boot");
+    let second = agent.tick(10).id;
+    drop(agent);
+    let folder = dir.path().join("spool").join(second.epoch.to_string());
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0)).unwrap();
+    let (_, findings) = verify(dir.path()).unwrap();
+    assert!(findings.iter().any(|finding| finding.path == folder && finding.fault.contains("cannot be listed")));
+    let mut agent = Agent::start_as(dir.path(), SETTINGS, HostId([1; 16]), "next boot");
+    assert_eq!(agent.ship().0, [first]);
+    let third = agent.tick(10).id;
+    assert!(agent.spool.trouble(Instant::now()).unwrap().contains("list spool folder"));
+    assert_eq!(agent.ship().0, [third]);
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+    let fourth = agent.tick(10).id;
+    assert_eq!(agent.ship(), (vec![second, fourth], vec![]));
+    assert_eq!(agent.spool.trouble(Instant::now()), None);
+}
+
+/// A sick disk makes each step of a tick long: the watchdog sees every one.
+#[test]
+fn a_frame_beats_between_its_steps() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Agent::start(dir.path(), SETTINGS);
+    let heartbeat = Arc::<Heartbeat>::default();
+    let mut agent = Agent { framer: agent.framer.beating(&heartbeat), ..agent };
+    let mut observer = Observer::default();
+    assert!(!observer.is_alive(&heartbeat));
+    agent.tick(10);
+    assert!(observer.is_alive(&heartbeat));
+}
+
 #[test]
 fn fifty_thousand_frames_are_found_by_their_names() {
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
@@ -475,11 +551,10 @@ fn a_frame_with_an_io_error_is_tried_again_and_given_up_only_alone() {
         reason: "unreadable".to_owned(),
     };
     assert!(lost.contains(&said), "{lost:?}");
-    // Declared, and never deleted: it is there when the disk gives it again, and goes out after the next start.
+    // Declared, and never deleted: the file could not be set aside, and goes out when the disk gives it again.
     drop(sector);
     assert!(bad.exists());
-    drop(agent);
-    let agent = Agent::start(dir.path(), SETTINGS);
+    agent.tick(10);
     assert!(agent.ship().0.contains(&made[1]));
 }
 

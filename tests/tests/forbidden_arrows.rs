@@ -70,6 +70,11 @@ fn shipping_knows_only_the_spool() {
 }
 
 #[test]
+fn the_ledger_of_the_spool_only_decides() {
+    assert_absent("edr-agentd/src/spool/ledger", &["std::fs", "Instant::now", "SystemTime", "Mutex", "super::disk"]);
+}
+
+#[test]
 fn the_page_knows_only_questions() {
     assert_absent("edr-collectd/src/web", &["crate::archive", "crate::consume", "deltalake", "rdkafka"]);
 }

@@ -215,6 +215,9 @@ mod tests {
         assert_eq!(started(&with(made("other", Some(41)))), new(41));
         // The newest frames, or the whole spool, were removed by someone.
         assert_eq!(started(&with(made("boot", Some(44)))), new(44));
+        // The newest epoch is another one than that of the newest readable frame.
+        let elsewhere = resume(|_, resume| resume.last = Some(PreviousEpoch { id: Epoch([8; 8]), last_seq: 1 }));
+        assert_eq!(started(&elsewhere), new(41));
         let gone = Resume { last_made: made("boot", Some(44)), ..Resume::default() };
         assert_eq!(started(&gone), new(44));
         let goodbye = resume(|header, resume| {

@@ -1,4 +1,5 @@
-//! One agent a state folder.
+//! One agent a state folder. A folder that is removed and made again has another lock file; the witness in `runtime-dir`
+//! is locked, too, and holds then.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
