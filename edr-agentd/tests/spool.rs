@@ -417,7 +417,7 @@ fn a_folder_that_cannot_be_listed_at_a_start_hides_no_other() {
     let second = agent.tick(10).id;
     drop(agent);
     let folder = dir.path().join("spool").join(second.epoch.to_string());
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o0)).unwrap();
     let (_, findings) = verify(dir.path()).unwrap();
     assert!(findings.iter().any(|finding| finding.path == folder && finding.fault.contains("cannot be listed")));
     let mut agent = Agent::start_as(dir.path(), SETTINGS, HostId([1; 16]), "next boot");

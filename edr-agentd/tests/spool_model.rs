@@ -406,7 +406,7 @@ impl World {
             Action::Back => self.bring_back(),
             Action::Deny(epoch) => {
                 let Some(epoch) = epoch.from(&self.epochs_there()) else { return };
-                fs::set_permissions(self.folder(epoch), fs::Permissions::from_mode(0)).unwrap();
+                fs::set_permissions(self.folder(epoch), fs::Permissions::from_mode(0o0)).unwrap();
                 self.late.insert(epoch);
             }
             Action::Allow => self.allow(),

@@ -165,7 +165,6 @@ impl Framer {
             })?;
             let (raw_bytes, bytes) = (raw.len(), frame.byte_len());
             let put = measured(cost, "spool", || (self.put(&header, frame), bytes));
-            self.heartbeat.beat();
             if let Err(error) = put {
                 // The frame may be on the disk in spite of the error, so its (epoch, seq) must not be used again: the
                 // same snapshot gets another epoch.
@@ -178,18 +177,22 @@ impl Framer {
                 continue;
             }
             self.chain.accepted(header.kind, raw, bytes, moment.boottime);
-            self.spool.tidy();
-            self.heartbeat.beat();
             return Ok(Made { id, kind: header.kind, raw_bytes, bytes, bye: moment.bye, disk_fault: self.in_memory });
         }
     }
 
     fn put(&self, header: &FrameHeader, frame: EncodedFrame) -> Result<(), SpoolError> {
-        if self.in_memory.is_some() {
+        let put = if self.in_memory.is_some() {
             self.spool.put_in_memory(header, frame);
-            return Ok(());
-        }
-        self.spool.put(header, &frame)
+            Ok(())
+        } else {
+            self.spool.put(header, &frame)
+        };
+        self.heartbeat.beat();
+        put?;
+        self.spool.tidy();
+        self.heartbeat.beat();
+        Ok(())
     }
 
     fn header(&self, moment: &Moment, base_seq: Option<u64>) -> FrameHeader {

@@ -1,5 +1,5 @@
-//! The spool's folder: names, and every system call on it. A file appears by one helper ([`Disk::publish`]), whole.
-//! What becomes of a frame is the ledger's business.
+//! The spool's folder: names, and every system call there. A file appears whole, by one helper ([`Disk::publish`]). The
+//! disk knows files only; the ledger decides about frames.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -20,7 +20,7 @@ use super::{FrameId, SpoolError};
 /// Tries to write one frame when the disk reports an I/O error. After a failed fsync the kernel calls the lost pages
 /// clean, so each try is a new file.
 const WRITE_TRIES: u32 = 3;
-/// Damaged frames kept for inspection. Those that cannot be read are kept all.
+/// Number of damaged frames kept for inspection. Unreadable frames are all kept.
 const ASIDE_MAX: usize = 16;
 /// A frame file larger than this was not written by an agent: the largest snapshot, incompressible, with its headers.
 const FILE_BYTES_MAX: u64 = 2 * RAW_BYTES_MAX as u64;
@@ -66,7 +66,7 @@ pub(super) struct Disk {
     root: PathBuf,
     /// Makes each temporary name new.
     tries: AtomicU64,
-    /// Folders in which a folder was made whose name may not be on the disk yet. No frame is accepted while there is one.
+    /// Folders with a new subfolder whose name may not be on the disk yet. No frame is accepted before their fsync.
     unsynced: Mutex<Vec<PathBuf>>,
 }
 
@@ -81,8 +81,7 @@ impl Disk {
         &self.root
     }
 
-    /// Makes the folder if it is not there, and takes rights away from group and others if they have any: frames tell
-    /// all about a host.
+    /// Makes the spool folder if necessary, and sets its mode to 700: frames tell all about a host.
     pub(super) fn prepare(&self) -> io::Result<()> {
         self.make_folders(&self.root)?;
         self.sync_folders().map_err(|(_, error)| error)?;
@@ -106,7 +105,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Makes a folder in one that is there. Its name is on the disk only after [`Disk::sync_folders`].
+    /// Makes a folder in an existing folder. The name is on the disk only after [`Disk::sync_folders`].
     fn make_folder(&self, folder: &Path) -> io::Result<()> {
         match DirBuilder::new().mode(0o700).create(folder) {
             Ok(()) => {
@@ -126,13 +125,13 @@ impl Disk {
         }
     }
 
-    /// Brings the names of all folders that were made to the disk; what fails is tried again by the next call.
+    /// Fsyncs the parents of all new folders. The next call tries failed ones again.
     fn sync_folders(&self) -> Result<(), (PathBuf, io::Error)> {
         let mut unsynced = self.unsynced();
         while let Some(folder) = unsynced.last() {
             match sync_dir(folder) {
                 Ok(()) => {}
-                // What is not there any more holds nothing that could be lost by a power cut.
+                // A power cut cannot lose anything in a removed folder.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err((folder.clone(), error)),
             }
@@ -179,16 +178,15 @@ impl Disk {
         Ok(frames)
     }
 
-    /// Writes a frame so that it survives: temporary file, fsync, rename, fsync of the folder. The folder of its epoch is
-    /// made if `opens_epoch`. When it is not there for a later frame, somebody took it away, or another disk lies over
-    /// it: then the epoch ends.
+    /// Writes a frame durably: temporary file, fsync, rename, fsync of the folder. The folder of the epoch is made if
+    /// `opens_epoch`. A folder that is missing later was removed or covered by another mount: then the epoch ends.
     pub(super) fn publish(&self, id: FrameId, records: &[Vec<u8>], opens_epoch: bool) -> Result<(), SpoolError> {
         let mut failed = 0;
         loop {
             match self.publish_once(id, records, opens_epoch) {
                 Ok(()) => return Ok(()),
                 Err(error) => {
-                    // Whatever of it is there must not be taken for an accepted frame.
+                    // A partial file must not be taken for an accepted frame.
                     self.unlink(&self.path(id));
                     failed += 1;
                     let SpoolError::Unusable { source, .. } = &error else { return Err(error) };
@@ -216,7 +214,7 @@ impl Disk {
         published.map_err(unusable("write spool frame", &path))
     }
 
-    /// Whether the folder takes a file of `bytes`, and if not, why. Makes the folder again when somebody removed it.
+    /// Writes and removes a file of `bytes`, to probe the folder. Makes the folder again after a removal.
     pub(super) fn probe(&self, bytes: usize) -> io::Result<()> {
         let temporary = self.temporary(&self.root);
         let probed = self.prepare().and_then(|()| write_whole(&temporary, &[vec![0; bytes]]));
@@ -251,13 +249,13 @@ impl Disk {
         remove_if_there(&self.path(id))
     }
 
-    /// Removes the folder of an epoch without frames; one that still has some refuses.
+    /// Removes the folder of an epoch without frames.
     pub(super) fn remove_empty_folder(&self, epoch: Epoch) {
         // ENOTEMPTY is the normal answer.
         let _ = fs::remove_dir(self.folder(epoch));
     }
 
-    /// Moves a frame's file to where it is not sent. Of the damaged files there the newest few are kept.
+    /// Moves a frame's file to the folder of damaged frames, and removes the oldest damaged frames there.
     pub(super) fn set_aside(&self, id: FrameId) -> io::Result<PathBuf> {
         let aside = self.root.join(ASIDE);
         let to = aside.join(format!("{}.{}", id.epoch, file_name(id.seq)));
@@ -294,7 +292,7 @@ impl Disk {
         stat.f_bavail.checked_mul(stat.f_frsize)
     }
 
-    /// Removes a file that does no harm if it stays.
+    /// Removes a file whose removal may fail without harm.
     pub(super) fn unlink(&self, path: &Path) {
         if let Err(error) = remove_if_there(path) {
             edr_daemon::limited!(log::Level::Warn, "remove {}: {error}", path.display());
@@ -327,7 +325,7 @@ fn write_whole(path: &Path, records: &[Vec<u8>]) -> io::Result<()> {
 }
 
 fn read_bounded(path: &Path) -> Result<Vec<u8>, ReadFault> {
-    // What somebody put in a file's place must not make a reader wait, nor lead it elsewhere.
+    // A FIFO must not block the reader, and a link must not lead elsewhere.
     let flags = rustix::fs::OFlags::NOFOLLOW.union(rustix::fs::OFlags::NONBLOCK).bits() as i32;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => ReadFault::Vanished,
@@ -360,7 +358,7 @@ pub(super) fn unusable(operation: &'static str, path: &Path) -> impl FnOnce(io::
     move |source| SpoolError::Unusable { operation, path, source }
 }
 
-/// Errors of a disk that may become usable again by itself; others need a person before a start.
+/// True for errors of a disk that may become usable again without a person.
 pub(super) fn is_transient(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),

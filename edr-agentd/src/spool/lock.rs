@@ -11,14 +11,14 @@ use rustix::fs::FlockOperation;
 use super::SpoolError;
 use super::disk::{is_transient, missing_levels};
 
-/// Held as long as it lives; the kernel releases it however the process ends.
+/// The lock on a state folder, held until dropped. The kernel releases the lock however the process ends.
 #[derive(Debug)]
 pub(super) struct Lock {
     _file: File,
 }
 
 impl Lock {
-    /// Takes `<state-dir>/lock` and writes this process's id into it. `made` hears of each folder that had to be made.
+    /// Locks `<state-dir>/lock` and writes the process id there. Calls `made` for each new folder.
     pub(super) fn take(state_dir: &Path, made: impl Fn(&Path)) -> Result<Self, SpoolError> {
         let folder = |operation, path: &Path| {
             let path = path.to_owned();

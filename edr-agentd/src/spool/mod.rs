@@ -1,35 +1,35 @@
-//! The spool: every frame lies here from the moment it is made until Kafka has acknowledged it.
+//! The spool: holds every frame from its making until Kafka has acknowledged it.
 //!
 //! Promises:
 //! - A frame that [`Spool::put`] accepted survives `kill -9` and power loss: written whole, fsynced, renamed, folder
 //!   fsynced.
 //! - For each epoch {1..highest seq} = delivered ∪ still to be sent ∪ declared lost. A declaration is in the `lost` list
-//!   of every new frame until a frame that carries it is acknowledged, across restarts and crashes.
-//! - A frame's file goes when [`Spool::acknowledge`] is called for it. The one exception is a frame that is given up,
-//!   since room runs out or its file is damaged: its file goes after two later frames on the disk carry the declaration
-//!   of its loss, and everything that it declared itself. On doubt a frame is there twice, never missing without a
-//!   declaration.
-//! - What cannot be read now (an I/O error, no descriptor left, a folder that is away with its disk) is not lost: it is
-//!   tried again, and its epoch waits for it, while others go on. It is given up only after [`Patience`], while other
-//!   frames can be read, as `unreadable` or `vanished`; even then its file is not deleted.
-//! - An epoch whose folder was away, or could not be listed, is found as soon as the folder is back, in the same run.
-//!   Its frames are sent then, also those that were declared lost meanwhile. Of a folder that is removed while no agent
-//!   runs, a new epoch names the highest seq if the witness knows it (`previous_epoch`); the frames are declared nowhere.
-//! - The newest frame and the key it needs stay, acknowledged or not. They are the only state: a start reads sequence
-//!   number, log positions and pending declarations from them. There is no other state file. That no frame was made
-//!   after the newest one is witnessed in `runtime-dir`; without the witness a start begins a new epoch.
+//!   of every new frame until Kafka has acknowledged a frame with the declaration, across restarts and crashes.
+//! - A frame's file goes when [`Spool::acknowledge`] is called. The only exception is a frame that is given up, for want
+//!   of room or after damage: its file goes after two later frames on the disk declare the loss of the frame, and
+//!   everything that the frame declared itself. On doubt a frame is sent twice, never missing without a declaration.
+//! - An unreadable frame (an I/O error, no descriptor left, a folder that is away with its disk) is not lost. The read is
+//!   tried again; later frames of the epoch wait, other epochs go on. The frame is given up only after [`Patience`],
+//!   while other frames can be read, as `unreadable` or `vanished`; even then the file is not deleted.
+//! - An epoch whose folder was away, or could not be listed, is found by the first tick after the folder's return, in the
+//!   same run. Its frames are sent then, also frames that were declared lost meanwhile.
+//! - The newest frame and its key stay, acknowledged or not. They are the only state: a start reads sequence number, log
+//!   positions and pending declarations there. The witness in `runtime-dir` proves that no later frame was made; without
+//!   the witness a start begins a new epoch.
 //! - `<state-dir>/spool/<epoch>/<seq>.frame`, `seq` in 20 digits, is a frame's records one after the other: the same
-//!   bytes that travel. One bad file costs one frame; `ls` shows what waits.
+//!   bytes that travel. One bad file costs one frame; `ls` shows the backlog.
 //! - When the disk cannot be used ([`SpoolError::Unusable`]) frames are kept in memory ([`Spool::put_in_memory`], at
 //!   most [`MEMORY_BYTES_MAX`]) in an epoch of their own, until [`Spool::recover`] finds the disk usable again and has
-//!   brought there what is still unsent.
+//!   written the unsent frames there.
 //!
-//! Three parts: the disk (files only), the ledger (which frames there are and what becomes of each, without I/O and
-//! clock) and the fallback (frames in memory). This file wires them: it asks the ledger under the lock, and does all I/O
-//! without the lock. One thread, the sampler, puts frames in and calls [`Spool::tidy`]; another, the shipper, takes
-//! frames out.
+//! Not promised: a folder that is removed while no agent runs is declared nowhere. The next epoch names the highest seq
+//! (`previous_epoch`) if the witness has the number.
 //!
-//! The spool does not know what a snapshot holds, and not where frames go.
+//! Three parts: the disk (files only), the ledger (frames by state, without I/O, clock and lock) and the fallback (frames
+//! in memory). This file wires them: decisions under the lock, all I/O without the lock. One thread, the sampler, puts
+//! frames in and calls [`Spool::tidy`]; another, the shipper, takes frames out.
+//!
+//! The spool knows neither the content of a snapshot nor the destination of a frame.
 
 mod disk;
 mod fallback;
@@ -66,7 +66,7 @@ use crate::event::Event;
 /// Bytes of frames kept in memory while the disk cannot be used; then the oldest are declared lost.
 pub const MEMORY_BYTES_MAX: u64 = 16 << 20;
 
-/// How long one tick writes frames from memory to a disk that is back. The next tick goes on.
+/// Time limit of one tick for writing frames from memory to a usable disk. The next tick goes on.
 const RECOVER_MAX: Duration = Duration::from_secs(2);
 
 /// How long one tick removes files, sets files aside and reads headers, each. The next tick goes on.
@@ -142,7 +142,7 @@ impl From<&ReadFault> for Fault {
     }
 }
 
-/// The spool of one host. Shared by the sampler, which puts frames in, and the shipper, which takes them out.
+/// The spool of one host. Shared by two threads: the sampler puts frames in, the shipper takes frames out.
 #[derive(Debug)]
 pub struct Spool {
     disk: Disk,
@@ -211,7 +211,7 @@ impl Spool {
         Ok(())
     }
 
-    /// Accepts a frame that the disk does not take. It survives as long as the process.
+    /// Accepts a frame that the disk does not take. The frame survives as long as the process.
     pub fn put_in_memory(&self, header: &FrameHeader, frame: EncodedFrame) {
         let bytes = frame.byte_len() as u64;
         self.witness.in_memory(&header.boot_id);
@@ -222,8 +222,8 @@ impl Spool {
         self.changed.notify_all();
     }
 
-    /// Whether the disk has everything again: takes a file of `bytes`, and has taken the frames in memory, so that no
-    /// crash finds them there when it is over. To be called again when that takes longer than one call may.
+    /// Probes the disk with a file of `bytes`, and writes the frames in memory to the disk. True when the disk has all
+    /// frames; false when time ran out, and the next call goes on.
     ///
     /// # Errors
     /// [`SpoolError::Unusable`]: the disk still takes nothing.
@@ -248,9 +248,8 @@ impl Spool {
         }
     }
 
-    /// Does what a new frame makes possible or necessary: finds epochs that came back, removes and sets aside files
-    /// whose declaration is safe, and gives up frames when room runs out. To be called after each frame. Work that
-    /// takes too long is left to the next call.
+    /// Finds epochs that came back, removes and sets aside due files, and gives up frames when room runs out. To be
+    /// called after each frame; a call that runs out of time leaves the rest to the next call.
     pub fn tidy(&self) {
         self.find_epochs();
         self.work_off();
@@ -305,7 +304,7 @@ impl Spool {
         }
     }
 
-    /// Removes a frame's file. On an error the file stays due; a start that finds it sends the frame once more.
+    /// Removes a frame's file. On an error the file stays due, and is sent once more if a start comes first.
     fn remove(&self, id: FrameId) {
         match self.disk.remove(id) {
             Ok(()) => self.done(id),
@@ -327,15 +326,14 @@ impl Spool {
         }
     }
 
-    /// Reads a frame that is declared lost once more. One that is whole after all is sent; any other moves to where it is
-    /// not sent.
+    /// Reads a frame once more before its file is set aside. A frame that is whole after all is sent.
     fn set_aside(&self, id: FrameId) {
         match self.disk.read(id) {
             Ok(stored) => {
                 log::info!("spool frame {id} can be read again; it is sent after all");
                 self.lock().ledger.revived(&stored.header, stored.byte_len() as u64);
             }
-            // There is nothing to move; a folder that comes back is listed again.
+            // No file to move. A folder that comes back is listed again.
             Err(ReadFault::Vanished | ReadFault::Away) => self.done(id),
             Err(fault) => match self.disk.set_aside(id) {
                 Ok(path) => {
@@ -355,8 +353,8 @@ impl Spool {
         loop {
             let unread = {
                 let Inner { ledger, fallback, settings, .. } = &mut *self.lock();
-                // While frames go to memory a frame that is given up on the disk makes no room: it stays until a frame
-                // there declares its loss. It is whole, so it is sent when Kafka is back, and that makes room.
+                // While frames go to memory, giving up a frame on the disk gains no room: the file stays until frames
+                // on the disk declare the loss. An acknowledgement gains room.
                 let disk_bytes = if fallback.is_used { u64::MAX } else { room(settings, ledger.disk_bytes(), free) };
                 let unread = ledger.relieve(Room { disk_bytes, memory_bytes: MEMORY_BYTES_MAX }, &unreadable);
                 fallback.retain(|id| ledger.is_in_memory(id));
@@ -393,15 +391,14 @@ impl Spool {
         self.changed.notify_all();
     }
 
-    /// The oldest frame that Kafka has not acknowledged, of the epochs that do not wait for a frame that cannot be read
-    /// now.
+    /// The oldest unsent frame. Epochs that wait for an unreadable frame are passed over.
     pub fn oldest_unsent(&self, now: Instant) -> Option<FrameId> {
         self.lock().ledger.oldest_unsent(now)
     }
 
-    /// The frame's records, verified. `None` when they cannot be had; then the next call of [`Spool::oldest_unsent`]
-    /// names the frame to take instead. A frame that is proven to be damaged or gone is declared lost. One that cannot
-    /// be read now is tried again after a wait, for as long as [`Patience`] allows.
+    /// Reads and verifies a frame. `None` after a fault; then the next call of [`Spool::oldest_unsent`] names another
+    /// frame. A damaged or vanished frame is declared lost. An unreadable frame is tried again after a wait, within the
+    /// limits of [`Patience`].
     pub fn load(&self, id: FrameId, now: Instant) -> Option<Arc<Stored>> {
         if let Some(stored) = self.lock().fallback.get(id) {
             return Some(stored);
@@ -434,8 +431,8 @@ impl Spool {
         }
     }
 
-    /// Waits with a frame that cannot be read now. It is given up when its epoch waited long enough and other frames can
-    /// be read: then the fault is not that of the disk.
+    /// Notes that a frame cannot be read now. The frame is given up when its epoch waited long enough and other frames
+    /// can be read: then the disk is not the cause.
     fn hold(&self, id: FrameId, fault: &ReadFault, now: Instant) {
         let (is_over, neighbours) = {
             let ledger = &mut self.lock().ledger;
@@ -456,13 +453,13 @@ impl Spool {
         );
     }
 
-    /// The fault of what cannot be read now, for the status line.
+    /// The present read fault, for the status line.
     pub fn trouble(&self, now: Instant) -> Option<String> {
         let inner = self.lock();
         inner.ledger.trouble(now).or_else(|| inner.unlisted.clone())
     }
 
-    /// Sets how long a frame that cannot be read is tried again.
+    /// Sets the limits on tries to read an unreadable frame.
     pub fn set_patience(&self, patience: Patience) {
         self.lock().ledger.patience = patience;
     }
@@ -479,7 +476,7 @@ impl Spool {
         }
     }
 
-    /// Waits until every frame that can be read is acknowledged, at most `timeout`; true when it is so.
+    /// Waits until every readable frame is acknowledged, at most `timeout`. False after a timeout.
     pub fn wait_until_sent(&self, timeout: Duration) -> bool {
         let unsent = |inner: &mut Inner| inner.ledger.oldest_unsent(Instant::now()).is_some();
         let waited = self.changed.wait_timeout_while(self.lock(), timeout, unsent);
@@ -491,12 +488,12 @@ impl Spool {
         self.changed.notify_all();
     }
 
-    /// Ticks that became no frame, to be declared by the next one.
+    /// Adds ticks that became no frame, to be declared by the next frame.
     pub fn declare_missed(&self, missed: MissedTicks) {
         self.lock().ledger.missed(missed);
     }
 
-    /// Declarations of an earlier run that Kafka is not known to have.
+    /// Adds declarations of an earlier run without a known acknowledgement.
     pub fn take_over(&self, lost: &[LostRange], missed: &[MissedTicks]) {
         self.lock().ledger.take_over(lost, missed);
     }
@@ -506,7 +503,7 @@ impl Spool {
         self.lock().ledger.collect()
     }
 
-    /// Whether the next frame should be a key, so that older frames can be given up as a group.
+    /// True when the next frame should be a key, so that older frames can be given up as a group.
     pub fn wants_key(&self) -> bool {
         self.lock().ledger.wants_key
     }
@@ -544,7 +541,7 @@ impl Inner {
     }
 }
 
-/// What the spool may take now: its quota, and less when the file system has less than the floor left.
+/// Bytes that the spool may take now: the quota, or less when the file system is near its floor of free bytes.
 fn room(settings: &config::Spool, used: u64, free: Option<u64>) -> u64 {
     let left = free.map_or(u64::MAX, |free| used.saturating_add(free).saturating_sub(settings.free_bytes_min));
     settings.bytes_max.min(left)

@@ -1,4 +1,4 @@
-//! What an earlier run left: the order of its frames, and its newest one.
+//! State of the spool at a start: the frames of earlier runs, and the newest readable frame.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -13,10 +13,10 @@ use super::stored::Stored;
 use super::{FrameId, LastMade};
 use crate::event::Event;
 
-/// Frames that a start tries to read before it gives up finding a readable one.
+/// Frames that a start tries to read at most, to find a readable frame.
 const TRIES_MAX: usize = 500;
 
-/// Frames that cannot be read now, after which it gives up earlier: a failing disk may take long to say so.
+/// Unreadable frames after which a start gives up earlier: each read of a failing disk may take seconds.
 const UNREADABLE_MAX: usize = 8;
 
 /// Between the capture of a snapshot and the rename of its file lie the reading, compressing and writing of one tick.
@@ -39,12 +39,11 @@ pub struct Newest {
 pub struct Resume {
     /// The newest epoch and the highest sequence number in it, from the names; `None` for an empty spool.
     pub last: Option<PreviousEpoch>,
-    /// Header of the newest whole frame, also when its key is gone: what it declares is all that Kafka had not
-    /// confirmed, and must be said again.
+    /// Header of the newest whole frame, also without its key: its declarations are to be repeated.
     pub declared: Option<Box<FrameHeader>>,
-    /// The newest frame whose snapshot can be read. Continuity is only provable when it is the one `last` names.
+    /// The newest frame with a readable snapshot. Continuity is provable only when `last` names this frame.
     pub newest: Option<Box<Newest>>,
-    /// The last frame that was made in a boot, by its witness; `None` when there is none.
+    /// The last frame made in a boot, as the witness names it.
     pub last_made: Option<LastMade>,
 }
 
@@ -82,7 +81,7 @@ pub(super) fn read(disk: &Disk, ledger: &mut Ledger) -> Resume {
         let stored = match disk.read(id) {
             Ok(stored) => stored,
             Err(fault) if !Fault::from(&fault).is_proof() => {
-                // The shipper tries again; until then it is not proven that this frame was the last one.
+                // The shipper tries again. Until then nothing proves that this frame was the last.
                 edr_daemon::event!(
                     log::Level::Error, Event::SpoolUnreadable, EDR_SOURCE = "spool", EDR_EPOCH = id.epoch.to_string(), EDR_SEQ = id.seq;
                     "spool frame {id}: {fault}; it is tried again"
@@ -109,14 +108,14 @@ pub(super) fn read(disk: &Disk, ledger: &mut Ledger) -> Resume {
                 resume.newest = Some(Box::new(newest));
                 break;
             }
-            // It may be whole at the collector, so it is sent all the same.
+            // The collector may have the key, so the frame is sent all the same.
             Err(text) => log::warn!("spool frame {id} cannot be opened: {text}"),
         }
     }
     resume
 }
 
-/// The place of an epoch, by the header of one of its first frames.
+/// Place of an epoch, read from the header of an early frame.
 pub(super) fn origin(disk: &Disk, epoch: Epoch, files: &BTreeMap<u64, u64>) -> Origin {
     let header = files.keys().take(3).find_map(|&seq| Some(disk.read(FrameId { epoch, seq }).ok()?.header));
     let previous = header.as_ref().and_then(|header| header.previous_epoch).map(|previous| previous.id);
@@ -126,7 +125,7 @@ pub(super) fn origin(disk: &Disk, epoch: Epoch, files: &BTreeMap<u64, u64>) -> O
     Origin { epoch, previous, captured_ns }
 }
 
-/// The snapshot of a whole frame, or in words why its key does not give it.
+/// Opens the snapshot of a whole frame.
 fn open(disk: &Disk, id: FrameId, stored: Stored) -> Result<Newest, String> {
     let key_raw = match stored.header.kind {
         FrameKind::Key => None,

@@ -1,4 +1,4 @@
-//! A frame as it lies in the spool: its records one after the other, verified.
+//! A frame in the form of its spool file: verified records, one after the other.
 
 use std::ops::Range;
 use std::sync::Arc;

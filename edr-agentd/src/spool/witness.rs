@@ -1,14 +1,14 @@
-//! Which frame was the last one made, for a start in the same boot after a crash.
+//! The witness: names the last frame made, for a start in the same boot after a crash.
 //!
-//! The spool alone cannot tell: frames that were made in memory, since the disk did not take them, leave no trace on it.
-//! So the last frame is also named in `<runtime-dir>/last-frame`, one line that is written over in place: `boot_id epoch
-//! seq` once a frame is on the disk, and `boot_id memory` before the first one in memory can be sent. A start continues
-//! an epoch only when the newest frame of the spool is the one named here, or the next one of that epoch: the agent was
-//! then killed between the two writes, and nothing else can have been made.
+//! The spool alone cannot tell: frames made in memory leave no trace on the disk. So the last frame is also named in
+//! `<runtime-dir>/last-frame`, in one line that is written over in place: `boot_id epoch seq` once a frame is on the
+//! disk, and `boot_id memory` before the first frame in memory can be sent. A start continues an epoch only when the
+//! newest frame of the spool is named here, or is the next frame of the named epoch: the agent was then killed between
+//! the two writes, and no other frame can have been made.
 //!
-//! It is a witness and no state: without it a start begins a new epoch, and nothing is lost by that. It has to outlive
-//! the process and not the boot, so its place is a file system in memory (`/run`), which does not fail as the disk of
-//! the spool does. Nothing is fsynced.
+//! The witness is no state: without the file a start begins a new epoch, and nothing is lost. The file has to outlive the
+//! process and not the boot, so its place is a file system in memory (`/run`), which does not fail with the disk of the
+//! spool. Nothing is fsynced.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
@@ -60,7 +60,7 @@ impl Witness {
         }
     }
 
-    /// This frame is on the disk, and is the last one made.
+    /// Names the last frame made, which is on the disk.
     pub(super) fn on_disk(&self, boot_id: &str, id: FrameId) {
         self.say(&format!("{boot_id} {} {}", id.epoch, id.seq));
     }

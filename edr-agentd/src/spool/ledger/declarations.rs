@@ -1,8 +1,8 @@
 //! Pending declarations: lost frames and missed ticks that no acknowledged frame has declared yet.
 //!
-//! The pending set is exact. A frame carries all of it, and at most [`RANGES_MAX`] entries of each kind: beyond that
-//! number the copy for a frame is made coarser, never shorter. A coarse range may cover frames that are not lost; a
-//! reader counts every frame that arrives as delivered, whatever was declared.
+//! The pending set is exact. A frame carries the whole set in at most [`RANGES_MAX`] entries of each kind: beyond that
+//! number the copy for a frame is made coarser, never shorter. A coarse range may cover frames that are not lost; for a
+//! reader every frame that arrives is delivered, whatever was declared.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use edr_wire::limits::RANGES_MAX;
 
 use super::FrameId;
 
-/// Reason of a range that was joined from ranges of one epoch for want of room in a frame.
+/// Reason of a range joined from all ranges of an epoch, for want of room in a frame.
 const MANY: &str = "many";
 
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ pub(super) struct Declarations {
 pub(super) struct Carried {
     pub(super) lost: Vec<LostRange>,
     pub(super) missed: Vec<MissedTicks>,
-    /// Whether everything pending is in it. False only with losses in more than [`RANGES_MAX`] epochs.
+    /// True when everything pending is included; false only with losses in more than [`RANGES_MAX`] epochs.
     pub(super) is_complete: bool,
 }
 

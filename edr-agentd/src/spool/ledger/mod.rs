@@ -1,19 +1,21 @@
-//! The ledger: which frames there are, and what becomes of each. A pure state machine: no I/O, no clock, no lock.
+//! The ledger: all frames of the spool by state, and the pending declarations. A pure state machine: no I/O, no clock,
+//! no lock. Inputs are events, with the time as an argument; outputs are file operations and declarations.
 //!
-//! A frame that the ledger knows is in one of these states:
+//! The states of a frame:
 //! - **unsent**: on the disk or in memory, still to be sent;
-//! - **acknowledged**: Kafka has the frame, and its file stays as the newest frame or the key of the newest frame;
-//! - **doomed**: given up and declared lost; its file stays until the declaration is safe;
-//! - **due**: its file is to be deleted or set aside now ([`Ledger::due`]), and is confirmed by [`Ledger::done`].
+//! - **acknowledged**: delivered; the file stays as the newest frame or its key;
+//! - **doomed**: given up and declared lost; the file stays until the declaration is safe;
+//! - **due**: the file is to be deleted or set aside now ([`Ledger::due`]); [`Ledger::done`] reports the end.
 //!
-//! Three rules make a loss without a declaration impossible:
+//! Three rules exclude a loss without a declaration:
 //! 1. A frame stands for itself and for every declaration in its header. A frame of an earlier run is given up for want
-//!    of room only after its header was read, and everything in it is then pending again.
-//! 2. Every new frame carries all pending declarations, until a frame that carries them is acknowledged.
+//!    of room only after its header was read, and all declarations of the header are then pending again.
+//! 2. Every new frame carries all pending declarations, until a frame with them is acknowledged. An acknowledgement
+//!    confirms the declarations in the acknowledged header, and no others.
 //! 3. A doomed frame's file is touched after two frames on the disk carry everything that was pending when the frame was
-//!    given up. Two, so that no single damaged frame takes its declarations with it.
+//!    given up. With two, a single damaged frame takes no declaration along.
 //!
-//! An epoch that was away is listed again as soon as its folder is there ([`Ledger::unlisted`]), in the same run.
+//! An epoch that was away is listed again after the return of its folder ([`Ledger::unlisted`]), in the same run.
 
 mod declarations;
 mod patience;
@@ -48,7 +50,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    /// Whether the fault proves that the frame is lost. Other faults may be over at the next try.
+    /// True when the fault proves the loss of the frame. Other faults may be over at the next try.
     pub(super) fn is_proof(self) -> bool {
         matches!(self, Self::Vanished | Self::Corrupt)
     }
@@ -102,7 +104,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// Whether the frame takes room that can be gained by giving it up.
+    /// True when giving up the frame would gain room in `store`.
     fn is_relievable(&self, store: Store) -> bool {
         self.store == store && matches!(self.state, State::Unsent | State::Acknowledged)
     }
@@ -121,10 +123,10 @@ pub(super) struct Origin {
 struct Book {
     origin: Origin,
     frames: BTreeMap<u64, Entry>,
-    /// Whether every file in the epoch's folder is known here. False once the folder was away.
+    /// True when every file in the epoch's folder is known here; false once the folder was away.
     is_listed: bool,
-    /// Set while the next frame cannot be read. The frames behind it wait, so that an epoch arrives in order; other
-    /// epochs go on.
+    /// Set while the next frame cannot be read. Later frames of the epoch wait, so that the epoch arrives in order;
+    /// other epochs go on.
     wait: Option<Wait>,
 }
 
@@ -172,7 +174,7 @@ pub(super) struct Ledger {
     /// The newest frame of this run.
     newest: Option<FrameId>,
     boot_id: String,
-    /// Bytes of the largest frame: the room that one more frame may need.
+    /// Bytes of the largest frame: the room that a further frame may need.
     frame_bytes_max: u64,
     unsent_frames: u64,
     unsent_bytes: u64,
@@ -180,15 +182,15 @@ pub(super) struct Ledger {
     removals: u64,
     /// Frames given up since the start.
     pub(super) dropped_frames: u64,
-    /// Whether the next frame should be a key, so that older frames can be given up as a group.
+    /// True when the next frame should be a key, so that older frames can be given up as a group.
     pub(super) wants_key: bool,
     pub(super) patience: Patience,
 }
 
 /// Events: frames that appear.
 impl Ledger {
-    /// Files of one epoch, found on the disk: bytes by seq. `removals` is the value of [`Ledger::removals`] before the
-    /// folder was listed. Frames that are known already stay as they are.
+    /// Adds the files of an epoch found on the disk: bytes by seq. `removals` is the value of [`Ledger::removals`]
+    /// before the listing. Known frames are left unchanged.
     pub(super) fn found(&mut self, origin: Origin, files: &BTreeMap<u64, u64>, removals: u64) {
         let is_new = self.book(origin.epoch).is_none();
         if removals != self.removals || (is_new && files.is_empty()) {
@@ -245,7 +247,7 @@ impl Ledger {
         }
     }
 
-    /// Keeps the newest frame and its key; those kept before go when Kafka has them.
+    /// Keeps the newest frame and its key. The frames kept before are removed as soon as Kafka has them.
     fn keep(&mut self, newest: FrameId, key: FrameId) {
         let Some((newest_before, key_before)) = self.kept.replace((newest, key)) else { return };
         for id in [newest_before, key_before].into_iter().filter(|&id| id != key) {
@@ -262,7 +264,7 @@ impl Ledger {
         true
     }
 
-    /// A doomed frame is whole after all: it is to be sent, late as it is.
+    /// Makes a doomed frame unsent again: the file is whole after all.
     pub(super) fn revived(&mut self, header: &FrameHeader, bytes: u64) {
         let entry = Entry { bytes, kind: None, state: State::Unsent, store: Store::Disk };
         self.insert(FrameId::of(header), entry);
@@ -271,7 +273,7 @@ impl Ledger {
 
 /// Events: what becomes of frames.
 impl Ledger {
-    /// Kafka has this frame, and so its declarations. `Some` when its file is to be removed.
+    /// Kafka has the frame and its declarations. Returns the frame when its file is to be removed.
     pub(super) fn acknowledged(&mut self, header: &FrameHeader) -> Option<FrameId> {
         self.declarations.confirm(header);
         let id = FrameId::of(header);
@@ -290,12 +292,13 @@ impl Ledger {
         self.get(id).is_some_and(|entry| entry.state == State::Unsent)
     }
 
-    /// The frame was read. True when its epoch had to wait for it.
+    /// Ends the wait of an epoch: its frame was read. True when the epoch had waited.
     pub(super) fn was_read(&mut self, id: FrameId) -> bool {
         self.book_mut(id.epoch).is_some_and(|book| book.wait.take().is_some())
     }
 
-    /// The frame cannot be read now. True when patience is over: then it is to be given up if other frames can be read.
+    /// Notes a failed try to read a frame. True when patience is over: the frame is to be given up if other frames can
+    /// be read.
     pub(super) fn failed(&mut self, id: FrameId, fault: Fault, words: String, now: Instant) -> bool {
         let patience = self.patience;
         let Some(book) = self.book_mut(id.epoch) else { return false };
@@ -303,8 +306,8 @@ impl Ledger {
         book.wait.get_or_insert_with(|| Wait::new(now)).failed(&patience, now, words)
     }
 
-    /// Gives up a frame that is proven to be lost, or that was waited for long enough; with a folder that is away all
-    /// its frames. True when something was given up.
+    /// Gives up a frame after a proof of its loss, or after patience is over. With a folder that is away, all frames of
+    /// the epoch are given up. True when the frame was still unsent.
     pub(super) fn give_up(&mut self, id: FrameId, fault: Fault, now: Instant) -> bool {
         if !self.is_unsent(id) {
             return false;
@@ -321,7 +324,7 @@ impl Ledger {
         true
     }
 
-    /// There is no file to wait for. When the folder is back, its frames are found as those of an unknown epoch.
+    /// Gives up an epoch whose folder is away. A folder that comes back is listed like that of an unknown epoch.
     fn give_up_epoch(&mut self, epoch: Epoch, fault: Fault) {
         let Some(book) = self.book(epoch) else { return };
         let on_disk = book.frames.iter().filter(|(_, entry)| entry.store == Store::Disk);
@@ -337,8 +340,8 @@ impl Ledger {
         }
     }
 
-    /// Frames of these epochs are on the disk. Gives the epochs whose folders are to be listed: unknown ones, and those
-    /// that were away.
+    /// Takes the epochs with a folder on the disk. Returns the epochs whose folders are to be listed: unknown epochs,
+    /// and epochs that were away.
     pub(super) fn unlisted(&mut self, on_disk: &BTreeSet<Epoch>) -> Vec<Epoch> {
         for book in &mut self.books {
             let has_files = book.frames.values().any(|entry| entry.store == Store::Disk);
@@ -407,7 +410,7 @@ impl Ledger {
         None
     }
 
-    /// The oldest key and its deltas that are not kept, nor the newest ones.
+    /// The oldest key with its deltas, unless the kept frames or the newest frame are among them.
     fn oldest_group(&self, store: Store, unreadable: &BTreeSet<FrameId>) -> Group {
         let is_kept =
             |id: FrameId| Some(id) == self.newest || self.kept.is_some_and(|(newest, key)| id == newest || id == key);
@@ -431,8 +434,8 @@ impl Ledger {
         Group::None
     }
 
-    /// The header of a frame of an earlier run was read, so that the frame can be given up: its declarations are pending
-    /// again. Those of missed ticks only in the boot whose clock they name.
+    /// Takes the header of a frame of an earlier run, so that the frame can be given up: its declarations are pending
+    /// again. Missed ticks only within the same boot, since their times are of its clock.
     pub(super) fn examined(&mut self, header: &FrameHeader) {
         let missed = if header.boot_id == self.boot_id { header.missed.as_slice() } else { &[] };
         self.declarations.take_over(&header.lost, missed);
@@ -482,7 +485,7 @@ impl Ledger {
         self.get(id).is_some_and(|entry| entry.store == Store::Memory)
     }
 
-    /// Other frames on the disk: the next two, the one before, and the newest.
+    /// Neighbours of a frame on the disk: the next two frames, the frame before, and the newest frame.
     pub(super) fn neighbours(&self, id: FrameId) -> Vec<FrameId> {
         let on_disk: Vec<FrameId> =
             self.entries().filter(|(_, entry)| entry.store == Store::Disk).map(|(id, _)| id).collect();
@@ -496,7 +499,7 @@ impl Ledger {
         self.waits().map(|wait| wait.until).filter(|until| *until > now).min()
     }
 
-    /// The frame that cannot be read, and since when, of the epoch that waits longest.
+    /// The fault of the epoch that waits longest, and since when, in words.
     pub(super) fn trouble(&self, now: Instant) -> Option<String> {
         let wait = self.waits().min_by_key(|wait| wait.since)?;
         let seconds = now.saturating_duration_since(wait.since).as_secs();
@@ -519,7 +522,7 @@ impl Ledger {
         entries.map(|entry| entry.bytes).sum()
     }
 
-    /// The newest epoch that has frames, its highest seq first; then older ones.
+    /// All frames, the newest first.
     pub(super) fn newest_first(&self) -> impl Iterator<Item = FrameId> {
         self.books.iter().rev().flat_map(|book| book.frames.keys().rev().map(|&seq| book.id(seq)))
     }
@@ -529,7 +532,7 @@ impl Ledger {
 impl Ledger {
     fn doom(&mut self, id: FrameId, reason: &'static str, operation: Operation) {
         let Some(entry) = self.get(id) else { return };
-        // What Kafka has is not lost, whatever becomes of the file.
+        // A delivered frame is not lost.
         if entry.state == State::Unsent {
             self.dropped_frames += 1;
             self.declarations.lose(id, reason);
@@ -585,8 +588,8 @@ impl Ledger {
         &mut self.books[at]
     }
 
-    /// The place of a new book: behind the epoch that it names as its previous and before those that name it; between
-    /// these by the wall clock.
+    /// Place of a new book: behind the epoch named as its previous, before every epoch that names the new one; in
+    /// between by the wall clock.
     fn place(&self, origin: &Origin) -> usize {
         let position = |is_it: &dyn Fn(&Origin) -> bool| self.books.iter().position(|book| is_it(&book.origin));
         let first = position(&|other| Some(other.epoch) == origin.previous).map_or(0, |at| at + 1);

@@ -1,8 +1,8 @@
-//! When a frame that cannot be read now is tried again, and when it counts as lost.
+//! The schedule of tries to read an unreadable frame, and the end of patience.
 
 use std::time::{Duration, Instant};
 
-/// How long a frame that cannot be read is tried again before it counts as lost.
+/// Limits on the tries to read an unreadable frame before the frame counts as lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
     /// The first wait; each later wait is twice as long as the one before.
@@ -39,8 +39,7 @@ impl Wait {
         Self { since: now, until: now, words: String::new(), tries: 0 }
     }
 
-    /// Notes a failed try. True when patience is over; that stays true for the frames behind the failed one until a
-    /// frame can be read.
+    /// Notes a failed try. True when patience is over, also for later frames of the epoch until a read succeeds.
     pub(super) fn failed(&mut self, patience: &Patience, now: Instant, words: String) -> bool {
         let step = patience.first.saturating_mul(1 << self.tries.min(16)).min(patience.last);
         self.tries = self.tries.saturating_add(1);
