@@ -233,7 +233,7 @@ impl Spool {
         loop {
             let oldest = {
                 let inner = self.lock();
-                inner.ledger.oldest_in_memory().and_then(|id| Some((id, inner.fallback.get(id)?)))
+                inner.ledger.books().oldest_in_memory().and_then(|id| Some((id, inner.fallback.get(id)?)))
             };
             let Some((id, stored)) = oldest else { return Ok(true) };
             if Instant::now() > deadline {
@@ -355,9 +355,10 @@ impl Spool {
                 let Inner { ledger, fallback, settings, .. } = &mut *self.lock();
                 // While frames go to memory, giving up a frame on the disk gains no room: the file stays until frames
                 // on the disk declare the loss. An acknowledgement gains room.
-                let disk_bytes = if fallback.is_used { u64::MAX } else { room(settings, ledger.disk_bytes(), free) };
+                let disk_bytes =
+                    if fallback.is_used { u64::MAX } else { room(settings, ledger.books().disk_bytes(), free) };
                 let unread = ledger.relieve(Room { disk_bytes, memory_bytes: MEMORY_BYTES_MAX }, &unreadable);
-                fallback.retain(|id| ledger.is_in_memory(id));
+                fallback.retain(|id| ledger.books().is_in_memory(id));
                 unread
             };
             let Some(id) = unread else { return };
@@ -382,7 +383,7 @@ impl Spool {
             let mut inner = self.lock();
             let gone = inner.ledger.acknowledged(header);
             let Inner { ledger, fallback, .. } = &mut *inner;
-            fallback.retain(|id| ledger.is_in_memory(id));
+            fallback.retain(|id| ledger.books().is_in_memory(id));
             gone
         };
         if let Some(id) = gone {
@@ -393,7 +394,7 @@ impl Spool {
 
     /// The oldest unsent frame. Epochs that wait for an unreadable frame are passed over.
     pub fn oldest_unsent(&self, now: Instant) -> Option<FrameId> {
-        self.lock().ledger.oldest_unsent(now)
+        self.lock().ledger.books().oldest_unsent(now)
     }
 
     /// Reads and verifies a frame. `None` after a fault; then the next call of [`Spool::oldest_unsent`] names another
@@ -440,7 +441,7 @@ impl Spool {
                 return;
             }
             let words = format!("spool frame {id}: {fault}");
-            (ledger.failed(id, Fault::from(fault), words, now), ledger.neighbours(id))
+            (ledger.failed(id, Fault::from(fault), words, now), ledger.books().neighbours(id))
         };
         let is_readable = |id| self.disk.read(id).map_or_else(|fault| Fault::from(&fault).is_proof(), |_| true);
         if is_over && neighbours.into_iter().any(is_readable) {
@@ -456,7 +457,7 @@ impl Spool {
     /// The present read fault, for the status line.
     pub fn trouble(&self, now: Instant) -> Option<String> {
         let inner = self.lock();
-        inner.ledger.trouble(now).or_else(|| inner.unlisted.clone())
+        inner.ledger.books().trouble(now).or_else(|| inner.unlisted.clone())
     }
 
     /// Sets the limits on tries to read an unreadable frame.
@@ -468,8 +469,8 @@ impl Spool {
     pub fn wait(&self, timeout: Duration) {
         let inner = self.lock();
         let now = Instant::now();
-        if inner.ledger.oldest_unsent(now).is_none() {
-            let next = inner.ledger.next_try(now).map(|next| next.saturating_duration_since(now));
+        if inner.ledger.books().oldest_unsent(now).is_none() {
+            let next = inner.ledger.books().next_try(now).map(|next| next.saturating_duration_since(now));
             let timeout = next.map_or(timeout, |next| next.min(timeout));
             // The answer does not matter: the caller looks again.
             drop(self.changed.wait_timeout(inner, timeout).unwrap_or_else(PoisonError::into_inner));
@@ -478,7 +479,7 @@ impl Spool {
 
     /// Waits until every readable frame is acknowledged, at most `timeout`. False after a timeout.
     pub fn wait_until_sent(&self, timeout: Duration) -> bool {
-        let unsent = |inner: &mut Inner| inner.ledger.oldest_unsent(Instant::now()).is_some();
+        let unsent = |inner: &mut Inner| inner.ledger.books().oldest_unsent(Instant::now()).is_some();
         let waited = self.changed.wait_timeout_while(self.lock(), timeout, unsent);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
@@ -511,7 +512,7 @@ impl Spool {
     /// How much waits.
     pub fn state(&self) -> SpoolState {
         let inner = self.lock();
-        let (unsent_frames, unsent_bytes) = inner.ledger.unsent();
+        let (unsent_frames, unsent_bytes) = inner.ledger.books().unsent();
         let (dropped_frames, memory_only) = (inner.ledger.dropped_frames, inner.fallback.is_used);
         SpoolState { unsent_frames, unsent_bytes, dropped_frames, memory_only }
     }

@@ -75,7 +75,7 @@ pub(super) fn read(disk: &Disk, ledger: &mut Ledger) -> Resume {
     }
     let mut resume = Resume::default();
     let mut unreadable = 0;
-    let names: Vec<FrameId> = ledger.newest_first().take(TRIES_MAX).collect();
+    let names: Vec<FrameId> = ledger.books().newest_first().take(TRIES_MAX).collect();
     for id in names {
         resume.last.get_or_insert(PreviousEpoch { id: id.epoch, last_seq: id.seq });
         let stored = match disk.read(id) {

@@ -143,11 +143,11 @@ impl Host {
             }
         }
         let ledger = &self.ledger;
-        self.memory.retain(|&id, _| ledger.is_in_memory(id));
+        self.memory.retain(|&id, _| ledger.books().is_in_memory(id));
     }
 
     fn ship(&mut self) {
-        let Some(id) = self.ledger.oldest_unsent(self.now) else { return };
+        let Some(id) = self.ledger.books().oldest_unsent(self.now) else { return };
         let header = self.memory.get(&id).or_else(|| self.disk.get(&id)).filter(|_| !self.damaged.contains(&id));
         match header.cloned() {
             Some(header) => {
@@ -190,7 +190,7 @@ impl Host {
             Event::Ship => self.ship(),
             Event::Relieve => self.relieve(30),
             Event::Damage => {
-                let oldest = self.ledger.oldest_unsent(self.now).filter(|id| self.disk.contains_key(id));
+                let oldest = self.ledger.books().oldest_unsent(self.now).filter(|id| self.disk.contains_key(id));
                 if oldest.is_some() {
                     self.damaged.extend(oldest);
                     self.ship();
@@ -242,11 +242,11 @@ impl Host {
         self.act(Event::Return);
         for _ in 0..4 {
             self.act(Event::Put);
-            while self.ledger.oldest_unsent(self.now).is_some() {
+            while self.ledger.books().oldest_unsent(self.now).is_some() {
                 self.act(Event::Ship);
             }
         }
-        assert_eq!(self.ledger.unsent(), (0, 0));
+        assert_eq!(self.ledger.books().unsent(), (0, 0));
         assert!(self.ledger.declarations.for_a_frame().lost.is_empty());
         assert_eq!(self.disk.keys().copied().collect::<Vec<_>>(), [*self.made.last_key_value().unwrap().0]);
     }
@@ -311,7 +311,7 @@ fn epochs_are_ordered_by_the_ones_they_name_and_then_by_the_clock() {
         for origin in found.into_iter().chain([late]) {
             ledger.found(origin, &BTreeMap::from([(1, 10)]), 0);
         }
-        let order: Vec<u8> = ledger.entries().map(|(id, _)| id.epoch.0[0]).collect();
+        let order: Vec<u8> = ledger.books().entries().map(|(id, _)| id.epoch.0[0]).collect();
         assert_eq!(order, [1, 2, 3, 4], "{found_last} was found last");
     }
 }
@@ -326,5 +326,5 @@ fn a_listing_that_is_older_than_a_removal_is_not_used() {
     host.ship();
     let origin = Origin { epoch: Epoch([9; 8]), previous: None, captured_ns: 0 };
     host.ledger.found(origin, &files, removals);
-    assert!(!host.ledger.is_unsent(id) && host.ledger.unsent().0 == 1);
+    assert!(!host.ledger.is_unsent(id) && host.ledger.books().unsent().0 == 1);
 }
