@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use edr_tests::binaries::packages;
+use edr_tests::cache::checkout;
 use edr_tests::daemons::spooled;
 use edr_tests::kafka::Broker;
 use edr_tests::running::Program;
