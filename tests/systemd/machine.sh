@@ -55,8 +55,10 @@ without_product() {
 # PID 1 of the machine: prepares its root, moves into it and becomes systemd.
 boot() {
     cd "$stage"
+    # Beside the root and not below it: the layers of an overlay may not overlap.
+    [ -d outside ] || cp -rT "$outside" outside
     # A mount of its own for each boot: the last one went with its namespace.
-    mount -t overlay overlay -o "lowerdir=$outside:/,upperdir=upper,workdir=work" root
+    mount -t overlay overlay -o "lowerdir=outside:/,upperdir=upper,workdir=work" root
     if [ ! -e upper/.booted ]; then
         # What is enabled outside has nothing to do with a test.
         rm -rf root/etc/systemd/system root/var/log/journal

@@ -60,7 +60,6 @@ pub(crate) fn by_hand() -> Verdict {
         let remedy = format!("run: chown -R {daemon}: {folder}");
         ensure!(said.contains("belongs to root (uid 0)") && said.contains(&remedy), "no remedy in\n{said}");
         run("sh", &["-c", remedy.trim_start_matches("run: ")])?;
-        systemctl(&["reset-failed", daemon])?;
         systemctl(&["start", daemon])?;
         systemctl(&["stop", daemon])?;
     }
