@@ -185,7 +185,9 @@ struct World {
     torn: BTreeSet<FrameId>,
     /// Epochs that the running agent does not know: away or denied at its start, and at every tick since.
     unknown: BTreeSet<Epoch>,
-    /// Epochs that were away or denied: their frames may be late, and may be declared lost.
+    /// False after a start that cannot order the epochs.
+    is_order_known: bool,
+    /// Epochs that were away or denied, or have no readable header: their frames may be late, and may be declared lost.
     late: BTreeSet<Epoch>,
     kafka: Vec<Delivered>,
 }
@@ -222,6 +224,7 @@ impl World {
             snapshots: BTreeMap::new(),
             torn: BTreeSet::new(),
             unknown: BTreeSet::new(),
+            is_order_known: true,
             late: BTreeSet::new(),
             kafka: Vec::new(),
         };
@@ -251,8 +254,12 @@ impl World {
         self.run += 1;
         let there = self.epochs_there();
         self.unknown = self.epochs.iter().copied().filter(|epoch| !there.contains(epoch)).collect();
-        // A start that cannot read the newest frame keeps those that it makes.
-        self.kept = self.kept.filter(|(newest, _)| there.contains(&newest.epoch));
+        // Without a readable header an epoch is ordered by the times of its files, and a flip changes these.
+        let (dated, undated): (Vec<_>, Vec<_>) = there.into_iter().partition(|&epoch| self.has_header(epoch));
+        self.is_order_known = undated.is_empty();
+        self.late.extend(undated);
+        // A start that cannot find the newest frame keeps those that it makes.
+        self.kept = self.kept.filter(|(newest, _)| self.is_order_known && dated.contains(&newest.epoch));
         let (spool, resume) = Spool::open(self.dir.path(), self.dir.path(), self.settings()).unwrap();
         let spool = Arc::new(spool);
         let hour = Duration::from_secs(3600);
@@ -293,6 +300,7 @@ impl World {
         assert!(twice.is_none(), "{} stands for two snapshots", made.id);
         assert!(!self.torn.contains(&made.id), "{} was a torn name", made.id);
         self.newest = Some(made.id);
+        self.is_order_known = true;
         let there = self.epochs_there();
         self.unknown.retain(|epoch| !there.contains(epoch));
         if !self.epochs.contains(&made.id.epoch) {
@@ -313,7 +321,8 @@ impl World {
         let Some(newest) = self.newest else { return Vec::new() };
         let reference = &self.reference;
         let is_readable = self.files().contains(&newest) && !reference.harmed.contains(&newest);
-        let is_known = !self.unknown.contains(&newest.epoch) && (is_readable || reference.in_memory.contains(&newest));
+        let is_found = self.is_order_known && !self.unknown.contains(&newest.epoch);
+        let is_known = is_found && (is_readable || reference.in_memory.contains(&newest));
         let lost = reference.accepted.get(&newest).filter(|_| is_known).into_iter().flatten();
         let ids =
             lost.flat_map(|range| (range.first_seq..=range.last_seq).map(|seq| FrameId { epoch: range.epoch, seq }));
@@ -450,6 +459,13 @@ impl World {
     fn epochs_there(&self) -> Vec<Epoch> {
         let there = |epoch: &Epoch| fs::read_dir(self.folder(*epoch)).is_ok();
         self.epochs.iter().copied().filter(there).collect()
+    }
+
+    /// Whether a frame at the start or the end of an epoch is whole.
+    fn has_header(&self, epoch: Epoch) -> bool {
+        let files: Vec<FrameId> = self.files().into_iter().filter(|id| id.epoch == epoch).collect();
+        let mut some = files.iter().take(3).chain(files.iter().rev().take(3));
+        files.is_empty() || some.any(|id| !self.reference.harmed.contains(id) && !self.torn.contains(id))
     }
 
     fn denied(&self) -> BTreeSet<Epoch> {

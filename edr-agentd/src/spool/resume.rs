@@ -19,6 +19,9 @@ const TRIES_MAX: usize = 500;
 /// Unreadable frames after which a start gives up earlier: each read of a failing disk may take seconds.
 const UNREADABLE_MAX: usize = 8;
 
+/// Frames at the start, and at the end, of an epoch that are tried for a header.
+const ORIGIN_TRIES: usize = 3;
+
 /// Between the capture of a snapshot and the rename of its file lie the reading, compressing and writing of one tick.
 const AGE_DIFFERENCE_NS_MAX: u64 = 120_000_000_000;
 
@@ -115,9 +118,10 @@ pub(super) fn read(disk: &Disk, ledger: &mut Ledger) -> Resume {
     resume
 }
 
-/// Place of an epoch, read from the header of an early frame.
+/// Place of an epoch, read from the header of one frame.
 pub(super) fn origin(disk: &Disk, epoch: Epoch, files: &BTreeMap<u64, u64>) -> Origin {
-    let header = files.keys().take(3).find_map(|&seq| Some(disk.read(FrameId { epoch, seq }).ok()?.header));
+    let some = files.keys().take(ORIGIN_TRIES).chain(files.keys().rev().take(ORIGIN_TRIES));
+    let header = some.copied().find_map(|seq| Some(disk.read(FrameId { epoch, seq }).ok()?.header));
     let previous = header.as_ref().and_then(|header| header.previous_epoch).map(|previous| previous.id);
     // Without a readable header the time of the first write is known.
     let written_ns = || files.keys().find_map(|&seq| disk.changed_ns(FrameId { epoch, seq }));

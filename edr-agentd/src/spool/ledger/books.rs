@@ -59,7 +59,7 @@ impl Entry {
 pub(in crate::spool) struct Origin {
     pub(in crate::spool) epoch: Epoch,
     pub(in crate::spool) previous: Option<Epoch>,
-    /// Wall clock of its first readable frame, ns since 1970.
+    /// Wall clock of a frame of the epoch, the first if that can be read, ns since 1970.
     pub(in crate::spool) captured_ns: i64,
 }
 
