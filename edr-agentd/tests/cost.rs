@@ -76,13 +76,15 @@ fn every_system_call_that_reads_processes_is_counted() {
             .iter()
             .any(|call| calls.starts_with(call))
     };
-    let helper = threads.iter().find(|calls| calls.iter().any(|call| call.contains("edr-processes"))).unwrap();
-    let by_helper = helper.iter().filter(reads).count() as u64;
+    // More than one thread, where a read of this machine hangs: the thread is abandoned and another one goes on.
+    let helpers: Vec<&String> =
+        threads.iter().filter(|calls| calls.iter().any(|call| call.contains("edr-processes"))).flatten().collect();
+    let by_helper = helpers.iter().copied().filter(reads).count() as u64;
     // The caller lists the processes and looks at passwd, group, its own counters and the boot time.
     assert!((by_helper..=by_helper + 40).contains(&told), "told {told}, seen {by_helper}");
     assert!(by_helper > 20 * snapshot["processes"].as_array().unwrap().len() as u64 / 2);
     // Nothing that reads but what was looked for above.
-    let others: Vec<&String> = helper.iter().filter(|call| call.contains("stat") && !reads(call)).collect();
+    let others: Vec<&&String> = helpers.iter().filter(|call| call.contains("stat") && !reads(call)).collect();
     assert!(others.is_empty(), "{others:?}");
 }
 
