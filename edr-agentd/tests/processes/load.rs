@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::{Child, Command};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use edr_agentd::collect::processes::{ProcessReader, ProcessSettings};
@@ -13,19 +13,40 @@ use super::common::{FakeProc, Seen, tick};
 /// Processes that compete for the processors: each thread of this one gets a twentieth of one on a machine with two.
 const SPINNING: usize = 40;
 
+/// Set in the process in which a test of this file runs.
+const INSIDE: &str = "EDR_LOAD_INSIDE";
+
+/// Runs `body`, the test called `name`, in a process and session of its own. The kernel shares the processors between
+/// sessions (sched(7), autogroup), so the load starves `body` and no other test.
+fn beside_a_load(name: &str, body: impl FnOnce(&Load)) {
+    if std::env::var_os(INSIDE).is_some() {
+        return body(&Load::start());
+    }
+    // One load at a time, and no hanging FUSE server of another test.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _no_server = super::fuse::ONE_SERVER.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut command = Command::new("setsid");
+    command.arg("--wait").arg(std::env::current_exe().unwrap()).args([
+        "--exact",
+        &format!("load::{name}"),
+        "--nocapture",
+    ]);
+    let output = command.env(INSIDE, "1").output().unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    text.lines().filter(|line| line.starts_with("skipped: ")).for_each(|line| println!("{line}"));
+}
+
 /// Spinning processes; they end with the value.
 struct Load {
     spinning: Vec<Child>,
-    /// One load at a time: two would be another test.
-    _alone: MutexGuard<'static, ()>,
 }
 
 impl Load {
     fn start() -> Self {
-        static ALONE: Mutex<()> = Mutex::new(());
-        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let spin = || Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
-        Self { spinning: (0..SPINNING).map(|_| spin()).collect(), _alone }
+        Self { spinning: (0..SPINNING).map(|_| spin()).collect() }
     }
 }
 
@@ -41,8 +62,10 @@ impl Drop for Load {
 /// The time after which a read hangs is that of the daemon.
 #[test]
 fn every_field_of_every_row_is_there_beside_a_load() {
-    let load = Load::start();
-    let _no_server = super::fuse::ONE_SERVER.lock().unwrap_or_else(PoisonError::into_inner);
+    beside_a_load("every_field_of_every_row_is_there_beside_a_load", |load| every_field(&load.spinning));
+}
+
+fn every_field(spinning: &[Child]) {
     let mut reader = ProcessReader::open(Path::new("/proc"), ProcessSettings::default()).unwrap();
     for _ in 0..2 {
         let seen = tick(&mut reader);
@@ -56,7 +79,7 @@ fn every_field_of_every_row_is_there_beside_a_load() {
                 seen.gaps
             );
         }
-        for spinning in &load.spinning {
+        for spinning in spinning {
             let process = seen.process(spinning.id());
             assert_eq!(process.incomplete, [""; 0], "{process:?}");
             assert!(process.exe.is_some() && process.argv.len() == 3 && process.files_total.is_some(), "{process:?}");
@@ -71,11 +94,14 @@ fn hung(seen: &Seen) -> Vec<&Gap> {
 /// A thread waits far longer for a processor than a read may hang here, again and again.
 #[test]
 fn a_wait_for_a_processor_is_no_hang() {
+    beside_a_load("a_wait_for_a_processor_is_no_hang", |_| many_rows());
+}
+
+fn many_rows() {
     let proc = FakeProc::new();
     for pid in 1..=500 {
         proc.add(pid, "whole");
     }
-    let _load = Load::start();
     let settings = ProcessSettings { hung_after: Duration::from_millis(40), ..ProcessSettings::default() };
     let mut reader = ProcessReader::open(proc.root(), settings).unwrap();
     for _ in 0..3 {
@@ -87,15 +113,17 @@ fn a_wait_for_a_processor_is_no_hang() {
 
 #[test]
 fn a_long_command_line_is_whole_beside_a_load() {
-    let _load = Load::start();
-    super::zoo::long_command_lines_are_cut_and_measured();
+    beside_a_load("a_long_command_line_is_whole_beside_a_load", |_| {
+        super::zoo::long_command_lines_are_cut_and_measured();
+    });
 }
 
 #[test]
 fn reads_that_hang_are_found_beside_a_load() {
-    let _load = Load::start();
-    super::fuse::a_process_held_inside_execve_stops_nothing_and_keeps_a_row();
-    super::hanging::a_command_line_that_hangs_costs_that_field_and_nothing_else();
-    super::hanging::many_that_hang_in_stat_take_neither_all_threads_nor_the_rows();
-    super::hanging::what_comes_drop_by_drop_is_given_up();
+    beside_a_load("reads_that_hang_are_found_beside_a_load", |_| {
+        super::fuse::a_process_held_inside_execve_stops_nothing_and_keeps_a_row();
+        super::hanging::a_command_line_that_hangs_costs_that_field_and_nothing_else();
+        super::hanging::many_that_hang_in_stat_take_neither_all_threads_nor_the_rows();
+        super::hanging::what_comes_drop_by_drop_is_given_up();
+    });
 }
