@@ -55,7 +55,7 @@ enum Action {
     TornNewest(usize),
     /// One bit of one frame's file flips.
     Flip(Pick, Pick),
-    /// A frame's file is removed from outside. Not the newest one: nothing else knows that it was there.
+    /// A frame's file is removed from outside. Not the newest file: no other file proves its existence.
     Remove(Pick),
     /// Another quota.
     Quota(u64),
@@ -116,7 +116,7 @@ struct Reference {
 }
 
 impl Reference {
-    /// The agent ends: memory is gone, and what it noticed may be.
+    /// The agent ends. Frames in memory are gone.
     fn kill(&mut self) {
         self.forgotten.append(&mut self.removed);
         let unsent = std::mem::take(&mut self.in_memory);
@@ -146,7 +146,7 @@ impl Reference {
         }
     }
 
-    /// Frames on the disk at one time that declare this frame lost.
+    /// Accepted frames with a declaration of the loss of `id`.
     fn carriers(&self, id: FrameId) -> impl Iterator<Item = FrameId> {
         self.accepted.iter().filter(move |(_, lost)| covers(lost, id)).map(|(&carrier, _)| carrier)
     }
@@ -177,11 +177,11 @@ struct World {
     /// In the order of their making.
     epochs: Vec<Epoch>,
     newest: Option<FrameId>,
-    /// The newest frame that was accepted on the disk, and its key.
+    /// The newest frame accepted on the disk, and its key.
     kept: Option<(FrameId, FrameId)>,
     is_full: bool,
     snapshots: BTreeMap<FrameId, Vec<u8>>,
-    /// Names that a torn write left and that never were a frame.
+    /// Names left by a torn write; no frame was accepted under these names.
     torn: BTreeSet<FrameId>,
     /// Epochs that the running agent does not know: away or denied at its start, and at every tick since.
     unknown: BTreeSet<Epoch>,
@@ -258,7 +258,7 @@ impl World {
         let (dated, undated): (Vec<_>, Vec<_>) = there.into_iter().partition(|&epoch| self.has_header(epoch));
         self.is_order_known = undated.is_empty();
         self.late.extend(undated);
-        // A start that cannot find the newest frame keeps those that it makes.
+        // After a start without the newest frame, only new frames are kept.
         self.kept = self.kept.filter(|(newest, _)| self.is_order_known && dated.contains(&newest.epoch));
         let (spool, resume) = Spool::open(self.dir.path(), self.dir.path(), self.settings()).unwrap();
         let spool = Arc::new(spool);
@@ -461,7 +461,7 @@ impl World {
         self.epochs.iter().copied().filter(there).collect()
     }
 
-    /// Whether a frame at the start or the end of an epoch is whole.
+    /// True when a frame at the start or the end of an epoch is whole.
     fn has_header(&self, epoch: Epoch) -> bool {
         let files: Vec<FrameId> = self.files().into_iter().filter(|id| id.epoch == epoch).collect();
         let mut some = files.iter().take(3).chain(files.iter().rev().take(3));
@@ -570,7 +570,7 @@ impl World {
                 let base = FrameId { seq: frame.header.base_seq, ..frame.id };
                 match delivered.get(&base) {
                     Some(key) => Some(open(key, None)),
-                    // A key that was harmed takes its deltas with it; they are delivered all the same.
+                    // Without its key a delta cannot be opened; deltas of a harmed key are delivered all the same.
                     None => {
                         let is_excused = self.reference.harmed.contains(&base) || self.late.contains(&base.epoch);
                         assert!(is_excused, "{} needs {base}, which was dropped", frame.id);
@@ -658,10 +658,26 @@ fn replay(actions: &[Action]) {
     world.settle();
 }
 
+/// Plays a sequence, and others like it: with larger snapshots, since their sizes decide which frames are keys and are
+/// given up together, and with other choices of epochs and frames, since the sequence was found with epochs in random
+/// order.
+fn replay_alike(actions: &[Action]) {
+    for (more, turn) in (0..4).flat_map(|more| (0..8_u64).map(move |turn| (80 * more, turn << 61))) {
+        let alike = |action: &Action| match *action {
+            Action::Tick(bytes) => Action::Tick(bytes + more),
+            Action::Away(pick) => Action::Away(Pick(pick.0.wrapping_add(turn))),
+            Action::Flip(pick, bit) => Action::Flip(Pick(pick.0.wrapping_add(turn)), bit),
+            Action::Remove(pick) => Action::Remove(Pick(pick.0.wrapping_add(turn))),
+            other => other,
+        };
+        replay(&actions.iter().map(alike).collect::<Vec<_>>());
+    }
+}
+
 #[test]
 fn an_epoch_that_was_away_at_a_start_comes_back_under_a_small_quota() {
     use Action::*;
-    replay(&[
+    replay_alike(&[
         Tick(0),
         Quota(4000),
         Crash(0),
@@ -682,7 +698,7 @@ fn an_epoch_that_was_away_at_a_start_comes_back_under_a_small_quota() {
 #[test]
 fn an_epoch_is_away_over_a_crash_and_later_frames_are_damaged() {
     use Action::*;
-    replay(&[
+    replay_alike(&[
         Quota(4000),
         Tick(0),
         Away(Pick(0)),
@@ -704,7 +720,7 @@ fn an_epoch_is_away_over_a_crash_and_later_frames_are_damaged() {
 #[test]
 fn three_epochs_are_away_and_come_back_one_run_later() {
     use Action::*;
-    replay(&[
+    replay_alike(&[
         Tick(525),
         Tick(1720),
         Away(Pick(13837097841611792269)),
@@ -737,7 +753,7 @@ fn three_epochs_are_away_and_come_back_one_run_later() {
 #[test]
 fn the_first_to_declare_is_damaged_and_the_others_run_out_of_room() {
     use Action::*;
-    replay(&[
+    replay_alike(&[
         Tick(58),
         Flip(Pick(8557571990866927809), Pick(200574365989782600)),
         Ship(5),
@@ -777,7 +793,7 @@ fn the_first_to_declare_is_damaged_and_the_others_run_out_of_room() {
 #[test]
 fn epochs_go_away_and_come_back_over_several_crashes() {
     use Action::*;
-    replay(&[
+    replay_alike(&[
         Tick(1985),
         Boot,
         Ship(5),
@@ -830,7 +846,7 @@ fn epochs_go_away_and_come_back_over_several_crashes() {
 #[test]
 fn epochs_come_back_between_changes_of_the_quota() {
     use Action::*;
-    replay(&[
+    replay_alike(&[
         Ship(5),
         Tick(2841),
         Tick(1648),
@@ -886,7 +902,7 @@ fn epochs_come_back_between_changes_of_the_quota() {
 /// be read, but its header is all that still speaks of them. And it is never sent, since room runs out again.
 #[test]
 fn declarations_survive_the_loss_of_a_key() {
-    // Which frame becomes a key depends on their sizes: one of these comes out as it is needed.
+    // The sizes decide which frame becomes a key; one of these sizes gives the wanted scene.
     let scene = |bytes: usize| {
         let mut world = World::new();
         world.quota = 15_000;
