@@ -401,6 +401,49 @@ fn an_epoch_that_was_away_at_a_start_is_sent_when_it_is_back() {
     assert_eq!(agent.ship(), (vec![made[0], made[1], made[2], last], vec![]));
 }
 
+/// Frames are acknowledged and removed while the sampler makes frames and lists a folder that came back.
+#[test]
+fn a_drain_beside_the_sampler_sends_each_frame_once_and_loses_none() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let mut made: Vec<FrameId> = Vec::new();
+    for _ in 0..20 {
+        let before = [(); 10].map(|()| agent.tick(10).id);
+        made.extend(before);
+        let folder = dir.path().join("spool").join(before[0].epoch.to_string());
+        let away = dir.path().join("away");
+        fs::rename(&folder, &away).unwrap();
+        // In memory, and the sampler sees that the folder is away.
+        made.push(agent.tick(10).id);
+        fs::rename(&away, &folder).unwrap();
+        let spool = Arc::clone(&agent.spool);
+        let unsent = spool.state().unsent_frames;
+        let shipper = std::thread::spawn(move || {
+            let (mut ids, mut lost) = (Vec::new(), Vec::new());
+            while (ids.len() as u64) < unsent {
+                let Some(id) = spool.oldest_unsent(Instant::now()) else { break };
+                let Some(frame) = spool.load(id, Instant::now()) else { continue };
+                lost.extend(frame.header.lost.iter().cloned());
+                spool.acknowledge(&frame.header);
+                ids.push(id);
+            }
+            (ids, lost)
+        });
+        // Lists the folder that came back.
+        made.extend([(); 3].map(|()| agent.tick(10).id));
+        let (mut ids, mut lost) = shipper.join().unwrap();
+        let (more, more_lost) = agent.ship();
+        ids.extend(more);
+        lost.extend(more_lost);
+        let sent = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        made.sort_unstable();
+        assert_eq!((ids.len(), &ids, lost.as_slice()), (sent, &made, [].as_slice()));
+        made.clear();
+    }
+}
+
 #[test]
 fn a_folder_that_cannot_be_listed_at_a_start_hides_no_other() {
     let dir = tempfile::tempdir().unwrap();
