@@ -19,11 +19,7 @@ use crate::event::Event;
 use crate::heartbeat::Heartbeat;
 use crate::spool::{FrameId, Resume, Spool, SpoolError};
 
-<<<<<<< HEAD
 /// Least number of bytes that the disk must accept before frames go to the disk again.
-=======
-/// Bytes that the disk must take before frames go there again, at least.
->>>>>>> f04679c (spool: play the six known sequences with other sizes and choices, too)
 const PROBE_BYTES_MIN: usize = 64 << 10;
 
 /// The host and the time of a snapshot.
@@ -63,11 +59,7 @@ pub struct Made {
     pub bytes: usize,
     /// True when the frame announces the stop of the agent.
     pub bye: bool,
-<<<<<<< HEAD
     /// The reason why the frame is only in memory; `None` when the disk took the frame.
-=======
-    /// Fault of the disk, when the frame is in memory alone.
->>>>>>> f04679c (spool: play the six known sequences with other sizes and choices, too)
     pub disk_fault: Option<DiskFault>,
 }
 
@@ -221,11 +213,7 @@ impl Framer {
     }
 }
 
-<<<<<<< HEAD
 /// The disk's fault behind an error of the spool.
-=======
-/// The fault behind a refused frame.
->>>>>>> f04679c (spool: play the six known sequences with other sizes and choices, too)
 fn fault(error: &SpoolError) -> DiskFault {
     match error {
         SpoolError::Folder { source, .. } | SpoolError::Unusable { source, .. } => DiskFault::of(source),
