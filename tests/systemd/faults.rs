@@ -170,7 +170,9 @@ fn hung() -> Result<()> {
 }
 
 fn second_start() -> Result<()> {
-    let output = Command::new("/usr/sbin/edr-agentd").arg("run").output().context("start a second agent")?;
+    // Root itself is refused before: the state folder belongs to the service's user.
+    let words = ["-u", AGENT, "--", "/usr/sbin/edr-agentd", "run"];
+    let output = Command::new("runuser").args(words).output().context("start a second agent")?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.code() == Some(75), "a second agent ends with {}: {said}", output.status);
     let wanted = format!("another edr-agentd (pid {}) holds {STATE}/lock", main_pid(AGENT)?);
