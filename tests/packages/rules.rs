@@ -6,15 +6,6 @@ use edr_tests::cache::checkout;
 
 use crate::built::{built_elsewhere, packages, run, said};
 
-/// Limit of the collector's size on disk. With link-time optimisation and line tables the size was 127 MB.
-#[test]
-fn the_collector_is_not_larger_than_90_mb() {
-    let collector = &packages()[1];
-    let control = said(Command::new("dpkg-deb").arg("--field").arg(&collector.deb).arg("Installed-Size"));
-    let installed_kib: u64 = control.trim().parse().unwrap();
-    assert!(installed_kib * 1024 <= 90_000_000, "{installed_kib} KiB");
-}
-
 #[test]
 fn lintian_has_nothing_to_say() {
     for package in packages() {

@@ -14,6 +14,7 @@ use super::common::{Running, file, look, tick};
 
 /// A FUSE server in a mount namespace of its own: it serves one file until a child holds it open, and answers nothing
 /// after that. Told to, the child executes another program, which closes the file first and waits for the server then.
+/// The child is of another user: hung reads count against their owner, and tests beside this one run as root.
 /// The protocol is that of `include/uapi/linux/fuse.h`, version 7.31.
 const DYING_SERVER: &str = "
 import ctypes, os, socket, struct, sys
@@ -22,15 +23,17 @@ folder = sys.argv[1].encode()
 if libc.unshare(0x20000) or libc.mount(b'none', b'/', None, 0x44000, None):
     sys.exit('unshare')
 fuse = os.open('/dev/fuse', os.O_RDWR)
-if libc.mount(b'fuse', folder, b'fuse', 0, b'fd=%d,rootmode=40000,user_id=0,group_id=0' % fuse):
+if libc.mount(b'fuse', folder, b'fuse', 0, b'fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other' % fuse):
     sys.exit('mount')
 told, tell = os.pipe()
 waits, starts = os.pipe()
 holder = os.fork()
 if holder == 0:
-    libc.prctl(1, 9)
     os.close(fuse)
     if libc.unshare(0x40000000): os._exit(1)
+    os.setgid(65534)
+    os.setuid(65534)
+    libc.prctl(1, 9)
     listener = socket.socket()
     listener.listen()
     os.dup2(listener.fileno(), 61)
@@ -130,7 +133,7 @@ pub(crate) fn a_process_held_inside_execve_stops_nothing_and_keeps_a_row() {
     for round in 0..3 {
         let seen = tick(&mut reader);
         let held = seen.process(holder);
-        assert_eq!((held.ppid, held.uids), (server.pid(), [0; 4]), "round {round}");
+        assert_eq!((held.ppid, held.uids), (server.pid(), [65_534; 4]), "round {round}");
         assert!(matches!(held.state, 'S' | 'D'), "{held:?}");
         assert!(held.incomplete.contains(&"stat".to_owned()) && held.incomplete.contains(&"files".to_owned()));
         assert_eq!((held.start_ticks, held.cgroup.clone()), (0, before.process(holder).cgroup.clone()));
