@@ -76,12 +76,19 @@ fn every_system_call_that_reads_processes_is_counted() {
             .iter()
             .any(|call| calls.starts_with(call))
     };
-    // More than one thread, where a read of this machine hangs: the thread is abandoned and another one goes on.
-    let helpers: Vec<&String> =
-        threads.iter().filter(|calls| calls.iter().any(|call| call.contains("edr-processes"))).flatten().collect();
+    // The thread that calls itself so; the thread that watches it reads that name, too. More than one where a read of
+    // this machine hangs: the thread is abandoned and another one goes on.
+    let is_helper = |call: &String| call.starts_with("prctl(") && call.contains("edr-processes");
+    let helpers: Vec<&String> = threads.iter().filter(|calls| calls.iter().any(is_helper)).flatten().collect();
     let by_helper = helpers.iter().copied().filter(reads).count() as u64;
-    // The caller lists the processes and looks at passwd, group, its own counters and the boot time.
-    assert!((by_helper..=by_helper + 40).contains(&told), "told {told}, seen {by_helper}");
+    // The caller lists the processes and reads passwd, group, its own counters and the boot time. While the pass takes
+    // longer than 250 ms, each look at the thread adds 8 calls.
+    let wall_ns = source(&snapshot["agent"]["cost"], "processes")["wall_ns"].as_u64().unwrap();
+    let by_caller = 40 + 8 * (wall_ns / 250_000_000 + 2);
+    assert!(
+        (by_helper..=by_helper + by_caller).contains(&told),
+        "told {told}, seen {by_helper}, {by_caller} by the caller"
+    );
     assert!(by_helper > 20 * snapshot["processes"].as_array().unwrap().len() as u64 / 2);
     // Nothing that reads but what was looked for above.
     let others: Vec<&&String> = helpers.iter().filter(|call| call.contains("stat") && !reads(call)).collect();
@@ -104,7 +111,15 @@ fn every_system_call_that_reads_sockets_is_counted() {
 
 #[test]
 fn each_kind_of_reading_costs_less_than_the_one_before() {
-    let cost = cost(&["--rounds", "3", "--every", "0.2"]);
+    // Measured again when the machine lost or got many processes between the phases: then they read different hosts.
+    let cost = (0..10)
+        .map(|_| cost(&["--rounds", "3", "--every", "0.2"]))
+        .find(|cost| {
+            let [first, last] = ["full", "between"]
+                .map(|name| source(&phase(cost, name)["cost"], "processes")["produced"].as_u64().unwrap());
+            first.abs_diff(last) <= 5
+        })
+        .expect("a machine whose processes stay for a second");
     let calls = |phase_name: &str| source(&phase(&cost, phase_name)["cost"], "processes")["syscalls"].as_u64().unwrap();
     assert!(calls("full") >= calls("steady"), "{cost}");
     let rows = |phase_name: &str, figure: &str| {
