@@ -9,6 +9,7 @@ use crate::cache;
 
 /// Returns the folder of the unpacked packages when the folder contains `file`. Otherwise prints why the calling test
 /// is skipped.
+#[expect(clippy::print_stdout, reason = "a test says why it was skipped")]
 pub fn unpacked(file: &str) -> Option<PathBuf> {
     let root = cache::dir().join("unpacked");
     if root.join(file).exists() {
