@@ -1,6 +1,6 @@
 //! A real Chromium, for tests that need a browser's interpretation of a page.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -34,17 +34,6 @@ impl Browser {
         // Real time is needed: virtual time stands still while the page's live-update connection is open.
         let output = self.run(&["--dump-dom", "--timeout=4000", url])?;
         Ok(String::from_utf8_lossy(&output).into_owned())
-    }
-
-    /// Writes a picture of the page to `file` (PNG). `width` and `height` are pixels.
-    ///
-    /// # Errors
-    /// When the browser fails.
-    pub fn screenshot(&self, url: &str, width: u32, height: u32, file: &Path) -> Result<()> {
-        let target = format!("--screenshot={}", file.display());
-        self.run(&[&target, &format!("--window-size={width},{height}"), "--hide-scrollbars", url])?;
-        ensure!(file.is_file(), "the browser wrote no picture");
-        Ok(())
     }
 
     fn run(&self, args: &[&str]) -> Result<Vec<u8>> {
