@@ -48,10 +48,15 @@ impl Package {
 pub(crate) fn packages() -> &'static [Package; 2] {
     static PACKAGES: OnceLock<[Package; 2]> = OnceLock::new();
     PACKAGES.get_or_init(|| {
-        let folder = edr_tests::binaries::packages(kept()).unwrap();
-        let package = |name, config| Package::unpack(name, config, package_in(&folder, name));
+        let package = |name, config| Package::unpack(name, config, package_in(repository(), name));
         [package("edr-agentd", "agent.toml"), package("edr-collectd", "collector.toml")]
     })
+}
+
+/// The folder of both packages, a signed apt repository.
+pub(crate) fn repository() -> &'static Path {
+    static REPOSITORY: OnceLock<PathBuf> = OnceLock::new();
+    REPOSITORY.get_or_init(|| edr_tests::binaries::packages(kept()).unwrap())
 }
 
 /// Builds the package `name` for release a second time: from scratch, in a folder unrelated to the checkout.

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::Value;
 
 use crate::cache::checkout;
+use crate::signing::SigningKey;
 
 /// Paths of the programs.
 #[derive(Debug, Clone)]
@@ -71,8 +72,8 @@ pub fn built(folder: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Returns the folder with both release packages and those of psad, an apt repository. `EDR_PACKAGES` names the folder
-/// when `script/test` has built it; otherwise `script/package` builds it below `folder`.
+/// Returns the folder with both release packages and those of psad, a signed apt repository. `EDR_PACKAGES` names the
+/// folder when `script/test` has built it; otherwise `script/package` builds it below `folder`.
 ///
 /// # Errors
 /// When the build fails.
@@ -82,7 +83,8 @@ pub fn packages(folder: &Path) -> Result<PathBuf> {
     }
     let out = folder.join("released");
     let mut command = Command::new(checkout().join("script/package"));
-    command.args(["--psad", "--out"]).arg(&out);
+    let key = SigningKey::new()?;
+    key.lend(command.args(["--psad", "--sign", SigningKey::ADDRESS, "--out"]).arg(&out));
     without_own_package(&mut command);
     let output = command.stderr(Stdio::inherit()).output().context("run script/package")?;
     ensure!(output.status.success(), "script/package ended with {}", output.status);

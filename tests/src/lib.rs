@@ -4,7 +4,7 @@
 //! removes the folder at its end. A [`Broker`](kafka::Broker), an [`Agent`](daemons::Agent) and a
 //! [`Collector`](daemons::Collector) run in a scene. Each is a [`Running`](running::Running) child process that ends
 //! when its value is dropped. [`binaries`] builds the daemons before a test starts, so that no test runs a stale
-//! program. [`load`] and [`psad`] make the input ([`unpacked`] has the real psad). [`http`], [`browser`] and [`topic`]
+//! program, and [`signing`] signs their packages. [`load`] and [`psad`] make the input ([`unpacked`] has the real psad). [`http`], [`browser`] and [`topic`]
 //! read the output.
 
 pub mod binaries;
@@ -20,6 +20,7 @@ pub mod psad;
 pub mod reader;
 pub mod running;
 pub mod scene;
+pub mod signing;
 pub mod systemd;
 pub mod topic;
 pub mod unpacked;

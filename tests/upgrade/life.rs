@@ -13,6 +13,7 @@ use edr_tests::daemons::spooled;
 use edr_tests::kafka::Broker;
 use edr_tests::running::Program;
 use edr_tests::scene::Scene;
+use edr_tests::signing::SigningKey;
 use edr_tests::systemd::Machine;
 use edr_tests::topic;
 use edr_tests::wait;
@@ -63,11 +64,8 @@ pub(crate) fn come_and_go_under_load() -> Verdict {
         for daemon in DAEMONS {
             make_older(&repository, daemon, &scene.folder(daemon.name)?)?;
         }
-        // Writes the index of the repository, including the older packages.
-        sh(
-            &repository,
-            "apt-ftparchive packages . >Packages && gzip -9kf Packages && rm Release && apt-ftparchive release . >../Release && mv ../Release .",
-        )?;
+        // Writes the index of the repository, including the older packages, and signs the repository.
+        SigningKey::new()?.sign(&repository)?;
         println!("{}", machine.boot(&scenario()?, LIMIT)?);
         Ok(())
     })
@@ -190,10 +188,10 @@ impl Life {
         let install = format!("apt-get install -y {}\n", daemon.name);
         let block = text.split("```").find(|block| block.contains(&install)).context("README does not install it")?;
         let block = block.strip_prefix("sh\n").context("the block is no shell")?;
-        ensure!(block.contains("file:/srv/edr") || daemon.name == COLLECTOR.name, "README names no repository");
-        let mine = block
-            .replace("file:/srv/edr", "file:/out/repository")
-            .replace("kafka-1.example.org:9092", &self.broker.address());
+        let is_signed = block.contains("signed-by=") && block.contains("file:/srv/edr");
+        ensure!(is_signed || daemon.name == COLLECTOR.name, "README names no signed repository");
+        let mine =
+            block.replace("/srv/edr", "/out/repository").replace("kafka-1.example.org:9092", &self.broker.address());
         ensure!(mine.contains(&self.broker.address()), "README names no broker");
         Ok(mine.lines().map(str::to_owned).collect())
     }
