@@ -12,11 +12,14 @@ use edr_tests::cache::checkout;
 use serde_json::Value;
 
 use crate::Bench;
+use crate::report::Summary;
 use crate::run::{Took, runs};
 use crate::table::{Asked, Table, grouped, median, ms};
 
 /// Agent and baseline are measured in turn, so that both run under the same conditions.
 const TURNS: usize = 3;
+/// The default interval between two ticks.
+const INTERVAL_SECONDS: f64 = 10.0;
 /// The sources of the collection, without the later stages.
 const SOURCES: [&str; 4] = ["host", "processes", "sockets", "psad"];
 
@@ -71,15 +74,23 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table, name: &str, targets_from
 
     let usual = of("steady", &SOURCES)?;
     table.set("all sources of a usual tick together", both(usual));
+    let tick = of("steady", &[&SOURCES[..], &["encode", "frame"]].concat())?;
+    let percent = tick.cpu / INTERVAL_SECONDS * 100.0;
+    table.summarize(Summary::Cpu, format!("{}, {percent:.2} % of one processor", ms(tick.cpu)));
     let prototype = checkout().join("bench/prototype_cycle.py");
     let prototype = prototype.to_string_lossy();
-    for (name, label, program, args, count, least) in [
-        ("lsof -Ki", "`lsof -nP -Ki`", "lsof", &["-nP", "-Ki"][..], 5, 10.0),
-        ("lsof", "`lsof -nP`", "lsof", &["-nP"], 3, 50.0),
-        ("the prototype", "the prototype: `ps aux`, one `lsof -p` for each, JSON", "python3", &[&*prototype], 1, 300.0),
+    let prototype_label = "the prototype: `ps aux`, one `lsof -p` for each, JSON";
+    for (name, label, program, args, count, least, summary) in [
+        ("lsof -Ki", "`lsof -nP -Ki`", "lsof", &["-nP", "-Ki"][..], 5, 10.0, None),
+        ("lsof", "`lsof -nP`", "lsof", &["-nP"], 3, 50.0, Some(Summary::Lsof)),
+        ("the prototype", prototype_label, "python3", &[&*prototype], 1, 300.0, Some(Summary::Prototype)),
     ] {
         let theirs = runs(Path::new(program), args, count)?;
         table.set(&format!("{label}: CPU / wall"), both(theirs));
+        if let Some(about) = summary {
+            let [cpu, wall] = [theirs.cpu / steady.cpu, theirs.wall / steady.wall];
+            table.summarize(about, format!("{cpu:.0} x the CPU, {wall:.0} x the time"));
+        }
         for (what, ours) in [("a usual tick", steady), ("one without a share", between)] {
             let by = theirs.wall / ours.wall;
             let text = format!("{by:.0} x / {:.0} x", theirs.cpu / ours.cpu);

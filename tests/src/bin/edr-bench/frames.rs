@@ -9,6 +9,7 @@ use edr_wire::frame::{Frame, FrameKind, Record, split_records};
 use edr_wire::snapshot::Snapshot;
 
 use crate::Bench;
+use crate::report::Summary;
 use crate::table::{Asked, Table, grouped, median, mib, ms, times};
 
 /// Measured ticks, one second apart.
@@ -16,6 +17,9 @@ const TICKS: usize = 25;
 /// Ticks at the start that are left out of the medians: at first the agent reads every process, until its counters have
 /// shown which processes run.
 const WARM_TICKS: usize = 5;
+/// Frames of a day with the default interval of 10 s, and the keys among them, one an hour.
+const DAY_FRAMES: u64 = 8_640;
+const DAY_KEYS: u64 = 24;
 
 /// `memory_mib_max`: target for the daemon's resident memory on this host, MiB.
 pub(crate) fn measure(bench: &Bench, table: &mut Table, name: &str, memory_mib_max: Option<f64>) -> Result<()> {
@@ -40,12 +44,14 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table, name: &str, memory_mib_m
         Some(most) => table.asked(label, last_mib, format!("{last_mib:.1}"), Asked::AtMost(most), 0),
         None => table.set(label, format!("{last_mib:.1}")),
     }
+    table.summarize(Summary::Memory, mib(last_kib));
     table.set("… after five ticks / at its highest", format!("{} / {}", mib(first_kib), mib(peak_kib)));
 
     let json = median(&frames.iter().map(|frame| frame.json_len).collect::<Vec<_>>()).context("no frame")?;
     let of = |kind| frames.iter().filter(|frame| frame.kind == kind).map(|frame| frame.len).collect::<Vec<_>>();
     let key = median(&of(FrameKind::Key)).context("no key frame")?;
     let delta = median(&of(FrameKind::Delta)).context("no delta frame")?;
+    table.summarize(Summary::DayBytes, mib((DAY_KEYS * key + (DAY_FRAMES - DAY_KEYS) * delta) / 1024));
     table.set("a snapshot as JSON, bytes", grouped(json));
     table.set("… as key frame", grouped(key));
     table.set("… as delta frame", grouped(delta));

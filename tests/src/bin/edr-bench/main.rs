@@ -7,6 +7,7 @@ mod frames;
 mod maps;
 mod memory;
 mod psad;
+mod report;
 mod run;
 mod table;
 mod way;
@@ -83,6 +84,7 @@ fn main() -> Result<()> {
     collect::measure(&bench, &mut table, "usual", 2)?;
     commands::measure(&bench, &mut table, "usual")?;
     frames::measure(&bench, &mut table, "usual", Some(24.0))?;
+    way::measure(&bench, &mut table, "usual")?;
     memory::measure(&bench, &mut table, "usual")?;
     maps::measure(&bench, &mut table)?;
     drop(load);
@@ -96,7 +98,7 @@ fn main() -> Result<()> {
     way::measure(&bench, &mut table, "load")?;
     drop(load);
     table::say(&format!("measured for {:.1} minutes", start.elapsed().as_secs_f64() / 60.0));
-    table.print()
+    report::write(&table)
 }
 
 /// Starts as many idle processes as are missing for a usual host.

@@ -1,8 +1,9 @@
-//! A table of figures as Markdown, with the machine and the date of the measurement.
+//! A table of figures as Markdown.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 
-use anyhow::{Context as _, Result};
+use crate::report::Summary;
 
 /// The target of a figure.
 #[derive(Debug, Clone, Copy)]
@@ -27,12 +28,16 @@ impl Asked {
     }
 }
 
+/// The column of the summary: a usual host.
+const SUMMARY_COLUMN: usize = 1;
+
 /// A table. Rows are in the order of their first figure.
 pub(crate) struct Table {
     columns: Vec<String>,
     column: usize,
     rows: Vec<Row>,
     missed: Vec<String>,
+    summary: BTreeMap<Summary, String>,
 }
 
 struct Row {
@@ -44,7 +49,7 @@ struct Row {
 impl Table {
     pub(crate) fn new(columns: &[&str]) -> Self {
         let columns = columns.iter().map(|&column| column.to_owned()).collect();
-        Self { columns, column: 0, rows: Vec::new(), missed: Vec::new() }
+        Self { columns, column: 0, rows: Vec::new(), missed: Vec::new(), summary: BTreeMap::new() }
     }
 
     /// Selects the column for the following figures.
@@ -78,7 +83,25 @@ impl Table {
         }
     }
 
-    pub(crate) fn print(&self) -> Result<()> {
+    /// Sets a figure of the summary. Figures of columns other than `SUMMARY_COLUMN` are ignored.
+    pub(crate) fn summarize(&mut self, about: Summary, figure: impl Into<String>) {
+        if self.column == SUMMARY_COLUMN {
+            self.summary.insert(about, figure.into());
+        }
+    }
+
+    /// A figure of the summary.
+    pub(crate) fn summary(&self, about: Summary) -> Option<&str> {
+        self.summary.get(&about).map(String::as_str)
+    }
+
+    /// A figure of the column of the summary.
+    pub(crate) fn figure(&self, label: &str) -> Option<&str> {
+        self.rows.iter().find(|row| row.label == label)?.figures.get(SUMMARY_COLUMN).map(String::as_str)
+    }
+
+    /// The table as Markdown, with the missed targets in the last line.
+    pub(crate) fn markdown(&self) -> String {
         let head = ["", "asked"].into_iter().chain(self.columns.iter().map(String::as_str)).map(str::to_owned);
         let rows =
             self.rows.iter().map(|row| [row.label.clone(), row.asked.clone()].into_iter().chain(row.figures.clone()));
@@ -86,52 +109,29 @@ impl Table {
         let widths: Vec<usize> = (0..lines[0].len())
             .map(|at| lines.iter().map(|line| line[at].chars().count()).max().unwrap_or(0).max(3))
             .collect();
-        let mut out = std::io::stdout().lock();
-        let mut line = |text: String| writeln!(out, "{text}").context("print");
-        line(format!("{}\n", machine()))?;
+        let mut text = String::new();
         for (number, cells) in lines.iter().enumerate() {
             let cells = cells.iter().zip(&widths).enumerate().map(|(at, (cell, &width))| {
                 let blank = " ".repeat(width.saturating_sub(cell.chars().count()));
                 if at < 2 { format!(" {cell}{blank} |") } else { format!(" {blank}{cell} |") }
             });
-            line(format!("|{}", cells.collect::<String>()))?;
+            text += &format!("|{}\n", cells.collect::<String>());
             if number == 0 {
                 let rules = widths.iter().enumerate().map(|(at, &width)| {
                     let rule = "-".repeat(width + 1);
                     if at < 2 { format!("{rule}-|") } else { format!("{rule}:|") }
                 });
-                line(format!("|{}", rules.collect::<String>()))?;
+                text += &format!("|{}\n", rules.collect::<String>());
             }
         }
         let missed = if self.missed.is_empty() { "none".to_owned() } else { self.missed.join("; ") };
-        line(format!("\nasked and missed: {missed}"))
+        text + &format!("\nasked and missed: {missed}\n")
     }
 }
 
 /// Prints a progress message.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "bench: {line}");
-}
-
-/// One line: date, processors, memory, kernel.
-fn machine() -> String {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let after = |text: &str, name: &str| {
-        let line = text.lines().find(|line| line.starts_with(name)).and_then(|line| line.split_once(':'));
-        line.map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
-    };
-    let (cpuinfo, meminfo) = (read("/proc/cpuinfo"), read("/proc/meminfo"));
-    let cores = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
-    let memory_kib: u64 = after(&meminfo, "MemTotal").trim_end_matches(" kB").parse().unwrap_or(0);
-    let day = std::process::Command::new("date").args(["-u", "+%Y-%m-%d %H:%M UTC"]).output();
-    let day = day.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
-    let load = read("/proc/loadavg").split(' ').take(1).collect::<String>();
-    format!(
-        "{day}; {cores} x {}; {:.1} GiB; Linux {}; load average {load}",
-        after(&cpuinfo, "model name"),
-        memory_kib as f64 / (1 << 20) as f64,
-        read("/proc/sys/kernel/osrelease").trim()
-    )
 }
 
 /// The median.

@@ -12,6 +12,7 @@ use edr_tests::wait;
 use edr_wire::frame::Record;
 
 use crate::Bench;
+use crate::report::Summary;
 use crate::table::{Table, median, ms};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -51,8 +52,9 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table, name: &str) -> Result<()
         }
     }
     let slowest = delays.iter().copied().fold(0.0, f64::max);
-    table
-        .set("from tick to page (asked every 50 ms, commits every 5 s)", ms(median(&delays).context("nothing shown")?));
+    let usual = ms(median(&delays).context("nothing shown")?);
+    table.summarize(Summary::Page, usual.as_str());
+    table.set("from tick to page (asked every 50 ms, commits every 5 s)", usual);
     table.set("… slowest", ms(slowest));
     Ok(())
 }
