@@ -1,5 +1,5 @@
-//! Tests of the packages: content, Debian policy, reproducible builds, the accuracy of their manuals, and the signed
-//! repository.
+//! Tests of the packages: content, Debian policy, reproducible builds, the accuracy of their manuals and of README, and
+//! the signed repository.
 //!
 //! Both packages are built as for a release. Their content is inspected with a user's tools: `dpkg-deb`, `lintian`,
 //! `mandoc`, a shell. The agent's package is built a second time elsewhere; the collector's package only with
@@ -17,5 +17,6 @@ mod completions;
 mod contents;
 mod linked;
 mod manual;
+mod readme;
 mod rules;
 mod signed;
