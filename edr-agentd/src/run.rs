@@ -147,8 +147,9 @@ impl Shared {
 
 /// Runs until SIGTERM or SIGINT.
 ///
-/// # Errors When the agent cannot start ([`edr_daemon::config::Report`], [`crate::spool::SpoolError`]), or one of its
-/// threads ended.
+/// # Errors
+/// When the agent cannot start ([`edr_daemon::config::Report`], [`crate::spool::SpoolError`]), or one of its threads
+/// ended.
 pub fn run(config_path: &Path, overrides: &Overrides) -> anyhow::Result<()> {
     // A daemon that does not start because of a file says so where people look first: `systemctl status`.
     let config =

@@ -1,5 +1,5 @@
-//! The spool's folder: names, and every system call there. A file appears whole, by one helper ([`Disk::publish`]). The
-//! disk knows files only; the ledger decides about frames.
+//! The spool's folder: file names, and every system call on the folder. [`Disk::publish`] makes each file appear whole.
+//! The disk knows only files; the ledger decides about frames.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -17,8 +17,8 @@ use rustix::io::Errno;
 use super::stored::Stored;
 use super::{FrameId, SpoolError};
 
-/// Tries to write one frame when the disk reports an I/O error. After a failed fsync the kernel calls the lost pages
-/// clean, so each try is a new file.
+/// Attempts to write one frame when the disk reports an I/O error. After a failed fsync the kernel marks the lost pages
+/// clean, so each attempt writes a new file.
 const WRITE_TRIES: u32 = 3;
 /// Number of damaged frames kept for inspection. Unreadable frames are all kept.
 const ASIDE_MAX: usize = 16;
@@ -27,12 +27,12 @@ const FILE_BYTES_MAX: u64 = 2 * RAW_BYTES_MAX as u64;
 /// Folder of damaged frames, beside the epochs.
 const ASIDE: &str = "set-aside";
 
-/// Why a frame's file gives no frame.
+/// Reason why a frame's file gives no frame.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReadFault {
     #[error("its file vanished")]
     Vanished,
-    /// So the file may come back with it.
+    /// The frame's file may come back together with the folder.
     #[error("its folder is not there")]
     Away,
     #[error("read: {0}")]
@@ -45,12 +45,12 @@ pub(super) enum ReadFault {
     OtherFrame(FrameId),
 }
 
-/// Files in the spool's folders that are not frames.
+/// Files in the spool's folders other than frames.
 #[derive(Debug, Default)]
 pub(super) struct Strays {
     /// Temporary files of an earlier run.
     pub(super) leftovers: Vec<PathBuf>,
-    /// Files that no agent made.
+    /// Files not made by an agent.
     pub(super) foreign: Vec<PathBuf>,
 }
 
@@ -64,7 +64,7 @@ impl Strays {
 #[derive(Debug)]
 pub(super) struct Disk {
     root: PathBuf,
-    /// Makes each temporary name new.
+    /// Number in the name of the next temporary file, so that each name is new.
     tries: AtomicU64,
     /// Folders with a new subfolder whose name may not be on the disk yet. No frame is accepted before their fsync.
     unsynced: Mutex<Vec<PathBuf>>,
@@ -72,7 +72,7 @@ pub(super) struct Disk {
 
 impl Disk {
     pub(super) fn new(root: PathBuf) -> Self {
-        // An earlier run may have been killed between making a folder and its fsync.
+        // An earlier run may have been killed between `mkdir` and the fsync of the parent.
         let unsynced = root.ancestors().take(2).map(Path::to_owned).collect();
         Self { root, tries: AtomicU64::new(0), unsynced: Mutex::new(unsynced) }
     }
@@ -81,7 +81,7 @@ impl Disk {
         &self.root
     }
 
-    /// Makes the spool folder if necessary, and sets its mode to 700: frames tell all about a host.
+    /// Makes the spool folder if necessary, and sets the mode to 700: frames contain details of the whole host.
     pub(super) fn prepare(&self) -> io::Result<()> {
         self.make_folders(&self.root)?;
         self.sync_folders().map_err(|(_, error)| error)?;
@@ -97,7 +97,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Makes a folder and those above it that are not there.
+    /// Makes a folder, and all missing folders above.
     fn make_folders(&self, folder: &Path) -> io::Result<()> {
         for level in missing_levels(folder).iter().rev() {
             self.make_folder(level)?;
@@ -117,7 +117,7 @@ impl Disk {
         }
     }
 
-    /// This folder was just made: its parent is to be synced.
+    /// Notes a new folder, whose parent is to be synced.
     pub(super) fn is_new(&self, folder: &Path) {
         if let Some(parent) = folder.parent() {
             let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
@@ -125,7 +125,7 @@ impl Disk {
         }
     }
 
-    /// Fsyncs the parents of all new folders. The next call tries failed ones again.
+    /// Fsyncs the parents of all new folders. The next call retries failed fsyncs.
     fn sync_folders(&self) -> Result<(), (PathBuf, io::Error)> {
         let mut unsynced = self.unsynced();
         while let Some(folder) = unsynced.last() {
@@ -144,7 +144,7 @@ impl Disk {
         self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The epochs that have a folder.
+    /// The epochs with a folder.
     pub(super) fn epochs(&self, strays: &mut Strays) -> io::Result<BTreeSet<Epoch>> {
         let mut epochs = BTreeSet::new();
         for entry in fs::read_dir(&self.root)? {
@@ -169,7 +169,7 @@ impl Disk {
             match (name.to_str().and_then(parse_name), metadata) {
                 // Removed since the folder was read.
                 (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
-                // A later read has the fault.
+                // A later read reports the fault.
                 (Some(seq), Err(_)) => drop(frames.insert(seq, 0)),
                 (Some(seq), Ok(metadata)) if metadata.is_file() => drop(frames.insert(seq, metadata.len())),
                 _ => strays.add(entry.path()),
@@ -178,8 +178,9 @@ impl Disk {
         Ok(frames)
     }
 
-    /// Writes a frame durably: temporary file, fsync, rename, fsync of the folder. The folder of the epoch is made if
-    /// `opens_epoch`. A folder that is missing later was removed or covered by another mount: then the epoch ends.
+    /// Writes a frame durably: temporary file, fsync, rename, fsync of the folder. With `opens_epoch` the folder of the
+    /// epoch is made first. A folder that is missing later was removed or covered by another mount: then the epoch
+    /// ends.
     pub(super) fn publish(&self, id: FrameId, records: &[Vec<u8>], opens_epoch: bool) -> Result<(), SpoolError> {
         let mut failed = 0;
         loop {
@@ -228,7 +229,7 @@ impl Disk {
 
     fn read_as(&self, path: &Path, id: FrameId) -> Result<Stored, ReadFault> {
         let bytes = read_bounded(path).map_err(|fault| match fault {
-            // Only a folder that can be read proves that the file is not in it.
+            // The file is known to be missing only when its folder can be read.
             ReadFault::Vanished if path.parent().is_none_or(|folder| fs::read_dir(folder).is_err()) => ReadFault::Away,
             fault => fault,
         })?;
@@ -237,14 +238,14 @@ impl Disk {
         if says == id { Ok(stored) } else { Err(ReadFault::OtherFrame(says)) }
     }
 
-    /// When the frame's file got its name (`st_ctime`), ns since the epoch.
+    /// Time of the last change of the file's inode (`st_ctime`), when the file got its name, in ns since 1970.
     pub(super) fn changed_ns(&self, id: FrameId) -> Option<i64> {
         use std::os::unix::fs::MetadataExt as _;
         let metadata = fs::symlink_metadata(self.path(id)).ok()?;
         metadata.ctime().checked_mul(1_000_000_000)?.checked_add(metadata.ctime_nsec())
     }
 
-    /// Removes a frame's file, if it is there.
+    /// Removes a frame's file, if present.
     pub(super) fn remove(&self, id: FrameId) -> io::Result<()> {
         remove_if_there(&self.path(id))
     }
@@ -265,7 +266,7 @@ impl Disk {
         Ok(to)
     }
 
-    /// Removes the oldest of the frames set aside beyond [`ASIDE_MAX`], if it is damaged beyond doubt.
+    /// Removes the oldest set-aside frames beyond [`ASIDE_MAX`], but only certainly damaged frames.
     fn thin_out(&self, aside: &Path) {
         let Ok(entries) = fs::read_dir(aside) else { return };
         let dated = |entry: io::Result<fs::DirEntry>| {
@@ -292,7 +293,7 @@ impl Disk {
         stat.f_bavail.checked_mul(stat.f_frsize)
     }
 
-    /// Removes a file whose removal may fail without harm.
+    /// Removes a file. A failed removal does no harm and is logged.
     pub(super) fn unlink(&self, path: &Path) {
         if let Err(error) = remove_if_there(path) {
             edr_daemon::limited!(log::Level::Warn, "remove {}: {error}", path.display());
@@ -343,7 +344,7 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, ReadFault> {
     Ok(bytes)
 }
 
-/// The folders of this path that are not there, deepest first.
+/// The missing folders of this path, deepest first.
 pub(super) fn missing_levels(folder: &Path) -> Vec<&Path> {
     let missing = |level: &&Path| !level.as_os_str().is_empty() && fs::symlink_metadata(level).is_err();
     folder.ancestors().take_while(missing).collect()
@@ -358,7 +359,7 @@ pub(super) fn unusable(operation: &'static str, path: &Path) -> impl FnOnce(io::
     move |source| SpoolError::Unusable { operation, path, source }
 }
 
-/// True for errors of a disk that may become usable again without a person.
+/// True for errors of a disk that may become usable again without an administrator.
 pub(super) fn is_transient(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),
@@ -371,7 +372,7 @@ pub(super) fn is_transient(error: &io::Error) -> bool {
                 | Errno::NFILE
                 | Errno::NOMEM
                 | Errno::STALE
-                // A broken file system (EUCLEAN), a disk or a server that is gone.
+                // A broken file system (EUCLEAN); a disk or a server that disappeared.
                 | Errno::UCLEAN
                 | Errno::NXIO
                 | Errno::NODEV
@@ -386,7 +387,7 @@ fn file_name(seq: u64) -> String {
     format!("{seq:020}.frame")
 }
 
-/// The seq behind a name that [`file_name`] makes, and no other.
+/// The seq of a file name in exactly the form of [`file_name`].
 fn parse_name(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".frame")?;
     let seq = digits.parse().ok()?;

@@ -1,4 +1,4 @@
-//! Frames in memory while the disk does not take them.
+//! Frames kept in memory while the disk is unusable.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::stored::Stored;
 #[derive(Debug, Default)]
 pub(super) struct Fallback {
     frames: BTreeMap<FrameId, Arc<Stored>>,
-    /// Whether new frames go to memory.
+    /// True while new frames go to memory.
     pub(super) is_used: bool,
 }
 
@@ -22,7 +22,7 @@ impl Fallback {
         self.frames.get(&id).cloned()
     }
 
-    /// Forgets the frames that are not needed any more.
+    /// Drops the frames for which `is_needed` is false.
     pub(super) fn retain(&mut self, is_needed: impl Fn(FrameId) -> bool) {
         self.frames.retain(|&id, _| is_needed(id));
     }

@@ -1,5 +1,5 @@
-//! One agent a state folder. A folder that is removed and made again has another lock file; the witness in `runtime-dir`
-//! is locked, too, and holds then.
+//! The lock of a state folder: at most one agent per folder. A state folder that was removed and made again has a new
+//! lock file; against a second agent in that case, the witness in `runtime-dir` is locked, too.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -11,7 +11,7 @@ use rustix::fs::FlockOperation;
 use super::SpoolError;
 use super::disk::{is_transient, missing_levels};
 
-/// The lock on a state folder, held until dropped. The kernel releases the lock however the process ends.
+/// The lock on a state folder, held until dropped. The kernel releases the lock at every end of the process.
 #[derive(Debug)]
 pub(super) struct Lock {
     _file: File,
@@ -35,7 +35,7 @@ impl Lock {
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = match options.open(&path) {
             Ok(file) => file,
-            // Full or read-only: the folder itself can be locked, there is only no place for the process id.
+            // On a full or read-only disk the folder itself is locked, and the process id is not stored.
             Err(error) if is_transient(&error) => File::open(state_dir).map_err(folder("open state-dir", state_dir))?,
             Err(error) => return Err(folder("open lock", &path)(error)),
         };
@@ -44,7 +44,7 @@ impl Lock {
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(SpoolError::Locked { pid: read_pid(&mut file), path }),
             Err(errno) => return Err(folder("lock", &path)(errno.into())),
         }
-        // Only for whoever wants to know; the lock holds without it.
+        // The process id is only information; the lock holds without the number.
         if let Err(error) = write_pid(&mut file) {
             log::warn!("write process id to {}: {error}", path.display());
         }

@@ -1,33 +1,33 @@
-//! The spool: holds every frame from its making until Kafka has acknowledged it.
+//! The spool: holds every frame from its making until Kafka has acknowledged the frame.
 //!
 //! Promises:
-//! - A frame that [`Spool::put`] accepted survives `kill -9` and power loss: written whole, fsynced, renamed, folder
+//! - A frame accepted by [`Spool::put`] survives `kill -9` and power loss: written whole, fsynced, renamed, folder
 //!   fsynced.
-//! - For each epoch {1..highest seq} = delivered ∪ still to be sent ∪ declared lost. A declaration is in the `lost` list
-//!   of every new frame until Kafka has acknowledged a frame with the declaration, across restarts and crashes.
-//! - A frame's file goes when [`Spool::acknowledge`] is called. The only exception is a frame that is given up, for want
-//!   of room or after damage: its file goes after two later frames on the disk declare the loss of the frame, and
-//!   everything that the frame declared itself. On doubt a frame is sent twice, never missing without a declaration.
-//! - An unreadable frame (an I/O error, no descriptor left, a folder that is away with its disk) is not lost. The read is
-//!   tried again; later frames of the epoch wait, other epochs go on. The frame is given up only after [`Patience`],
-//!   while other frames can be read, as `unreadable` or `vanished`; even then the file is not deleted.
-//! - An epoch whose folder was away, or could not be listed, is found by the first tick after the folder's return, in the
-//!   same run. Its frames are sent then, also frames that were declared lost meanwhile.
-//! - The newest frame and its key stay, acknowledged or not. They are the only state: a start reads sequence number, log
-//!   positions and pending declarations there. The witness in `runtime-dir` proves that no later frame was made; without
-//!   the witness a start begins a new epoch.
-//! - `<state-dir>/spool/<epoch>/<seq>.frame`, `seq` in 20 digits, is a frame's records one after the other: the same
-//!   bytes that travel. One bad file costs one frame; `ls` shows the backlog.
+//! - For each epoch {1..highest seq} = delivered ∪ still to be sent ∪ declared lost. A declaration is in the `lost`
+//!   list of every new frame until Kafka has acknowledged a frame with the declaration, across restarts and crashes.
+//! - A frame's file is removed when [`Spool::acknowledge`] is called. The only exception is a frame given up for lack
+//!   of room or after damage: its file is removed after two later frames on the disk declare the loss of the frame, and
+//!   repeat every declaration of the lost frame. In doubt a frame is sent twice, never missing without a declaration.
+//! - An unreadable frame (an I/O error, no descriptor left, a folder that is away with its disk) is not lost. The read
+//!   is retried; later frames of the epoch wait, and all remaining epochs go on. The frame is given up only after
+//!   [`Patience`], while other frames can be read, as `unreadable` or `vanished`; even then the file is not deleted.
+//! - An epoch whose folder was away, or could not be listed, is found by the first tick after the folder's return, in
+//!   the same run. Its frames are sent then, also frames declared lost meanwhile.
+//! - The newest frame and its key stay, acknowledged or not. These two files are the only state: a start reads sequence
+//!   number, log positions and pending declarations there. The witness in `runtime-dir` proves that no later frame was
+//!   made; without the witness a start begins a new epoch.
+//! - `<state-dir>/spool/<epoch>/<seq>.frame`, `seq` in 20 digits, contains a frame's records in order: the same bytes
+//!   as the Kafka values. One bad file costs one frame; `ls` shows the backlog.
 //! - When the disk cannot be used ([`SpoolError::Unusable`]) frames are kept in memory ([`Spool::put_in_memory`], at
-//!   most [`MEMORY_BYTES_MAX`]) in an epoch of their own, until [`Spool::recover`] finds the disk usable again and has
+//!   most [`MEMORY_BYTES_MAX`]) in a separate epoch, until [`Spool::recover`] finds the disk usable again and has
 //!   written the unsent frames there.
 //!
-//! Not promised: a folder that is removed while no agent runs is declared nowhere. The next epoch names the highest seq
+//! Not promised: a folder removed while no agent runs is declared nowhere. The next epoch names the highest seq
 //! (`previous_epoch`) if the witness has the number.
 //!
-//! Three parts: the disk (files only), the ledger (frames by state, without I/O, clock and lock) and the fallback (frames
-//! in memory). This file wires them: decisions under the lock, all I/O without the lock. One thread, the sampler, puts
-//! frames in and calls [`Spool::tidy`]; another, the shipper, takes frames out.
+//! Three parts: the disk (files only), the ledger (frames by state, without I/O, clock and lock) and the fallback
+//! (frames in memory). This file wires the three: decisions under the lock, all I/O without the lock. Two threads use a
+//! spool: the sampler puts frames in and calls [`Spool::tidy`]; the shipper takes frames out.
 //!
 //! The spool knows neither the content of a snapshot nor the destination of a frame.
 
@@ -66,18 +66,18 @@ use crate::event::Event;
 /// Bytes of frames kept in memory while the disk cannot be used; then the oldest are declared lost.
 pub const MEMORY_BYTES_MAX: u64 = 16 << 20;
 
-/// Time limit of one tick for writing frames from memory to a usable disk. The next tick goes on.
+/// Time limit of one tick for writing frames from memory to a usable disk. The next tick continues.
 const RECOVER_MAX: Duration = Duration::from_secs(2);
 
-/// How long one tick removes files, sets files aside and reads headers, each. The next tick goes on.
+/// Time limit of one tick for each of: removing files, setting files aside, reading headers. The next tick continues.
 const TIDY_MAX: Duration = Duration::from_secs(2);
 
-/// One frame of this host.
+/// Identity of a frame of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FrameId {
-    /// Its epoch.
+    /// Epoch of the frame.
     pub epoch: Epoch,
-    /// Its place in the epoch.
+    /// Sequence number in the epoch, from 1.
     pub seq: u64,
 }
 
@@ -94,13 +94,13 @@ impl std::fmt::Display for FrameId {
     }
 }
 
-/// Why the spool cannot be opened, or cannot take a frame.
+/// Reason why the spool cannot be opened, or cannot take a frame.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
-    /// Another agent has it.
+    /// Another agent holds the lock.
     #[error("another edr-agentd ({}) holds {}", holder(.pid), .path.display())]
     Locked {
-        /// Its process id, when it could be read.
+        /// Process id of the other agent, if readable.
         pid: Option<u32>,
         /// The lock file.
         path: PathBuf,
@@ -108,21 +108,21 @@ pub enum SpoolError {
     /// The state folder cannot be used at all: wrong rights, wrong kind. A start ends here.
     #[error("{operation} {}: {source}", .path.display())]
     Folder {
-        /// What was tried.
+        /// Operation that failed.
         operation: &'static str,
-        /// On which path.
+        /// Path of the operation.
         path: PathBuf,
-        /// How it failed.
+        /// Error of the operation.
         source: io::Error,
     },
-    /// The disk does not take the frame now: full, read-only, failing, gone.
+    /// The disk does not take the frame now: full, read-only, failing or missing.
     #[error("{operation} {}: {source}", .path.display())]
     Unusable {
-        /// What was tried.
+        /// Operation that failed.
         operation: &'static str,
-        /// On which path.
+        /// Path of the operation.
         path: PathBuf,
-        /// How it failed.
+        /// Error of the operation.
         source: io::Error,
     },
 }
@@ -157,17 +157,17 @@ struct Inner {
     ledger: Ledger,
     fallback: Fallback,
     settings: config::Spool,
-    /// Why a folder of the spool cannot be listed.
+    /// Reason why a folder of the spool cannot be listed.
     unlisted: Option<String>,
 }
 
 impl Spool {
-    /// Takes the lock and reads what an earlier run left. Reads names and sizes of all frames, and the content of the
-    /// newest only. The last frame that was made is named in `runtime_dir`.
+    /// Takes the lock and reads the state left by an earlier run: names and sizes of all frames, and the content of
+    /// only the newest. The witness of the last frame is in `runtime_dir`.
     ///
     /// # Errors
-    /// [`SpoolError::Locked`] and [`SpoolError::Folder`]. A disk that is full or read-only is no error here: the spool
-    /// then starts in memory.
+    /// [`SpoolError::Locked`] and [`SpoolError::Folder`]. A full or read-only disk is no error: the spool then starts
+    /// in memory.
     pub fn open(state_dir: &Path, runtime_dir: &Path, settings: config::Spool) -> Result<(Self, Resume), SpoolError> {
         let disk = Disk::new(state_dir.join("spool"));
         let lock = Lock::take(state_dir, |folder| disk.is_new(folder))?;
@@ -193,10 +193,10 @@ impl Spool {
         Ok((spool, resume))
     }
 
-    /// Accepts a frame: when this returns, the frame survives.
+    /// Accepts a frame. After the return the frame survives a crash and a power loss.
     ///
     /// # Errors
-    /// [`SpoolError::Unusable`]: the frame is not accepted, and its (epoch, seq) must not be used for another one.
+    /// [`SpoolError::Unusable`]: the frame is not accepted, and its (epoch, seq) must not be used again.
     pub fn put(&self, header: &FrameHeader, frame: &EncodedFrame) -> Result<(), SpoolError> {
         let id = FrameId::of(header);
         if id.seq == 1 {
@@ -211,7 +211,7 @@ impl Spool {
         Ok(())
     }
 
-    /// Accepts a frame that the disk does not take. The frame survives as long as the process.
+    /// Accepts a frame into memory, for a disk that cannot be used. The frame survives as long as the process.
     pub fn put_in_memory(&self, header: &FrameHeader, frame: EncodedFrame) {
         let bytes = frame.byte_len() as u64;
         self.witness.in_memory(&header.boot_id);
@@ -241,7 +241,7 @@ impl Spool {
             }
             let records: Vec<Vec<u8>> = stored.records().map(<[u8]>::to_vec).collect();
             self.disk.publish(id, &records, true)?;
-            // Kafka may have taken it meanwhile.
+            // Kafka may have acknowledged the frame meanwhile.
             if !self.lock().moved_to_disk(id) {
                 self.remove(id);
             }
@@ -249,7 +249,7 @@ impl Spool {
     }
 
     /// Finds epochs that came back, removes and sets aside due files, and gives up frames when room runs out. To be
-    /// called after each frame; a call that runs out of time leaves the rest to the next call.
+    /// called after each frame; work beyond the time limit is left to the next call.
     pub fn tidy(&self) {
         self.find_epochs();
         self.work_off();
@@ -257,7 +257,7 @@ impl Spool {
         self.changed.notify_all();
     }
 
-    /// Lists the folders of epochs that are new to the ledger or were away.
+    /// Lists the folders of new epochs, and of epochs whose folder was away.
     fn find_epochs(&self) {
         let mut strays = Strays::default();
         let mut trouble = None;
@@ -288,7 +288,7 @@ impl Spool {
         self.lock().unlisted = trouble;
     }
 
-    /// Removes and sets aside the files that are due.
+    /// Removes due files, and sets due files aside.
     fn work_off(&self) {
         let deadline = Instant::now() + TIDY_MAX;
         let due = self.lock().ledger.due();
@@ -304,7 +304,7 @@ impl Spool {
         }
     }
 
-    /// Removes a frame's file. On an error the file stays due, and is sent once more if a start comes first.
+    /// Removes a frame's file. After an error the file stays due, and is sent once more if the agent restarts first.
     fn remove(&self, id: FrameId) {
         match self.disk.remove(id) {
             Ok(()) => self.done(id),
@@ -318,7 +318,7 @@ impl Spool {
         }
     }
 
-    /// The file is gone from the folder of its epoch; the folder goes after the last file.
+    /// Notes the end of a frame's file. After the last file of an epoch the folder is removed.
     fn done(&self, id: FrameId) {
         let is_last = self.lock().ledger.done(id);
         if is_last {
@@ -326,14 +326,14 @@ impl Spool {
         }
     }
 
-    /// Reads a frame once more before its file is set aside. A frame that is whole after all is sent.
+    /// Reads a frame once more before its file is set aside. If the read succeeds now, the frame is sent.
     fn set_aside(&self, id: FrameId) {
         match self.disk.read(id) {
             Ok(stored) => {
                 log::info!("spool frame {id} can be read again; it is sent after all");
                 self.lock().ledger.revived(&stored.header, stored.byte_len() as u64);
             }
-            // No file to move. A folder that comes back is listed again.
+            // No file to move. A folder is listed again after its return.
             Err(ReadFault::Vanished | ReadFault::Away) => self.done(id),
             Err(fault) => match self.disk.set_aside(id) {
                 Ok(path) => {
@@ -392,7 +392,7 @@ impl Spool {
         self.changed.notify_all();
     }
 
-    /// The oldest unsent frame. Epochs that wait for an unreadable frame are passed over.
+    /// The oldest unsent frame. Epochs with an unreadable frame are passed over while they wait.
     pub fn oldest_unsent(&self, now: Instant) -> Option<FrameId> {
         self.lock().ledger.books().oldest_unsent(now)
     }
@@ -422,7 +422,7 @@ impl Spool {
         }
     }
 
-    /// Declares a frame lost, unless it was given up meanwhile.
+    /// Declares a frame lost, unless already given up.
     fn give_up(&self, id: FrameId, fault: &ReadFault, now: Instant) {
         if self.lock().ledger.give_up(id, Fault::from(fault), now) {
             edr_daemon::limited!(
@@ -472,7 +472,7 @@ impl Spool {
         if inner.ledger.books().oldest_unsent(now).is_none() {
             let next = inner.ledger.books().next_try(now).map(|next| next.saturating_duration_since(now));
             let timeout = next.map_or(timeout, |next| next.min(timeout));
-            // The answer does not matter: the caller looks again.
+            // The caller looks again after a timeout as after a notification.
             drop(self.changed.wait_timeout(inner, timeout).unwrap_or_else(PoisonError::into_inner));
         }
     }
@@ -484,12 +484,12 @@ impl Spool {
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
-    /// Ends every [`Spool::wait`] that is under way.
+    /// Ends all calls of [`Spool::wait`] at once.
     pub fn wake(&self) {
         self.changed.notify_all();
     }
 
-    /// Adds ticks that became no frame, to be declared by the next frame.
+    /// Adds ticks without a frame, to be declared by the next frame.
     pub fn declare_missed(&self, missed: MissedTicks) {
         self.lock().ledger.missed(missed);
     }
@@ -509,7 +509,7 @@ impl Spool {
         self.lock().ledger.wants_key
     }
 
-    /// How much waits.
+    /// Size of the backlog.
     pub fn state(&self) -> SpoolState {
         let inner = self.lock();
         let (unsent_frames, unsent_bytes) = inner.ledger.books().unsent();
@@ -517,7 +517,7 @@ impl Spool {
         SpoolState { unsent_frames, unsent_bytes, dropped_frames, memory_only }
     }
 
-    /// Frames that wait in memory, and their bytes.
+    /// Number of frames in memory, and their bytes.
     pub fn in_memory(&self) -> (u64, u64) {
         self.lock().fallback.size()
     }
@@ -528,13 +528,13 @@ impl Spool {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // No code between lock and unlock panics; if it did, every field is still a valid value.
+        // No code between lock and unlock panics; after a panic every field would still hold a valid value.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Inner {
-    /// A frame in memory was written to the disk. False when it is not to be sent any more.
+    /// Notes that a frame in memory was written to the disk. False when the frame is not to be sent any more.
     fn moved_to_disk(&mut self, id: FrameId) -> bool {
         let is_needed = self.ledger.moved_to_disk(id);
         self.fallback.retain(|other| other != id);
@@ -542,7 +542,7 @@ impl Inner {
     }
 }
 
-/// Bytes that the spool may take now: the quota, or less when the file system is near its floor of free bytes.
+/// Bytes allowed for the spool now: the quota, or less when the file system is near its floor of free bytes.
 fn room(settings: &config::Spool, used: u64, free: Option<u64>) -> u64 {
     let left = free.map_or(u64::MAX, |free| used.saturating_add(free).saturating_sub(settings.free_bytes_min));
     settings.bytes_max.min(left)

@@ -13,40 +13,41 @@ use super::stored::Stored;
 use super::{FrameId, LastMade};
 use crate::event::Event;
 
-/// Frames that a start tries to read at most, to find a readable frame.
+/// Maximum number of frames read by a start in the search for a readable frame.
 const TRIES_MAX: usize = 500;
 
-/// Unreadable frames after which a start gives up earlier: each read of a failing disk may take seconds.
+/// Number of unreadable frames that ends the search early: each read of a failing disk may take seconds.
 const UNREADABLE_MAX: usize = 8;
 
-/// Frames at the start, and at the end, of an epoch that are tried for a header.
+/// Number of frames at the start, and at the end, of an epoch that are tried for a header.
 const ORIGIN_TRIES: usize = 3;
 
-/// Between the capture of a snapshot and the rename of its file lie the reading, compressing and writing of one tick.
+/// Longest time from the capture of a snapshot to the rename of its file: one tick reads, compresses and writes in
+/// between.
 const AGE_DIFFERENCE_NS_MAX: u64 = 120_000_000_000;
 
-/// The newest frame that can be read, with its snapshot.
+/// The newest readable frame, with its snapshot.
 #[derive(Debug)]
 pub struct Newest {
-    /// Its header.
+    /// Header of the frame.
     pub header: FrameHeader,
-    /// What it says: positions, times.
+    /// Snapshot of the frame: log positions, times.
     pub snapshot: SnapshotView,
-    /// The file is as old as the snapshot. A spool that was copied or restored from a backup is not, and newer frames
-    /// of its epoch may have been sent.
+    /// True when the file is as old as the snapshot. After a copy or a restore from a backup the file is younger, and
+    /// newer frames of the epoch may have been sent.
     pub written_when_captured: bool,
 }
 
-/// What a start finds.
+/// State of the spool at a start.
 #[derive(Debug, Default)]
 pub struct Resume {
     /// The newest epoch and the highest sequence number in it, from the names; `None` for an empty spool.
     pub last: Option<PreviousEpoch>,
-    /// Header of the newest whole frame, also without its key: its declarations are to be repeated.
+    /// Header of the newest whole frame, even without its key. The declarations in the header are to be repeated.
     pub declared: Option<Box<FrameHeader>>,
     /// The newest frame with a readable snapshot. Continuity is provable only when `last` names this frame.
     pub newest: Option<Box<Newest>>,
-    /// The last frame made in a boot, as the witness names it.
+    /// The last frame made in a boot, from the witness.
     pub last_made: Option<LastMade>,
 }
 
@@ -84,7 +85,7 @@ pub(super) fn read(disk: &Disk, ledger: &mut Ledger) -> Resume {
         let stored = match disk.read(id) {
             Ok(stored) => stored,
             Err(fault) if !Fault::from(&fault).is_proof() => {
-                // The shipper tries again. Until then nothing proves that this frame was the last.
+                // The shipper retries. Until then nothing proves that this frame was the last.
                 edr_daemon::event!(
                     log::Level::Error, Event::SpoolUnreadable, EDR_SOURCE = "spool", EDR_EPOCH = id.epoch.to_string(), EDR_SEQ = id.seq;
                     "spool frame {id}: {fault}; it is tried again"
@@ -118,12 +119,12 @@ pub(super) fn read(disk: &Disk, ledger: &mut Ledger) -> Resume {
     resume
 }
 
-/// Place of an epoch, read from the header of one frame.
+/// Place of an epoch in the order of all epochs, read from the header of one frame.
 pub(super) fn origin(disk: &Disk, epoch: Epoch, files: &BTreeMap<u64, u64>) -> Origin {
     let some = files.keys().take(ORIGIN_TRIES).chain(files.keys().rev().take(ORIGIN_TRIES));
     let header = some.copied().find_map(|seq| Some(disk.read(FrameId { epoch, seq }).ok()?.header));
     let previous = header.as_ref().and_then(|header| header.previous_epoch).map(|previous| previous.id);
-    // Without a readable header the time of the first write is known.
+    // Without a readable header the time of the first write serves.
     let written_ns = || files.keys().find_map(|&seq| disk.changed_ns(FrameId { epoch, seq }));
     let captured_ns = header.map(|header| header.captured_ns).or_else(written_ns).unwrap_or(i64::MIN);
     Origin { epoch, previous, captured_ns }

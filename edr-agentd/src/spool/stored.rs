@@ -1,11 +1,11 @@
-//! A frame in the form of its spool file: verified records, one after the other.
+//! A frame as stored in the spool: verified records in order.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use edr_wire::frame::{Frame, FrameError, FrameHeader, Record, split_records};
 
-/// One verified frame: what the shipper sends.
+/// A verified frame, ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     /// Header of the frame.
@@ -15,10 +15,10 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// Verifies the content of a spool file: every record's checksum, all parts there, in order, of one frame.
+    /// Verifies the content of a spool file: the checksum of each record, all parts present, in order, of one frame.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The first fault of the content.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, FrameError> {
         let mut first: Option<Record> = None;
         let mut records = Vec::new();
@@ -44,7 +44,7 @@ impl Stored {
         Ok(Self { header: first.header, bytes, records })
     }
 
-    /// A frame that was just encoded.
+    /// Takes a frame fresh from the encoder.
     pub(super) fn from_parts(header: FrameHeader, parts: Vec<Vec<u8>>) -> Self {
         let mut at = 0;
         let place = |part: &Vec<u8>| {
@@ -65,12 +65,12 @@ impl Stored {
         self.bytes.len()
     }
 
-    /// The same frame in parts of at most `part_bytes_max` body bytes, when it has larger ones.
+    /// The same frame in parts of at most `part_bytes_max` body bytes; unchanged when all parts are small enough.
     ///
     /// # Errors
-    /// When that makes more parts than a frame may have.
+    /// When the frame would need more parts than allowed.
     pub fn within(self: &Arc<Self>, part_bytes_max: usize) -> Result<Arc<Self>, FrameError> {
-        // A record is its body and more; most are told apart by their length.
+        // A record is longer than its body, so for most records the length decides.
         if self.records.iter().all(|record| record.len() <= part_bytes_max) {
             return Ok(Arc::clone(self));
         }
@@ -85,7 +85,7 @@ impl Stored {
     /// The snapshot's msgpack.
     ///
     /// # Errors
-    /// When the body is damaged, or `key_raw` is not that of the frame with seq `header.base_seq`.
+    /// When the body is damaged, or `key_raw` is not the key with seq `header.base_seq`.
     pub fn open(&self, key_raw: Option<&[u8]>) -> Result<Vec<u8>, FrameError> {
         let records = self.records().map(Record::decode).collect::<Result<Vec<_>, _>>()?;
         Frame::assemble(records)?.open(key_raw)

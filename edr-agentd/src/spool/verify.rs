@@ -1,5 +1,5 @@
-//! A look at a spool that changes nothing: for `spool list`, `spool verify` and tests. It takes no lock, so it also
-//! serves while an agent runs; a frame that is sent meanwhile is no fault.
+//! Read-only check of a spool, for `spool list`, `spool verify` and tests. The check takes no lock and works beside a
+//! running agent; a frame sent meanwhile is no fault.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,28 +11,28 @@ use edr_wire::frame::{FrameHeader, FrameKind};
 use super::FrameId;
 use super::disk::{Disk, ReadFault, Strays};
 
-/// One frame of a listing.
+/// One line of a listing: one frame.
 #[derive(Debug)]
 pub struct Listing {
-    /// Which.
+    /// The frame.
     pub id: FrameId,
-    /// Bytes of its file.
+    /// Size of the file in bytes.
     pub bytes: u64,
-    /// Its header, or what is wrong with the file.
+    /// Header of the frame, or the fault of the file.
     pub header: Result<FrameHeader, String>,
 }
 
-/// One fault.
+/// A fault of one file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// What is wrong.
+    /// Description of the fault.
     pub fault: String,
 }
 
-/// Every frame in `<state_dir>/spool`, and every fault: damaged frames, a delta whose key is there and does not fit
-/// it, files that are not of the spool, leftovers, rights for others.
+/// Every frame in `<state_dir>/spool`, and every fault: damaged frames, a delta that does not fit its key, foreign
+/// files, leftovers, access rights for other users.
 ///
 /// # Errors
 /// When the folder cannot be read.
@@ -45,7 +45,7 @@ pub fn verify(state_dir: &Path) -> io::Result<(Vec<Listing>, Vec<Finding>)> {
     for epoch in disk.epochs(&mut strays)? {
         match disk.frames(epoch, &mut strays) {
             Ok(frames) => drop(epochs.insert(epoch, frames)),
-            // Its last frame was sent meanwhile.
+            // The last frame of the epoch was sent meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => findings.push(finding(disk.folder(epoch), &format!("cannot be listed: {error}"))),
         }
@@ -74,7 +74,7 @@ pub fn verify(state_dir: &Path) -> io::Result<(Vec<Listing>, Vec<Finding>)> {
     Ok((listing, findings))
 }
 
-/// Reads a frame, and opens it where its key is at hand. `key` is the latest key snapshot of the epoch.
+/// Reads a frame, and opens the snapshot if the key is at hand. `key` is the latest key snapshot of the epoch.
 fn look(disk: &Disk, id: FrameId, key: &mut Option<(u64, Vec<u8>)>) -> Result<FrameHeader, ReadFault> {
     let stored = disk.read(id)?;
     match stored.header.kind {

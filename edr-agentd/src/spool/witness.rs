@@ -1,14 +1,14 @@
 //! The witness: names the last frame made, for a start in the same boot after a crash.
 //!
-//! The spool alone cannot tell: frames made in memory leave no trace on the disk. So the last frame is also named in
-//! `<runtime-dir>/last-frame`, in one line that is written over in place: `boot_id epoch seq` once a frame is on the
+//! The spool alone is no proof: frames made in memory leave no trace on the disk. So the last frame is also named in
+//! `<runtime-dir>/last-frame`, in one line that is overwritten in place: `boot_id epoch seq` once a frame is on the
 //! disk, and `boot_id memory` before the first frame in memory can be sent. A start continues an epoch only when the
 //! newest frame of the spool is named here, or is the next frame of the named epoch: the agent was then killed between
 //! the two writes, and no other frame can have been made.
 //!
-//! The witness is no state: without the file a start begins a new epoch, and nothing is lost. The file has to outlive the
-//! process and not the boot, so its place is a file system in memory (`/run`), which does not fail with the disk of the
-//! spool. Nothing is fsynced.
+//! The witness is not required: without the file a start begins a new epoch, and nothing is lost. The file has to
+//! outlive the process and not the boot, so its place is a file system in memory (`/run`), which does not fail with the
+//! disk of the spool. Nothing is fsynced.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
@@ -20,16 +20,16 @@ use rustix::io::Errno;
 
 use super::{FrameId, SpoolError};
 
-/// Bytes of the file. Writing over them needs no room: a boot id has 36 bytes, an epoch 16, a number 20 at most.
+/// Size of the file in bytes. An overwrite needs no new room: a boot id has 36 bytes, an epoch 16, a number 20 at most.
 const BYTES: usize = 128;
 
-/// What an earlier run named.
+/// The last frame named by an earlier run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastMade {
-    /// In this boot.
+    /// Boot of the earlier run.
     pub boot_id: String,
-    /// The last frame on the disk; `None` when frames were made in memory after it. `seq` is 0 when the epoch was
-    /// begun and no frame of it was there yet.
+    /// The last frame on the disk; `None` when later frames were made in memory. `seq` is 0 for an epoch without a
+    /// frame.
     pub on_disk: Option<FrameId>,
 }
 
@@ -40,9 +40,8 @@ pub(super) struct Witness {
 }
 
 impl Witness {
-    /// Opens `<runtime-dir>/last-frame`, and gives what it says.
-    /// The file is locked: a state folder that was removed and made again has another lock file, and no second agent may
-    /// start then.
+    /// Opens and locks `<runtime-dir>/last-frame`, and returns its content. The lock stops a second agent even after
+    /// the state folder was removed and made again with a new lock file.
     ///
     /// # Errors
     /// [`SpoolError::Locked`].
@@ -60,12 +59,12 @@ impl Witness {
         }
     }
 
-    /// Names the last frame made, which is on the disk.
+    /// Names the last frame on the disk.
     pub(super) fn on_disk(&self, boot_id: &str, id: FrameId) {
         self.say(&format!("{boot_id} {} {}", id.epoch, id.seq));
     }
 
-    /// A frame is made in memory.
+    /// Notes that frames are made in memory.
     pub(super) fn in_memory(&self, boot_id: &str) {
         self.say(&format!("{boot_id} memory"));
     }
@@ -75,7 +74,7 @@ impl Witness {
         let line = format!("{words:<width$}\n", width = BYTES - 1);
         if let Err(error) = file.write_all_at(line.as_bytes(), 0) {
             edr_daemon::limited!(log::Level::Warn, "write {}: {error}", self.path.display());
-            // What it says is wrong now. Without it nothing is claimed.
+            // The content is outdated now; without the file nothing is claimed.
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -89,7 +88,7 @@ fn open(path: &Path) -> io::Result<(File, String)> {
     let mut said = Vec::new();
     (&mut file).take(BYTES as u64).read_to_end(&mut said)?;
     if said.len() < BYTES {
-        // Its place is taken now: later writes need none.
+        // Reserves the room for all later writes.
         file.write_all_at(&[b' '; BYTES], 0)?;
     }
     Ok((file, String::from_utf8_lossy(&said).into_owned()))

@@ -13,7 +13,7 @@ use crate::spool::FrameId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::spool) enum Operation {
     Delete,
-    /// Keep the file where it is not sent, for inspection.
+    /// Move the file out of the way of sending, and keep the file for inspection.
     SetAside,
 }
 
@@ -31,7 +31,7 @@ pub(super) enum State {
     Due(Operation),
 }
 
-/// Where a frame lies.
+/// Storage of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::spool) enum Store {
     Disk,
@@ -59,7 +59,7 @@ impl Entry {
 pub(in crate::spool) struct Origin {
     pub(in crate::spool) epoch: Epoch,
     pub(in crate::spool) previous: Option<Epoch>,
-    /// Wall clock of a frame of the epoch, the first if that can be read, ns since 1970.
+    /// Wall clock of a frame of the epoch, if possible of the first, in ns since 1970.
     pub(in crate::spool) captured_ns: i64,
 }
 
@@ -69,8 +69,8 @@ pub(super) struct Book {
     pub(super) frames: BTreeMap<u64, Entry>,
     /// True when every file in the epoch's folder is known here; false once the folder was away.
     pub(super) is_listed: bool,
-    /// Set while the next frame cannot be read. Later frames of the epoch wait, so that the epoch arrives in order;
-    /// other epochs go on.
+    /// Set while the next frame cannot be read. Later frames of the epoch wait, so that the epoch arrives in order; all
+    /// remaining epochs go on.
     pub(super) wait: Option<Wait>,
 }
 
@@ -95,13 +95,13 @@ pub(in crate::spool) struct Books {
     books: Vec<Book>,
     unsent_frames: u64,
     unsent_bytes: u64,
-    /// Bytes of the largest frame: the room that a further frame may need.
+    /// Bytes of the largest frame: the room needed for a further frame.
     pub(super) frame_bytes_max: u64,
 }
 
-/// Questions.
+/// Queries.
 impl Books {
-    /// The oldest unsent frame of the epochs that do not wait.
+    /// The oldest unsent frame of all epochs without a wait.
     pub(in crate::spool) fn oldest_unsent(&self, now: Instant) -> Option<FrameId> {
         let ready = |book: &&Book| book.wait.as_ref().is_none_or(|wait| wait.until <= now);
         self.books.iter().filter(ready).find_map(Book::next_unsent)
@@ -113,7 +113,7 @@ impl Books {
         entries.find_map(|(id, entry)| (entry.store == Store::Memory && entry.state == State::Unsent).then_some(id))
     }
 
-    /// Whether the frame is in memory.
+    /// True for a frame in memory.
     pub(in crate::spool) fn is_in_memory(&self, id: FrameId) -> bool {
         self.get(id).is_some_and(|entry| entry.store == Store::Memory)
     }
@@ -127,12 +127,12 @@ impl Books {
         around.copied().filter(|&other| other != id).collect()
     }
 
-    /// When the next epoch that waits is to be tried again.
+    /// Time of the next retry of a waiting epoch.
     pub(in crate::spool) fn next_try(&self, now: Instant) -> Option<Instant> {
         self.waits().map(|wait| wait.until).filter(|until| *until > now).min()
     }
 
-    /// The fault of the epoch that waits longest, and since when, in words.
+    /// Description and age of the longest wait.
     pub(in crate::spool) fn trouble(&self, now: Instant) -> Option<String> {
         let wait = self.waits().min_by_key(|wait| wait.since)?;
         let seconds = now.saturating_duration_since(wait.since).as_secs();
@@ -204,15 +204,15 @@ impl Books {
         &mut self.books[at]
     }
 
-    /// Place of a new book: behind the epoch named as its previous, before every epoch that names the new one; in
-    /// between by the wall clock.
+    /// Index for a new book: after the previous epoch of `origin`, before every epoch with `origin` as its previous
+    /// epoch; in between by the wall clock.
     fn place(&self, origin: &Origin) -> usize {
         let position = |is_it: &dyn Fn(&Origin) -> bool| self.books.iter().position(|book| is_it(&book.origin));
         let first = position(&|other| Some(other.epoch) == origin.previous).map_or(0, |at| at + 1);
         let last = position(&|other| other.previous == Some(origin.epoch)).unwrap_or(self.books.len());
         let mut between = self.books.iter().take(last).skip(first);
         let later = between.position(|book| book.origin.captured_ns > origin.captured_ns);
-        // Epochs that name each other in a circle were not made by an agent.
+        // Epochs whose previous epochs form a circle were not made by an agent.
         later.map_or(last, |later| first + later)
     }
 
@@ -236,12 +236,12 @@ impl Books {
         self.books.iter().flat_map(|book| book.frames.iter().map(|(&seq, entry)| (book.id(seq), entry)))
     }
 
-    /// A new book behind all others.
+    /// Appends a new book.
     pub(super) fn push(&mut self, origin: Origin) {
         self.books.push(Book::new(origin));
     }
 
-    /// Drops the books without frames, except those in `epochs` and that of `newest`.
+    /// Drops the books without frames, except the epochs in `epochs` and the epoch `newest`.
     pub(super) fn drop_empty(&mut self, epochs: &BTreeSet<Epoch>, newest: Option<Epoch>) {
         self.books.retain(|book| {
             let epoch = book.origin.epoch;

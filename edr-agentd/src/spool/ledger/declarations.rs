@@ -1,8 +1,8 @@
-//! Pending declarations: lost frames and missed ticks that no acknowledged frame has declared yet.
+//! Pending declarations: lost frames and missed ticks not yet declared by an acknowledged frame.
 //!
 //! The pending set is exact. A frame carries the whole set in at most [`RANGES_MAX`] entries of each kind: beyond that
-//! number the copy for a frame is made coarser, never shorter. A coarse range may cover frames that are not lost; for a
-//! reader every frame that arrives is delivered, whatever was declared.
+//! number the copy for a frame is made coarser, never shorter. A coarse range may cover frames that are not lost; a
+//! reader counts every frame that arrives as delivered, regardless of declarations.
 
 use std::collections::BTreeMap;
 
@@ -53,7 +53,7 @@ impl Declarations {
         }
     }
 
-    /// Removes the declarations of a frame that Kafka has acknowledged.
+    /// Removes the declarations of an acknowledged frame.
     pub(super) fn confirm(&mut self, header: &FrameHeader) {
         for said in &header.lost {
             subtract(&mut self.lost, said);
@@ -86,7 +86,7 @@ fn includes(outer: &MissedTicks, inner: &MissedTicks) -> bool {
     within && outer.reason == inner.reason && outer.ticks >= inner.ticks
 }
 
-/// Joins ranges of one epoch and reason that touch or overlap.
+/// Joins touching or overlapping ranges of the same epoch and reason.
 fn join_neighbours(lost: &mut Vec<LostRange>) {
     lost.sort_by(|a, b| (a.epoch, &a.reason, a.first_seq).cmp(&(b.epoch, &b.reason, b.first_seq)));
     lost.dedup_by(|next, known| {
@@ -143,7 +143,7 @@ fn join_largest_epoch(lost: &mut Vec<LostRange>) -> bool {
     true
 }
 
-/// One entry for each reason, with the exact number of ticks. Reasons are few.
+/// Joins the entries of each reason, with the exact number of ticks. Reasons are few.
 fn one_of_each_reason(missed: &[MissedTicks]) -> Vec<MissedTicks> {
     let mut joined: BTreeMap<&str, MissedTicks> = BTreeMap::new();
     for entry in missed {

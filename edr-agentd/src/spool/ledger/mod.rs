@@ -8,14 +8,14 @@
 //! - **due**: the file is to be deleted or set aside now ([`Ledger::due`]); [`Ledger::done`] reports the end.
 //!
 //! Three rules exclude a loss without a declaration:
-//! 1. A frame stands for itself and for every declaration in its header. A frame of an earlier run is given up for want
-//!    of room only after its header was read, and all declarations of the header are then pending again.
-//! 2. Every new frame carries all pending declarations, until a frame with them is acknowledged. An acknowledgement
-//!    confirms the declarations in the acknowledged header, and no others.
-//! 3. A doomed frame's file is touched after two frames on the disk carry everything that was pending when the frame was
-//!    given up. With two, a single damaged frame takes no declaration along.
+//! 1. A lost frame takes the declarations in its header along. So a frame of an earlier run is given up for lack of
+//!    room only after its header was read, and all declarations of the header are then pending again.
+//! 2. Every new frame carries all pending declarations, until a frame with the same declarations is acknowledged. An
+//!    acknowledgement confirms exactly the declarations in the acknowledged header.
+//! 3. A doomed frame's file is touched after two frames on the disk carry all declarations pending since the frame was
+//!    given up. With two frames, damage to a single frame loses no declaration.
 //!
-//! An epoch that was away is listed again after the return of its folder ([`Ledger::unlisted`]), in the same run.
+//! After the return of its folder an epoch is listed again ([`Ledger::unlisted`]), in the same run.
 
 mod books;
 mod declarations;
@@ -36,24 +36,24 @@ pub use self::patience::Patience;
 use self::patience::Wait;
 use super::FrameId;
 
-/// Frames on the disk that carry a declaration before the file of the declared frame is touched.
+/// Number of frames on the disk that carry a declaration before the file of the declared frame is touched.
 const CARRIERS: u8 = 2;
 
-/// Why a frame's file gives no frame.
+/// Reason why a frame's file gives no frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
     /// The folder was read and does not have the file.
     Vanished,
     /// Bytes were read and are wrong.
     Corrupt,
-    /// The folder of the epoch is not there.
+    /// The folder of the epoch is missing.
     Away,
-    /// The disk does not give the bytes now.
+    /// The bytes cannot be read now.
     Unreadable,
 }
 
 impl Fault {
-    /// True when the fault proves the loss of the frame. Other faults may be over at the next try.
+    /// True when the fault proves the loss of the frame. Other faults may be over at the next attempt.
     pub(super) fn is_proof(self) -> bool {
         matches!(self, Self::Vanished | Self::Corrupt)
     }
@@ -68,7 +68,7 @@ impl Fault {
     }
 }
 
-/// Limits on the bytes of frames that are not given up.
+/// Limits on the bytes of kept frames.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Room {
     pub(super) disk_bytes: u64,
@@ -77,7 +77,7 @@ pub(super) struct Room {
 
 /// The oldest frames that can be given up together.
 enum Group {
-    /// This frame's header is to be read first.
+    /// The header of this frame is to be read first.
     Unread(FrameId),
     Known(Vec<FrameId>),
     None,
@@ -89,14 +89,14 @@ pub(super) struct Ledger {
     declarations: Declarations,
     /// Collections of declarations so far.
     collections: u64,
-    /// Lost ranges of the last collection; `None` when it could not hold everything pending.
+    /// Lost ranges of the last collection; `None` when not everything pending fitted.
     collected: Option<Vec<LostRange>>,
     /// The newest frame on the disk, and its key.
     kept: Option<(FrameId, FrameId)>,
     /// The newest frame of this run.
     newest: Option<FrameId>,
     boot_id: String,
-    /// Files removed so far; a listing that is older than the last removal is stale.
+    /// Number of files removed so far. A listing older than the last removal is stale.
     removals: u64,
     /// Frames given up since the start.
     pub(super) dropped_frames: u64,
@@ -105,7 +105,7 @@ pub(super) struct Ledger {
     pub(super) patience: Patience,
 }
 
-/// Events: frames that appear.
+/// Events: new frames.
 impl Ledger {
     /// Adds the files of an epoch found on the disk: bytes by seq. `removals` is the value of [`Ledger::removals`]
     /// before the listing. Known frames are left unchanged.
@@ -123,7 +123,7 @@ impl Ledger {
         }
     }
 
-    /// The newest frame of the earlier run, and the seq of its key.
+    /// Sets the newest frame of the earlier run, and the seq of its key.
     pub(super) fn found_newest(&mut self, newest: FrameId, base_seq: u64) {
         self.kept = Some((newest, FrameId { seq: base_seq, ..newest }));
     }
@@ -165,7 +165,7 @@ impl Ledger {
         }
     }
 
-    /// Keeps the newest frame and its key. The frames kept before are removed as soon as Kafka has them.
+    /// Keeps the newest frame and its key. The previous two are removed as soon as Kafka has acknowledged both.
     fn keep(&mut self, newest: FrameId, key: FrameId) {
         let Some((newest_before, key_before)) = self.kept.replace((newest, key)) else { return };
         for id in [newest_before, key_before].into_iter().filter(|&id| id != key) {
@@ -175,7 +175,7 @@ impl Ledger {
         }
     }
 
-    /// A frame in memory was written to the disk. False when the frame is not known any more.
+    /// Notes that a frame in memory was written to the disk. False for an unknown frame.
     pub(super) fn moved_to_disk(&mut self, id: FrameId) -> bool {
         let Some(entry) = self.books.entry(id) else { return false };
         entry.store = Store::Disk;
@@ -189,9 +189,9 @@ impl Ledger {
     }
 }
 
-/// Events: what becomes of frames.
+/// Events: the end of frames.
 impl Ledger {
-    /// Kafka has the frame and its declarations. Returns the frame when its file is to be removed.
+    /// Notes that Kafka has the frame and its declarations. Returns the frame when its file is to be removed.
     pub(super) fn acknowledged(&mut self, header: &FrameHeader) -> Option<FrameId> {
         self.declarations.confirm(header);
         let id = FrameId::of(header);
@@ -205,18 +205,18 @@ impl Ledger {
         (!is_kept).then_some(id)
     }
 
-    /// Whether this frame is there and still to be sent.
+    /// True for a known frame still to be sent.
     pub(super) fn is_unsent(&self, id: FrameId) -> bool {
         self.books.get(id).is_some_and(|entry| entry.state == State::Unsent)
     }
 
-    /// Ends the wait of an epoch: its frame was read. True when the epoch had waited.
+    /// Ends the wait of an epoch after a successful read. True when the epoch had waited.
     pub(super) fn was_read(&mut self, id: FrameId) -> bool {
         self.books.book_mut(id.epoch).is_some_and(|book| book.wait.take().is_some())
     }
 
-    /// Notes a failed try to read a frame. True when patience is over: the frame is to be given up if other frames can
-    /// be read.
+    /// Notes a failed read of a frame. True when patience is over: the frame is to be given up if other frames can be
+    /// read.
     pub(super) fn failed(&mut self, id: FrameId, fault: Fault, words: String, now: Instant) -> bool {
         let patience = self.patience;
         let Some(book) = self.books.book_mut(id.epoch) else { return false };
@@ -224,7 +224,7 @@ impl Ledger {
         book.wait.get_or_insert_with(|| Wait::new(now)).failed(&patience, now, words)
     }
 
-    /// Gives up a frame after a proof of its loss, or after patience is over. With a folder that is away, all frames of
+    /// Gives up a frame after a proof of its loss, or after the end of patience. When the folder is away, all frames of
     /// the epoch are given up. True when the frame was still unsent.
     pub(super) fn give_up(&mut self, id: FrameId, fault: Fault, now: Instant) -> bool {
         if !self.is_unsent(id) {
@@ -242,7 +242,8 @@ impl Ledger {
         true
     }
 
-    /// Gives up an epoch whose folder is away. A folder that comes back is listed like that of an unknown epoch.
+    /// Gives up an epoch whose folder is away. After its return the folder is listed like the folder of an unknown
+    /// epoch.
     fn give_up_epoch(&mut self, epoch: Epoch, fault: Fault) {
         let Some(book) = self.books.book(epoch) else { return };
         let on_disk = book.frames.iter().filter(|(_, entry)| entry.store == Store::Disk);
@@ -258,8 +259,8 @@ impl Ledger {
         }
     }
 
-    /// Takes the epochs with a folder on the disk. Returns the epochs whose folders are to be listed: unknown epochs,
-    /// and epochs that were away.
+    /// Takes the epochs with a folder on the disk. Returns the epochs to be listed: unknown epochs, and epochs whose
+    /// folder was away.
     pub(super) fn unlisted(&mut self, on_disk: &BTreeSet<Epoch>) -> Vec<Epoch> {
         for book in self.books.iter_mut() {
             let has_files = book.frames.values().any(|entry| entry.store == Store::Disk);
@@ -279,7 +280,7 @@ impl Ledger {
         self.books.entries().filter_map(due).collect()
     }
 
-    /// The file was removed or set aside. True when its epoch has no frame left.
+    /// Notes that the file was removed or set aside. True when the epoch has no frame left.
     pub(super) fn done(&mut self, id: FrameId) -> bool {
         self.books.forget(id);
         self.removals += 1;
@@ -294,14 +295,14 @@ impl Ledger {
 
 /// Events: limits.
 impl Ledger {
-    /// Gives up whole key groups, oldest first, until the rest fits `room` together with the two frames that will declare
-    /// them, each of the largest size. Returns a frame whose header is to be read before this can go on
+    /// Gives up whole key groups, oldest first, until the rest fits `room` together with two more frames of the largest
+    /// size, which will declare the loss. Returns a frame whose header is to be read before the next call
     /// ([`Ledger::examined`]); frames in `unreadable` are passed over.
     pub(super) fn relieve(&mut self, room: Room, unreadable: &BTreeSet<FrameId>) -> Option<FrameId> {
         self.wants_key = false;
         let limits = [(Store::Disk, room.disk_bytes, "spool_full"), (Store::Memory, room.memory_bytes, "memory_full")];
         for (store, limit, reason) in limits {
-            // A folder that is away takes no room here.
+            // A folder that is away takes no room on this disk.
             let books = self.books.iter().filter(|book| store == Store::Memory || book.is_listed);
             let entries = books.flat_map(|book| book.frames.values()).filter(|entry| entry.is_relievable(store));
             let mut bytes: u64 = entries.map(|entry| entry.bytes).sum();
@@ -324,7 +325,7 @@ impl Ledger {
         None
     }
 
-    /// The oldest key with its deltas, unless the kept frames or the newest frame are among them.
+    /// The oldest key with its deltas, unless the group contains a kept frame or the newest frame.
     fn oldest_group(&self, store: Store, unreadable: &BTreeSet<FrameId>) -> Group {
         let is_kept =
             |id: FrameId| Some(id) == self.newest || self.kept.is_some_and(|(newest, key)| id == newest || id == key);
@@ -348,8 +349,8 @@ impl Ledger {
         Group::None
     }
 
-    /// Takes the header of a frame of an earlier run, so that the frame can be given up: its declarations are pending
-    /// again. Missed ticks only within the same boot, since their times are of its clock.
+    /// Takes the header of a frame of an earlier run, so that the frame can be given up: the declarations of the header
+    /// are pending again. Missed ticks are taken only from the same boot, since their times are of the boot's clock.
     pub(super) fn examined(&mut self, header: &FrameHeader) {
         let missed = if header.boot_id == self.boot_id { header.missed.as_slice() } else { &[] };
         self.declarations.take_over(&header.lost, missed);
@@ -366,12 +367,12 @@ impl Ledger {
         &self.books
     }
 
-    /// Ticks that became no frame.
+    /// Adds ticks without a frame.
     pub(super) fn missed(&mut self, missed: MissedTicks) {
         self.declarations.take_over(&[], &[missed]);
     }
 
-    /// Declarations of an earlier run.
+    /// Adds declarations of an earlier run.
     pub(super) fn take_over(&mut self, lost: &[LostRange], missed: &[MissedTicks]) {
         self.declarations.take_over(lost, missed);
     }
@@ -394,10 +395,10 @@ impl Ledger {
             self.dropped_frames += 1;
             self.declarations.lose(id, reason);
         }
-        // Deltas whose key is lost are of no use.
+        // Deltas are useless after the loss of their key.
         self.wants_key |= self.kept.is_some_and(|(_, key)| key == id);
         if self.books.is_in_memory(id) {
-            // Its declaration lives as long as the frame could have.
+            // The declaration lives as long as the frame would have: both are in memory.
             self.books.forget(id);
         } else {
             self.books.set_state(id, State::Doomed { operation, collection: self.collections, carriers: 0 });

@@ -1,17 +1,17 @@
-//! The schedule of tries to read an unreadable frame, and the end of patience.
+//! Schedule of retries for an unreadable frame, and the end of patience.
 
 use std::time::{Duration, Instant};
 
-/// Limits on the tries to read an unreadable frame before the frame counts as lost.
+/// Limits on the retries for an unreadable frame before the frame counts as lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
-    /// The first wait; each later wait is twice as long as the one before.
+    /// The first wait; each later wait is twice as long as the previous.
     pub first: Duration,
     /// The longest wait: frames on a repaired disk are read again after this time, at the latest.
     pub last: Duration,
-    /// Tries before a frame can be given up.
+    /// Attempts before a frame can be given up.
     pub tries: u32,
-    /// Time since the first failed try before a frame can be given up.
+    /// Time since the first failed attempt before a frame can be given up.
     pub lasting: Duration,
 }
 
@@ -26,7 +26,7 @@ impl Default for Patience {
 #[derive(Debug)]
 pub(super) struct Wait {
     pub(super) since: Instant,
-    /// The frame is not tried before this moment.
+    /// Time of the next attempt.
     pub(super) until: Instant,
     /// Frame and fault, for the status line.
     pub(super) words: String,
@@ -34,12 +34,12 @@ pub(super) struct Wait {
 }
 
 impl Wait {
-    /// A wait without a failed try.
+    /// A wait without a failed attempt.
     pub(super) fn new(now: Instant) -> Self {
         Self { since: now, until: now, words: String::new(), tries: 0 }
     }
 
-    /// Notes a failed try. True when patience is over, also for later frames of the epoch until a read succeeds.
+    /// Notes a failed attempt. True when patience is over, also for later frames of the epoch until a read succeeds.
     pub(super) fn failed(&mut self, patience: &Patience, now: Instant, words: String) -> bool {
         let step = patience.first.saturating_mul(1 << self.tries.min(16)).min(patience.last);
         self.tries = self.tries.saturating_add(1);

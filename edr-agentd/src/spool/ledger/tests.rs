@@ -1,4 +1,4 @@
-//! Every short sequence of events, against sets of frames by state.
+//! Plays every short sequence of events and checks the ledger against plain sets of frames by state.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub(super) fn header(id: FrameId) -> FrameHeader {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Event {
-    /// A new frame on the disk, and the files that are due.
+    /// A new frame on the disk; then due files are removed.
     Put,
     /// A new frame in memory.
     PutInMemory,
@@ -33,13 +33,13 @@ enum Event {
     Ship,
     /// Room runs out for all frames but the newest.
     Relieve,
-    /// The oldest frame is damaged, and somebody tries to send it.
+    /// The oldest frame is damaged, and the next read fails.
     Damage,
     /// The folder of the oldest epoch goes away.
     Leave,
     /// All folders are back and listed.
     Return,
-    /// The agent is killed and started. It begins a new epoch.
+    /// The agent is killed and started again with a new epoch.
     Crash,
 }
 
@@ -54,7 +54,7 @@ const EVENTS: [Event; 8] = [
     Event::Crash,
 ];
 
-/// A disk of headers, Kafka, and a ledger between them.
+/// A simulated host: a disk of headers, Kafka, and a ledger in between.
 struct Host {
     ledger: Ledger,
     disk: BTreeMap<FrameId, FrameHeader>,
@@ -63,7 +63,7 @@ struct Host {
     damaged: BTreeSet<FrameId>,
     delivered: BTreeSet<FrameId>,
     declared: Vec<LostRange>,
-    /// Every frame, with the ranges that it declares lost.
+    /// All frames ever made, with the ranges declared lost by each.
     made: BTreeMap<FrameId, Vec<LostRange>>,
     /// Made in memory.
     volatile: BTreeSet<FrameId>,
@@ -214,7 +214,7 @@ impl Host {
         self.check();
     }
 
-    /// Every frame is delivered, there, or declared by a frame that is delivered or there.
+    /// Checks that every frame is delivered, present, or declared by a delivered or present frame.
     fn check(&self) {
         let there = self.disk.iter().chain(&self.away).chain(&self.memory);
         let there: Vec<_> = there.filter(|(id, _)| !self.damaged.contains(id)).collect();
@@ -224,7 +224,7 @@ impl Host {
             let is_there = self.disk.contains_key(&id) || self.away.contains_key(&id) || self.memory.contains_key(&id);
             let is_declared =
                 self.declared.iter().any(covers) || there.iter().any(|(_, header)| header.lost.iter().any(covers));
-            // A frame in memory is dropped with its declaration in memory.
+            // A frame in memory is dropped together with its declaration in memory.
             let pending = || self.ledger.declarations.for_a_frame().lost.iter().any(covers);
             let is_forgotten = self.forgotten.contains(&id) || (!self.disk.contains_key(&id) && pending());
             // Damage to two carriers is more than the ledger promises to survive.
@@ -236,8 +236,8 @@ impl Host {
         }
     }
 
-    /// After everything is back and shipped, every frame is delivered or declared, and the ledger is empty but for the
-    /// newest frame.
+    /// Brings all folders back and ships all frames: then every frame is delivered or declared, and the ledger is empty
+    /// but for the newest frame.
     fn settle(&mut self) {
         self.act(Event::Return);
         for _ in 0..4 {
@@ -252,7 +252,7 @@ impl Host {
     }
 }
 
-/// Plays every sequence of `length` events that begins as the host stands.
+/// Plays every sequence of `length` events with the given beginning.
 fn play(events: &mut Vec<Event>, length: usize, count: &mut u64) {
     if events.len() == length {
         let mut host = Host::new();
@@ -293,7 +293,7 @@ fn longer_sequences_lose_nothing_without_a_declaration() {
     }
 }
 
-/// Epochs are in the order of their making, in whatever order they are found and whatever the wall clock did.
+/// Epochs are kept in the order of their making, for every order of discovery and after steps of the wall clock.
 #[test]
 fn epochs_are_ordered_by_the_ones_they_name_and_then_by_the_clock() {
     let origin = |epoch: u8, previous: Option<u8>, captured_ns| Origin {
@@ -301,7 +301,7 @@ fn epochs_are_ordered_by_the_ones_they_name_and_then_by_the_clock() {
         previous: previous.map(|previous| Epoch([previous; 8])),
         captured_ns,
     };
-    // The clock went back before the second; the third was made while the second was away.
+    // The clock went back before epoch 2; epoch 3 was made while the folder of epoch 2 was away.
     let origins = [origin(1, None, 100), origin(2, Some(1), 50), origin(3, Some(1), 60), origin(4, Some(3), 70)];
     for found_last in 0..origins.len() {
         let mut ledger = Ledger::default();
