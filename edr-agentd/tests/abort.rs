@@ -1,4 +1,5 @@
-//! The watchdog's signal: the log says where every thread was, and the agent dies by that signal, whatever hangs.
+//! The watchdog's signal: the log names the state of every thread, and the agent ends by the same signal, even when
+//! threads hang.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test fails by panicking")]
 
@@ -15,7 +16,7 @@ use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Far longer than anything here takes.
+/// Far longer than every step of these tests.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running agent that samples every second and has no broker; ends with the test.
@@ -52,7 +53,7 @@ impl Agent {
         self.dir.path().join("state")
     }
 
-    /// The thread of that name, when its system call is `number`.
+    /// True when the thread `thread` is in the system call `number`.
     fn is_in(&self, thread: &str, number: i64) -> bool {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
         let number = format!("{number} ");
@@ -67,7 +68,7 @@ impl Agent {
         kill(Pid::from_raw(self.process.id().cast_signed()), Signal::SIGABRT).unwrap();
     }
 
-    /// The signal it dies of.
+    /// Waits for the end of the agent, and returns the signal that ended the process.
     fn end(&mut self) -> Option<i32> {
         let started = Instant::now();
         loop {
@@ -95,7 +96,7 @@ fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
     }
 }
 
-/// The line of the log about the thread of that name.
+/// The log line about the thread `thread`.
 fn line<'log>(log: &'log str, thread: &str) -> &'log str {
     let name = format!("({thread}): ");
     log.lines().find(|line| line.contains(&name)).unwrap_or_else(|| panic!("nothing of {thread}: {log}"))
@@ -122,7 +123,7 @@ fn a_healthy_agent_tells_where_its_threads_are_and_dies_of_the_signal() {
     assert!(!frames.is_empty() && findings.is_empty(), "{findings:?}");
 }
 
-/// The sampler hangs where agents hang, in the storage: a tracer holds it at the door of fsync(2).
+/// The sampler hangs in the storage: a tracer holds the thread at the entry of fsync(2).
 #[test]
 fn a_hung_thread_is_named_with_its_stage_its_call_and_its_file() {
     let mut agent = Agent::with_log();
@@ -144,10 +145,10 @@ fn a_hung_thread_is_named_with_its_stage_its_call_and_its_file() {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    // A watchdog is patient, too: long enough that the words are of a hang and not of a moment.
+    // Like a watchdog, waits long enough for the report to count as a hang.
     std::thread::sleep(Duration::from_millis(1_500));
     agent.abort();
-    // The tracer keeps what it holds from ending, so it goes as soon as the account is there.
+    // The tracer keeps its tracee from ending, so the tracer is removed as soon as the report is there.
     let started = Instant::now();
     while !agent.log().contains("(sampler): ") && started.elapsed() < PATIENCE {
         std::thread::sleep(Duration::from_millis(10));
@@ -162,7 +163,7 @@ fn a_hung_thread_is_named_with_its_stage_its_call_and_its_file() {
     assert!(sampler.contains(&format!(", in fsync on {}", agent.state().display())), "{sampler}");
 }
 
-/// `main` hangs in writing to the log, so the account cannot be written either.
+/// `main` hangs in writing to the log, so the report cannot be written either.
 #[test]
 fn a_log_that_takes_nothing_does_not_keep_it_alive() {
     let (reader, mut writer) = std::io::pipe().unwrap();

@@ -1,4 +1,4 @@
-//! Every kind of event has its entry in the shipped catalogue, every entry its kind, and journald accepts the file.
+//! Every kind of event has an entry in the shipped catalogue, every entry has a kind, and journald accepts the file.
 
 #![allow(
     clippy::unwrap_used,
@@ -30,7 +30,7 @@ fn the_catalogue_explains_every_event() {
     }
     let guide = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operate.md")).unwrap();
     assert!(known.iter().all(|id| guide.contains(&format!("| `{id}` |"))), "docs/operate.md does not list every kind");
-    // journald's own reading of it.
+    // The file as read by journald's own code.
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("usr/lib/systemd/catalog");
     for folder in [&folder, &root.path().join("var/lib/systemd/catalog")] {

@@ -1,4 +1,4 @@
-//! Whether the clock is right, where the kernel may not be asked: as in the unit, whose sandbox refuses adjtimex(2).
+//! The state of the clock's synchronisation where adjtimex(2) is refused, as in the sandbox of the unit.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
 
@@ -25,7 +25,7 @@ fn a_refused_question_is_never_answered_with_no_and_unknown_says_why() {
     }
     let snapshot: Snapshot = serde_json::from_slice(&made.stdout).unwrap();
     let gap = snapshot.gaps.iter().find(|gap| gap.field.as_ref() == b"time.synchronised");
-    // A time daemon of this machine may be the one that says yes.
+    // A time daemon of this machine may confirm the synchronisation.
     match (snapshot.time.synchronised, gap) {
         (Some(true), None) => {}
         (None, Some(gap)) => {

@@ -1,4 +1,4 @@
-//! `edr-agentd cost`, and whether the system calls it tells are those that `strace` sees.
+//! `edr-agentd cost`: the reported system calls equal the calls seen by `strace`.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "a test says why it was skipped")]
@@ -9,10 +9,9 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 const AGENT: &str = env!("CARGO_BIN_EXE_edr-agentd");
-/// An empty configuration: this machine may have one of its own in /etc.
+/// An empty configuration, since this machine may have a configuration in /etc.
 const EMPTY: [&str; 2] = ["--config", "/dev/null"];
-/// Calls that allocating memory, handing work to a thread, measuring, and the assertions of a debug build make; none of
-/// them reads anything.
+/// Calls for memory, threads, measurement and the assertions of a debug build. None of these calls reads anything.
 const BESIDE: [&str; 8] = ["mmap(", "munmap(", "brk(", "mremap(", "madvise(", "futex(", "clock_gettime(", "fcntl("];
 
 fn cost(arguments: &[&str]) -> Value {
@@ -29,8 +28,8 @@ fn source<'v>(costs: &'v Value, name: &str) -> &'v Value {
     costs.as_array().unwrap().iter().find(|cost| cost["source"] == name).unwrap_or_else(|| panic!("{name}: {costs}"))
 }
 
-/// The agent below strace: what it printed, and the calls of each of its threads. With `alone`, it sees no process but
-/// these and no other network namespace, where it may.
+/// Runs the agent below strace. Returns the agent's output, and the calls of each thread. With `alone` the agent sees,
+/// where allowed, only its own processes and its own network namespace.
 fn traced(arguments: &[&str], alone: bool) -> Option<(Value, Vec<Vec<String>>)> {
     const ALONE: [&str; 6] = ["unshare", "--net", "--pid", "--fork", "--mount-proc", "strace"];
     let folder = tempfile::tempdir().unwrap();
@@ -76,13 +75,13 @@ fn every_system_call_that_reads_processes_is_counted() {
             .iter()
             .any(|call| calls.starts_with(call))
     };
-    // The thread that calls itself so; the thread that watches it reads that name, too. More than one where a read of
-    // this machine hangs: the thread is abandoned and another one goes on.
+    // The helper thread sets its name by prctl(2); the thread that watches reads the same name, too. More than one
+    // helper where a read of this machine hangs: the thread is abandoned and a new thread continues.
     let is_helper = |call: &String| call.starts_with("prctl(") && call.contains("edr-processes");
     let helpers: Vec<&String> = threads.iter().filter(|calls| calls.iter().any(is_helper)).flatten().collect();
     let by_helper = helpers.iter().copied().filter(reads).count() as u64;
     // The caller lists the processes and reads passwd, group, its own counters and the boot time. While the pass takes
-    // longer than 250 ms, each look at the thread adds 8 calls.
+    // longer than 250 ms, each check of the thread adds 8 calls.
     let wall_ns = source(&snapshot["agent"]["cost"], "processes")["wall_ns"].as_u64().unwrap();
     let by_caller = 40 + 8 * (wall_ns / 250_000_000 + 2);
     assert!(
@@ -90,7 +89,7 @@ fn every_system_call_that_reads_processes_is_counted() {
         "told {told}, seen {by_helper}, {by_caller} by the caller"
     );
     assert!(by_helper > 20 * snapshot["processes"].as_array().unwrap().len() as u64 / 2);
-    // Nothing that reads but what was looked for above.
+    // No further calls of a reading kind.
     let others: Vec<&&String> = helpers.iter().filter(|call| call.contains("stat") && !reads(call)).collect();
     assert!(others.is_empty(), "{others:?}");
 }
@@ -101,7 +100,8 @@ fn every_system_call_that_reads_sockets_is_counted() {
         return;
     };
     let told = source(&phase(&cost, "between")["cost"], "sockets");
-    // Another namespace is read by a thread of its own. They are read between processes and psad, around which the agent looks at its own counters.
+    // A thread for each other namespace reads the sockets there. These threads run between processes and psad, around
+    // which the agent reads its own counters.
     let main =
         threads.iter().find(|calls| calls.iter().any(|call| call.contains("thread-self/net/protocols"))).unwrap();
     let first = main.iter().rposition(|call| call.contains("thread-self/net/protocols")).unwrap();
@@ -111,7 +111,8 @@ fn every_system_call_that_reads_sockets_is_counted() {
 
 #[test]
 fn each_kind_of_reading_costs_less_than_the_one_before() {
-    // Measured again when the machine lost or got many processes between the phases: then they read different hosts.
+    // Measured again when the machine lost or got many processes between the phases: then the phases read different
+    // hosts.
     let cost = (0..10)
         .map(|_| cost(&["--rounds", "3", "--every", "0.2"]))
         .find(|cost| {
@@ -139,7 +140,7 @@ fn each_kind_of_reading_costs_less_than_the_one_before() {
     }
     let host = source(&phase(&cost, "full")["cost"], "host");
     assert_eq!(host.get("syscalls"), None, "its libraries make calls that nobody counts");
-    // A frame of a quiet machine is the difference to the one before.
+    // On a quiet machine a frame contains only the difference to the previous frame.
     for (stage, bytes) in [("encode", 1_000), ("frame", 100)] {
         assert!(source(&phase(&cost, "full")["cost"], stage)["produced"].as_u64() > Some(bytes), "{cost}");
     }

@@ -1,5 +1,5 @@
-//! The daemon as a process: how it starts, tells systemd, takes signals, and ends. No broker is there: it must not
-//! matter.
+//! The daemon as a process: its start, notifications to systemd, signals, and its end. There is no broker, with no
+//! effect on these.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test fails by panicking")]
 
@@ -15,10 +15,10 @@ use edr_wire::frame::FrameKind;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Far longer than anything here takes.
+/// Far longer than every step of these tests.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A host with a configuration, a state folder, and somebody who listens as systemd would.
+/// A host with a configuration, a state folder, and a listener in the place of systemd.
 struct Host {
     dir: tempfile::TempDir,
     systemd: UnixDatagram,
@@ -42,7 +42,7 @@ impl Host {
         self.dir.path().join("state")
     }
 
-    /// Nobody listens on port 1.
+    /// No process listens on port 1.
     fn configure(&self, more: &str) {
         let state = self.state();
         let text = format!(
@@ -70,7 +70,7 @@ impl Host {
         Daemon { process: command.stderr(log_file).stdin(Stdio::null()).spawn().unwrap(), log }
     }
 
-    /// Waits until systemd is told something that starts with `word`.
+    /// Waits for a notification to systemd that starts with `word`.
     fn told(&self, word: &str) -> String {
         let started = Instant::now();
         let mut buffer = [0; 4096];
@@ -110,7 +110,7 @@ impl Daemon {
         fs::read_to_string(&self.log).unwrap()
     }
 
-    /// Waits until the sampler is in its wait.
+    /// Waits until the sampler waits for its next tick.
     fn waits_for_its_tick(&self) {
         let started = Instant::now();
         let waits = |task: PathBuf| {
@@ -171,7 +171,7 @@ fn without_a_broker_it_is_ready_samples_and_ends_with_a_bye() {
     assert!(headers.iter().enumerate().all(|(n, header)| header.bye == (n + 1 == headers.len())), "one bye, the last");
     assert_eq!(headers[0].kind, FrameKind::Key);
     assert!(headers[1].kind == FrameKind::Delta && frames[1].bytes < frames[0].bytes);
-    // The outage is said once, not once a try.
+    // The outage is logged once, not at each attempt.
     let log = daemon.log();
     assert!(log.matches("nothing acknowledged").count() + log.matches("no broker of").count() <= 2, "{log}");
     assert!(!log.contains("panicked"), "{log}");
@@ -197,7 +197,7 @@ fn the_running_agent_tells_how_it_is_and_nobody_can_keep_it_from_its_work() {
     assert!(checked.contains(status["config_hash"].as_str().unwrap()), "{checked}");
     let told = text(&ask("table").stdout);
     assert!(told.contains("frame          seq ") && told.contains("last error"), "{told}");
-    // Connections that never read, and some that write.
+    // Connections without reads, some with writes.
     let socket = host.state().join("status.sock");
     let held: Vec<UnixStream> = (0..300)
         .map_while(|n| {
@@ -245,7 +245,7 @@ fn a_killed_agent_goes_on_where_it_was_and_names_the_ticks_between() {
     assert_eq!((next.epoch, next.seq, next.kind), (last.epoch, last.seq + 1, FrameKind::Key));
     let missed: Vec<_> = next.missed.iter().filter(|missed| missed.ticks < 60).collect();
     assert!(missed.iter().any(|missed| missed.ticks >= 2 && missed.reason == "not_running"), "{:?}", next.missed);
-    // A clean stop is another reason than a crash.
+    // A clean stop is declared with another reason than a crash.
     let mut daemon = host.start();
     std::thread::sleep(Duration::from_millis(1));
     host.told("READY=1");
@@ -255,8 +255,8 @@ fn a_killed_agent_goes_on_where_it_was_and_names_the_ticks_between() {
     assert!(last.bye && last.epoch == next.epoch);
 }
 
-/// `kill -9` at each system call by which a frame comes to be: what is there afterwards is whole, stays as it is, and
-/// the next start goes on behind it.
+/// `kill -9` at each system call in the making of a frame: the files left are whole, stay unchanged, and the next start
+/// continues after the last frame.
 #[test]
 fn a_kill_at_any_system_call_of_the_spool_loses_nothing_accepted() {
     if Command::new("strace").arg("-V").output().is_err() {
@@ -273,7 +273,7 @@ fn a_kill_at_any_system_call_of_the_spool_loses_nothing_accepted() {
             strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
             strace.args(["-e", &format!("inject={call}:signal=KILL:when={when}")]);
             if call == "openat" {
-                // Of the many files that are opened, those of the spool.
+                // Of the many opened files, only the files of the spool.
                 strace.arg("-P").arg(&only);
             }
             strace.arg(agent.get_program()).args(agent.get_args()).stderr(Stdio::null());
@@ -289,7 +289,7 @@ fn a_kill_at_any_system_call_of_the_spool_loses_nothing_accepted() {
                 std::thread::sleep(Duration::from_millis(10));
             };
             if ended.is_none() {
-                // The call is not made so often: no such point.
+                // The call occurs less often: no such point.
                 end_tracer(&mut killed);
                 continue;
             }
@@ -313,8 +313,8 @@ fn a_kill_at_any_system_call_of_the_spool_loses_nothing_accepted() {
     assert!(points >= 6, "only {points} points were reached");
 }
 
-/// An fsync fails once, whichever of the first ones: before the first frame is accepted, the name of every folder that was
-/// made for it is on the disk all the same.
+/// One of the first fsyncs fails, each in turn. Before the first frame is accepted, the name of every new folder is on
+/// the disk all the same.
 #[test]
 fn no_frame_is_accepted_in_a_folder_that_a_power_cut_would_take() {
     if Command::new("strace").arg("-V").output().is_err() {
@@ -336,7 +336,7 @@ fn no_frame_is_accepted_in_a_folder_that_a_power_cut_would_take() {
         let spool = host.state().join("spool");
         let frame = host.frames();
         if frame.is_empty() {
-            // It is in memory: nothing is claimed to be on the disk.
+            // The frame is in memory: nothing is claimed to be on the disk.
             continue;
         }
         let calls = fs::read_to_string(&trace).unwrap();
@@ -354,7 +354,7 @@ fn no_frame_is_accepted_in_a_folder_that_a_power_cut_would_take() {
     }
 }
 
-/// A tracer that ends with SIGTERM lets its tracee go on: the tracee goes first.
+/// Ends the tracee, then the tracer: after SIGTERM a tracer lets its tracee go on.
 fn end_tracer(tracer: &mut Child) {
     let children = format!("/proc/{0}/task/{0}/children", tracer.id());
     for pid in fs::read_to_string(children).unwrap_or_default().split_whitespace() {
@@ -369,7 +369,8 @@ fn a_stopped_process_misses_ticks_and_does_not_catch_up() {
     let host = Host::new();
     let mut daemon = host.start();
     host.told("READY=1");
-    // READY=1 comes a moment before the wait for the next tick. Stopped in that moment it would have overrun its time.
+    // READY=1 comes a moment before the wait for the next tick. An agent stopped in that moment would have overrun its
+    // time.
     daemon.waits_for_its_tick();
     let before = host.frames().len();
     daemon.signal(Signal::SIGSTOP);
@@ -394,7 +395,7 @@ fn a_second_agent_exits_with_75_and_names_the_first() {
     assert_eq!(second.status.code(), Some(75));
     let said = text(&second.stderr);
     assert!(said.contains(&format!("another edr-agentd (pid {}) holds", daemon.process.id())), "{said}");
-    // Looking at the spool is allowed meanwhile.
+    // A listing of the spool is allowed meanwhile.
     assert_eq!(host.run(&["spool", "list"]).status.code(), Some(0));
     assert_eq!(host.run(&["spool", "verify"]).status.code(), Some(0));
 }

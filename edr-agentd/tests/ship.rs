@@ -1,5 +1,5 @@
-//! Shipping against librdkafka's mock cluster, which answers with every error a broker can give: nothing leaves the
-//! spool without a positive report, and frames arrive in the order of their making.
+//! Shipping against librdkafka's mock cluster, which answers with every broker error: no frame leaves the spool without
+//! a positive report, and frames arrive in the order of their making.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -24,10 +24,10 @@ use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 const TOPIC: &str = "edr.snapshots";
-/// Far longer than anything here takes.
+/// Far longer than every step of these tests.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A broker, a spool with frames in it, and what ships them.
+/// A broker, a spool with frames, and the shipper's settings.
 struct Scene {
     cluster: MockCluster<'static, DefaultProducerContext>,
     _dir: tempfile::TempDir,
@@ -73,7 +73,7 @@ impl Scene {
         Self { cluster, _dir: dir, spool, health: Arc::default(), kafka, sent }
     }
 
-    /// Ships on a thread of its own while `script` runs.
+    /// Runs the shipper in a new thread during `script`.
     fn shipping(&self, script: impl FnOnce(&Self)) {
         let (stop, heartbeat) = (Stop::new().unwrap(), Heartbeat::default());
         let (stop, kafka) = (&stop, &self.kafka);
@@ -90,7 +90,7 @@ impl Scene {
         self.cluster.request_errors(RDKafkaApiKey::Produce, &vec![error; times]);
     }
 
-    /// Waits until the status tells of something with `word`, while not one frame leaves the spool.
+    /// Waits until the status contains `word`. Meanwhile no frame leaves the spool.
     fn in_trouble_with(&self, word: &str) {
         let started = Instant::now();
         loop {
@@ -113,8 +113,8 @@ impl Scene {
         assert!(!self.health.is_in_trouble());
     }
 
-    /// Everything that was put in the spool is in the topic, byte for byte; frames in the order of their making,
-    /// counting the first time of each.
+    /// Checks that the topic has every frame of the spool, byte for byte, in the order of their making; repeated frames
+    /// count at their first arrival.
     fn arrived_in_order(&self) {
         let got = self.arrived(self.sent.iter().map(|(_, records)| records.len()).sum());
         let sent = self.sent.iter().flat_map(|(id, records)| {
@@ -123,7 +123,7 @@ impl Scene {
         assert!(got == sent.collect::<Vec<_>>(), "other records, or in another order");
     }
 
-    /// The first `wanted` records of the topic, the first time of each.
+    /// The first `wanted` records of the topic, without repeats.
     fn arrived(&self, wanted: usize) -> Vec<(FrameId, u32, Vec<u8>)> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", self.cluster.bootstrap_servers())

@@ -1,4 +1,4 @@
-//! What the spool promises, one promise a test. The books under random actions are in `spool_model.rs`.
+//! The promises of the spool, one test for each promise. The ledger under random actions is tested in `spool_model.rs`.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test fails by panicking")]
 
@@ -40,7 +40,7 @@ impl Agent {
         Self { spool, framer, host_id, boot_id, ticks: 0 }
     }
 
-    /// A tick with a snapshot of 3,000 bytes that never change and so many that do, all incompressible.
+    /// Makes a tick whose snapshot has 3,000 constant bytes and `bytes` changing bytes, all incompressible.
     fn tick(&mut self, bytes: usize) -> Made {
         self.ticks += 1;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
@@ -62,7 +62,7 @@ impl Agent {
         self.framer.frame(&moment, shape, &mut Vec::new(), encode).unwrap()
     }
 
-    /// Kafka takes everything that can be read; gives the ids and the declarations it got.
+    /// Kafka takes every readable frame. Returns the ids and the received declarations.
     fn ship(&self) -> (Vec<FrameId>, Vec<LostRange>) {
         let (mut ids, mut lost) = (Vec::new(), Vec::new());
         while let Some(id) = self.spool.oldest_unsent(Instant::now()) {
@@ -76,7 +76,7 @@ impl Agent {
     }
 }
 
-/// Writes the frame in `from` to `to`, as a key, with another header.
+/// Writes the frame in `from` to `to`, as a key, with a changed header.
 fn rewrite(from: &Path, to: &Path, change: impl FnOnce(&mut FrameHeader)) {
     let bytes = fs::read(from).unwrap();
     let mut header = Record::decode(split_records(&bytes).next().unwrap().unwrap()).unwrap().header;
@@ -131,7 +131,7 @@ fn a_frame_goes_when_it_is_acknowledged_but_the_newest_and_its_key_stay() {
         frames.iter().map(name).collect::<Vec<_>>()
     };
     assert_eq!(names(frames(dir.path())), ["1", "4"]);
-    // A large change makes a key: then the old key and the old newest frame go.
+    // A large change makes a key: then the old key and the old newest frame are removed.
     let mut kind = FrameKind::Delta;
     while kind == FrameKind::Delta {
         kind = agent.tick(5_000).kind;
@@ -164,7 +164,7 @@ fn a_start_goes_on_in_the_same_epoch_and_another_boot_or_host_does_not() {
     let cloned = agent.tick(10).id;
     assert!(cloned.epoch != booted.epoch && cloned.seq == 1);
     assert_eq!(agent.spool.load(cloned, Instant::now()).unwrap().header.previous_epoch, None);
-    // What the other host left is sent as it is, first.
+    // The frames of the other host are sent unchanged, first.
     assert_eq!(agent.ship().0.len(), 6);
 }
 
@@ -174,7 +174,7 @@ fn a_spool_restored_from_a_backup_does_not_use_a_sequence_number_twice() {
     let mut agent = Agent::start(dir.path(), SETTINGS);
     let id = [(); 3].map(|()| agent.tick(10).id)[2];
     drop(agent);
-    // cp -a keeps every date but the one that tells when a file came to be here; this copy is of two hours ago.
+    // `cp -a` keeps every date except the change time of the inode; this copy is of two hours ago.
     let newest = frames(dir.path()).pop().unwrap();
     rewrite(&newest, &newest, |header| header.captured_ns -= 7_200_000_000_000);
     let mut agent = Agent::start(dir.path(), SETTINGS);
@@ -209,20 +209,20 @@ fn losses_for_want_of_room_are_declared_before_anything_is_deleted_and_room_is_k
     let (more_ids, more_lost) = agent.ship();
     ids.extend(more_ids);
     lost.extend(more_lost);
-    // Every sequence number is there, or declared with its reason.
+    // Every sequence number is present, or declared with its reason.
     for seq in 1..=last {
         let declared =
             lost.iter().any(|lost| lost.reason == "spool_full" && (lost.first_seq..=lost.last_seq).contains(&seq));
         assert!(declared || ids.iter().any(|id| id.seq == seq), "{seq}");
     }
     assert!(dropped >= deleted);
-    // Kafka has heard it: it is not said again.
+    // Kafka has the declaration, so later frames do not repeat the entry.
     agent.tick(10);
     let newest = agent.tick(10).id;
     assert!(agent.spool.load(newest, Instant::now()).unwrap().header.lost.is_empty());
 }
 
-/// However many there are: a crash after a frame was accepted forgets none of them.
+/// A crash after an accepted frame forgets no declaration, at any number.
 #[test]
 fn no_crash_forgets_what_was_missed_or_lost() {
     let dir = tempfile::tempdir().unwrap();
@@ -265,7 +265,7 @@ fn no_crash_forgets_what_was_missed_or_lost() {
             header.missed.iter().filter(|missed| missed.reason == reason).map(|missed| missed.ticks).sum()
         };
         assert_eq!((ticks("overrun"), ticks("suspended")), (count / 2, count / 2));
-        // A few single losses stay single.
+        // A few single losses are not joined.
         assert!(count > 300 || (header.missed.len() >= 300 && header.lost.len() == 300));
     }
 }
@@ -328,7 +328,7 @@ fn leftovers_go_strangers_stay_and_rights_for_others_are_taken_away() {
         fs::write(folder.join(name), b"x").unwrap();
     }
     fs::write(spool.join(".1-1.tmp"), b"x").unwrap();
-    // The next sequence number, empty: what a power cut leaves on some file systems.
+    // An empty file at the next sequence number, as left by a power cut on some file systems.
     fs::write(folder.join("00000000000000000002.frame"), b"").unwrap();
     std::os::unix::fs::symlink("/etc/hostname", folder.join("00000000000000000003.frame")).unwrap();
     fs::set_permissions(&spool, fs::Permissions::from_mode(0o755)).unwrap();
@@ -364,12 +364,12 @@ fn a_second_agent_is_refused_with_the_pid_of_the_first() {
     assert!(matches!(refused, SpoolError::Locked { .. }));
     drop(agent);
     drop(Agent::start(dir.path(), SETTINGS));
-    // A folder that cannot be one is named with the operation.
+    // The error for an unusable folder names the operation.
     let refused = Spool::open(&lock, dir.path(), SETTINGS).unwrap_err().to_string();
     assert!(refused.contains("create state-dir") && refused.contains("File exists"), "{refused}");
 }
 
-/// Removed and made again, the folder has another lock file.
+/// The folder, removed and made again, has a new lock file.
 #[test]
 fn a_second_agent_is_refused_when_the_state_folder_was_made_again() {
     let dir = tempfile::tempdir().unwrap();
@@ -413,7 +413,7 @@ fn a_drain_beside_the_sampler_sends_each_frame_once_and_loses_none() {
         let folder = dir.path().join("spool").join(before[0].epoch.to_string());
         let away = dir.path().join("away");
         fs::rename(&folder, &away).unwrap();
-        // In memory, and the sampler sees that the folder is away.
+        // A frame in memory, and the sampler notices the missing folder.
         made.push(agent.tick(10).id);
         fs::rename(&away, &folder).unwrap();
         let spool = Arc::clone(&agent.spool);
@@ -429,7 +429,7 @@ fn a_drain_beside_the_sampler_sends_each_frame_once_and_loses_none() {
             }
             (ids, lost)
         });
-        // Lists the folder that came back.
+        // Lists the returned folder.
         made.extend([(); 3].map(|()| agent.tick(10).id));
         let (mut ids, mut lost) = shipper.join().unwrap();
         let (more, more_lost) = agent.ship();
@@ -474,7 +474,7 @@ fn a_folder_that_cannot_be_listed_at_a_start_hides_no_other() {
     assert_eq!(agent.spool.trouble(Instant::now()), None);
 }
 
-/// A sick disk makes each step of a tick long: the watchdog sees every one.
+/// A failing disk makes each step of a tick long: every step beats for the watchdog.
 #[test]
 fn a_frame_beats_between_its_steps() {
     let dir = tempfile::tempdir().unwrap();
@@ -496,7 +496,7 @@ fn fifty_thousand_frames_are_found_by_their_names() {
     let newest = frames(dir.path()).pop().unwrap();
     let folder = newest.parent().unwrap();
     rewrite(&newest, &folder.join(format!("{:020}.frame", 60_000)), |header| header.seq = 60_000);
-    // Content of the others is not read, so it may be anything.
+    // A start reads only the newest frame, so the content of the rest does not matter.
     for seq in 2..=50_000 {
         fs::File::create(folder.join(format!("{seq:020}.frame"))).unwrap();
     }
@@ -509,7 +509,7 @@ fn fifty_thousand_frames_are_found_by_their_names() {
     eprintln!("50,000 frames: start took {took:?}");
 }
 
-/// Over after a few tries.
+/// Patience that ends after a few attempts.
 const SHORT: Patience = Patience {
     first: Duration::from_millis(1),
     last: Duration::from_millis(2),
@@ -517,7 +517,7 @@ const SHORT: Patience = Patience {
     lasting: Duration::from_millis(4),
 };
 
-/// A folder that is away, as with a disk that is not mounted: nothing is lost, nothing deleted, nothing out of order.
+/// A folder that is away, as with an unmounted disk: nothing is lost, nothing deleted, nothing out of order.
 #[test]
 fn what_is_away_with_its_folder_is_waited_for() {
     let dir = tempfile::tempdir().unwrap();
@@ -528,13 +528,13 @@ fn what_is_away_with_its_folder_is_waited_for() {
     let started = Instant::now();
     agent.spool.set_patience(SHORT);
     for _ in 0..40 {
-        // Nothing else can be read either: that is the disk, not the frame.
+        // No other frame can be read either, so the cause is the disk, not the frame.
         assert_eq!(agent.ship(), (vec![], vec![]));
         assert!(agent.spool.trouble(Instant::now()).unwrap().contains("its folder is not there"));
         agent.spool.wait(Duration::from_secs(1));
     }
     assert!(started.elapsed() > Duration::from_millis(40), "no wait between two tries");
-    // What is made meanwhile has epochs of its own and goes out.
+    // Frames made meanwhile have a new epoch and are sent.
     let in_memory = agent.tick(10).id;
     assert_eq!(agent.ship().0, [in_memory]);
     fs::rename(&away, &folder).unwrap();
@@ -542,7 +542,7 @@ fn what_is_away_with_its_folder_is_waited_for() {
         agent.spool.wait(Duration::from_secs(1));
         assert_eq!(agent.ship(), (made.to_vec(), vec![]));
     }
-    // The same at a start: it cannot prove that it goes on, and loses nothing.
+    // The same at a start: continuity cannot be proved, and nothing is lost.
     let last = agent.tick(10).id;
     drop(agent);
     let folder = dir.path().join("spool").join(last.epoch.to_string());
@@ -553,7 +553,7 @@ fn what_is_away_with_its_folder_is_waited_for() {
     assert!(away.exists());
 }
 
-/// `/proc/self/mem` gives EIO at its start: bound over a frame's file, a bad sector.
+/// `/proc/self/mem` gives EIO at offset 0: bound over a frame's file, the mount acts as a bad sector.
 #[test]
 fn a_frame_with_an_io_error_is_tried_again_and_given_up_only_alone() {
     let dir = tempfile::tempdir().unwrap();
@@ -594,14 +594,15 @@ fn a_frame_with_an_io_error_is_tried_again_and_given_up_only_alone() {
         reason: "unreadable".to_owned(),
     };
     assert!(lost.contains(&said), "{lost:?}");
-    // Declared, and never deleted: the file could not be set aside, and goes out when the disk gives it again.
+    // The frame is declared lost but not deleted: the file could not be set aside, and is sent when the disk can read
+    // the file again.
     drop(sector);
     assert!(bad.exists());
     agent.tick(10);
     assert!(agent.ship().0.contains(&made[1]));
 }
 
-/// A mount over a file, from which nothing can be read.
+/// A mount over a file, from which no read succeeds.
 struct BadSector(PathBuf);
 
 impl BadSector {
@@ -636,7 +637,7 @@ fn a_frame_that_is_whole_again_before_it_is_set_aside_is_sent() {
     assert!(!dir.path().join("spool/set-aside").exists());
 }
 
-/// Of what is set aside only the damaged ones make room for others.
+/// Among the set-aside frames, only the damaged make room for new frames.
 #[test]
 fn what_could_not_be_read_is_kept_however_much_is_set_aside() {
     let dir = tempfile::tempdir().unwrap();
@@ -644,7 +645,7 @@ fn what_could_not_be_read_is_kept_however_much_is_set_aside() {
     let aside = dir.path().join("spool/set-aside");
     fs::create_dir(&aside).unwrap();
     let first = agent.tick(10).id;
-    // It cannot be read: it is not a file now. And it is the oldest.
+    // The oldest entry, and unreadable: a link to nowhere instead of a file.
     let kept = aside.join(format!("{}.{:020}.frame", first.epoch, 77));
     std::os::unix::fs::symlink("/nowhere", &kept).unwrap();
     for _ in 0..20 {
@@ -660,7 +661,7 @@ fn what_could_not_be_read_is_kept_however_much_is_set_aside() {
     assert_eq!(fs::read_dir(&aside).unwrap().count(), 17);
 }
 
-/// Frames on a file system of 1 MiB, which is then filled or made read-only by others.
+/// Frames on a file system of 1 MiB, which is then filled, or made read-only.
 #[test]
 fn a_disk_that_takes_nothing_sends_frames_to_memory_and_comes_back_by_itself() {
     let Some(disk) = SmallDisk::mount("1m") else {
@@ -668,7 +669,7 @@ fn a_disk_that_takes_nothing_sends_frames_to_memory_and_comes_back_by_itself() {
         return;
     };
     let mut agent = Agent::start(disk.path(), SETTINGS);
-    // What the status line says of it.
+    // The status line's text about the disk.
     let said = |made: &Made| made.disk_fault.map(|fault| fault.in_words(Path::new("/s"))).unwrap_or_default();
     let on_disk = agent.tick(1_000).id;
     fs::write(disk.path().join("spool/filler"), vec![0; 4 << 20]).unwrap_err();
@@ -696,10 +697,10 @@ fn a_disk_that_takes_nothing_sends_frames_to_memory_and_comes_back_by_itself() {
     disk.remount("rw");
     let writable = agent.tick(10).id;
     assert_ne!(writable.epoch, read_only.epoch);
-    // What was in memory is on the disk now: a crash does not take it.
+    // The frames from memory are on the disk now: a crash does not lose them.
     drop(agent);
     let mut agent = Agent::start(disk.path(), SETTINGS);
-    // All of them, in the order of their making, and nothing else.
+    // All frames, in the order of their making, and nothing else.
     let (ids, lost) = agent.ship();
     let epochs: Vec<_> = ids.iter().map(|id| id.epoch).collect();
     let expected = [on_disk.epoch, in_memory.epoch, in_memory.epoch, back.epoch, read_only.epoch, writable.epoch];
@@ -709,8 +710,8 @@ fn a_disk_that_takes_nothing_sends_frames_to_memory_and_comes_back_by_itself() {
     agent.ship();
     drop(agent);
 
-    // A start on a read-only disk is a start, and what it makes in memory is not of the epoch on the disk: after a crash
-    // these numbers would be used again.
+    // A read-only disk does not stop a start. Frames made in memory get a new epoch: in the epoch on the disk their
+    // numbers would be used twice after a crash.
     disk.remount("ro");
     let mut agent = Agent::start(disk.path(), SETTINGS);
     let made = agent.tick(10);
@@ -721,14 +722,14 @@ fn a_disk_that_takes_nothing_sends_frames_to_memory_and_comes_back_by_itself() {
     assert_eq!(agent.ship().0, [writable, in_memory]);
     drop(agent);
     disk.remount("rw");
-    // After a crash the epoch on the disk does not go on as if nothing had been made since, however well the disk is.
+    // After a crash the epoch on the disk does not continue, even on a good disk: frames in memory may have followed.
     let mut agent = Agent::start(disk.path(), SETTINGS);
     let next = agent.tick(10).id;
     assert!(![writable.epoch, in_memory.epoch].contains(&next.epoch));
     let header = agent.spool.load(next, Instant::now()).unwrap().header.clone();
     assert_eq!(header.previous_epoch.map(|previous| (previous.id, previous.last_seq)), Some((writable.epoch, 2)));
     drop(agent);
-    // One that was on the disk all the time goes on.
+    // An epoch that was on the disk all the time continues.
     let mut agent = Agent::start(disk.path(), SETTINGS);
     assert_eq!(agent.tick(10).id, FrameId { seq: 2, ..next });
     disk.remount("ro");
@@ -749,7 +750,7 @@ fn a_removed_folder_is_made_again_and_what_was_in_it_is_declared() {
     assert!(agent.spool.state().memory_only);
     let back = agent.tick(10).id;
     assert!(!agent.spool.state().memory_only && back.epoch != in_memory.epoch && in_memory.epoch != gone.epoch);
-    // The folder may come back with what was in it; not for ever.
+    // The folder may come back with its frames, but the wait is limited.
     assert_eq!(agent.ship().0, [in_memory, back]);
     agent.tick(10);
     assert_eq!(agent.ship().1, []);
@@ -785,7 +786,7 @@ fn memory_is_bounded_and_what_does_not_fit_is_declared() {
     let undeclared: Vec<u64> = (1..=401).filter(|&seq| !said(seq) && !ids.iter().any(|id| id.seq == seq)).collect();
     let dropped = agent.spool.state().dropped_frames;
     assert!(dropped > 100);
-    // The last ones chosen are declared by the next frame.
+    // The frames chosen last are declared by the next frame.
     agent.tick(10);
     let (_, more) = agent.ship();
     for seq in undeclared {
@@ -793,7 +794,7 @@ fn memory_is_bounded_and_what_does_not_fit_is_declared() {
     }
 }
 
-/// A state folder whose spool lies on a tmpfs of its own. The lock does not: a file open for writing keeps a file
+/// A state folder whose spool lies on a separate tmpfs. The lock is outside: a file open for writing keeps a file
 /// system from becoming read-only.
 struct SmallDisk(tempfile::TempDir);
 

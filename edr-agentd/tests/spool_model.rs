@@ -1,8 +1,8 @@
 //! The spool under random actions, in step with a reference: a set of frames for each state. After each action, every
-//! accepted frame is delivered, present or declared lost, and no file goes before its loss is declared. At the end
-//! everything is delivered or declared, no (epoch, seq) stands for two snapshots, and order is kept.
+//! accepted frame is delivered, present or declared lost, and no file is removed before its loss is declared. At the
+//! end every frame is delivered or declared, no (epoch, seq) stands for two snapshots, and order is kept.
 //!
-//! 2,000 sequences a run, 50,000 with `EDR_TEST_LONG`. Failing seeds are kept in `spool_model.regressions`.
+//! 2,000 sequences per run, 50,000 with `EDR_TEST_LONG`. Failing seeds are kept in `spool_model.regressions`.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -41,35 +41,36 @@ impl Pick {
 
 #[derive(Debug, Clone, Copy)]
 enum Action {
-    /// A tick with a snapshot of so many incompressible bytes.
+    /// A tick with a snapshot of this number of incompressible bytes.
     Tick(usize),
-    /// Kafka takes so many frames, oldest first.
+    /// Kafka takes this number of frames, oldest first.
     Ship(usize),
-    /// So many seconds pass.
+    /// This number of seconds passes.
     Wait(u64),
-    /// `kill -9` between two system calls, and a start. A write in progress leaves a temporary file of so many bytes.
+    /// `kill -9` between two system calls, and a start. A write in progress leaves a temporary file of this number of
+    /// bytes.
     Crash(usize),
-    /// The same, and the machine was booted.
+    /// Like `Crash`, with a reboot of the machine.
     Boot,
-    /// A write that power loss tore: the name of the next frame is there, with so many bytes of its content.
+    /// A torn write after a power loss: the name of the next frame is there, with this number of bytes of its content.
     TornNewest(usize),
-    /// One bit of one frame's file flips.
+    /// One bit of a frame's file flips.
     Flip(Pick, Pick),
     /// A frame's file is removed from outside. Not the newest file: no other file proves its existence.
     Remove(Pick),
     /// Another quota.
     Quota(u64),
-    /// The folder of an epoch is away, with its disk.
+    /// The folder of an epoch is away, together with its disk.
     Away(Pick),
-    /// All folders that are away are back.
+    /// All missing folders are back.
     Back,
     /// The folder of an epoch may be neither listed nor read.
     Deny(Pick),
     /// All folders may be read.
     Allow,
-    /// The spool takes no new files: no folder of an epoch, and no frame in the newest one.
+    /// The spool takes no new files: no folder of an epoch, and no frame in the newest folder.
     Full,
-    /// And takes them again.
+    /// The spool takes new files again.
     Writable,
 }
 
@@ -97,21 +98,21 @@ fn action() -> impl Strategy<Value = Action> {
 /// The reference: frames by state.
 #[derive(Default)]
 struct Reference {
-    /// Every accepted frame, with the ranges that it declares lost.
+    /// Every accepted frame, with the ranges declared lost in its header.
     accepted: BTreeMap<FrameId, Vec<LostRange>>,
-    /// Frames that Kafka has.
+    /// Frames in Kafka.
     delivered: BTreeSet<FrameId>,
-    /// Ranges that delivered frames declare lost.
+    /// Ranges declared lost by delivered frames.
     declared: Vec<LostRange>,
-    /// Frames whose files are there, also in folders that are away.
+    /// Frames with a file, also in folders that are away.
     present: BTreeSet<FrameId>,
     /// Frames in the memory of the running agent.
     in_memory: BTreeSet<FrameId>,
     /// Frames whose files were damaged or removed from outside.
     harmed: BTreeSet<FrameId>,
-    /// Frames that were removed from outside in this run of the agent; a start forgets them.
+    /// Frames removed from outside in this run of the agent; a start forgets them.
     removed: BTreeSet<FrameId>,
-    /// Frames that no agent can know any more: removed before one found them, or in memory at a crash.
+    /// Frames that no agent can know any more: removed before a start found the file, or in memory at a crash.
     forgotten: BTreeSet<FrameId>,
 }
 
@@ -123,7 +124,7 @@ impl Reference {
         self.forgotten.extend(unsent.difference(&self.delivered));
     }
 
-    /// Compares with the files that are there now.
+    /// Compares with the files present now.
     fn step(&mut self, present: BTreeSet<FrameId>) {
         self.in_memory.retain(|id| !present.contains(id) && !self.delivered.contains(id));
         let before = std::mem::replace(&mut self.present, present);
@@ -139,7 +140,7 @@ impl Reference {
             let is_there = self.delivered.contains(&id)
                 || self.present.contains(&id)
                 || self.in_memory.contains(&id)
-                // The running agent will miss it.
+                // The running agent will notice the missing file.
                 || self.removed.contains(&id);
             let is_declared = || covers(&self.declared, id) || self.carriers(id).any(|carrier| whole(&carrier));
             assert!(is_there || is_declared() || self.is_excused(id), "{id} is missing without a declaration");
@@ -151,8 +152,7 @@ impl Reference {
         self.accepted.iter().filter(move |(_, lost)| covers(lost, id)).map(|(&carrier, _)| carrier)
     }
 
-    /// Two frames declare a loss before a file goes: damage to two from outside is more than the spool promises to
-    /// survive.
+    /// Two frames declare a loss before a file is removed. The spool does not promise to survive damage to both.
     fn is_excused(&self, id: FrameId) -> bool {
         self.forgotten.contains(&id) || self.carriers(id).filter(|carrier| self.harmed.contains(carrier)).count() >= 2
     }
@@ -162,7 +162,7 @@ fn covers(lost: &[LostRange], id: FrameId) -> bool {
     lost.iter().any(|range| range.epoch == id.epoch && (range.first_seq..=range.last_seq).contains(&id.seq))
 }
 
-/// A host, its agent, and the frames that Kafka got.
+/// A host, its agent, and the frames received by Kafka.
 struct World {
     dir: tempfile::TempDir,
     agent: Option<(Arc<Spool>, Framer)>,
@@ -183,9 +183,9 @@ struct World {
     snapshots: BTreeMap<FrameId, Vec<u8>>,
     /// Names left by a torn write; no frame was accepted under these names.
     torn: BTreeSet<FrameId>,
-    /// Epochs that the running agent does not know: away or denied at its start, and at every tick since.
+    /// Epochs unknown to the running agent: away or denied at its start, and at every tick since.
     unknown: BTreeSet<Epoch>,
-    /// False after a start that cannot order the epochs.
+    /// False after a start without an order of the epochs.
     is_order_known: bool,
     /// Epochs that were away or denied, or have no readable header: their frames may be late, and may be declared lost.
     late: BTreeSet<Epoch>,
@@ -254,7 +254,7 @@ impl World {
         self.run += 1;
         let there = self.epochs_there();
         self.unknown = self.epochs.iter().copied().filter(|epoch| !there.contains(epoch)).collect();
-        // Without a readable header an epoch is ordered by the times of its files, and a flip changes these.
+        // Without a readable header an epoch is ordered by the times of its files, and a flip changes the times.
         let (dated, undated): (Vec<_>, Vec<_>) = there.into_iter().partition(|&epoch| self.has_header(epoch));
         self.is_order_known = undated.is_empty();
         self.late.extend(undated);
@@ -316,7 +316,7 @@ impl World {
         made
     }
 
-    /// Lost frames that the newest frame declares, unless Kafka has the declaration, or nothing can be read of it.
+    /// Lost frames declared by the newest frame, unless Kafka has the declaration, or the newest frame is unreadable.
     fn must_declare(&self) -> Vec<FrameId> {
         let Some(newest) = self.newest else { return Vec::new() };
         let reference = &self.reference;
@@ -433,7 +433,7 @@ impl World {
         self.act(action);
         let denied = self.denied();
         let mut present: BTreeSet<FrameId> = self.files().into_iter().chain(self.files_in("away")).collect();
-        // The content of a folder that may not be read stays as it was.
+        // The content of a denied folder stays unchanged.
         present.extend(self.reference.present.iter().filter(|id| denied.contains(&id.epoch)));
         if let Some((newest, key)) = self.kept {
             let is_harmed = [newest, key].iter().any(|id| self.reference.harmed.contains(id));
@@ -455,7 +455,7 @@ impl World {
         self.start();
     }
 
-    /// Epochs whose folder is in the spool and can be read.
+    /// Epochs with a readable folder in the spool.
     fn epochs_there(&self) -> Vec<Epoch> {
         let there = |epoch: &Epoch| fs::read_dir(self.folder(*epoch)).is_ok();
         self.epochs.iter().copied().filter(there).collect()
@@ -494,7 +494,7 @@ impl World {
         self.set_modes(is_full);
     }
 
-    /// Sets the modes of the spool and of its folders that are not denied.
+    /// Sets the modes of the spool and of all folders except denied folders.
     fn set_modes(&self, is_full: bool) {
         let newest = self.newest.map(|id| id.epoch);
         let folders = self.epochs_there().into_iter().map(|epoch| (self.folder(epoch), Some(epoch) == newest));
@@ -504,15 +504,15 @@ impl World {
         }
     }
 
-    /// Does something to the spool that the agent cannot do now.
+    /// Changes the spool with full rights, which the agent lacks now.
     fn outside(&self, act: impl FnOnce()) {
         self.set_modes(false);
         act();
         self.set_modes(self.is_full);
     }
 
-    /// Everything is brought back and shipped, with enough ticks to declare what there is to declare; then every frame is
-    /// delivered or declared.
+    /// Brings back and ships everything, with enough ticks for all pending declarations; then every frame is delivered
+    /// or declared.
     fn settle(mut self) {
         self.step(Action::Back);
         self.step(Action::Allow);
@@ -526,7 +526,7 @@ impl World {
         }
         let (lost, missed) = self.spool().declarations();
         assert!(lost.is_empty(), "still to be declared: {lost:?}");
-        // A start has ticks to declare: one entry each.
+        // Each start has ticks to declare: one entry per start.
         assert!(missed.is_empty(), "{missed:?}");
         assert_eq!(self.spool().state().unsent_frames, 0);
         let (frames, findings) = verify(self.dir.path()).unwrap();
@@ -548,7 +548,7 @@ impl World {
                 ),
             }
         }
-        // Nothing is declared that was not harmed, dropped or away.
+        // Every declared frame was harmed, dropped or away.
         for range in self.reference.declared.iter().filter(|range| range.reason != "spool_full") {
             for seq in range.first_seq..=range.last_seq {
                 let id = FrameId { epoch: range.epoch, seq };
@@ -588,7 +588,7 @@ impl World {
         let frames: Vec<&Delivered> = self.kafka.iter().filter(first).collect();
         for pair in frames.windows(2).filter(|pair| pair[0].run == pair[1].run) {
             let (a, b) = (pair[0], pair[1]);
-            // A frame that was damaged may be whole again, and comes late; so does an epoch that was away, in its order.
+            // A damaged frame may be whole again, and comes late; an epoch that was away comes late, but in order.
             let is_late =
                 |frame: &Delivered| self.late.contains(&frame.id.epoch) || self.reference.harmed.contains(&frame.id);
             let in_order = if a.id.epoch == b.id.epoch {
@@ -608,7 +608,7 @@ impl Drop for World {
     }
 }
 
-/// Makes this thread subject to the modes of files, as the agent is: `root` may read everything.
+/// Makes the modes of files apply to this thread, as to the agent: `root` may read everything.
 fn as_nobody(folder: &Path) {
     let nobody = nix::unistd::Uid::from_raw(65_534);
     if nix::unistd::geteuid().is_root() {
@@ -617,7 +617,7 @@ fn as_nobody(folder: &Path) {
     }
 }
 
-/// A snapshot whose bytes no compression shrinks, and different at each tick.
+/// An incompressible snapshot, different at each tick.
 fn snapshot(tick: u64, bytes: usize, id: FrameId) -> Vec<u8> {
     let mut state = tick.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let noise: String = (0..bytes)
@@ -630,7 +630,7 @@ fn snapshot(tick: u64, bytes: usize, id: FrameId) -> Vec<u8> {
         .collect();
     let mut snapshot = Snapshot { host: Host { os: noise, ..Host::default() }, ..Snapshot::default() };
     (snapshot.agent.epoch, snapshot.agent.seq) = (id.epoch, id.seq);
-    // Every run of this test is in the present boot: ticks "missed" before it are not what it is about.
+    // All runs of this test are in the present boot: "missed" ticks before the test are of no interest.
     snapshot.time.boottime_ns = u64::MAX;
     encode_row(&snapshot)
 }
@@ -658,8 +658,8 @@ fn replay(actions: &[Action]) {
     world.settle();
 }
 
-/// Plays a sequence, and others like it: with larger snapshots, since their sizes decide which frames are keys and are
-/// given up together, and with other choices of epochs and frames, since the sequence was found with epochs in random
+/// Plays a sequence with variations: with larger snapshots, since the sizes decide which frames are keys and are given
+/// up together, and with changed choices of epochs and frames, since the sequence was found with epochs in random
 /// order.
 fn replay_alike(actions: &[Action]) {
     for (more, turn) in (0..4).flat_map(|more| (0..8_u64).map(move |turn| (80 * more, turn << 61))) {
@@ -898,8 +898,9 @@ fn epochs_come_back_between_changes_of_the_quota() {
     ]);
 }
 
-/// The newest frame's key is gone, and it was the first to declare the loss of others: the newest frame's snapshot cannot
-/// be read, but its header is all that still speaks of them. And it is never sent, since room runs out again.
+/// The newest frame's key is lost after declaring the loss of further frames. The newest frame's snapshot cannot be
+/// read, but its header has the only copy of the declarations. The newest frame is never sent, since room runs out
+/// again.
 #[test]
 fn declarations_survive_the_loss_of_a_key() {
     // The sizes decide which frame becomes a key; one of these sizes gives the wanted scene.

@@ -1,4 +1,4 @@
-//! Starting processes, waiting for them, and reading them.
+//! Helpers that start processes, wait for events, and read the processes.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -10,19 +10,19 @@ use edr_wire::snapshot::{
     Agent, Fd, Gap, Host, OpenFile, Process, Psad, Reread, Rows, SnapshotParts, SnapshotView, Time,
 };
 
-/// A process of a test; it ends with the test.
+/// A process of a test; ends with the test.
 pub(crate) struct Running {
     child: Child,
     lines: BufReader<ChildStdout>,
 }
 
 impl Running {
-    /// Starts a program and waits until it says `ready`.
+    /// Starts a program and waits for the line `ready`.
     pub(crate) fn start(command: &mut Command) -> Self {
         Self::try_start(command).unwrap_or_else(|line| panic!("{line:?} instead of ready: {command:?}"))
     }
 
-    /// Like [`Running::start`]; what it said instead of `ready` is the error.
+    /// Like [`Running::start`]; a first line other than `ready` is returned as the error.
     pub(crate) fn try_start(command: &mut Command) -> Result<Self, String> {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
@@ -33,30 +33,30 @@ impl Running {
         }
     }
 
-    /// Starts a program of Python's that prints `ready` itself.
+    /// Starts a Python program that prints `ready`.
     pub(crate) fn python(program: &str) -> Self {
         Self::start(Command::new("python3").arg("-c").arg(program))
     }
 
-    /// The next line that it prints.
+    /// The next line of the program's output.
     pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         self.lines.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
     }
 
-    /// Gives it a line to read.
+    /// Writes a line to the program's input.
     pub(crate) fn say(&mut self, line: &str) {
         writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
     }
 
-    /// Its only child.
+    /// The process id of the only child.
     pub(crate) fn child(&self) -> u32 {
         let children = format!("/proc/{0}/task/{0}/children", self.pid());
         std::fs::read_to_string(children).unwrap().trim().parse().unwrap()
     }
 
-    /// Ends it and waits for that.
+    /// Kills the process and waits for the end.
     pub(crate) fn end(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -66,7 +66,7 @@ impl Running {
         self.child.id()
     }
 
-    /// Stops it (SIGSTOP) and waits until it is stopped.
+    /// Stops the process (SIGSTOP) and waits until it is stopped.
     pub(crate) fn freeze(&self) {
         freeze(self.pid());
     }
@@ -74,7 +74,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -99,7 +99,7 @@ pub(crate) fn freeze(pid: u32) {
     }
 }
 
-/// What one tick saw.
+/// Result of one tick.
 pub(crate) struct Seen {
     pub(crate) reread: Reread,
     pub(crate) processes: Vec<Process>,
@@ -126,7 +126,7 @@ pub(crate) fn file(process: &Process, fd: u32) -> &OpenFile {
     process.files.iter().find(|file| file.fd == Fd::Number(fd)).unwrap_or_else(|| panic!("no {fd}: {process:?}"))
 }
 
-/// One reading of an open reader.
+/// Reads once with an open reader.
 pub(crate) fn tick(reader: &mut ProcessReader) -> Seen {
     let (mut rows, mut gaps) = (Rows::default(), Gaps::default());
     let reread = reader.read(&mut rows, &mut gaps);
@@ -159,7 +159,7 @@ pub(crate) fn reader_at(proc_root: &Path) -> ProcessReader {
     ProcessReader::open(proc_root, ProcessSettings { hash: None, ..ProcessSettings::default() }).unwrap()
 }
 
-/// One reading of this machine.
+/// Reads this machine once.
 pub(crate) fn look() -> Seen {
     tick(&mut reader())
 }
@@ -171,7 +171,7 @@ pub(crate) struct FakeProc {
 
 impl FakeProc {
     pub(crate) fn new() -> Self {
-        // Thousands of small files: in memory where the machine has a place for that.
+        // Thousands of small files: in memory where possible.
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         std::fs::write(
             folder.path().join("stat"),
@@ -185,7 +185,7 @@ impl FakeProc {
         self.folder.path()
     }
 
-    /// A process with the files that every one has.
+    /// Adds a process with the minimum of files.
     pub(crate) fn add(&self, pid: u32, comm: &str) -> PathBuf {
         let folder = self.folder.path().join(pid.to_string());
         std::fs::create_dir_all(folder.join("fd")).unwrap();

@@ -1,4 +1,4 @@
-//! A file system whose server does not answer: what touches it waits for ever, a tick must not.
+//! A file system with a hanging server: programs that touch the file system wait for ever, a tick must not.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -12,10 +12,10 @@ use edr_wire::snapshot::{FileKind, GapReason, Reread, Rows, SnapshotParts, Snaps
 
 use super::common::{Running, file, look, tick};
 
-/// A FUSE server in a mount namespace of its own: it serves one file until a child holds it open, and answers nothing
-/// after that. Told to, the child executes another program, which closes the file first and waits for the server then.
-/// The child is of another user: hung reads count against their owner, and tests beside this one run as root.
-/// The protocol is that of `include/uapi/linux/fuse.h`, version 7.31.
+/// A FUSE server in a separate mount namespace: serves one file until a child holds the file open, then answers no
+/// further request. On command the child executes another program; execve(2) closes the file first and so waits for the
+/// server. The child has another user: hung reads count against their owner, and tests beside this test run as root.
+/// The protocol is defined in `include/uapi/linux/fuse.h`, version 7.31.
 const DYING_SERVER: &str = "
 import ctypes, os, socket, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -70,7 +70,7 @@ while True: libc.pause()
 /// Held while a server makes reads of this machine's `/proc` hang.
 pub(crate) static ONE_SERVER: Mutex<()> = Mutex::new(());
 
-/// The server and the folder where it is mounted; `None` where the machine has no FUSE.
+/// Starts the server and returns its mount point; `None` on a machine without FUSE.
 fn serve() -> Option<(Running, tempfile::TempDir, MutexGuard<'static, ()>)> {
     let one_server = ONE_SERVER.lock().unwrap_or_else(PoisonError::into_inner);
     if !nix::unistd::geteuid().is_root() || !std::path::Path::new("/dev/fuse").exists() {
@@ -144,7 +144,7 @@ pub(crate) fn a_process_held_inside_execve_stops_nothing_and_keeps_a_row() {
         assert!(reader.inhabitants().unknown.contains(&holder));
     }
 
-    // Its namespace is asked for all the same when it was not known to hang, and its rows of the last time stay.
+    // A namespace not yet known to hang is read all the same, and its previous rows stay.
     let (still, gaps) = look_at_sockets(&inhabitants);
     assert!(gaps.iter().any(|gap| gap.reason == GapReason::Stuck && gap.field.to_string() == name), "{gaps:?}");
     assert_eq!(still, listening);

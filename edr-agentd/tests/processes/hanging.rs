@@ -1,4 +1,4 @@
-//! Reads that do not come back: a FIFO in the place of a file of `/proc`, which waits for a writer for ever.
+//! Hanging reads: a FIFO in the place of a `/proc` file, whose open waits for a writer for ever.
 
 use std::fs::OpenOptions;
 use std::time::Duration;
@@ -46,7 +46,7 @@ pub(crate) fn a_command_line_that_hangs_costs_that_field_and_nothing_else() {
         let fields = ["argv", "mapped"].map(|field| (Some(1234), field.to_owned()));
         assert_eq!(stuck(&seen), fields, "round {round}");
     }
-    // When the read comes back, so does the field.
+    // The field returns together with the read.
     let writer = OpenOptions::new().write(true).open(&fifo).unwrap();
     drop(writer);
     std::fs::remove_file(&fifo).unwrap();
@@ -135,7 +135,7 @@ pub(crate) fn what_comes_drop_by_drop_is_given_up() {
         use std::io::Write as _;
         let mut pipe = OpenOptions::new().write(true).open(fifo).unwrap();
         while stopped.recv_timeout(Duration::from_millis(5)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-            // The reader ends when it is left alone with the rest.
+            // The reader thread ends after the last of its reads.
             let _ = pipe.write(b"x");
         }
     });

@@ -1,4 +1,5 @@
-//! What a host can make large: rows beyond the room there is are counted, not listed, and the same ones at each tick.
+//! Resources that a host can make large: rows beyond the limit are counted, not listed, and the same rows are listed at
+//! each tick.
 
 use std::path::Path;
 use std::time::Duration;
@@ -54,14 +55,14 @@ fn when_rows_do_not_fit_every_process_keeps_its_row_and_gives_up_files() {
     assert!(listed(&first).iter().any(|(_, files, _)| *files == 0), "the last ones have no room");
     let gap = first.gaps.iter().find(|gap| gap.reason == GapReason::TooLong).unwrap();
     assert!(gap.source == "files" && gap.detail.contains("rows list no files"), "{gap:?}");
-    // From the next ticks on the room is shared: everyone lists some, the lowest descriptors first.
+    // From the next ticks on the room is shared: each process lists some files, lowest descriptors first.
     let settled: Vec<Seen> = (0..8).map(|_| tick(&mut reader)).collect();
     let last = settled.last().unwrap();
     let shares = listed(last);
     assert!(shares.iter().all(|(_, files, truncated)| *files > 0 && *truncated), "{shares:?}");
     assert!(last.rows.iter().map(Vec::len).sum::<usize>() <= soft);
     assert!(last.gaps.iter().all(|gap| gap.reason != GapReason::TooLong), "{:?}", last.gaps);
-    // And the same ones at each tick.
+    // The same rows at each tick.
     assert!(settled[6].rows == settled[7].rows);
     file(&last.processes[0], 0);
 }
@@ -70,7 +71,7 @@ fn when_rows_do_not_fit_every_process_keeps_its_row_and_gives_up_files() {
 fn beyond_the_last_room_processes_are_counted() {
     let proc = FakeProc::new();
     for pid in 1..=3_000 {
-        // 2 KiB of arguments each: 6 MiB that no limit on files makes smaller.
+        // 2 KiB of arguments each: 6 MiB, which no limit on files reduces.
         std::fs::write(proc.add(pid, "many").join("cmdline"), vec![b'x'; 2_048]).unwrap();
     }
     let mut reader = reader(&proc, 64 << 10);
@@ -100,7 +101,7 @@ fn rows_that_were_there_before_stay() {
     }
 }
 
-/// A process that executes one of two programs after the other, as fast as it can.
+/// A process that executes two programs in turn, as fast as possible.
 #[test]
 fn a_row_never_mixes_two_programs() {
     let folder = tempfile::tempdir().unwrap();
@@ -108,7 +109,7 @@ fn a_row_never_mixes_two_programs() {
     for program in [&a, &b] {
         std::fs::copy("/bin/bash", program).unwrap();
     }
-    // $0: this text, $1: the program that runs, $2: the other one.
+    // $0: this script, $1: the running program, $2: the next program.
     let flip = "[ -n \"$E\" ] || { export E=1; echo ready; }; exec \"$2\" -c \"$0\" \"$0\" \"$2\" \"$1\"";
     let running = Running::start(std::process::Command::new(&a).args(["-c", flip, flip]).arg(&a).arg(&b));
     let settings = ProcessSettings { hash: None, interval: Duration::from_secs(1), ..ProcessSettings::default() };

@@ -1,4 +1,4 @@
-//! A host with too much to do: a thread that gets no processor is no read that hangs, so nothing is left out.
+//! An overloaded host: a thread without a processor does not count as a hung read, so nothing is left out.
 
 use std::path::Path;
 use std::process::{Child, Command};
@@ -10,14 +10,15 @@ use edr_wire::snapshot::{Gap, GapReason};
 
 use super::common::{FakeProc, Seen, tick};
 
-/// Processes that compete for the processors: each thread of this one gets a twentieth of one on a machine with two.
+/// Number of processes that compete for the processors: on two processors each thread of this process gets a twentieth
+/// of a processor.
 const SPINNING: usize = 40;
 
-/// Set in the process in which a test of this file runs.
+/// Set in the child process that runs a test of this file.
 const INSIDE: &str = "EDR_LOAD_INSIDE";
 
-/// Runs `body`, the test called `name`, in a process and session of its own. The kernel shares the processors between
-/// sessions (sched(7), autogroup), so the load starves `body` and no other test.
+/// Runs `body`, the test called `name`, in a new process and session. The kernel shares the processors between sessions
+/// (sched(7), autogroup), so the load starves `body` and no other test.
 fn beside_a_load(name: &str, body: impl FnOnce(&Load)) {
     if std::env::var_os(INSIDE).is_some() {
         return body(&Load::start());
@@ -38,7 +39,7 @@ fn beside_a_load(name: &str, body: impl FnOnce(&Load)) {
     text.lines().filter(|line| line.starts_with("skipped: ")).for_each(|line| println!("{line}"));
 }
 
-/// Spinning processes; they end with the value.
+/// Spinning processes; end when the value is dropped.
 struct Load {
     spinning: Vec<Child>,
 }
@@ -59,7 +60,7 @@ impl Drop for Load {
     }
 }
 
-/// The time after which a read hangs is that of the daemon.
+/// The time limit of a hung read is the daemon's default.
 #[test]
 fn every_field_of_every_row_is_there_beside_a_load() {
     beside_a_load("every_field_of_every_row_is_there_beside_a_load", |load| every_field(&load.spinning));
@@ -71,7 +72,8 @@ fn every_field(spinning: &[Child]) {
         let seen = tick(&mut reader);
         assert_eq!(hung(&seen), Vec::<&Gap>::new());
         for process in &seen.processes {
-            // Some processes may have ended, or be refused to this user. Equal gaps of several are one without a pid.
+            // Some processes may have ended, or be unreadable for this user. Equal gaps of several processes are joined
+            // into one gap without a pid.
             let has_reason = seen.gaps.iter().any(|gap| gap.pid.is_none_or(|pid| pid == process.pid));
             assert!(
                 process.start_ticks > 0 && (has_reason || process.incomplete.is_empty()),

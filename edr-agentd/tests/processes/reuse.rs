@@ -1,5 +1,5 @@
-//! A pid that is given away again: no row is half of one process and half of another, and no row of a process that is
-//! gone is taken over for the one that has its pid now.
+//! Reused pids: no row mixes two processes, and no row of an ended process is reused for the new process with the same
+//! pid.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -10,10 +10,11 @@ use edr_wire::snapshot::{Fd, Process};
 use super::common::{Running, reader, tick};
 use super::rights::again;
 
-/// Keeps 19 children of ten names, each with a file of its name open, and puts another one into the place *and the pid*
-/// of the oldest, again and again (`ns_last_pid` of its own pid namespace: proc_sys_kernel(5)). Each lives longer than a
-/// clock tick, within which two processes of one pid have one identity. The file comes before the name (execve(2) gives
-/// both `comm` and `argv`), so a child that has its name has all of it.
+/// Keeps 19 children with ten names, each with an open file of the same name, and replaces the oldest child by a new
+/// child with the same *pid*, again and again (`ns_last_pid` of a new pid namespace: proc_sys_kernel(5)). Each child
+/// lives longer than a clock tick, since two processes with one pid within a clock tick have the same identity. Each
+/// child opens the file before taking the name (execve(2) sets both `comm` and `argv`), so a child with its name is
+/// complete.
 const CHURN: &str = "
 import os, sys, time
 folder, last_pid = sys.argv[1], '/proc/sys/kernel/ns_last_pid'
@@ -37,7 +38,7 @@ while True:
     time.sleep(0.002)
 ";
 
-/// What one of the ten names is, if that is what this process shows: name, first argument, executable and file.
+/// The names shown by this process: name, first argument, executable and file.
 fn names(process: &Process, folder: &Path) -> Vec<String> {
     let below = |path: &str| Path::new(path).strip_prefix(folder).ok().map(|name| name.display().to_string());
     let held = process.files.iter().find(|file| file.fd == Fd::Number(50)).map(|file| file.path.to_string());
@@ -61,7 +62,7 @@ fn a_pid_that_is_given_away_again_never_mixes_two_processes() {
         return;
     }
     if std::fs::OpenOptions::new().write(true).open("/proc/sys/kernel/ns_last_pid").is_err() {
-        // The outer run takes this for a pass, so it must see why.
+        // The outer run counts this run as passed, so the reason must be visible.
         println!("skipped: this kernel has no ns_last_pid (CONFIG_CHECKPOINT_RESTORE)");
         return;
     }

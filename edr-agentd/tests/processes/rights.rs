@@ -1,4 +1,4 @@
-//! Without rights: it goes on, and says what it cannot see. Each test runs itself once more with fewer rights.
+//! Without rights the source continues and reports the invisible fields. Each test runs itself again with fewer rights.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,7 +8,7 @@ use edr_wire::snapshot::{GapReason, Rows};
 
 use super::common::{look, reader};
 
-/// What this process cannot see.
+/// Sources that this process cannot read.
 fn degraded() -> Vec<String> {
     let mut reader = reader();
     reader.read(&mut Rows::default(), &mut Gaps::default());
@@ -18,7 +18,7 @@ fn degraded() -> Vec<String> {
 /// Set in the process with fewer rights.
 const INSIDE: &str = "EDR_TEST_WITHOUT_RIGHTS";
 
-/// Runs the test `name` again below `wrapper`; true when this *is* that run.
+/// Runs the test `name` again below `wrapper`; true inside the second run.
 pub(crate) fn again(name: &str, wrapper: &[&str]) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
@@ -74,7 +74,7 @@ fn another_users_descriptors_are_told_to_be_missing() {
     assert!(init.incomplete.contains(&"files".to_owned()) && init.incomplete.contains(&"exe".to_owned()), "{init:?}");
     assert_eq!(init.files_total, None);
     assert!(seen.gaps.iter().any(|gap| gap.source == "files" && gap.reason == GapReason::Denied && gap.count > 1));
-    // Its own are all there.
+    // The test's own fields are complete.
     let own = seen.process(std::process::id());
     assert!(own.incomplete.is_empty() && own.files_total.is_some_and(|files| files > 3), "{own:?}");
 }

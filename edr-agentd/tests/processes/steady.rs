@@ -1,4 +1,5 @@
-//! Cost follows change: what did not run is not read again, and whatever changed is seen no later than promised.
+//! Cost follows change: a process that did not run is not read again, and every change is seen within the promised
+//! time.
 
 use std::io::Write;
 use std::path::Path;
@@ -26,7 +27,7 @@ fn reader() -> ProcessReader {
     reader_at(Path::new("/proc"))
 }
 
-/// Whether a process was read in this tick.
+/// True when a process was read in this tick.
 fn was_read(seen: &Seen, pid: u32) -> bool {
     let key = ProcessKey { pid, start_ticks: seen.process(pid).start_ticks };
     seen.reread.age_ticks_max(key) == 0
@@ -111,8 +112,8 @@ fn a_descriptor_that_another_process_opened_in_a_shared_table_is_seen_at_the_nex
         println!("skipped: before Linux 6.2 the folder does not tell how many descriptors there are");
         return;
     }
-    // clone(CLONE_FILES | SIGCHLD): another process, the same table. It waits for a file to appear, opens one more
-    // descriptor, and does not return into the interpreter that it shares nothing else with.
+    // clone(CLONE_FILES | SIGCHLD): a second process with the same descriptor table. The child waits for a file to
+    // appear, opens one more descriptor, and never returns into the interpreter, whose memory is not shared.
     let folder = tempfile::tempdir().unwrap();
     let go = folder.path().join("go");
     let running = holding(&format!(
@@ -142,7 +143,7 @@ fn what_others_change_in_stat_is_seen_at_the_next_tick() {
     let pid = running.pid();
     let mut reader = reader();
     let before = settle(&mut reader, pid);
-    // Whatever niceness the test itself runs with, there is another one; 19 is the last.
+    // A niceness different from the test's own; 19 is the maximum.
     let nice = if before.process(pid).nice < 19 { before.process(pid).nice + 1 } else { 18 };
     let of = rustix::process::Pid::from_raw(pid.cast_signed());
     if rustix::process::setpriority_process(of, nice).is_err() {
@@ -207,7 +208,7 @@ fn every_process_is_read_within_the_reread_interval() {
 
 #[test]
 fn without_counters_everything_is_read() {
-    // None at all, none that counts, and one that stands still although the agent runs.
+    // No counters, counters without content, and counters that stand still although the agent runs.
     for own in [None, Some("0 0 0\n"), Some("7 0 7\n")] {
         let proc = FakeProc::new();
         std::fs::write(proc.add(60, "x").join("schedstat"), own.unwrap_or("0 0 0\n")).unwrap();
@@ -224,7 +225,7 @@ fn without_counters_everything_is_read() {
     }
 }
 
-/// A fake `/proc` whose counters say what the test wants.
+/// A fake `/proc` with counters set by the test.
 struct Counted(FakeProc, u64);
 
 impl Counted {
@@ -235,7 +236,7 @@ impl Counted {
         Self(proc, 1)
     }
 
-    /// A tick in which the agent itself ran.
+    /// Makes a tick during which the agent itself ran.
     fn tick(&mut self, reader: &mut ProcessReader) -> Seen {
         self.1 += 1;
         std::fs::write(self.0.root().join("thread-self/schedstat"), format!("{0} 0 {0}\n", self.1)).unwrap();
@@ -295,7 +296,7 @@ fn an_executable_gets_its_hash_when_the_budget_allows_and_the_row_says_why_not_b
         .iter()
         .filter_map(|process| process.exe.as_ref().map(|exe| (exe.dev, exe.inode)))
         .collect();
-    // At least one executable a tick.
+    // At least one executable per tick.
     for _ in 0..=2 * distinct.len() + 20 {
         let seen = tick(&mut reader);
         let exe = seen.process(running.pid()).exe.clone().unwrap();

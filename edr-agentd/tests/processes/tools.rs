@@ -1,14 +1,17 @@
-//! The same processes, frozen, as `lsof` and `ps` see them: in both directions, every row and every field that both know.
+//! Compares frozen processes with the output of `lsof` and `ps`: in both directions, every row and every common field.
 //!
-//! Where `lsof` and this source differ, `lsof` is shown to be wrong or to mean something else:
+//! Differences between `lsof` and this source, with the reason:
 //!
-//! - a descriptor opened with `O_PATH`: `lsof` takes its access from the permissions of the link, which has none: no `a` field;
-//! - a name: `lsof` writes a byte that it takes for unprintable as `\xNN`, `^X` or `\n`, says `pipe`, `protocol: UNIX` or
-//!   `type=STREAM` for what has no path, appends ` (deleted)` to what has no link left and the peer to sockets, so only
-//!   paths of regular files, directories and devices without such bytes are compared; of `uts:[4026531838]` it says `uts`;
-//! - size: `lsof -s` and `-o` exclude each other, so it is asked twice; it gives no size for devices and pipes;
-//! - flags: `lsof +fG` gives the kernel's number with `O_LARGEFILE`, which every file of a 64-bit kernel has and no row tells;
-//! - the offset of a descriptor of a pipe, socket or anonymous inode is none, `lsof` says `0t0`.
+//! - a descriptor opened with `O_PATH`: `lsof` derives the access from the permissions of the link; the link has none,
+//!   so the `a` field is missing;
+//! - names: `lsof` writes a byte considered unprintable as `\xNN`, `^X` or `\n`, prints `pipe`, `protocol: UNIX` or
+//!   `type=STREAM` for descriptors without a path, appends ` (deleted)` to files without a link and the peer to
+//!   sockets. So only paths of regular files, directories and devices without such bytes are compared;
+//!   `uts:[4026531838]` is printed as `uts`;
+//! - size: `lsof -s` and `-o` exclude each other, so `lsof` runs twice; no size is printed for devices and pipes;
+//! - flags: `lsof +fG` prints the kernel's number with `O_LARGEFILE`, which every file of a 64-bit kernel has and no
+//!   row contains;
+//! - offset of a pipe, socket or anonymous inode: none here, `0t0` in `lsof`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,7 +22,7 @@ use edr_wire::snapshot::{Access, Fd, FileKind, OpenFile, Process};
 
 use super::common::{Running, look};
 
-/// What is frozen: ordinary and less ordinary descriptors.
+/// The frozen process: ordinary and unusual descriptors.
 const ZOO: &str = "
 import fcntl, mmap, os, select, socket, sys, threading, time
 folder = f'{sys.argv[1]}/{os.getpid()}'
@@ -93,10 +96,10 @@ fn tool(name: &str, arguments: &[&str]) -> Option<Vec<u8>> {
     }
 }
 
-/// One set of `lsof -F` fields, by their letters.
+/// A set of `lsof -F` fields by letter.
 type Fields = BTreeMap<u8, Vec<u8>>;
 
-/// `lsof -nP -F` of one process: by descriptor; mapped files apart.
+/// `lsof -nP -F` of one process: descriptors by name, and mapped files.
 fn lsof(pid: u32, option: &str, fields: &str) -> Option<(BTreeMap<String, Fields>, Vec<Fields>)> {
     let pid = pid.to_string();
     let output = tool("lsof", &["-nP", option, fields, "-p", &pid])?;
@@ -182,7 +185,7 @@ fn open_files_are_those_of_lsof() {
                 other => panic!("{}", String::from_utf8_lossy(other)),
             };
             assert_eq!(file.kind, kind, "{context}");
-            // lsof gives the number of a socket's protocol block there.
+            // lsof prints the number of a socket's protocol block here.
             if kind != FileKind::Socket {
                 assert_eq!(number(sized.get(&b'i')), Some(file.inode), "{context}");
                 assert_eq!(number(sized.get(&b'D')), Some(file.dev), "{context}");
@@ -192,7 +195,7 @@ fn open_files_are_those_of_lsof() {
             }
             if matches!(kind, FileKind::Regular | FileKind::Directory | FileKind::Memfd) {
                 assert_eq!(number(sized.get(&b's')), Some(file.size), "{context}");
-                // Of what is held without a descriptor lsof knows no offset.
+                // lsof knows no offset of files held without a descriptor.
                 if matches!(file.fd, Fd::Number(_)) && file.access != Access::Path {
                     assert_eq!(number(offset.get(&b'o')), Some(file.offset), "{context} {offset:?}");
                 }
@@ -242,8 +245,8 @@ fn flags_agree(file: &OpenFile, theirs: &Fields) {
     if cfg!(target_arch = "x86_64") {
         assert_eq!(u64::from_str_radix(number, 16).unwrap() & !0o100_000, ours, "{file:?} {theirs_text}");
     }
-    // lsof looks locks up by file, and shows those of this process at each of its descriptors of it; the kernel tells
-    // which descriptor a lock of flock(2) belongs to, so only what we show must be shown there.
+    // lsof looks locks up by file, and prints a lock of this process at each of its descriptors of the file. The kernel
+    // names the descriptor of a flock(2) lock, so each lock in the row must be in lsof's output, but not the reverse.
     let lock = theirs.get(&b'l').map(Vec::as_slice).unwrap_or_default();
     let detail = file.detail.to_string();
     for (kind, letter) in [("WRITE", b"W"), ("READ", b"R")] {
@@ -253,7 +256,7 @@ fn flags_agree(file: &OpenFile, theirs: &Fields) {
     }
 }
 
-/// `lsof` leaves the executable out of its `mem` rows (it is `txt`) and shows each mapped file once by name.
+/// `lsof` leaves the executable out of its `mem` rows (listed as `txt`) and prints each mapped file once by name.
 fn mapped_files_agree(process: &Process, theirs: &[Fields]) {
     let exe = process.exe.as_ref().unwrap();
     let mut ours: Vec<(u64, Bytes)> = process
@@ -277,7 +280,7 @@ fn mapped_files_agree(process: &Process, theirs: &[Fields]) {
 fn processes_are_those_of_ps() {
     let folder = tempfile::tempdir().unwrap();
     let mut frozen = frozen(folder.path());
-    // A zombie, and one that has a terminal, too.
+    // A zombie, and a process with a terminal.
     frozen.push(Running::python("import os, sys\nif os.fork() == 0: os._exit(0)\nos.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)\nprint('ready', flush=True)\nsys.stdin.read()"));
     frozen[3].freeze();
     let zombie = frozen[3].child();
@@ -329,13 +332,13 @@ sys.stdin.read()",
         let said = Command::new("date").args(["-d", &start, "+%s"]).output().unwrap().stdout;
         let said: i64 = String::from_utf8(said).unwrap().trim().parse().unwrap();
         assert!((said - process.start_time_ns / 1_000_000_000).abs() <= 1, "{context}");
-        // ps shows PF_FORKNOEXEC, PF_SUPERPRIV and no others.
+        // ps prints only PF_FORKNOEXEC and PF_SUPERPRIV.
         assert_eq!(word(), (process.flags >> 6 & 7).to_string(), "{context}");
         assert_eq!(word(), process.user.clone().unwrap_or_else(|| process.uids[1].to_string()), "{context}");
         let used = (process.utime_ticks + process.stime_ticks) as f64;
         let of_cpu = |uptime: f64| 100.0 * used / (uptime * ticks as f64 - process.start_ticks as f64);
         let pcpu: f64 = word().parse().unwrap();
-        // It took its moment between our two; one decimal, and whole seconds in older versions.
+        // ps read the time between the two readings here; ps prints one decimal, in older versions whole seconds.
         assert!((of_cpu(after + 1.0) - 0.1..=of_cpu(before) + 0.1).contains(&pcpu), "{pcpu} {context}");
         let pmem: f64 = word().parse().unwrap();
         let of_memory = 100.0 * (process.rss_pages * page_kib) as f64 / memory_kib() as f64;
@@ -362,7 +365,7 @@ fn memory_kib() -> u64 {
     total.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// TTY from the device number of `/proc/PID/stat`, for the terminals that a test can have.
+/// TTY from the device number of `/proc/PID/stat`, for the kinds of terminals in these tests.
 fn tty_name(tty: u32) -> String {
     let (major, minor) = (tty >> 8 & 0xff, tty & 0xff | tty >> 12 & 0xfff00);
     match major {
@@ -372,7 +375,7 @@ fn tty_name(tty: u32) -> String {
     }
 }
 
-/// STAT as ps(1) describes it.
+/// STAT as described in ps(1).
 fn stat_letters(process: &Process) -> String {
     let mut letters = process.state.to_string();
     letters.extend((process.nice < 0).then_some('<').or((process.nice > 0).then_some('N')));

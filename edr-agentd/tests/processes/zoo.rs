@@ -1,4 +1,4 @@
-//! Processes that do what hostile ones do.
+//! Processes with hostile behaviour.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -14,12 +14,12 @@ use super::common::{FakeProc, Running, file, look, reader, reader_at, tick};
 
 const HOLD: &str = "\nprint('ready', flush=True)\nsys.stdin.read()\n";
 
-/// A Python program that is set up when this returns, and waits.
+/// Starts a Python program, waits for the end of its preparations, and keeps the program waiting.
 fn holding(program: &str) -> Running {
     Running::python(&format!("import ctypes, fcntl, os, select, socket, sys, threading\n{program}{HOLD}"))
 }
 
-/// Makes `path` a copy of `cat` and runs it, waiting for input.
+/// Makes `path` a copy of `cat` and runs the copy, which waits for input.
 fn running_copy(path: &Path) -> Running {
     std::fs::copy("/bin/cat", path).unwrap();
     running(path, &[])
@@ -91,7 +91,7 @@ while not os.readlink(f'/proc/{child}/exe').endswith('/cat'): pass",
     );
     let seen = look();
     let process = seen.process(parent.child());
-    // Since Linux 5.18 execve(2) puts one empty argument where there is none.
+    // Since Linux 5.18 execve(2) adds an empty argument to an empty list.
     assert!(process.argv.is_empty() || process.argv == [Bytes::default()], "{process:?}");
     assert!(process.exe.is_some() && !process.kernel_thread && process.argv_bytes.is_none(), "{process:?}");
     assert!(process.incomplete.is_empty(), "{process:?}");
@@ -192,14 +192,14 @@ os.write(51, b'held')",
     assert!(of(55).1);
     assert_eq!(process.cwd, Some(bytes(&at("cwd"))));
     assert!(held(process, Fd::Cwd).deleted && !held(process, Fd::Root).deleted);
-    // What a deleted file still holds, and where its descriptor stands.
+    // A deleted file that is still open, and the offset of its descriptor.
     let gone = file(process, 51);
     assert_eq!((gone.size, gone.offset, gone.access, gone.kind), (4, 4, Access::ReadWrite, FileKind::Regular));
 }
 
 #[test]
 fn a_mapped_file_that_is_only_called_deleted_is_not() {
-    // Where device and inode are the same in maps and stat, as they are not on overlayfs.
+    // A file system where device and inode are the same in maps and stat; on overlayfs the two differ.
     let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let running = holding(&format!(
         "import mmap
@@ -425,7 +425,7 @@ while True:
     for _ in 0..20 {
         let seen = tick(&mut reader);
         for gap in &seen.gaps {
-            // Other tests' processes may be in the middle of anything.
+            // Processes of other tests may be in any state.
             let is_child = |pid| seen.find(pid).is_none_or(|process| process.ppid == running.pid());
             if gap.source == "processes" && gap.pid.is_some_and(|pid| pid > running.pid() && is_child(pid)) {
                 assert_eq!(gap.reason, GapReason::Gone, "{gap:?}");

@@ -1,5 +1,5 @@
-//! Every line of every log of the corpus: compares the agent's packets with those of a second, naive parser that shares
-//! no code.
+//! Every line of every log of the corpus: compares the agent's packets with the result of a second, naive parser
+//! without common code.
 
 use std::fs;
 use std::net::IpAddr;
@@ -119,7 +119,7 @@ fn whole_lines_are_packets_with_the_fields_a_naive_parser_finds() {
     assert!(lines > 7_000, "{lines}");
 }
 
-/// kmsgsd copied the same packets as syslog, in blocks: the packets that kmsgsd did not cut must be equal.
+/// kmsgsd copied the same packets as syslog, in blocks: packets left whole by kmsgsd must be equal.
 #[test]
 fn fwdata_has_the_packets_of_the_syslog_file_and_says_which_are_cut() {
     let case = fixtures().join("kmsgsd-fwdata/t1/var/log");

@@ -1,7 +1,7 @@
-//! The real psad of Debian, in folders of its own. The agent's state must match psad's files, and each packet line must
+//! The real psad of Debian, in temporary folders. The agent's state must match psad's files, and each packet line must
 //! be taken once, through new lines, rotation and a restart of psad.
 //!
-//! psad reads its packets as in each of its modes; mail, whois and the firewall are off.
+//! psad reads its packets in each of its modes; mail, whois and the firewall are off.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
@@ -66,7 +66,7 @@ impl Installation {
             ("psadwatchdCmd", program("psadwatchd")),
             ("fwcheck_psadCmd", program("fwcheck_psad")),
         ]);
-        // All programs outside of the folders are replaced by a program that does nothing.
+        // All programs outside of the folders are replaced by `true`.
         for outside in ["mailCmd", "sendmailCmd", "whoisCmd", "wgetCmd", "killallCmd", "iptablesCmd", "ip6tablesCmd"] {
             settings.insert(outside, "/bin/true".to_owned());
         }
@@ -167,12 +167,12 @@ impl Installation {
 #[derive(Default)]
 struct Seen {
     packets: Vec<String>,
-    /// Number of lines and parts of lines that are no packets, counted with their reasons.
+    /// Number of lines and parts of lines without a packet, counted with their reasons.
     unparsed: u64,
 }
 
 impl Seen {
-    /// Reads one tick. Returns the gaps without those of packet lines.
+    /// Reads one tick. Returns the gaps, except gaps of packet lines.
     fn read(&mut self, reader: &mut PsadReader) -> (Reading, Vec<Gap>) {
         let (reading, gaps) = read(reader);
         self.packets.extend(reading.packets.iter().map(|packet| packet.raw.to_string()));
@@ -203,7 +203,7 @@ fn tree(folder: &Path) -> Tree {
     files
 }
 
-/// Compares the agent's state with psad's files, which are parsed in another way. Returns false when a file was half
+/// Compares the agent's state with psad's files, parsed by independent code. Returns false when a file was half
 /// written.
 fn compare(tree: &Tree, reading: &Reading, gaps: &[Gap]) -> bool {
     if gaps.iter().any(|gap| gap.detail.starts_with("half written")) {
@@ -438,8 +438,8 @@ fn kmsgsd_mode_with_fwdata() {
     psad.stop();
 }
 
-/// Parts of `lines` after which kmsgsd's last block contains only the end of a line: kmsgsd drops that block and so
-/// cuts the line. kmsgsd reads 1,023 bytes at a time, and the pipe holds 64 KiB.
+/// Splits `lines` so that kmsgsd's last block of each part contains only the end of a line: kmsgsd drops that block and
+/// so cuts the line. kmsgsd reads 1,023 bytes at a time, and the pipe holds 64 KiB.
 fn bursts(lines: &[String]) -> Vec<&[String]> {
     let (mut bursts, mut start, mut bytes) = (Vec::new(), 0, 0);
     for (at, line) in lines.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Compares every fixture tree with its golden snapshot, and with itself cut at every byte.
+//! Compares every fixture tree with its golden snapshot, and with copies cut at every byte.
 //!
 //! `EDR_GOLDEN=write cargo test -p edr-agentd --test psad` rewrites the golden files.
 
@@ -160,7 +160,7 @@ fn counters_that_fall_are_a_new_start_and_an_older_status_is_stale() {
     let mut reader = world.reader(&[]);
     let (before, _) = read(&mut reader);
     assert!(!before.psad.status_stale);
-    // psad was restarted: its folders are gone, its counters are 0, status.out is unchanged.
+    // psad was restarted: its folders are removed, its counters are 0, status.out is unchanged.
     fs::remove_dir_all(world.psad("192.168.10.55")).unwrap();
     let later = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_704_067_260);
     let after = fixtures().join("small-scan/t3-after-restart/var/log/psad");
@@ -176,8 +176,8 @@ fn counters_that_fall_are_a_new_start_and_an_older_status_is_stale() {
     assert!(!psad.status_text.is_empty());
 }
 
-/// psad keeps only the matches since its last alert. A version of the file that exists at a tick must be in that tick's
-/// snapshot, so that the archive keeps matches deleted by psad.
+/// psad keeps only the matches since its last alert. The snapshot of a tick must contain the version of the file at
+/// that tick, so that the archive keeps matches deleted by psad.
 #[test]
 fn every_version_of_a_signatures_file_is_in_the_snapshot_of_its_tick() {
     let world = World::of("small-scan/t1");
@@ -193,7 +193,7 @@ fn every_version_of_a_signatures_file_is_in_the_snapshot_of_its_tick() {
         let part = file.with_extension("tmp");
         world.write(&part, format!("# Format\n1795491627 {sid} 2 \"MISC attempt\" INPUT tcp 80 \"SYN\" 0 1\n"));
         fs::rename(&part, &file).unwrap();
-        // The kernel reports the change at once, but the thread that receives the event may be late.
+        // The kernel reports the change at once, but the receiving thread may be late.
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
         loop {
             let now = sids(&read(&mut reader).0);
@@ -208,7 +208,7 @@ fn every_version_of_a_signatures_file_is_in_the_snapshot_of_its_tick() {
 }
 
 /// Each file of a tree, cut at each byte as by a writer in progress: the last good value must stay, and without a good
-/// value no row may appear that is not in the whole file.
+/// value every row must be in the whole file.
 #[test]
 fn a_file_cut_at_any_byte_makes_no_false_row() {
     for case in ["small-scan/t2", "ipv6", "autoblock/t3-manual-block"] {

@@ -127,7 +127,7 @@ fn fifty_thousand_sources_cost_bounded_memory_and_their_totals_are_exact() {
     for n in 0..SOURCES {
         let folder = world.psad(&format!("10.{}.{}.{}", n / 65_536, n / 256 % 256, n % 256));
         fs::create_dir(&folder).unwrap();
-        // One source in a hundred is worse than the others.
+        // One source in a hundred is worse than the rest.
         fs::write(folder.join("danger_level"), if n % 100 == 0 { "4\n" } else { "1\n" }).unwrap();
         fs::write(folder.join("192.0.2.1_packet_ctr"), format!("INPUT_eth0_tcp:  {n} [1-9]\n")).unwrap();
         all += n;

@@ -72,8 +72,8 @@ impl Journal {
         self.writer.0.stdin.as_mut().unwrap().write_all(&text).unwrap();
     }
 
-    /// Notifies readers that the journal has grown. journald does so after its entries (by a truncation to the same
-    /// size); the writer here does not. Returns true when the file exists.
+    /// Notifies readers of new entries. journald notifies after its entries (by a truncation to the same size); the
+    /// writer here does not. Returns true when the file exists.
     pub(crate) fn nudge(&self) -> bool {
         let file = fs::File::open(self.folder().join("system.journal"));
         file.and_then(|file| file.set_modified(std::time::SystemTime::now())).is_ok()

@@ -1,4 +1,4 @@
-//! Where the agent finds psad: psad.conf, its override files, the daemon's arguments, or a folder set by hand.
+//! Sources of psad's configuration: psad.conf, its override files, the daemon's arguments, or a folder set by hand.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use edr_wire::snapshot::{PsadMode, PsadRunState};
 
 use super::world::{World, fixtures, read};
 
-/// A psad whose configuration places its files below `srv`.
+/// A psad with its files configured below `srv`.
 fn elsewhere(extra: &str) -> (World, PsadSettings) {
     let world = World::empty();
     let base = world.log_dir().join("../..").canonicalize().unwrap();
@@ -35,7 +35,7 @@ fn the_configuration_says_where_and_how() {
     assert_eq!((conf.block_danger_level, conf.block_timeout_s), (Some(4), Some(3_600)));
     assert!(reading.packets.is_empty(), "in file mode fwdata is not what psad reads");
 
-    // The start-up file of a psad that does not run names an override file.
+    // The start-up file of a stopped psad names an override file.
     let base = world.log_dir().join("../..").canonicalize().unwrap();
     world.write(&base.join("over.conf"), "ENABLE_SYSLOG_FILE N;\n");
     world.write(&base.join("etc/default/psad"), format!("DAEMON_ARGS=\"-O {}\"\n", base.join("over.conf").display()));

@@ -1,14 +1,13 @@
-//! Sockets as the agent reads them against sockets as ss(8) shows them, in both directions, on real ones of every
-//! family: in the agent's own network namespace (netlink) and in another one (`/proc/PID/net`).
+//! Compares the agent's sockets with the output of ss(8), in both directions, for real sockets of every family: in the
+//! agent's own network namespace (netlink) and in a second namespace (`/proc/PID/net`).
 //!
-//! Differences between the two tools, which the comparison allows for:
-//! - ss 6.1 lists neither UDP-Lite nor ping sockets, nor TCP sockets that are bound and nothing more; these are checked
-//!   on their own.
-//! - ss gives no inode for netlink sockets, and none for raw ones where the kernel has no `raw_diag`. It prints a
-//!   netlink socket that listens to groups twice, as the kernel dumps it; the agent lists it once.
-//! - ss shows the netlink socket of its own question, the agent that of the agent's.
-//! - `/proc/PID/net` tells less than netlink: see [`View::Files`]. It does list unix connections that wait to be
-//!   accepted, which have no inode and which netlink passes over.
+//! Allowed differences between the two tools:
+//! - ss 6.1 lists neither UDP-Lite nor ping sockets, nor TCP sockets that are only bound; separate tests check these.
+//! - ss prints no inode for netlink sockets, and none for raw sockets on a kernel without `raw_diag`. A netlink socket
+//!   with groups is printed twice, as dumped by the kernel; the agent lists the socket once.
+//! - Each tool lists the netlink socket of its own query.
+//! - `/proc/PID/net` contains less than netlink: see [`View::Files`]. Only `/proc/PID/net` lists unix connections
+//!   before accept(2), which have no inode.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod ss;
@@ -27,7 +26,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind};
 use ss::{View, compare, compare_owners};
 use zoo::{OTHER_USER, Zoo, inode, kernel_has, socket};
 
-/// Set for the tests that run inside a namespace; on their own they do nothing.
+/// Set for the tests that run inside a namespace; without the variable these tests do nothing.
 const INSIDE: &str = "EDR_TEST_INSIDE_NAMESPACE";
 
 #[test]
@@ -54,7 +53,7 @@ fn agrees_with_ss_about_another_namespace() {
         gaps.iter().any(|gap| gap.field.as_ref() == b"netns/mptcp"),
         "what the files do not list is said: {gaps:?}"
     );
-    // The listening socket and the connection that waits there; `/proc` writes each NUL of an abstract name as `@`.
+    // The listening socket and the waiting connection; `/proc` writes each NUL of an abstract name as `@`.
     assert_eq!(rows.iter().filter(|row| row.path.as_ref() == b"\0edr.a@b").count(), 2);
     assert!(
         rows.iter().any(|row| row.protocol == "udplite") == kernel_has("UDP-Lite")
@@ -76,7 +75,7 @@ fn a_unix_name_that_pretends_to_be_rows_is_a_gap() {
     let (rows, gaps) = read(&mut SocketReader::open(Path::new("/proc")).unwrap());
     let forged = rows.iter().filter(|row| row.netns == netns && row.path.as_ref() == b"/run/docker.sock");
     let gap = gaps.iter().find(|gap| gap.field.as_ref() == b"netns/unix").unwrap();
-    // Nothing tells which of two rows the name holds, but that one is forged is said.
+    // The true holder of the name is unknown, but the forgery is reported.
     assert_eq!((forged.count(), gap.reason), (1, GapReason::Malformed));
     assert_eq!(gap.detail, format!("netns {netns}: 2 rows for 1 sockets: some name pretends to be rows"));
     finish(child);
@@ -90,7 +89,7 @@ fn inside_forges_rows() {
     let name = b"a\n0000000014cbf45e: 00000003 00000000 00010000 0001 01  1605 /run/docker.sock";
     let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None);
     bind(&socket, &SocketAddrUnix::new_abstract_name(name).unwrap()).unwrap();
-    // The agent's own namespace is asked by netlink, where a name is a name.
+    // The agent's own namespace is read by netlink, where names are delimited.
     let (rows, gaps) = read(&mut SocketReader::open(Path::new("/proc")).unwrap());
     let own = rows.iter().filter(|row| row.inode == inode(&socket)).map(|row| row.path.as_ref()).collect::<Vec<_>>();
     assert_eq!(own, [[b"\0", name.as_slice()].concat().as_slice()]);
@@ -113,7 +112,7 @@ fn inside_names_a_namespace() {
     if std::env::var_os(INSIDE).is_none() {
         return;
     }
-    // A `/run` of its own: the machine's keeps no trace.
+    // A new `/run`, so that the machine's folder stays unchanged.
     run("mount", &["-t", "tmpfs", "none", "/run"]);
     run("ip", &["netns", "add", "kept"]);
     let netns = inode(std::fs::File::open("/run/netns/kept").unwrap());
@@ -146,8 +145,8 @@ fn inside_reads_its_own_namespace() {
     compare(&rows, &run("ss", &["-HanpeO"]), View::Netlink);
     zoo.check(&rows);
     compare_owners(netns);
-    // What a kernel without `vsock_diag` cannot list, and families that nothing lists: the kernel's names of those are
-    // in capitals. Tables of other namespaces are named after them.
+    // Families without `vsock_diag` in the kernel, and families without any listing: the latter have names in capitals.
+    // Tables of other namespaces are named after the namespace.
     for gap in gaps.iter().filter(|gap| gap.field.as_ref() != b"ns/net" && !gap.field.as_ref().starts_with(b"netns")) {
         let field = gap.field.to_string();
         assert!(field == "vsock" || field == field.to_uppercase(), "{gap:?}");
@@ -174,7 +173,7 @@ fn inside_holds_sockets() {
     drop(zoo);
 }
 
-/// Starts one of the tests above in a network namespace of its own; `None`, with the reason said, where that cannot be.
+/// Starts a test of this file in a new network namespace; `None`, with a printed reason, where impossible.
 fn in_new_namespace(test: &str) -> Option<Child> {
     for needed in [&["ss", "-V"][..], &["unshare", "--net", "--mount", "ip", "link", "set", "lo", "up"]] {
         let problem = match Command::new(needed[0]).args(&needed[1..]).output() {
@@ -196,7 +195,7 @@ fn in_new_namespace(test: &str) -> Option<Child> {
     Some(child.unwrap())
 }
 
-/// Waits for the line by which a child says that its sockets are there.
+/// Waits for a child's report that its sockets exist.
 fn until_ready(mut child: Child) -> Child {
     let mut output = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();

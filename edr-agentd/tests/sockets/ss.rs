@@ -1,4 +1,4 @@
-//! What ss(8) says, line by line, against the agent's rows; and the owners it finds, against the agent's join.
+//! Compares the output of ss(8), line by line, with the agent's rows; and the owners found by ss with the agent's join.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -7,16 +7,16 @@ use edr_wire::snapshot::{Family, FileKind, SnapshotView, Socket};
 
 use crate::run;
 
-/// What the way of reading can know.
+/// Fields available by the way of reading.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum View {
-    /// Everything.
+    /// All fields.
     Netlink,
     /// No peer, uid and queue of unix sockets, no v6only, no size of a backlog, no MPTCP.
     Files,
 }
 
-/// Both lists as sets of lines in one form, and both differences empty.
+/// Asserts that both lists, as sets of lines in a common form, are equal.
 pub(crate) fn compare(rows: &[Socket], ss: &str, view: View) {
     let ours: BTreeSet<String> = rows.iter().filter_map(|row| line_of_row(row, view)).collect();
     let theirs: BTreeSet<String> = ss.lines().filter_map(|line| line_of_ss(line, view)).collect();
@@ -54,7 +54,7 @@ fn line_of_row(row: &Socket, view: View) -> Option<String> {
             let kind = if row.protocol == "raw" { "p_raw" } else { "p_dgr" };
             Some(format!("{kind} {state} {receive_queue} proto:{} if:{} ino:{inode}", row.local_port, row.interface))
         }
-        // Waits to be accepted: only the files show it.
+        // A connection before accept(2), visible only in the files.
         Family::Unix if *inode == 0 && view == View::Files => None,
         Family::Unix => {
             let kind = match row.protocol.as_str() {
@@ -94,7 +94,7 @@ fn line_of_ss(line: &str, view: View) -> Option<String> {
             }
             let send_queue = if view == View::Files && state == "listen" { "0" } else { send_queue };
             let v6only = view == View::Netlink && fact("v6only:") == Some("1");
-            // IPv6's "any" is an asterisk unless it takes no IPv4.
+            // IPv6's "any" is an asterisk unless the socket refuses IPv4.
             let endpoint = |text: &str| {
                 let (address, port) = text.rsplit_once(':').unwrap();
                 let port = if port == "*" { "0" } else { port };
@@ -161,10 +161,10 @@ fn line_of_ss(line: &str, view: View) -> Option<String> {
     })
 }
 
-/// Who holds each socket by a descriptor: the join of a whole snapshot's open files and sockets by inode, against what
-/// `ss -p` finds by looking through every process.
+/// Compares the owners of each socket: the join of a whole snapshot's open files and sockets by inode, against the
+/// owners found by `ss -p` in a search of every process.
 pub(crate) fn compare_owners(netns: u64) {
-    // An empty configuration: this machine may have one of its own in /etc.
+    // An empty configuration, since this machine may have a configuration in /etc.
     let mut agent = Command::new(env!("CARGO_BIN_EXE_edr-agentd"));
     let agent = agent.args(["snapshot", "--format", "msgpack", "--config", "/dev/null"]).output().unwrap();
     assert!(agent.status.success(), "{}", String::from_utf8_lossy(&agent.stderr));
@@ -192,13 +192,13 @@ pub(crate) fn compare_owners(netns: u64) {
             theirs.insert((inode.parse::<u64>().unwrap(), fd.to_owned()));
         }
     }
-    // Without an inode in ss's line (raw, netlink) its descriptor still has to be among ours.
+    // Without an inode in ss's line (raw, netlink) the descriptor still has to be among the agent's descriptors.
     let (named, unnamed): (BTreeSet<_>, BTreeSet<_>) = theirs.into_iter().partition(|(inode, _)| *inode != 0);
     assert!(named.is_subset(&ours), "only ss: {:?}", named.difference(&ours).collect::<Vec<_>>());
     for (_, fd) in unnamed {
         assert!(ours.iter().any(|(_, ours)| *ours == fd), "only ss: descriptor {fd}");
     }
-    // What ss does not list, or lists without its inode, it cannot give an owner.
+    // ss names no owner for sockets that are missing in its list or have no inode there.
     for (inode, fd) in ours.difference(&named) {
         let row = rows.iter().find(|row| row.inode == *inode).unwrap();
         let unknown_to_ss = ["udplite", "icmp", "raw"].contains(&row.protocol.as_str()) && row.family != Family::Packet

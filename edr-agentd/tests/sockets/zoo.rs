@@ -138,7 +138,7 @@ impl Zoo {
         Self { held, promiscuous, groups, udplite, ping, bound_to_lo, other_user, unix_pair, dead, only_bound }
     }
 
-    /// What ss does not show, and that every socket made is listed by its inode.
+    /// Checks sockets missing in ss, and that every socket made is listed by its inode.
     pub(crate) fn check(&self, rows: &[Socket]) {
         let row = |inode| rows.iter().find(|row| row.inode == inode).unwrap();
         assert!(row(self.promiscuous).promiscuous);
@@ -175,7 +175,7 @@ nix::setsockopt_impl!(
     nix::sys::socket::sockopt::SetStruct<[u8; 16]>
 );
 
-/// The address of a connection that is over and waits for late packets: who closes first keeps it.
+/// The address of a closed connection in the state time-wait: the side that closes first keeps the address.
 fn time_wait(listener: &TcpListener) -> SocketAddrV4 {
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (server, _) = listener.accept().unwrap();
@@ -204,7 +204,7 @@ pub(crate) fn kernel_has(protocol: &str) -> bool {
     has
 }
 
-/// Since Linux 6.8 `sock_diag` lists TCP sockets that are bound and nothing more.
+/// True since Linux 6.8: `sock_diag` lists TCP sockets that are only bound.
 fn lists_bound_sockets() -> bool {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap_or(0));
