@@ -1,8 +1,8 @@
-//! Whether the kernel lets this agent see what others' processes hold.
+//! The agent's right to see the descriptors of other users' processes.
 
 use super::row::Told;
 
-/// What a pass over all processes found out about the right to look.
+/// The right to see descriptors, as observed in a pass over all processes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Access {
     own_uid: u32,
@@ -13,7 +13,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// Of a reader with this effective user id.
+    /// Starts with no observation, for a reader with this effective user id.
     pub(super) fn of(own_uid: u32) -> Self {
         Self { own_uid, ..Self::default() }
     }
@@ -29,7 +29,7 @@ impl Access {
         }
     }
 
-    /// A process of another user whose descriptors are refused, when those of all are.
+    /// A process of another user whose descriptors are refused, if no other user's descriptors were listed.
     pub(super) fn refused(&self) -> Option<u32> {
         self.refused.filter(|_| !self.granted)
     }

@@ -1,7 +1,7 @@
-//! `/proc/PID/cgroup` (cgroups(7)), and what the path says: systemd unit and slice, container.
+//! Parser of `/proc/PID/cgroup` (cgroups(7)): systemd unit and slice, and the container, all derived from the path.
 //!
-//! Only the path is looked at; no daemon is asked. Whoever may make a cgroup chooses its name, so a unit or a container
-//! is what the *path* says.
+//! The path alone decides; no daemon is asked. A cgroup's name is chosen by its creator, so the unit and the container
+//! are claims of the *path*.
 
 use edr_wire::Bytes;
 use edr_wire::snapshot::Container;
@@ -29,7 +29,7 @@ pub(super) fn parse_cgroup(cgroup: &[u8]) -> Cgroup {
             (_, b"name=systemd") => systemd = path,
             _ => {}
         }
-        // On a v1 host a runtime without systemd may name its container in the other hierarchies only.
+        // On a v1 host a runtime without systemd may name its container only in other hierarchies.
         if container.is_none() {
             container = container_of(path);
         }
@@ -40,8 +40,8 @@ pub(super) fn parse_cgroup(cgroup: &[u8]) -> Cgroup {
     Cgroup { path: Bytes::from(path), unit, user_unit, slice, container }
 }
 
-/// Slice, unit, and below a `user@UID.service` the unit of the user's own service manager, as sd_pid_get_slice(3),
-/// sd_pid_get_unit(3) and sd_pid_get_user_unit(3) find them.
+/// Slice, unit, and below a `user@UID.service` the unit of the user's own service manager, like sd_pid_get_slice(3),
+/// sd_pid_get_unit(3) and sd_pid_get_user_unit(3).
 fn systemd_units(path: &[u8]) -> (Option<String>, Option<String>, Option<String>) {
     let mut components = components(path).peekable();
     let mut slice = None;
@@ -144,7 +144,7 @@ fn is_container_id(id: &[u8]) -> bool {
     id.len() == 64 && id.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The uid in `podUID` and `kubepods-burstable-podUID.slice`, in which systemd wants `_` for `-`.
+/// The uid in `podUID` and `kubepods-burstable-podUID.slice`; systemd requires `_` in the place of `-`.
 fn pod_uid(component: &[u8]) -> Option<String> {
     let name = component.strip_suffix(b".slice").unwrap_or(component);
     let uid = match name.strip_prefix(b"pod") {
@@ -162,7 +162,7 @@ fn pod_uid(component: &[u8]) -> Option<String> {
     is_uid.then(|| text(uid).replace('_', "-"))
 }
 
-/// systemd puts `_` before a name that would clash with a file of the cgroup tree.
+/// Removes the `_` that systemd puts before a name that would clash with a file of the cgroup tree.
 fn text(component: &[u8]) -> String {
     String::from_utf8_lossy(component.strip_prefix(b"_").unwrap_or(component)).into_owned()
 }
@@ -298,7 +298,7 @@ mod tests {
             ),
             // AWS.
             ("9:memory:/ecs/0123456789abcdef0123456789abcdef/ID\n", "docker ID", ""),
-            // lxc and its monitor; systemd inside it.
+            // lxc and its monitor; systemd inside the container.
             ("9:memory:/lxc/web/system.slice/ssh.service\n", "lxc web", ""),
             ("0::/lxc.payload.web/system.slice/ssh.service\n", "lxc web", ""),
             ("0::/lxc.monitor.web\n", "", ""),

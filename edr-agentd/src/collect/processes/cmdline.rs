@@ -3,12 +3,12 @@
 use edr_wire::Bytes;
 use edr_wire::limits::{ARGV_BYTES_MAX, ARGV_MAX};
 
-/// Splits a command line at its NULs, exactly: empty arguments and a process's own rewriting of it stay. Returns the
-/// arguments within the limits and whether they are all.
+/// Splits a command line at its NULs, exactly: empty arguments and changes by the process are kept. Returns true when
+/// all arguments are within the limits.
 pub(super) fn split_cmdline(cmdline: &[u8], argv: &mut Vec<Bytes>) -> bool {
     argv.clear();
     let kept = &cmdline[..cmdline.len().min(ARGV_BYTES_MAX)];
-    // Each argument ends with a NUL; one rewritten by the process (setproctitle) may lack it.
+    // Each argument ends with a NUL; a command line rewritten by the process (setproctitle) may lack the last NUL.
     let ended = kept.strip_suffix(b"\0").unwrap_or(kept);
     if kept.is_empty() {
         return cmdline.is_empty();

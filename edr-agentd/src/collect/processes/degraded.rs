@@ -1,4 +1,4 @@
-//! What this agent cannot see here, and what mends it: found out by looking, not by asking who it is.
+//! Reasons for missing facts on this host, each with its remedy. Found by attempts to read, not by the user id.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -18,12 +18,13 @@ const CAP_DAC_READ_SEARCH: u64 = 1 << 2;
 const CAP_SYS_PTRACE: u64 = 1 << 19;
 /// Inode of the first pid namespace (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
 const FIRST_PID_NAMESPACE: u64 = 0xefff_fffc;
-/// Ids of a user namespace that maps all of them, as the first one does (user_namespaces(7)).
+/// Number of ids in a user namespace that maps all ids, like the initial namespace (user_namespaces(7)).
 const ALL_IDS: u64 = u32::MAX as u64;
 
-/// Each reason why snapshots of this process show less than there is, with its remedy; empty when they show everything.
+/// Returns each reason for incomplete snapshots, with its remedy; empty when snapshots are complete.
 ///
-/// Reads its own `status`, `uid_map` and `mountinfo`; `access` is what a pass over all processes found out.
+/// Reads the agent's own `status`, `uid_map` and `mountinfo`. `access` holds the observations of a pass over all
+/// processes.
 pub fn degraded(proc_root: &Path, access: &Access) -> Vec<String> {
     let mut reasons = Vec::new();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -84,7 +85,7 @@ pub fn degraded(proc_root: &Path, access: &Access) -> Vec<String> {
 fn own_status() -> Status {
     let mut status = Status::default();
     let text = std::fs::read("/proc/self/status").unwrap_or_default();
-    // Without it nothing is known to be held, which is the safe side.
+    // Without the file no capability counts as held, which is the safe assumption.
     let _ = parse_status(&text, &mut status);
     status
 }
@@ -105,7 +106,7 @@ fn hidepid(proc_root: &Path) -> Option<String> {
 
 fn hidepid_of(mountinfo: &str, proc_root: &Path) -> Option<String> {
     let mounts = MountInfos::from_buf_read(mountinfo.as_bytes()).ok()?;
-    // The last one mounted there is the one that is seen.
+    // The last mount at a mount point is the visible mount.
     let proc = mounts.into_iter().rfind(|mount| mount.fs_type == "proc" && mount.mount_point == proc_root)?;
     let mode = proc.super_options.get("hidepid").cloned().flatten()?;
     (!matches!(mode.as_str(), "0" | "off")).then_some(mode)

@@ -8,19 +8,20 @@ use rustix::fs::OFlags;
 use super::number::{decimal, octal};
 use super::{Malformed, malformed};
 
-/// Bytes kept of the lines that belong to the kind of descriptor; an epoll instance has one for each descriptor in it.
+/// Maximum number of bytes kept of the lines specific to a kind of descriptor; an epoll instance has a line for each of
+/// its descriptors.
 pub(super) const DETAIL_BYTES_MAX: usize = 2_048;
 
-/// What every descriptor has.
+/// Fields of every descriptor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct FdInfo {
     pub(super) offset: u64,
     pub(super) flags: u32,
-    /// Since Linux 5.14: tells whether the other reads of this descriptor saw the same file.
+    /// Since Linux 5.14. Shows if the other reads of this descriptor saw the same file.
     pub(super) inode: Option<u64>,
 }
 
-/// Parses the lines that every descriptor has, and puts those that belong to its kind into `detail`.
+/// Parses the lines common to all descriptors, and puts lines specific to the kind into `detail`.
 pub(super) fn parse_fdinfo(fdinfo: &[u8], detail: &mut Vec<u8>) -> Result<FdInfo, Malformed> {
     const FILE: &str = "fdinfo";
     let (mut offset, mut flags, mut inode) = (None, None, None);
@@ -52,8 +53,8 @@ pub(super) fn parse_fdinfo(fdinfo: &[u8], detail: &mut Vec<u8>) -> Result<FdInfo
     }
 }
 
-/// Lines whose value moves while nobody does anything (the time left of a timer), or that repeat the content of a
-/// ring: with them a row would differ at each tick and say nothing.
+/// True for lines whose value changes by itself (the time left of a timer), and for lines that repeat the content of a
+/// ring: with these lines a row would differ at each tick without new information.
 fn moves_by_itself(key: &[u8]) -> bool {
     matches!(
         key,
@@ -77,10 +78,10 @@ pub(super) fn access(flags: u32) -> Access {
     }
 }
 
-/// Adds the names of the flags beyond the access mode, sorted. Without `O_LARGEFILE`, which a 64-bit kernel sets on
-/// every file; a bit without a name is written in octal.
+/// Adds the names of the flags beyond the access mode, sorted. `O_LARGEFILE`, set by a 64-bit kernel on every file, is
+/// left out; a bit without a name is written in octal.
 pub(super) fn flag_names(flags: u32, names: &mut Vec<Cow<'static, str>>) {
-    // O_SYNC contains O_DSYNC and O_TMPFILE contains O_DIRECTORY: the longer one first, and each bit once.
+    // O_SYNC contains O_DSYNC and O_TMPFILE contains O_DIRECTORY: the longer flag first, and each bit once.
     const NAMES: [(OFlags, &str); 11] = [
         (OFlags::APPEND, "append"),
         (OFlags::ASYNC, "async"),

@@ -1,4 +1,4 @@
-//! Reading below an open folder of `/proc`, into memory that is there already.
+//! Reads below an open folder of `/proc`, into existing buffers.
 
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
@@ -10,7 +10,7 @@ use rustix::io::{Errno, read, retry_on_intr};
 use super::number::decimal;
 use crate::collect::calls;
 
-/// What is known of a file through its magic link, without opening it.
+/// Facts about a file from its magic link, without opening the file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(super) struct Inode {
     pub(super) dev: u64,
@@ -26,7 +26,7 @@ pub(super) struct Inode {
     pub(super) ctime_ns: i64,
 }
 
-/// Opens the folder `name` as a place only, which is enough for everything relative to it.
+/// Opens the folder `name` with `O_PATH`, which is enough for paths relative to the folder.
 pub(super) fn open_place(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     calls::opened(openat(dir, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()))
 }
@@ -36,10 +36,10 @@ pub(super) fn open_folder(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, E
     calls::opened(openat(dir, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()))
 }
 
-/// Reads the file `name` into `buf` and returns what it got.
+/// Reads the file `name` into `buf` and returns the content.
 ///
-/// One read(2): the kernel gives a file of `/proc/PID` whole when the buffer holds it, so a second call that returns 0
-/// would only cost time. A filled buffer means that there may be more.
+/// One read(2): the kernel returns a whole file of `/proc/PID` if the buffer has room, so a second call that returns 0
+/// would only cost time. A filled buffer means that the file may be longer.
 pub(super) fn read_file<'b>(dir: BorrowedFd<'_>, name: &CStr, buf: &'b mut [u8]) -> Result<&'b [u8], Errno> {
     let file = open_file(dir, name)?;
     let len = read_more(&file, &mut *buf)?;
@@ -51,7 +51,7 @@ pub(super) fn open_file(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Err
     calls::opened(retry_on_intr(|| openat(dir, name, OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())))
 }
 
-/// One read(2).
+/// Reads once with read(2).
 pub(super) fn read_more(file: &OwnedFd, buf: &mut [u8]) -> Result<usize, Errno> {
     calls::read(retry_on_intr(|| read(file, &mut *buf)))
 }
@@ -62,8 +62,8 @@ pub(super) fn read_link<'b>(dir: BorrowedFd<'_>, name: &CStr, buf: &'b mut [u8])
     Ok(&buf[..len])
 }
 
-/// Facts of the file behind `name`, links followed, from what the kernel has at hand: a stat(2) of a file on a dead
-/// network or FUSE file system does not return, `AT_STATX_DONT_SYNC` does.
+/// Facts of the file behind `name`, links followed, from the kernel's cache: a stat(2) of a file on a dead network or
+/// FUSE file system does not return, `AT_STATX_DONT_SYNC` does.
 pub(super) fn inode(dir: BorrowedFd<'_>, name: &CStr) -> Result<Inode, Errno> {
     calls::one();
     Ok(from_statx(&statx(dir, name, AtFlags::STATX_DONT_SYNC, StatxFlags::BASIC_STATS)?))
@@ -92,7 +92,7 @@ fn from_statx(found: &Statx) -> Inode {
     }
 }
 
-/// Calls `visit` for each entry of an open folder whose name is a number. What follows the position of `dir` is listed.
+/// Calls `visit` for each entry of an open folder whose name is a number, from the position of `dir` on.
 pub(super) fn each_number(
     dir: impl AsFd,
     buf: &mut [MaybeUninit<u8>],
@@ -105,8 +105,9 @@ pub(super) fn each_number(
     })
 }
 
-/// The devices of the kernel's own file systems, found out once by making one file of each. A descriptor there has no
-/// path, whatever its link says, so the link need not be read; and no file elsewhere can imitate it by its name.
+/// The devices of the kernel's internal file systems, determined once from a new file on each. A descriptor on such a
+/// device has no path, regardless of its link, so the link need not be read; and no file elsewhere can imitate an
+/// internal file by its name.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct PseudoDevices {
     pub(super) sockets: Option<u64>,

@@ -17,12 +17,12 @@ use super::number::Name;
 use super::step::Step;
 use crate::collect::hung::Progress;
 
-/// Reads descriptors into rows whose memory is used again.
+/// Reads descriptors into rows with reused memory.
 ///
-/// Four system calls a socket or pipe (statx of the link; open, read, close of fdinfo) and one more for what has a
-/// path (readlink): the access mode is in fdinfo, so the link's own permissions need not be asked for. For 32,900
-/// descriptors of 490 processes that is 380 ms with all the rest of their rows; the crate `procfs` takes 460 ms for less
-/// (no fdinfo, nothing of the file behind the link), with several allocations for each.
+/// Four system calls for a socket or pipe (statx of the link; open, read, close of fdinfo) and one more for a file with
+/// a path (readlink): the access mode is in fdinfo, so the link's own permissions are not needed. For 32,900
+/// descriptors of 490 processes that is 380 ms with the rest of their rows; the crate `procfs` takes 460 ms for less
+/// (no fdinfo, no facts of the file behind the link), with several allocations for each.
 #[derive(Debug)]
 pub(super) struct FileReader {
     devices: PseudoDevices,
@@ -34,7 +34,7 @@ pub(super) struct FileReader {
     spare: Vec<OpenFile>,
 }
 
-/// How much of one process is listed.
+/// Limits on the lists of one process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limits {
     /// Descriptors.
@@ -48,12 +48,12 @@ impl Limits {
     pub(super) const NONE: Self = Self { files: 0, bytes: 0 };
 }
 
-/// Rows whose memory is kept.
+/// Maximum number of rows with kept memory.
 const SPARE_MAX: usize = 4_096;
-/// Bytes of a row beside its path and detail: field names, numbers.
+/// Estimated bytes of a row beside its path and detail: field names, numbers.
 const FILE_ROW_BYTES: usize = 110;
 
-/// One of the files a process holds without a number, as the caller read it.
+/// A file held without a descriptor number, already read by the caller.
 #[derive(Debug)]
 pub(super) struct Held<'a> {
     pub(super) fd: Fd,
@@ -74,13 +74,13 @@ impl FileReader {
         }
     }
 
-    /// Keeps the memory of rows that are encoded.
+    /// Keeps the memory of encoded rows.
     pub(super) fn recycle(&mut self, files: &mut Vec<OpenFile>) {
         self.spare.append(files);
         self.spare.truncate(SPARE_MAX);
     }
 
-    /// Adds one of the files without a number.
+    /// Adds a file without a number.
     pub(super) fn push_held(&mut self, held: &Held<'_>, files: &mut Vec<OpenFile>) {
         let mut file = self.spare.pop().unwrap_or_default();
         file.fd = held.fd;
@@ -92,8 +92,8 @@ impl FileReader {
         files.push(file);
     }
 
-    /// Adds the descriptors in `place/fd`, by number, up to the limits. Returns how many there are in all and whether
-    /// the limits left them all in, or `None` when the folder cannot be read.
+    /// Adds the descriptors in `place/fd`, by number, up to the limits. Returns the number of all descriptors, and true
+    /// when none was left out; `None` when the folder cannot be read.
     pub(super) fn read(
         &mut self,
         place: BorrowedFd<'_>,
@@ -139,7 +139,7 @@ impl FileReader {
                 }
                 Err(errno) => {
                     self.spare.push(file);
-                    // Closed since the folder was listed: normal. Refused: all of them will be.
+                    // Closed since the listing: normal. Refused: then all are refused.
                     if errno != Errno::NOENT {
                         missed.add("files", errno);
                         if matches!(errno, Errno::ACCESS | Errno::PERM | Errno::SRCH) {
@@ -164,7 +164,7 @@ impl FileReader {
                 numbers.push(number);
                 highest = highest.max(number);
             } else if number < highest {
-                // Not with the kernel, which lists them in order.
+                // Never with the kernel, which lists numbers in order.
                 highest = replace_highest(numbers, number);
             }
             if total % 1024 == 0 {
@@ -185,8 +185,8 @@ impl FileReader {
         file: &mut OpenFile,
         missed: &mut Missed,
     ) -> Result<(), Errno> {
-        // A descriptor may be closed and opened again between the reads; fdinfo tells its inode since Linux 5.14. On
-        // overlayfs the two differ for ever, so a second look at the same file settles it.
+        // A descriptor may be closed and opened again between the reads; fdinfo contains the inode since Linux 5.14. On
+        // overlayfs the two inodes always differ, so a second read with the same result decides.
         let mut found = inode(links, name)?;
         for _ in 0..3 {
             let info = self.read_info(infos, name, missed);
@@ -242,7 +242,7 @@ impl FileReader {
     }
 }
 
-/// Puts `number` in the place of the highest one and returns the new highest.
+/// Replaces the highest number by `number` and returns the new highest.
 fn replace_highest(numbers: &mut [u32], number: u32) -> u32 {
     if let Some(highest) = numbers.iter_mut().max() {
         *highest = number;
@@ -250,7 +250,7 @@ fn replace_highest(numbers: &mut [u32], number: u32) -> u32 {
     numbers.iter().max().copied().unwrap_or(0)
 }
 
-/// What statx and the link say. `link` is `None` for a descriptor that has no path.
+/// Fills in the facts from statx and the link. `link` is `None` for a descriptor without a path.
 fn describe(file: &mut OpenFile, found: &Inode, link: Option<&[u8]>, devices: PseudoDevices) {
     let link = link.unwrap_or_default();
     let mut path = path_of(link, found.nlink);

@@ -15,7 +15,7 @@ use crate::collect::hung::Progress;
 /// Executables remembered. A host runs a few hundred; 100 bytes each.
 const ENTRIES_MAX: usize = 4_096;
 
-/// What is hashed and how much of it.
+/// Limits on the hashing of executables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HashSettings {
     /// Executables larger than this are not hashed, bytes.
@@ -25,14 +25,14 @@ pub struct HashSettings {
 }
 
 impl Default for HashSettings {
-    /// 256 MiB an executable and 32 MiB a tick: a host with 100 MB of running executables has all hashed within four
-    /// ticks, each of them costing 20 ms with SHA instructions and 90 ms without.
+    /// 256 MiB per executable and 32 MiB per tick: a host with 100 MB of running executables has all hashed within four
+    /// ticks, each at a cost of 20 ms with SHA instructions and 90 ms without.
     fn default() -> Self {
         Self { file_bytes_max: 256 << 20, tick_bytes_max: 32 << 20 }
     }
 }
 
-/// Which content: another content without another one of these would take a writer that sets the clock back.
+/// Identity of a file's content. A content change with an equal key requires a writer that sets the clock back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct ContentKey {
     dev: u64,
@@ -95,11 +95,11 @@ struct Known {
     used: u64,
 }
 
-/// What to do about an executable.
+/// Action for an executable.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Lookup {
     Known([u8; 32]),
-    /// The budget is taken: read it with [`hash`], and tell [`Hashes::put`].
+    /// The budget is taken: the caller reads the file with [`hash`] and reports the result to [`Hashes::put`].
     Read,
     Not(NotHashed),
 }
@@ -120,7 +120,7 @@ impl Hashes {
         }
     }
 
-    /// What is known of an executable.
+    /// Looks up the hash of an executable, or takes budget for the read.
     pub(super) fn look_up(&mut self, exe: &Inode) -> Lookup {
         let Some(settings) = self.settings else { return Lookup::Not(NotHashed::Off) };
         if let Some(known) = self.known.get_mut(&ContentKey::from(exe)) {
@@ -141,7 +141,7 @@ impl Hashes {
         Lookup::Read
     }
 
-    /// Whether a row that waits for this hash would get it now.
+    /// True when a row that waits for this hash would get the hash now.
     pub(super) fn would_answer(&self, key: &ContentKey) -> bool {
         self.known.contains_key(key) || self.is_untouched || key.size <= self.left
     }
@@ -154,7 +154,7 @@ impl Hashes {
     }
 }
 
-/// Reads and hashes `place/exe`, which must be the file `exe` from beginning to end.
+/// Reads and hashes `place/exe`, which must be the file `exe` from start to end of the read.
 pub(super) fn hash(
     place: BorrowedFd<'_>,
     exe: &Inode,

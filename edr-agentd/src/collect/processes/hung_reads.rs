@@ -1,9 +1,9 @@
 //! Limits the damage of hung `/proc` reads: which steps are left out, of which processes.
 //!
 //! A hung read costs a thread and the time until the thread is abandoned; a slow read costs time alone. One user may
-//! have thousands of such processes. They must neither stop a snapshot nor empty the rows of other users. So a read
-//! counts against the owner of its process, and the counts decide ([`policy::left_out`]). `status` and `cgroup` are always
-//! read, so every process keeps a row.
+//! have thousands of such processes, which must neither stop a snapshot nor empty the rows of other users. So a read
+//! counts against the owner of its process, and the counts decide ([`policy::left_out`]). `status` and `cgroup` are
+//! always read, so every process keeps a row.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
@@ -17,7 +17,7 @@ pub(super) struct Owner {
     /// The real user id.
     uid: u32,
     /// Hash of the first two folders of the cgroup path: a slice, a service, a container; `None` at the root. A user
-    /// with many ids (subuid(5)) has one such place, and root in a container has another than root on the host.
+    /// with many ids (subuid(5)) has a single value here, and root in a container differs from root on the host.
     home: Option<u64>,
 }
 
@@ -40,7 +40,7 @@ impl Owner {
     }
 }
 
-/// A read that counts against its owner.
+/// A hung or slow read that counts against its owner.
 #[derive(Debug)]
 struct HungRead {
     pid: u32,
@@ -53,7 +53,7 @@ struct HungRead {
     until: u64,
 }
 
-/// All reads that hang, and the slow ones of late.
+/// All hung reads, and recent slow reads.
 #[derive(Debug, Default)]
 pub(super) struct HungReads {
     reads: Vec<HungRead>,
@@ -85,7 +85,7 @@ impl HungReads {
         self.reads.retain(|read| read.abandoned.is_some() || self.pass < read.until);
     }
 
-    /// Adds the read in which a thread was abandoned.
+    /// Adds the read of an abandoned thread.
     pub(super) fn add(&mut self, abandoned: Abandoned) {
         let (pid, step) = (abandoned.place.pid, Step::of(abandoned.place.step));
         self.hung_in_pass += 1;
@@ -100,7 +100,7 @@ impl HungReads {
         }
     }
 
-    /// The steps that hang in `pid` itself, with their kin.
+    /// The steps that hang in `pid` itself, with their related steps ([`Step::kin`]).
     pub(super) fn of(&self, pid: u32) -> Steps {
         let hung = self.reads.iter().filter(|read| read.pid == pid && read.abandoned.is_some());
         hung.fold(Steps::NONE, |steps, read| steps.with(read.step.kin()))

@@ -1,17 +1,17 @@
-//! What the magic links below `/proc/PID` say (proc_pid_fd(5), namespaces(7)).
+//! Parsers of the magic links below `/proc/PID` (proc_pid_fd(5), namespaces(7)).
 
 use super::number::decimal;
 
 const DELETED: &[u8] = b" (deleted)";
 
-/// The path behind a link, without the ` (deleted)` that the kernel appends to a file without a name. The link count
+/// The path behind a link, without the ` (deleted)` appended by the kernel to a file without a name. The link count
 /// decides, not the text: a file may be called `x (deleted)`.
 pub(super) fn path_of(link: &[u8], nlink: u32) -> &[u8] {
     if nlink == 0 { link.strip_suffix(DELETED).unwrap_or(link) } else { link }
 }
 
-/// The name in `anon_inode:[eventpoll]`, `anon_inode:inotify` and, as kernels 6.9 to 6.14 write it, `pidfd:[7]`.
-/// Paths start with a slash, so no file can imitate it.
+/// The name in `anon_inode:[eventpoll]`, `anon_inode:inotify` and, in kernels 6.9 to 6.14, `pidfd:[7]`. Paths start
+/// with a slash, so no file can imitate an anonymous inode.
 pub(super) fn anon_inode_name(link: &[u8]) -> Option<&[u8]> {
     if let Some(name) = link.strip_prefix(b"anon_inode:") {
         return Some(name.strip_prefix(b"[").and_then(|name| name.strip_suffix(b"]")).unwrap_or(name));
@@ -19,7 +19,8 @@ pub(super) fn anon_inode_name(link: &[u8]) -> Option<&[u8]> {
     link.starts_with(b"pidfd:[").then_some(b"pidfd")
 }
 
-/// The name in `/memfd:name (deleted)` (memfd_create(2)). The caller makes sure that the file lies where memfds lie.
+/// The name in `/memfd:name (deleted)` (memfd_create(2)). The caller checks that the file is on the file system of
+/// memfds.
 pub(super) fn memfd_name(link: &[u8]) -> Option<&[u8]> {
     link.strip_prefix(b"/memfd:").map(|name| name.strip_suffix(DELETED).unwrap_or(name))
 }

@@ -1,11 +1,11 @@
-//! `/proc/PID/maps` (proc_pid_maps(5)): which files are mapped, each once.
+//! Parser of `/proc/PID/maps` (proc_pid_maps(5)): the mapped files, each once.
 
 use edr_wire::Bytes;
 use edr_wire::snapshot::MappedFile;
 
 use super::number::{decimal, hex};
 
-/// Distinct mapped files listed of one process.
+/// Maximum number of distinct mapped files listed per process.
 pub(super) const MAPPED_MAX: usize = 1_024;
 
 /// Collects the distinct files of a process from the lines of `maps`, sorted by device and inode.
@@ -27,8 +27,8 @@ impl Mapped {
         self.cut = false;
     }
 
-    /// Takes one line: `start-end perms offset dev inode path`. A line of anonymous memory, or one that is not as its
-    /// manual page says, adds nothing.
+    /// Takes one line: `start-end perms offset dev inode path`. Lines of anonymous memory and malformed lines are
+    /// ignored.
     pub(super) fn add_line(&mut self, line: &[u8]) {
         let mut fields = line.splitn(6, |&b| b == b' ');
         let (Some(_), Some(perms), Some(_), Some(dev), Some(inode), Some(path)) =
@@ -43,7 +43,7 @@ impl Mapped {
             return;
         }
         let executable = perms.get(2) == Some(&b'x');
-        // The segments of a file follow each other.
+        // The segments of a file are adjacent.
         let place = match self.last.filter(|&last| (self.files[last].dev, self.files[last].inode) == (dev, inode)) {
             Some(last) => Ok(last),
             None => self.files.binary_search_by_key(&(dev, inode), |file| (file.dev, file.inode)),

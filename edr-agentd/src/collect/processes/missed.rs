@@ -1,4 +1,4 @@
-//! What could not be read of one process, and why.
+//! Facts of a process that could not be read, with reasons.
 
 use edr_wire::snapshot::GapReason;
 use rustix::io::Errno;
@@ -6,11 +6,11 @@ use rustix::io::Errno;
 use super::Malformed;
 use crate::errno::reason;
 
-/// What could not be read of one process.
+/// All facts of a process that could not be read.
 #[derive(Debug, Default)]
 pub(super) struct Missed(pub(super) Vec<Miss>);
 
-/// One thing that could not be read.
+/// A fact that could not be read.
 #[derive(Debug, Clone)]
 pub(super) struct Miss {
     pub(super) field: &'static str,
@@ -21,7 +21,7 @@ pub(super) struct Miss {
 impl Missed {
     pub(super) fn add(&mut self, field: &'static str, errno: Errno) {
         let error = errno.into();
-        // One of a kind is enough: a process may have 100,000 descriptors that are refused.
+        // A field and reason are listed once: a process may have 100,000 refused descriptors.
         let reason = reason(&error);
         if !self.0.iter().any(|miss| miss.field == field && miss.reason == reason) {
             self.0.push(Miss { field, reason, detail: error.to_string() });

@@ -1,14 +1,14 @@
 //! Processes and their open files.
 //!
-//! Promises: one row for every process that was there, with what the kernel shows of it, exact; what could not be
-//! read is named in the row and in the gaps; a process that ends meanwhile is normal. A read that never comes back costs
-//! one thread and what it was for. Equal facts give equal bytes.
+//! Promises: a row for every process present, with exactly the facts shown by the kernel; facts that could not be read
+//! are named in the row and in the gaps; a process that ends meanwhile is normal. A read that never returns costs one
+//! thread and the facts of the read. Equal facts give equal bytes.
 //!
-//! Knows nothing of snapshots, frames or the clock: `start_ticks` is the identity, and wall-clock times come from the
-//! boot time, read once.
+//! This module knows nothing of snapshots, frames or the clock: `start_ticks` is the identity, and wall-clock times
+//! derive from the boot time, read once.
 //!
-//! One file per kernel file holds its parser, a pure function over bytes; `row` and `files` read, `pass` walks over
-//! all processes, and `hung_reads` limits the damage of reads that hang.
+//! Each file parser is a pure function over bytes, one source file per kernel file; `row` and `files` read, `pass`
+//! walks over all processes, and `hung_reads` limits the damage of hung reads.
 
 mod access;
 mod cgroup;
@@ -51,25 +51,25 @@ use crate::redact::Redactor;
 /// Limits and switches.
 #[derive(Debug, Clone)]
 pub struct ProcessSettings {
-    /// Open files listed of one process, 1 to 16,384; the count of all is exact.
+    /// Maximum number of open files listed per process, 1 to 16,384; the total count is exact.
     pub files_per_process_max: usize,
     /// Time between two readings.
     pub interval: Duration,
-    /// No row is older than this, even of a process that never runs; every row is read at every tick when it is not
-    /// longer than `interval`.
+    /// Maximum age of a row, even of a process that never runs. With a value of at most `interval` every row is read at
+    /// every tick.
     pub reread_interval: Duration,
-    /// Whether the mapped files are read.
+    /// True when mapped files are read.
     pub mapped: bool,
-    /// What is hashed of executables; `None` for nothing.
+    /// Limits on the hashing of executables; `None` turns hashing off.
     pub hash: Option<HashSettings>,
-    /// Replaces secrets in command lines; `None` leaves them as they are.
+    /// Replaces secrets in command lines; `None` leaves command lines unchanged.
     pub redactor: Option<Arc<Redactor>>,
-    /// Bytes of rows from which on a row lists no files, and the limits on one process's lists shrink in the next
-    /// tick. The rest of a snapshot's 24 MiB is for the other sources.
+    /// Bytes of rows at which a row lists no files, and the limits on one process's lists shrink in the next tick. The
+    /// rest of a snapshot's 24 MiB is for the other sources.
     pub rows_bytes_soft: usize,
     /// Beats some times within `hung_after`: the reading of a large or starved host takes longer than any watchdog waits.
     pub heartbeat: Arc<Heartbeat>,
-    /// Time that a read may wait in the kernel before its thread is abandoned.
+    /// Maximum time of a read in the kernel before its thread is abandoned.
     pub hung_after: Duration,
     /// Names of users (passwd(5)).
     pub passwd: PathBuf,
@@ -95,17 +95,17 @@ impl Default for ProcessSettings {
     }
 }
 
-/// What the last reading cost.
+/// Cost of the last reading.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReadCost {
-    /// CPU time of the reading thread, ns. It is a thread of its own, so the caller's CPU clock does not show it. Its
-    /// system calls are among the caller's.
+    /// CPU time of the reading threads, ns. The caller's CPU clock does not include these threads. Their system calls
+    /// are counted as the caller's.
     pub cpu_ns: u64,
     /// Wall-clock time, ns.
     pub wall_ns: u64,
     /// Processes read.
     pub read: u64,
-    /// Processes whose row was taken over.
+    /// Processes whose row was taken over from the previous tick.
     pub carried: u64,
 }
 
@@ -119,7 +119,7 @@ impl ProcessReader {
     /// Opens `proc_root` (`/proc`).
     ///
     /// # Errors
-    /// When it cannot be opened.
+    /// When the folder cannot be opened.
     pub fn open(proc_root: &Path, settings: ProcessSettings) -> std::io::Result<Self> {
         Ok(Self { pass: pass::Passes::open(proc_root, settings)? })
     }
@@ -134,23 +134,23 @@ impl ProcessReader {
         self.pass.set_reread_interval(reread_interval);
     }
 
-    /// Which processes the last [`ProcessReader::read`] found in which network namespace.
+    /// The processes of each network namespace, from the last [`ProcessReader::read`].
     pub fn inhabitants(&self) -> &Inhabitants {
         self.pass.inhabitants()
     }
 
-    /// What it found out about the right to look.
+    /// The right to see descriptors, from the last [`ProcessReader::read`].
     pub fn access(&self) -> Access {
         self.pass.access()
     }
 
-    /// What the last [`ProcessReader::read`] cost.
+    /// The cost of the last [`ProcessReader::read`].
     pub fn cost(&self) -> ReadCost {
         self.pass.cost()
     }
 }
 
-/// Bytes that are not what their manual page says.
+/// Error: bytes that do not match the manual page of their file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{file}: no {expected}")]
 struct Malformed {

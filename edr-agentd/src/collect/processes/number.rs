@@ -1,4 +1,4 @@
-//! Numbers as the kernel prints them.
+//! Numbers in the kernel's decimal form.
 
 /// A whole field of decimal digits.
 pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
@@ -38,7 +38,7 @@ fn radix(digits: &[u8], radix: u32) -> Option<u64> {
     })
 }
 
-/// The decimal digits of a number, what follows, and a NUL: the name of a process, a thread or a descriptor.
+/// The decimal digits of a number, a suffix, and a NUL: the name of a process, a thread or a descriptor.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Name {
     bytes: [u8; 24],

@@ -1,4 +1,4 @@
-//! The rows of the tick before, as bytes, and what must stay the same for them to be taken over.
+//! The encoded rows of the previous tick, and the facts that must be unchanged before a row is taken over.
 
 use std::ops::Range;
 
@@ -11,43 +11,43 @@ use super::row::{Memory, Told};
 /// Rows of one tick, by pid.
 #[derive(Debug, Default)]
 pub(super) struct Remembered {
-    /// All rows one after the other.
+    /// All rows in order.
     bytes: Vec<u8>,
     processes: Vec<Process>,
 }
 
-/// One process of the tick before.
+/// A process of the previous tick.
 #[derive(Debug, Clone)]
 pub(super) struct Process {
     pub(super) pid: u32,
     pub(super) memory: Memory,
-    /// When it was read, `CLOCK_BOOTTIME` ns.
+    /// Time of the last read, `CLOCK_BOOTTIME` ns.
     pub(super) read_at_ns: u64,
-    /// Where its row is.
+    /// Place of the row in the bytes.
     pub(super) row: Range<usize>,
-    /// What its row lacks: the gaps of every snapshot that the row is in.
+    /// Facts missing in the row: the gaps of every snapshot with the row.
     pub(super) missed: Vec<Miss>,
-    /// What other sources need to know of it.
+    /// Facts of the process for other sources.
     pub(super) told: Told,
 }
 
 impl Remembered {
-    /// The process that had this pid.
+    /// The process that had this pid in the previous tick.
     pub(super) fn find(&self, pid: u32) -> Option<&Process> {
         let place = self.processes.binary_search_by_key(&pid, |process| process.pid).ok()?;
         self.processes.get(place)
     }
 
-    /// The bytes of its row.
+    /// The bytes of a process's row.
     pub(super) fn row(&self, process: &Process) -> &[u8] {
         self.bytes.get(process.row.clone()).unwrap_or_default()
     }
 
-    /// Puts the next tick in the place of this one.
+    /// Replaces the previous tick by the next.
     pub(super) fn replace(&mut self, processes: Vec<Process>, bytes: &[u8]) {
         self.processes = processes;
         self.bytes.clear();
-        // A host that shrinks gives its memory back.
+        // Frees memory on a host with fewer processes than before.
         if self.bytes.capacity() > 2 * bytes.len() + (1 << 20) {
             self.bytes.shrink_to(bytes.len());
         }
@@ -60,19 +60,19 @@ impl Remembered {
     }
 }
 
-/// Whose turn it is to be read although it did not run.
+/// Decides which processes are read although they did not run.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Turn {
     pub(super) slice: u32,
     pub(super) slices: u32,
     /// `CLOCK_BOOTTIME` ns.
     pub(super) now_ns: u64,
-    /// Age that no row reaches; it counts when ticks were missed.
+    /// Maximum age of a row; only reached after missed ticks.
     pub(super) age_ns_max: u64,
 }
 
 impl Turn {
-    /// Whether the row of a process must be read anew.
+    /// True when the row of a process must be read anew.
     pub(super) fn has_come(&self, process: &Process) -> bool {
         let key = ProcessKey { pid: process.pid, start_ticks: process.memory.start_ticks };
         Reread::slice_of(key, self.slices) == self.slice

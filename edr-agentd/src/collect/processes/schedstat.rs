@@ -1,17 +1,17 @@
-//! `/proc/PID/task/TID/schedstat` (`Documentation/scheduler/sched-stats.rst`): whether a thread ran.
+//! Parser of `/proc/PID/task/TID/schedstat` (`Documentation/scheduler/sched-stats.rst`): shows if a thread ran.
 
 use super::number::decimal;
 use super::{Malformed, malformed};
 
-/// How long a thread ran and how often it was put on a processor.
+/// Time of a thread on a processor, and the number of its time slices.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Schedstat {
     pub(super) run_ns: u64,
     pub(super) timeslices: u64,
 }
 
-/// Parses `schedstat`: time on a processor, time waiting for one, and the number of time slices. A kernel that does
-/// not count says `0 0 0`.
+/// Parses `schedstat`: time on a processor, time waiting for a processor, and the number of time slices. A kernel
+/// without counters prints `0 0 0`.
 pub(super) fn parse_schedstat(schedstat: &[u8]) -> Result<Schedstat, Malformed> {
     let mut fields = schedstat.trim_ascii_end().split(|&b| b == b' ').map(decimal);
     match (fields.next().flatten(), fields.next().flatten(), fields.next().flatten()) {
@@ -20,8 +20,8 @@ pub(super) fn parse_schedstat(schedstat: &[u8]) -> Result<Schedstat, Malformed> 
     }
 }
 
-/// How much the threads of a process ran, as one number for each state: another thread, another time or another count
-/// gives another sum, in whatever order the threads come.
+/// Run time of all threads of a process, as one number for each state: a changed thread, time or count gives a changed
+/// sum. The order of the threads does not matter.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Ran(u64);
 

@@ -5,13 +5,13 @@ use edr_wire::snapshot::Capabilities;
 use super::number::{decimal, hex};
 use super::{Malformed, malformed};
 
-/// Supplementary groups kept of one process. A process may have 65,536 of them.
+/// Maximum number of supplementary groups kept per process. A process may have 65,536 groups.
 pub(super) const GROUPS_MAX: usize = 1_024;
-/// Bytes of a line within which [`GROUPS_MAX`] groups end, and one more begins: `Groups:`, a tab, numbers of up to ten
-/// digits with a blank each. No other line is as long.
+/// Bytes of a line with [`GROUPS_MAX`] groups and the start of the next: `Groups:`, a tab, numbers of up to ten digits
+/// with a blank each. All other lines are shorter.
 const LINE_BYTES_MAX: usize = 8 + (GROUPS_MAX + 1) * 11;
 
-/// What a row needs of `status`.
+/// Facts of `status` needed for a row.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Status {
     pub(super) uids: [u32; 4],
@@ -22,15 +22,15 @@ pub(super) struct Status {
     pub(super) capabilities: Capabilities,
     pub(super) seccomp: u8,
     pub(super) no_new_privs: bool,
-    /// `VmRSS`, KiB; without memory of its own a process has none.
+    /// `VmRSS`, KiB; `None` for a process without its own memory.
     pub(super) rss_kib: Option<u64>,
     /// `VmLck` is not 0.
     pub(super) locked: bool,
 }
 
-/// Drops from each line of the first piece of `status` what [`parse_status`] does not need, so that there is room for
-/// the next piece, and returns how long the rest is: 65,536 groups are ten times what a buffer holds, and the
-/// capabilities come after them.
+/// Shortens each line of the first piece of `status` to the part needed by [`parse_status`], to make room for the next
+/// piece. Returns the length of the rest. 65,536 groups are ten times the size of a buffer, and the capabilities come
+/// after the groups.
 pub(super) fn shorten_lines(piece: &mut [u8]) -> usize {
     let (mut line_start, mut kept) = (0, 0);
     while line_start < piece.len() {
@@ -48,10 +48,10 @@ pub(super) fn shorten_lines(piece: &mut [u8]) -> usize {
     kept
 }
 
-/// Parses `status` into `into`, whose memory is reused. A line without its end is none: it was cut.
+/// Parses `status` into `into`, whose memory is reused. An unterminated line was cut and is ignored.
 ///
-/// `Name:`, the one line a process controls, comes first and the kernel escapes its newlines, so it cannot imitate
-/// another line.
+/// `Name:`, the only line under the control of the process, comes first and the kernel escapes its newlines, so a
+/// process cannot imitate another line.
 pub(super) fn parse_status(status: &[u8], into: &mut Status) -> Result<(), Malformed> {
     const FILE: &str = "status";
     let mut groups = std::mem::take(&mut into.groups);
@@ -95,7 +95,7 @@ pub(super) fn parse_status(status: &[u8], into: &mut Status) -> Result<(), Malfo
             b"Seccomp" => {
                 into.seccomp =
                     decimal(value).and_then(|mode| u8::try_from(mode).ok()).ok_or(malformed(FILE, "Seccomp"))?;
-                // Nothing that a row needs comes after it.
+                // No later line is needed for a row.
                 break;
             }
             _ => {}
@@ -104,7 +104,7 @@ pub(super) fn parse_status(status: &[u8], into: &mut Status) -> Result<(), Malfo
     if !(has_uid && has_gid) {
         return Err(malformed(FILE, "Uid and Gid"));
     }
-    // A process whose status was cut must not look like one without rights.
+    // A process with a cut status must not look like a process without rights.
     if has_capabilities { Ok(()) } else { Err(malformed(FILE, "CapBnd, at its end")) }
 }
 

@@ -1,10 +1,10 @@
-//! The steps of reading a process, and which of them hang together.
+//! The steps of reading a process, and which steps hang together.
 
-/// One step of reading a process.
+/// A step of reading a process.
 ///
-/// Each step may hang, and hangs with the steps that the kernel answers under the same lock ([`Step::kin`]). Seen on
-/// Linux 6.18, with a process inside an execve(2) whose file system does not answer: `stat`, `io`, `maps` and every
-/// magic link wait; `status`, `cgroup`, `schedstat` and the listing of descriptors do not.
+/// Each step may hang, together with all steps answered by the kernel under the same lock ([`Step::kin`]). Seen on
+/// Linux 6.18, with a process inside an execve(2) from a hanging file system: `stat`, `io`, `maps` and every magic link
+/// wait; `status`, `cgroup`, `schedstat` and the listing of descriptors do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Step {
@@ -45,7 +45,7 @@ impl Step {
         Self::ALL.get(usize::from(number)).copied().unwrap_or(Self::Open)
     }
 
-    /// The file read by a step that costs a process its row when it hangs.
+    /// The file behind a step whose hang costs a process its row.
     pub(super) fn field(self) -> &'static str {
         match self {
             Self::Status => "status",
@@ -54,16 +54,16 @@ impl Step {
         }
     }
 
-    /// The steps that are left out of a process after a hang in this step.
+    /// The steps left out of a process after a hang in this step.
     pub(super) fn kin(self) -> Steps {
         match self {
-            // The kernel answers these from its own memory. After a hang here no read is safe.
+            // The kernel answers these steps from its own memory. After a hang here no read is safe.
             Self::Open | Self::Status | Self::Cgroup => Steps::ALL,
             // Held back by execve(2).
             Self::Stat | Self::Io | Self::Links | Self::Files => Steps::HELD_BACK,
-            // These take the map of the process's memory, or page it in.
+            // The locked memory map of the process, or a page fault.
             Self::Cmdline | Self::Maps => Steps::MEMORY,
-            // This reads the executable from its storage.
+            // Reads the executable from its storage.
             Self::Hash => Steps::HASH,
         }
     }
@@ -78,7 +78,7 @@ impl Steps {
     pub(super) const ALL: Self = Self::of(&Step::ALL);
     pub(super) const MEMORY: Self = Self::of(&[Step::Cmdline, Step::Maps]);
     pub(super) const HASH: Self = Self::of(&[Step::Hash]);
-    /// All but `status` and `cgroup`, which the kernel answers whatever the process does.
+    /// All steps except `status` and `cgroup`, which the kernel always answers.
     pub(super) const HELD_BACK: Self =
         Self::of(&[Step::Stat, Step::Io, Step::Links, Step::Files, Step::Cmdline, Step::Maps, Step::Hash]);
 

@@ -1,7 +1,7 @@
 //! Names of users and groups from `/etc/passwd` (passwd(5)) and `/etc/group` (group(5)).
 //!
-//! Files only: an NSS module may ask a network, and runs foreign code inside the agent. The ids are in every row, so a
-//! name that only a directory service knows is not lost.
+//! Files only: an NSS module may use the network, and runs foreign code inside the agent. The ids are in every row, so
+//! users known only to a directory service are still identified.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,14 +15,15 @@ use super::file::read_more;
 use super::number::decimal;
 use crate::collect::calls;
 
-/// Bytes read of one such file. A million accounts have 60 MB; a host with that many uses a directory service.
+/// Maximum number of bytes read of a file. A million accounts have 60 MB; a host with that many uses a directory
+/// service.
 const FILE_BYTES_MAX: usize = 8 << 20;
 
-/// Names by id. A clone shares them.
+/// Names by id. Clones share the map.
 #[derive(Debug, Clone)]
 pub(super) struct Names {
     path: PathBuf,
-    /// What was read: inode, size, mtime and ctime in ns.
+    /// Version of the file in memory: inode, size, mtime and ctime in ns.
     version: Option<(u64, u64, i128, i128)>,
     names: Arc<HashMap<u32, String>>,
 }
@@ -36,7 +37,7 @@ impl Names {
         self.names.get(&id).map(String::as_str)
     }
 
-    /// Reads the file again when it is another one or was written since; says whether it was.
+    /// Reads the file again after a replacement or a write; returns true after a read.
     pub(super) fn refresh(&mut self) -> io::Result<bool> {
         calls::one();
         let found = std::fs::metadata(&self.path)?;
@@ -72,7 +73,7 @@ impl Names {
     }
 }
 
-/// Names by the id in the third field; of several names for one id the first, as getpwuid(3) does.
+/// Names by the id in the third field; the first of several names for an id, like getpwuid(3).
 fn parse_names(file: &[u8]) -> HashMap<u32, String> {
     let mut names = HashMap::new();
     for line in file.split(|&b| b == b'\n') {
@@ -109,7 +110,7 @@ mod tests {
         std::fs::write(&path, "ann:x:1000:\n").unwrap();
         assert!(names.refresh().unwrap() && !names.refresh().unwrap());
         assert_eq!(names.get(1000), Some("ann"));
-        // As useradd(8) does: a new file over the old one.
+        // Like useradd(8): a new file over the old.
         std::fs::write(folder.path().join("passwd+"), "bob:x:1000:\n").unwrap();
         std::fs::rename(folder.path().join("passwd+"), &path).unwrap();
         assert!(names.refresh().unwrap());

@@ -1,4 +1,4 @@
-//! What the kernel keeps of a process itself: identity, rights, places, descriptors.
+//! Facts from the kernel's own memory: identity, rights, folders, descriptors.
 
 use std::ffi::CStr;
 use std::mem;
@@ -22,7 +22,7 @@ use super::super::status::{parse_status, shorten_lines};
 use super::super::step::Step;
 use super::{Context, RowReader, Task};
 
-/// Threads looked at for one that lives, of a process whose first thread is dead (some 10 ms).
+/// Maximum number of threads searched for a living thread, in a process with a dead first thread (some 10 ms).
 const THREADS_LOOKED_AT_MAX: usize = 2_048;
 
 impl RowReader {
@@ -41,13 +41,14 @@ impl RowReader {
         self.read_status(dir, context);
         self.read_io(dir);
 
-        // A thread group goes on after its first thread ended; that thread then shows as a zombie without files.
+        // A thread group continues after the end of its first thread; the first thread then appears as a zombie without
+        // files.
         let has_others = stat.is_dead() && stat.num_threads > 1;
         let living = if has_others { self.living_thread(task.pid, dir) } else { None };
         let place = living.as_ref().map_or(dir, AsFd::as_fd);
         if living.is_none() && stat.is_dead() {
             if has_others {
-                // Its threads live in some namespace all the same.
+                // The process's threads have some namespace all the same.
                 self.missed.because("namespaces", GapReason::Budget, "no thread of it that lives was found");
             }
             return;
@@ -109,7 +110,7 @@ impl RowReader {
 
     pub(super) fn read_status(&mut self, dir: BorrowedFd<'_>, context: &Context) {
         self.progress.at(Step::Status);
-        // Numbers that are no ids: a row without its status must not look like root's.
+        // Values that are no ids: a row without its status must not look like root's.
         (self.row.uids, self.row.gids) = ([u32::MAX; 4], [u32::MAX; 4]);
         match read_status_file(dir, &mut self.buf) {
             Err(errno) => return self.missed.add("status", errno),
@@ -252,8 +253,8 @@ impl RowReader {
         }
     }
 
-    /// The folder of a thread that still lives. A traced thread that ended stays in the list, dead, so all of them are
-    /// looked at.
+    /// The folder of a living thread. A traced thread stays in the list after its end, dead, so all threads are
+    /// checked.
     fn living_thread(&mut self, pid: u32, dir: BorrowedFd<'_>) -> Option<OwnedFd> {
         self.progress.at(Step::Stat);
         let (mut living, mut looked_at) = (None, 0);
@@ -282,7 +283,7 @@ impl RowReader {
     }
 }
 
-/// Reads `status` to its end, whatever the number of groups; the kernel gives it in pieces of one moment.
+/// Reads `status` to its end, with any number of groups. The kernel gives the pieces of one moment.
 fn read_status_file(dir: BorrowedFd<'_>, buf: &mut [u8]) -> Result<usize, Errno> {
     let file = open_file(dir, c"status")?;
     let mut len = read_more(&file, buf)?;

@@ -1,4 +1,4 @@
-//! What lies in the memory of the process, or asks for its map: the reads that may hang.
+//! Facts from the memory of the process, or from its memory map: the reads that may hang.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::BorrowedFd;
@@ -12,11 +12,11 @@ use super::super::step::Step;
 use super::{RowReader, Task};
 use crate::collect::hung::Progress;
 
-/// Bytes after which the length of a command line is no longer counted: the kernel allows 6 MiB (execve(2)).
+/// Maximum counted length of a command line in bytes; the kernel allows 6 MiB (execve(2)).
 const CMDLINE_COUNT_MAX: u64 = 16 << 20;
 
 impl RowReader {
-    /// Command line and mapped files: what lies in the memory of the process, or asks for its map.
+    /// Reads the command line and the mapped files.
     pub(super) fn read_memory(&mut self, task: &Task, place: BorrowedFd<'_>) {
         let detail = "not read: reads of this process, or of others like it, hang";
         if task.left_out.has(Step::Cmdline) {
@@ -88,16 +88,17 @@ impl RowReader {
 
 const DELETED: &[u8] = b" (deleted)";
 
-/// Whether a mapped file is really named `x (deleted)`: of mapped files the kernel gives a text and no link count
-/// (`/proc/PID/map_files` asks for CAP_CHECKPOINT_RESTORE), but under that name, as that process sees it, is that very
-/// file then. On file systems whose numbers differ there (overlayfs, btrfs) the text decides.
+/// True when a mapped file is really named `x (deleted)`. The kernel prints a text and no link count for mapped files
+/// (`/proc/PID/map_files` requires CAP_CHECKPOINT_RESTORE), so the name is looked up in the root of the process: the
+/// same device and inode with a link prove the name. On file systems with different numbers (overlayfs, btrfs) the text
+/// decides.
 fn is_called_deleted(place: BorrowedFd<'_>, file: &MappedFile) -> bool {
     let path = [b"root", file.path.0.as_slice(), DELETED].concat();
     let found = CString::new(path).ok().and_then(|path| inode(place, &path).ok());
     found.is_some_and(|found| (found.dev, found.inode) == (file.dev, file.inode) && found.nlink > 0)
 }
 
-/// Reads `name` into `buf` and counts its bytes to the end: what is in `buf`, and how many there are.
+/// Reads `name` into `buf` and counts its bytes to the end. Returns the bytes in `buf`, and the total.
 fn read_counted(dir: BorrowedFd<'_>, name: &CStr, buf: &mut [u8], progress: &Progress) -> Result<(usize, u64), Errno> {
     let file = open_file(dir, name)?;
     let kept = read_more(&file, buf)?;

@@ -1,9 +1,9 @@
-//! Reading one process: one pass over its folder, everything relative to it.
+//! Reads one process in a pass over its folder, with all paths relative to the folder.
 //!
-//! The folder is opened once. An open `/proc/PID` belongs to that very process: when it ends and its pid is given
-//! away, everything below fails with `ESRCH`, so a row never mixes two processes. What can still happen is that the
-//! *same* process executes another program in the middle; `stat` is read again at the end, and a row whose start time,
-//! stack or name moved is read anew.
+//! The folder is opened once. An open `/proc/PID` belongs to one process: after its end, even when the pid is reused,
+//! all reads fail with `ESRCH`, so a row never mixes two processes. The *same* process may still execute another
+//! program during the pass; `stat` is read again at the end, and a row with a changed start time, stack or name is read
+//! anew.
 
 mod fill;
 mod memory;
@@ -34,12 +34,13 @@ use crate::collect::hung::Progress;
 use crate::errno::reason;
 use crate::redact::Redactor;
 
-/// How often a process that executes another program while it is read is read anew.
+/// Maximum number of readings of a process that executes other programs meanwhile.
 const ATTEMPTS: usize = 3;
-/// Threads of which `schedstat` is always read. Of a process with more, it is when they cost no more than its descriptors.
+/// Number of threads up to which `schedstat` is always read. Above, `schedstat` is read only if the threads cost no
+/// more than the descriptors.
 const THREADS_ALWAYS: u64 = 64;
 
-/// What all reading threads share.
+/// Resources shared by all reading threads.
 #[derive(Debug, Clone)]
 pub(super) struct Tools {
     pub(super) proc: Arc<OwnedFd>,
@@ -49,20 +50,20 @@ pub(super) struct Tools {
     pub(super) hasher: RandomState,
 }
 
-/// What a look at a process came to.
+/// Result of reading a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// [`RowReader::row`] holds its row, [`RowReader::encoded`] its bytes.
+    /// [`RowReader::row`] holds the row, [`RowReader::encoded`] its bytes.
     Row,
-    /// Nothing of it changed: the row before still says it all.
+    /// Nothing changed: the previous row is still valid.
     Unchanged,
-    /// It went away before anything of it was known, or between two reads another one took its place.
+    /// The process ended before the first read, or another process took the pid between two reads.
     Gone,
-    /// It is there and cannot be read.
+    /// The process exists and cannot be read.
     Unreadable,
 }
 
-/// What stays the same during one tick.
+/// Facts and limits that stay the same during one tick.
 #[derive(Debug)]
 pub(super) struct Context {
     pub(super) users: Names,
@@ -72,53 +73,53 @@ pub(super) struct Context {
     pub(super) schedstat: Counting,
 }
 
-/// Whether the kernel counts how much threads run.
+/// State of the kernel's run-time counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Counting {
-    /// It says nothing or `0 0 0`.
+    /// No counters, or `0 0 0`.
     No,
-    /// It says something, and it is still to be seen to move.
+    /// Counters with a value, which are not yet seen to change.
     Unproven,
-    /// The agent saw its own numbers move since the last tick: what stood still did not run.
+    /// The agent's own counters changed since the last tick: a process with unchanged counters did not run.
     Yes,
 }
 
-/// What is to be done about one process.
+/// Instructions for reading one process.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Task {
     pub(super) pid: u32,
-    /// What is remembered of the process that had this pid in the tick before, if its row may be taken over.
+    /// Memory of the process with this pid in the previous tick, if its row may be taken over.
     pub(super) before: Option<Memory>,
-    /// The steps to leave out: they hang, or may.
+    /// The steps to leave out: reads that hang, or may hang.
     pub(super) left_out: Steps,
     /// There is room for the facts but no more for the lists.
     pub(super) short: bool,
 }
 
-/// What is remembered of a process from one tick to the next: as long as all of it stays the same, so does its row,
-/// but for what others may do to its files.
+/// Facts kept of a process from one tick to the next. While all facts are equal, the row is unchanged, except for
+/// changes by other processes to its files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Memory {
     pub(super) start_ticks: u64,
     /// Hash of `stat` and `cgroup`.
     facts: u64,
-    /// `None`: not known, so it may have run.
+    /// `None` when unknown: the process may have run.
     ran: Option<Ran>,
     /// `st_size` of `/proc/PID/fd`: how many descriptors are open (Linux 6.2; 0 before).
     descriptors: u64,
-    /// Its executable waits for its hash.
+    /// Set while the executable waits for its hash.
     waits_for: Option<ContentKey>,
-    /// The row is not what it could be (something was in the way), so the next tick reads again.
+    /// The row is incomplete for a reason that may pass, so the next tick reads the process again.
     unfinished: bool,
 }
 
 impl Memory {
-    /// Of a process of which nothing is known.
+    /// Memory of an unknown process.
     fn unknown() -> Self {
         Self { start_ticks: 0, facts: 0, ran: None, descriptors: 0, waits_for: None, unfinished: true }
     }
 
-    /// Its row is all that it could be.
+    /// True for a row without a fact that may appear at the next read.
     pub(super) fn is_whole(&self) -> bool {
         !self.unfinished
     }
@@ -129,13 +130,13 @@ impl Memory {
     }
 }
 
-/// What other sources need to know of a process.
+/// Facts of a process for other sources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Told {
     pub(super) netns: Netns,
-    /// The effective user id; `u32::MAX` when it is not known.
+    /// The effective user id; `u32::MAX` when unknown.
     pub(super) uid: u32,
-    /// Whether its descriptors could be looked at; `None` when it has none, or something else was in the way.
+    /// True when descriptors were listed, false when refused; `None` without descriptors, or after another error.
     pub(super) files: Option<bool>,
 }
 
@@ -143,20 +144,20 @@ pub(super) struct Told {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Netns {
     Is(u64),
-    /// It is in one, and the kernel does not say in which.
+    /// In a namespace that the kernel does not show.
     Unknown,
-    /// It is dead.
+    /// Without a namespace: the process is dead.
     None,
 }
 
-/// Reads processes one after the other, always into the same memory.
+/// Reads processes in turn, into the same buffers.
 #[derive(Debug)]
 pub(super) struct RowReader {
     pub(super) row: Process,
     pub(super) encoded: Vec<u8>,
     pub(super) missed: Missed,
     pub(super) memory: Memory,
-    /// Of the job that reads now.
+    /// Progress of the current job.
     pub(super) progress: Arc<Progress>,
     proc: Arc<OwnedFd>,
     devices: PseudoDevices,
@@ -199,7 +200,7 @@ impl RowReader {
         }
     }
 
-    /// Looks at a process, and reads it unless nothing of it changed.
+    /// Checks a process, and reads the row unless nothing changed.
     pub(super) fn read(&mut self, task: &Task, context: &Context) -> Outcome {
         self.missed.0.clear();
         let dir = match open_place(self.proc.as_fd(), Name::of(task.pid).as_c_str()) {
@@ -241,7 +242,7 @@ impl RowReader {
                     return Outcome::Unreadable;
                 }
             };
-            // First whether it runs, then what it has: what happens after this look shows at the next one.
+            // The run time is read before the facts: a change after this point is noticed at the next tick.
             let asks = context.schedstat != Counting::No && stat.state != b'R';
             let ran = if asks { self.ran(task, &stat, dir) } else { None };
             let descriptors = if stat.is_kernel_thread() { 0 } else { inode(dir, c"fd").map_or(0, |fd| fd.size) };
@@ -266,13 +267,13 @@ impl RowReader {
 
             let identity = stat.starttime;
             let program = (stat.startstack, stat.is_dead(), stat.comm.to_vec());
-            // execve(2) has put the program in its place, and not its arguments yet.
+            // execve(2) has replaced the program, but not yet the arguments.
             let is_starting = stat.env_end == 0 && self.row.argv.is_empty() && self.row.exe.is_some();
             self.progress.at(Step::Stat);
             length = match read_file(dir, c"stat", stat_buf) {
                 Ok(text) => text.len(),
                 Err(errno) => {
-                    // What was read until it ended is true, and more than nothing.
+                    // The facts read until the end of the process are true, and better than no row.
                     self.missed.add("stat", errno);
                     break;
                 }
@@ -295,10 +296,10 @@ impl RowReader {
         Outcome::Row
     }
 
-    /// Sorts what is missing from what is merely not there.
+    /// Separates unreadable facts from facts that do not exist.
     fn settle_missed(&mut self, task: &Task) {
         let gone = self.missed.0.iter().any(|miss| (miss.field, miss.reason) == ("stat", GapReason::Gone));
-        // A field that is not there belongs to a process or a kernel that has none, unless the process ended.
+        // A missing file is normal for some processes and kernels, unless the process ended.
         for miss in self.missed.0.iter().filter(|miss| gone || miss.reason != GapReason::Gone) {
             let field = match miss.field {
                 "path" | "fdinfo" => "files",
@@ -315,7 +316,7 @@ impl RowReader {
             task.left_out != Steps::NONE || task.short || gone || !self.missed.0.iter().all(may_pass);
     }
 
-    /// What other sources need to know of the process that was read last.
+    /// Facts for other sources of the process read last.
     pub(super) fn told(&self) -> Told {
         let misses = |field: &str| self.missed.0.iter().find(|miss| miss.field == field);
         let netns = match self.row.namespaces.net {
@@ -330,7 +331,8 @@ impl RowReader {
         Told { netns, uid: self.row.uids[1], files: (is_refused || lists_some).then_some(!is_refused) }
     }
 
-    /// How much its threads ran, or `None` when that is not known or costs more than reading the process.
+    /// Run time of the process's threads; `None` when unknown, or when reading the counters costs more than reading the
+    /// process.
     fn ran(&mut self, task: &Task, stat: &Stat<'_>, dir: BorrowedFd<'_>) -> Option<Ran> {
         let mut ran = Ran::default();
         if stat.num_threads == 1 {

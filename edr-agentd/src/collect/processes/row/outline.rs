@@ -1,7 +1,7 @@
-//! The outline of a process: the row made of `status` and `cgroup` alone.
+//! The outline of a process: a row from `status` and `cgroup` alone.
 //!
-//! The kernel answers both from its own memory, whatever the process does. Neither has the start time, so `start_ticks`
-//! of such a row is 0.
+//! The kernel answers both from its own memory, in every state of the process. Both lack the start time, so
+//! `start_ticks` of an outline is 0.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -15,10 +15,10 @@ use super::super::status::parse_status;
 use super::super::step::Step;
 use super::{Context, Memory, Outcome, RowReader, Task};
 
-/// The fields that an outline lacks, by their names in [`Process::incomplete`].
+/// The fields missing in an outline, by their names in [`Process::incomplete`].
 const LACKS: [&str; 9] = ["argv", "cwd", "exe", "files", "io", "loginuid", "mapped", "namespaces", "root"];
 
-/// The facts in `status` that a whole row takes from `stat`.
+/// Facts in `status` that a whole row takes from `stat`.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Outline {
     comm: Vec<u8>,
@@ -66,7 +66,7 @@ fn unescaped(name: &[u8]) -> Vec<u8> {
 }
 
 impl RowReader {
-    /// The owner of a process, and whether the process waits for storage now; `None` when it is gone.
+    /// The owner of a process, and true if the process waits for storage now; `None` when the process is gone.
     pub(in super::super) fn owner(&mut self, pid: u32) -> Option<(Owner, bool)> {
         let dir = open_place(self.proc.as_fd(), Name::of(pid).as_c_str()).ok()?;
         self.progress.at(Step::Status);
@@ -79,7 +79,7 @@ impl RowReader {
         Some((Owner::new(self.status.uids[0], &parse_cgroup(cgroup).path.0), waits))
     }
 
-    /// The owner of the process whose row was read last.
+    /// The owner of the process read last.
     pub(in super::super) fn owner_of_row(&self) -> Option<Owner> {
         let is_known = self.row.uids[0] != u32::MAX;
         is_known.then(|| Owner::new(self.row.uids[0], &self.row.cgroup.0))
@@ -137,7 +137,7 @@ mod tests {
             kernel_thread: Some(false),
         };
         let found = parse_outline(text);
-        // The kernel escapes only those two, so a tab stays a tab and `\t` is a backslash that was not one.
+        // The kernel escapes only newline and backslash; a tab is printed unchanged.
         assert_eq!((found.state, found.ppid, found.threads, found.kernel_thread), (outline.state, 7, 3, Some(false)));
         assert_eq!(unescaped(b"a\\nb\\\\n\\"), b"a\nb\\n\\");
         assert_eq!(parse_outline(b"Name\nPPid:\tx\n"), Outline::default());
