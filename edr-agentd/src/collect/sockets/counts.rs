@@ -1,4 +1,4 @@
-//! How many sockets of each protocol the kernel counts in a namespace: cheap, and it cannot be forged from inside.
+//! The kernel's counts of sockets by protocol in a namespace: cheap to read, and not forgeable from inside.
 
 use std::io;
 
@@ -32,7 +32,8 @@ impl Counts {
         Some(counts.fold(*first, |sum, (_, count)| sum.saturating_add(*count)))
     }
 
-    /// No need to ask: the kernel has no such protocol, or counts none of its sockets and counts them all.
+    /// True when a query is needless: the kernel has no such protocol, or counts every socket of the protocol and
+    /// counts 0.
     pub(super) fn shows_empty(&self, table: &Table) -> bool {
         match self.of(table) {
             None => true,
@@ -40,8 +41,8 @@ impl Counts {
         }
     }
 
-    /// No need to read the file of another namespace: it would be empty, or hold only the kernel's own ends, which are
-    /// listed in the agent's namespace.
+    /// True when the file of another namespace need not be read: the file would be empty, or would contain only the
+    /// kernel's own sockets, which are listed in the agent's namespace.
     pub(super) fn shows_empty_file(&self, table: &Table) -> bool {
         let none_beside = match table.counted {
             Counted::Whole | Counted::ButKernels => true,
@@ -51,7 +52,7 @@ impl Counts {
         self.of(table).is_none_or(|count| count == 0 && none_beside)
     }
 
-    /// Families that the kernel has and that no table here lists: `AF_ALG`, TIPC, Bluetooth, …
+    /// Reports families of the kernel without a table here: `AF_ALG`, TIPC, Bluetooth, …
     pub(super) fn report_unlisted(&self, gaps: &mut Gaps) {
         for (name, count) in &self.in_use {
             if !TABLES.iter().any(|table| table.is_registered_as(name)) {
@@ -84,7 +85,7 @@ mod tests {
     fn only_tables_that_may_hold_sockets_are_asked_for() {
         let protocols = "heading\nTCP 1 0\nTCPv6 1 0\nUDP 1 2\nUDPv6 1 0\nNETLINK 1 0\nUNIX 1 0\nUNIX-STREAM 1 1\n";
         let (idle, busy) = (Some("TCP: inuse 0 orphan 0 tw 0\n"), Some("TCP: inuse 0 orphan 0 tw 1\n"));
-        // sock_diag also lists bound TCP sockets, which nobody counts, and the kernel's own ends of netlink.
+        // sock_diag also lists bound TCP sockets, which have no count, and the kernel's own netlink sockets.
         assert_eq!(
             names(|table| !counts(protocols, idle).shows_empty(table)),
             ["tcp", "tcp6", "udp", "unix", "netlink"]

@@ -1,4 +1,4 @@
-//! One socket as any source gives it, before it becomes a row.
+//! A socket from any source, before its conversion to a row.
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use edr_wire::Bytes;
 use edr_wire::snapshot::{Family, Socket};
 
-/// A socket. The order of the fields is the order of rows; names are static and addresses numbers, so that a dump of
+/// A socket. The order of the fields is the order of rows; names are static and addresses are numbers, so a dump of
 /// many sockets allocates only for unix paths.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Found {
@@ -30,7 +30,7 @@ pub(super) struct Found {
     pub(super) promiscuous: bool,
 }
 
-/// Its name, or the number where it has none.
+/// Name of a protocol, or the number of a protocol without a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Protocol {
     Named(&'static str),
@@ -43,7 +43,7 @@ pub(super) enum Address {
     None,
     V4(Ipv4Addr),
     V6(Ipv6Addr),
-    /// Of vsock(7): which virtual machine.
+    /// Virtual machine of a vsock(7) socket.
     ContextId(u32),
 }
 
@@ -109,7 +109,7 @@ impl Found {
         write_address(&mut row.local, self.local);
         row.local_port = self.local_port;
         row.remote.clear();
-        // Nobody is at the other end of `0.0.0.0:0`.
+        // `0.0.0.0:0` means no remote end.
         if self.remote_port != 0 || !self.remote.is_unspecified() {
             write_address(&mut row.remote, self.remote);
         }
@@ -143,7 +143,7 @@ fn write_into(text: &mut String, value: &dyn std::fmt::Display) {
     let _ = write!(text, "{value}");
 }
 
-/// Name of a TCP state (`include/net/tcp_states.h`) as the filters of ss(8) spell it; other protocols use the same
+/// Name of a TCP state (`include/net/tcp_states.h`) in the spelling of ss(8)'s filters; all protocols share the
 /// numbers.
 pub(super) fn tcp_state(number: u8) -> &'static str {
     match number {
@@ -176,7 +176,7 @@ pub(super) fn socket_type(number: u16) -> Protocol {
     }
 }
 
-/// What this very source asks.
+/// Protocol of this source's own queries.
 pub(super) const SOCK_DIAG: Protocol = Protocol::Named("sock_diag");
 
 /// Name of a netlink protocol: `NETLINK_*` of `linux/netlink.h` in lower case.

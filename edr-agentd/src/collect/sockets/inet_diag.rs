@@ -7,7 +7,7 @@ use edr_wire::snapshot::Family;
 use super::found::{Address, Found, Protocol, tcp_state};
 use super::message::{Malformed, attributes, be16_at, u8_at, u32_at};
 
-/// `IPPROTO_*` of the protocols that have a table.
+/// `IPPROTO_*` of the protocols with a table.
 pub(super) const TCP: u16 = 6;
 pub(super) const UDP: u16 = 17;
 pub(super) const DCCP: u16 = 33;
@@ -23,7 +23,8 @@ const REQUEST_BYTES: usize = 56;
 const MESSAGE_BYTES: usize = 72;
 /// Attribute of a request for a protocol number above 255.
 const INET_DIAG_REQ_PROTOCOL: u16 = 3;
-/// An unassigned protocol number: a kernel too old for that attribute has no table for it, rather than a wrong one.
+/// An unassigned protocol number: on a kernel without the attribute the query fails, instead of returning a wrong
+/// table.
 const NO_PROTOCOL: u8 = 254;
 const INET_DIAG_SKV6ONLY: u16 = 11;
 
@@ -32,7 +33,7 @@ pub(super) fn request(family: Family, protocol: u16) -> Vec<u8> {
     let mut bytes = vec![0; REQUEST_BYTES];
     bytes[0] = if family == Family::Inet { AF_INET } else { AF_INET6 };
     bytes[1] = u8::try_from(protocol).unwrap_or(NO_PROTOCOL);
-    // All states, also those that later kernels may add.
+    // All states, including states of later kernels.
     bytes[4..8].copy_from_slice(&u32::MAX.to_ne_bytes());
     if protocol > u16::from(u8::MAX) {
         bytes.extend_from_slice(&8_u16.to_ne_bytes());
@@ -63,7 +64,7 @@ pub(super) fn parse(payload: &[u8], protocol: u16) -> Result<Found, Malformed> {
     found.receive_queue = word(56)?.into();
     found.send_queue = word(60)?.into();
     found.inode = word(68)?.into();
-    // A socket that no descriptor stands for has lost its owner, or has none yet; the kernel then says 0.
+    // A socket without a descriptor has lost its owner, or has no owner yet; the kernel then prints 0.
     found.uid = if found.inode == 0 { None } else { Some(word(64)?) };
     for attribute in attributes(&payload[MESSAGE_BYTES..]) {
         if let (INET_DIAG_SKV6ONLY, value) = attribute? {
@@ -73,7 +74,7 @@ pub(super) fn parse(payload: &[u8], protocol: u16) -> Result<Found, Malformed> {
     Ok(found)
 }
 
-/// Sixteen bytes, of which IPv4 uses the first four.
+/// Sixteen bytes; IPv4 uses the first four.
 fn address(family: Family, bytes: &[u8]) -> Option<Address> {
     Some(match family {
         Family::Inet => Address::V4(Ipv4Addr::from(*bytes.first_chunk::<4>()?)),
@@ -94,8 +95,8 @@ fn name(protocol: u16) -> Protocol {
     })
 }
 
-/// An SCTP association has states of its own (`enum sctp_state`), an endpoint those of TCP; only the association has
-/// a remote port.
+/// Name of a state. An SCTP association has its own states (`enum sctp_state`), an endpoint has the states of TCP; only
+/// an association has a remote port.
 fn state_name(protocol: u16, state: u8, remote_port: u32) -> &'static str {
     if protocol != SCTP || remote_port == 0 {
         return tcp_state(state);
@@ -118,7 +119,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A message as the kernel lays it out, with IPV6_V6ONLY.
+    /// A message in the kernel's layout, with IPV6_V6ONLY.
     fn answer(family: u8) -> Vec<u8> {
         let mut bytes = vec![family, 10, 0, 0];
         bytes.extend_from_slice(&443_u16.to_be_bytes());

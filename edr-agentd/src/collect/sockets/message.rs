@@ -1,14 +1,13 @@
 //! netlink messages and attributes over bytes: netlink(7), `struct nlmsghdr`, `struct nlattr`.
 //!
-//! Nothing here trusts a length: each is checked against the bytes that are there, and iterators end at the first one
-//! that does not fit.
+//! No length is trusted: each is checked against the available bytes, and iterators end at the first invalid length.
 
-/// Bytes that are not what the kernel's headers say.
+/// Error: bytes that do not match the kernel's headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("malformed {0}")]
 pub(super) struct Malformed(pub(super) &'static str);
 
-/// One message of a datagram.
+/// A message of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Message<'a> {
     /// `nlmsg_type`.
@@ -17,7 +16,7 @@ pub(super) struct Message<'a> {
     pub(super) flags: u16,
     /// `nlmsg_seq`: the request this answers.
     pub(super) seq: u32,
-    /// What follows the header.
+    /// Bytes after the header.
     pub(super) payload: &'a [u8],
 }
 
@@ -26,7 +25,7 @@ const ATTRIBUTE_HEADER_BYTES: usize = 4;
 /// `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER` share the field with the type.
 const ATTRIBUTE_TYPE_MASK: u16 = 0x3fff;
 
-/// The messages of one datagram; ends after the first malformed one.
+/// The messages of a datagram; ends after the first malformed message.
 pub(super) fn messages(datagram: &[u8]) -> impl Iterator<Item = Result<Message<'_>, Malformed>> {
     let mut rest = Some(datagram);
     std::iter::from_fn(move || {
@@ -45,7 +44,7 @@ pub(super) fn messages(datagram: &[u8]) -> impl Iterator<Item = Result<Message<'
     })
 }
 
-/// The attributes behind a message's fixed part, as (type, value); ends after the first malformed one.
+/// The attributes behind a message's fixed part, as (type, value); ends after the first malformed attribute.
 pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), Malformed>> {
     let mut rest = Some(bytes);
     std::iter::from_fn(move || {
@@ -62,7 +61,7 @@ pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8
     })
 }
 
-/// A message: header, then `payload` (whose length is a multiple of 4).
+/// Encodes a message: header, then `payload` (with a length that is a multiple of 4).
 pub(super) fn message(kind: u16, flags: u16, seq: u32, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
     bytes.extend_from_slice(&((HEADER_BYTES + payload.len()) as u32).to_ne_bytes());

@@ -1,11 +1,12 @@
 //! Sockets of every family, in every network namespace.
 //!
-//! The agent's own namespace is asked through netlink ([`netlink`]), which tells most; others cannot be entered from
-//! the unit's sandbox (`setns(2)` is refused there), so the files in `/proc/PID/net` of one process in each are read
-//! ([`proc_net`]). Parsers take bytes and know no file. A table the kernel does not list is a gap, never silence.
+//! The agent's own namespace is read by netlink ([`netlink`]), which has the most facts. Other namespaces cannot be
+//! entered from the unit's sandbox (`setns(2)` is refused), so the files in `/proc/PID/net` of a process in each are
+//! read ([`proc_net`]). Parsers take bytes and know no file. A table that the kernel does not list is reported as a
+//! gap.
 //!
-//! What the kernel itself lists nowhere, and so neither this nor ss(8) can see: TCP and UDP sockets that were made but
-//! neither bound nor connected (before Linux 6.8 also TCP sockets that are only bound).
+//! Sockets listed nowhere by the kernel are missing here as in ss(8): TCP and UDP sockets neither bound nor connected
+//! (before Linux 6.8 also TCP sockets that are only bound).
 
 mod counts;
 mod found;
@@ -43,16 +44,17 @@ use tables::{Asked, TABLES, Table};
 
 /// The source's name in gaps.
 const SOURCE: &str = "sockets";
-/// The files of the namespace that a socket made by this thread belongs to.
+/// The files of the namespace of sockets made by this thread.
 const OWN_NET: &str = "thread-self/net";
-/// Ticks for which "no such table" is remembered: the kernel starts modprobe(8) for every question about one.
+/// Number of ticks for which a missing table is remembered: the kernel starts modprobe(8) at every query of a missing
+/// table.
 const UNSUPPORTED_TICKS: u64 = 60;
 
 /// Reads the sockets of the host.
 #[derive(Debug)]
 pub struct SocketReader {
     proc_root: Arc<OwnedFd>,
-    /// The agent's own namespace and the way to ask the kernel about it; `None` for a proc tree of another system.
+    /// The agent's own namespace, with the netlink socket; `None` for a proc tree of another system.
     own: Option<Own>,
     others: Namespaces,
     tick: u64,
@@ -67,13 +69,13 @@ struct Own {
     netns: u64,
     /// `None` where the sandbox or the kernel has no netlink.
     diag: Option<Diag>,
-    /// Tables the kernel does not have, with the tick at which to ask again.
+    /// Tables missing in the kernel, with the tick of the next query.
     unsupported: BTreeMap<&'static str, u64>,
 }
 
 impl SocketReader {
-    /// Opens the netlink socket; `proc_root` serves what has no sock_diag. Under another tree than `/proc` there is no
-    /// netlink answer, so all comes from its files.
+    /// Opens the netlink socket; `proc_root` serves tables without sock_diag. A tree other than `/proc` has no netlink,
+    /// so all tables are read from files.
     ///
     /// # Errors
     /// When `proc_root` cannot be opened.
@@ -99,7 +101,7 @@ impl SocketReader {
     }
 
     /// Pushes one row per socket, sorted by (inode, netns, protocol, endpoints). Other namespaces are read through
-    /// `inhabitants`.
+    /// processes in `inhabitants`.
     pub fn read(&mut self, inhabitants: &Inhabitants, rows: &mut Rows, gaps: &mut Gaps) {
         self.tick += 1;
         self.found.clear();
@@ -158,7 +160,7 @@ impl SocketReader {
     }
 }
 
-/// Takes a whole table from `dump`; one that changed while it was read is read once more.
+/// Takes a whole table from `dump`. A table that changed during the read is read once more.
 fn ask(
     table: &Table,
     netns: u64,
@@ -174,13 +176,13 @@ fn ask(
         let dump = dump(&mut |row| match row {
             Ok(row) => {
                 owned += usize::from(row.inode != 0);
-                // More would make room by rows of other tables before it is known whether this one stays.
+                // More rows would displace rows of other tables before this table is known to be valid.
                 if row.inode == 0 || owned <= ROWS_MAX { found.push(Found { netns, ..row }) } else { found.beyond += 1 }
             }
             Err(Malformed(_)) => malformed += 1,
         });
         if dump.is_err() {
-            // Half a table beside what its file gives would list sockets twice.
+            // Half a table beside the rows of its file would list sockets twice.
             found.go_back(start);
         }
         dump.map(|dump| Dump { malformed: dump.malformed + malformed, ..dump })
@@ -198,8 +200,8 @@ fn ask(
     Ok(())
 }
 
-/// The question about netlink sockets fills the queues of the two sockets that carry it. They are empty otherwise, and
-/// a row that tells of the asking would differ at every tick.
+/// Sets the queues of the two sockets of this query to 0. Only the query fills these queues, and a row with the query's
+/// traffic would differ at every tick.
 fn quiet(found: &mut FoundRows, diag: &Diag) {
     let is_asking = |row: &&mut Found| {
         row.family == Family::Netlink
@@ -236,7 +238,7 @@ fn read_file(
     }
 }
 
-/// Takes the rows of a file that was read, and says how many; `field` names the table in gaps.
+/// Takes the rows of a file and returns their number; `field` names the table in gaps.
 fn take_file(
     field: &str,
     file: tables::File,
@@ -263,7 +265,7 @@ fn take_file(
     taken
 }
 
-/// The kernel has no such table: `ENOENT` for a missing module, the rest for a missing family.
+/// True when the kernel has no such table: `ENOENT` for a missing module, the rest for a missing family.
 fn is_unsupported(error: &io::Error) -> bool {
     Errno::from_io_error(error) == Some(Errno::NOENT) || reason(error) == GapReason::Unsupported
 }

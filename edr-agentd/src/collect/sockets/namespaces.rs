@@ -1,9 +1,8 @@
-//! Other network namespaces: read through one process each, so many a tick as the budget allows.
+//! Other network namespaces: each read through one of its processes, as many per tick as the budget allows.
 //!
-//! Namespaces take turns when the budget is used up; one that was not read keeps its rows of the last time, and a gap
-//! says so. Rows of a namespace that has no process any more go. Who lives where is known from the pass over the
-//! processes. Each namespace is read by a thread that may be abandoned: the files belong to a process, which may make
-//! them hang.
+//! When the budget is used up, namespaces take turns; an unread namespace keeps its previous rows, with a gap. Rows of
+//! a namespace without a process are removed. The pass over the processes finds the processes of each namespace. Each
+//! namespace is read by a thread that may be abandoned, since the files belong to a process and may hang.
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -26,37 +25,37 @@ use crate::collect::hung::{AbandonableThread, NoAnswer, Progress};
 use crate::collect::{Gaps, Inhabitants, calls, proc_files};
 use crate::errno::reason;
 
-/// What one tick may spend here, in microseconds of CPU time as estimated by [`Price`]: 1 % of a core at one tick in
-/// 10 s. An estimate instead of a clock, so that the same host does the same in every tick.
+/// Budget of one tick, in microseconds of CPU time as estimated by [`Price`]: 1 % of a core at one tick in 10 s. An
+/// estimate instead of a clock, so that an unchanged host is read the same way in every tick.
 const BUDGET_US: u64 = 100_000;
-/// Opening, reading and closing one small file (measured: 15 to 40).
+/// Cost of opening, reading and closing a small file (measured: 15 to 40).
 const FILE_US: u64 = 40;
 /// For `tcp` and `tcp6` the kernel walks the hash table of all namespaces, so the file of an idle container costs as
 /// much as the host's own (measured: 3.4 ms for 262,144 buckets, 13 ns each).
 const BUCKET_NS: u64 = 13;
 /// Buckets of a host with 16 GiB, where the kernel does not tell (before Linux 6.1).
 const BUCKETS_USUAL: u64 = 131_072;
-/// What a kernel that tells calls it; negative in a namespace that shares the host's table.
+/// The kernel's file with the number of buckets; negative in a namespace that shares the host's table.
 const BUCKETS_FILE: &str = "sys/net/ipv4/tcp_ehash_entries";
-/// Namespaces whose rows are remembered; beyond it they are listed only when it is their turn.
+/// Maximum number of namespaces with remembered rows; more are listed only in the tick of their read.
 const REMEMBERED_MAX: usize = 1_024;
-/// Rows remembered of one namespace.
+/// Maximum number of remembered rows per namespace.
 const REMEMBERED_ROWS_MAX: usize = 20_000;
 /// Where namespaces are kept by name.
 const NAMED_IN: [&str; 2] = ["/run/netns", "/run/docker/netns"];
-/// Namespaces named one by one in gaps.
+/// Maximum number of namespaces named in gaps.
 const NAMED_MAX: usize = 32;
 
-/// What is known of other namespaces.
+/// State of other namespaces across ticks.
 #[derive(Debug)]
 pub(super) struct Namespaces {
     known: BTreeMap<u64, Known>,
     tick: u64,
-    /// The first whose turn it is.
+    /// The first namespace to be read in the next tick.
     next: u64,
     price: Price,
     thread: AbandonableThread,
-    /// Namespaces that hung, and the tick in which they are read again.
+    /// Hung namespaces, with the tick of the next read.
     hung: BTreeMap<u64, u64>,
 }
 
@@ -73,7 +72,7 @@ impl Default for Namespaces {
     }
 }
 
-/// What files cost to read.
+/// Estimated cost of reading files.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Price {
     /// `tcp` or `tcp6`, beyond the price of any file.
@@ -186,7 +185,7 @@ impl Namespaces {
         self.carry_over(&turn[unread..], found, gaps);
     }
 
-    /// Reads a namespace on a thread that may be abandoned; also returns the cost in microseconds.
+    /// Reads a namespace on an abandonable thread; also returns the cost in microseconds.
     fn read_on_thread(
         &mut self,
         proc_root: &Arc<OwnedFd>,
@@ -208,7 +207,7 @@ impl Namespaces {
         Ok((found, spent_us))
     }
 
-    /// Rows of the last time, for those whose turn it was not.
+    /// Lists the previous rows of unread namespaces.
     fn carry_over(&self, unread: &[u64], found: &mut FoundRows, gaps: &mut Gaps) {
         for (at, netns) in unread.iter().enumerate() {
             self.carry_over_one(*netns, at, (GapReason::Budget, "not read in this tick"), found, gaps);
@@ -236,13 +235,13 @@ impl Namespaces {
     }
 }
 
-/// Namespaces that ip-netns(8) or a container engine keeps under a name although no process is in them: they may have
-/// sockets, held by descriptors of processes elsewhere, and there is no file to read them from.
+/// Reports namespaces kept under a name by ip-netns(8) or a container engine without a process inside: sockets there
+/// may be held by descriptors of processes elsewhere, and no file lists these sockets.
 fn report_empty(inhabited: &BTreeMap<u64, Vec<u32>>, own: Option<u64>, gaps: &mut Gaps) {
     let mut nsfs = None;
     for path in NAMED_IN {
         let Ok(folder) = proc_files::open_dir(rustix::fs::CWD, path) else { continue };
-        // A folder that changes while it is listed is listed again at the next tick.
+        // A folder that changes during the listing is listed again at the next tick.
         let _ = proc_files::each_name(&folder, |name| {
             let Ok(stat) = stat_of(&folder, name) else { return };
             let nsfs =
@@ -261,14 +260,14 @@ fn stat_of(dir: impl std::os::fd::AsFd, name: &CStr) -> rustix::io::Result<rusti
     rustix::fs::statat(dir, name, rustix::fs::AtFlags::empty())
 }
 
-/// What a reading takes along.
+/// Shared resources of a reading.
 pub(super) struct Means<'a> {
     pub(super) price: Price,
     pub(super) text: &'a mut Vec<u8>,
     pub(super) progress: &'a Progress,
 }
 
-/// Reads a namespace through the first of its processes that stays in it while it is read; says what that cost.
+/// Reads a namespace through the first process that stays inside during the read. Returns the cost in microseconds.
 pub(super) fn read_any(
     proc_root: &OwnedFd,
     pids: &[u32],
@@ -279,7 +278,7 @@ pub(super) fn read_any(
 ) -> u64 {
     let mut spent_us = 0;
     for pid in pids {
-        // The handle keeps its process: a new one with the same pid is not read through it.
+        // The handle belongs to this process: a new process with the same pid is not read.
         let Ok(process) = proc_files::open_dir(proc_root, pid.to_string()) else { continue };
         let mut attempt_gaps = Gaps::default();
         spent_us += read_one(&process, netns, means, found, &mut attempt_gaps);
@@ -297,7 +296,7 @@ pub(super) fn read_any(
     spent_us
 }
 
-/// Reads the files in `dir`/net; says what they cost, in microseconds.
+/// Reads the files in `dir`/net. Returns the cost in microseconds.
 fn read_one(dir: &OwnedFd, netns: u64, means: &mut Means<'_>, found: &mut FoundRows, gaps: &mut Gaps) -> u64 {
     let Means { price, text, progress } = means;
     let (mut spent_us, mut is_readable) = (0, false);
@@ -310,7 +309,7 @@ fn read_one(dir: &OwnedFd, netns: u64, means: &mut Means<'_>, found: &mut FoundR
     };
     let counts = Counts::read(|name, text| read(name, text).map(|_| ()), text);
     for table in &TABLES {
-        // The same for every namespace: alike gaps become one.
+        // The same field for every namespace, so that equal gaps are joined.
         let field = format!("netns/{}", table.name);
         if let Some(counts) = &counts {
             if counts.shows_empty_file(table) {
@@ -325,7 +324,8 @@ fn read_one(dir: &OwnedFd, netns: u64, means: &mut Means<'_>, found: &mut FoundR
         match read(table.name, text) {
             Ok(cut) => {
                 let taken = take_file(&field, file, text, cut, netns, found, gaps);
-                // A unix name may hold line breaks and what looks like rows behind them; the kernel's count knows.
+                // A unix name may contain line breaks and text in the form of rows; the kernel's count shows the
+                // forgery.
                 let counted = counts.as_ref().and_then(|counts| counts.of(table));
                 if matches!(file, File::Unix) && counted.is_some_and(|counted| taken > counted) {
                     let now =

@@ -1,8 +1,8 @@
-//! The way to the kernel's `sock_diag` (sock_diag(7)): one netlink socket, one dump at a time.
+//! Access to the kernel's `sock_diag` (sock_diag(7)): one netlink socket, one dump at a time.
 //!
-//! Written on `rustix` rather than on the crate netlink-packet-sock-diag: that one has no packet and no
-//! netlink messages, knows none of the attributes added since Linux 5.3 that are needed here, and builds an owned struct
-//! with a vector of attributes for every socket. What is left to write is a header and an iterator over attributes.
+//! Based on `rustix` instead of the crate netlink-packet-sock-diag: the crate lacks packet and netlink messages and the
+//! needed attributes since Linux 5.3, and builds an owned struct with a vector of attributes for every socket. Only a
+//! header and an iterator over attributes had to be written.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -20,17 +20,18 @@ use super::message::{message, messages, u32_at};
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLM_F_REQUEST: u16 = 0x01;
 const NLM_F_DUMP: u16 = 0x300;
-/// Set by the kernel on an answer during which the table changed.
+/// Flag of an answer during which the table changed.
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLMSG_OVERRUN: u16 = 4;
 /// The kernel cuts a dump into datagrams of at most this (`netlink_recvmsg`: 32 KiB).
 const DATAGRAM_BYTES: usize = 32 << 10;
-/// A dump is made while it is read, so nothing is ever waited for; this only keeps a tick from hanging if that changes.
+/// The kernel makes a dump during the read, so a read never waits. The timeout keeps a tick from hanging if that
+/// changes.
 const RECEIVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A netlink socket to `sock_diag`, in the network namespace in which it was opened.
+/// A netlink socket to `sock_diag`, in the network namespace of its opening.
 #[derive(Debug)]
 pub(super) struct Diag {
     socket: OwnedFd,
@@ -38,12 +39,12 @@ pub(super) struct Diag {
     datagram: Vec<u8>,
 }
 
-/// How a dump went, when it came to its end.
+/// Result of a completed dump.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Dump {
-    /// The table changed while it was read: rows may be missing or double.
+    /// The table changed during the read: rows may be missing or duplicate.
     pub(super) interrupted: bool,
-    /// Messages that could not be read.
+    /// Number of malformed messages.
     pub(super) malformed: u64,
 }
 
@@ -60,18 +61,18 @@ impl Diag {
         Ok(Self { socket, seq: 0, datagram: vec![0; DATAGRAM_BYTES] })
     }
 
-    /// The port id the kernel gave this socket with its first request.
+    /// The port id assigned by the kernel to this socket with its first request.
     pub(super) fn port_id(&self) -> Option<u32> {
         calls::one();
         let address = rustix::net::getsockname(&self.socket).ok()?;
         SocketAddrNetlink::try_from(address).ok().map(|address| address.pid())
     }
 
-    /// Asks for a whole table and gives each row's payload to `take`.
+    /// Requests a whole table and passes each row's payload to `take`.
     ///
     /// # Errors
-    /// What the kernel answers: `ENOENT` when it has no such table. After an error the rest of the answer may still
-    /// come; it carries an old sequence number and is passed over.
+    /// The kernel's error: `ENOENT` for a missing table. After an error the rest of the answer may still come; its old
+    /// sequence number is skipped.
     pub(super) fn dump(&mut self, request: &[u8], mut take: impl FnMut(&[u8])) -> io::Result<Dump> {
         self.seq = self.seq.wrapping_add(1);
         let request = message(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, self.seq, request);
@@ -83,7 +84,7 @@ impl Diag {
                 rustix::net::recvfrom(&self.socket, self.datagram.as_mut_slice(), RecvFlags::TRUNC)
             })?;
             calls::got(len);
-            // Whoever has CAP_NET_ADMIN can write to this socket too; only the kernel has port 0.
+            // Every process with CAP_NET_ADMIN can write to this socket; only the kernel has port 0.
             if sender.and_then(|sender| SocketAddrNetlink::try_from(sender).ok()).is_none_or(|from| from.pid() != 0) {
                 continue;
             }
@@ -99,7 +100,7 @@ impl Diag {
 }
 
 impl Dump {
-    /// Takes the messages of one datagram that answer request `seq`; true when the answer is complete.
+    /// Takes the messages of a datagram that answer request `seq`; true when the answer is complete.
     fn take_datagram(&mut self, datagram: &[u8], seq: u32, mut take: impl FnMut(&[u8])) -> io::Result<bool> {
         for message in messages(datagram) {
             let Ok(message) = message else {

@@ -15,10 +15,10 @@ const MESSAGE_BYTES: usize = 28;
 const SHOW: u32 = 0x01 | 0x02;
 const NETLINK_DIAG_MEMINFO: u16 = 0;
 const NETLINK_DIAG_GROUPS: u16 = 1;
-/// Groups kept of one socket; NETLINK_GENERIC may have more, its first ones come from the kernel itself.
+/// Maximum number of groups kept per socket. NETLINK_GENERIC may have more; the first groups are the kernel's own.
 const GROUPS_MAX: usize = 256;
 
-/// A request for all of them.
+/// A request for all netlink sockets.
 pub(super) fn request() -> Vec<u8> {
     let mut bytes = vec![0; REQUEST_BYTES];
     (bytes[0], bytes[1]) = (AF_NETLINK, ALL_PROTOCOLS);
@@ -26,7 +26,7 @@ pub(super) fn request() -> Vec<u8> {
     bytes
 }
 
-/// One socket of the answer. The kernel does not tell its uid.
+/// Parses a socket of the answer. The uid is not included.
 pub(super) fn parse(payload: &[u8]) -> Result<Found, Malformed> {
     let malformed = Malformed("netlink_diag message");
     let fixed: &[u8; MESSAGE_BYTES] = payload.first_chunk().ok_or(malformed)?;

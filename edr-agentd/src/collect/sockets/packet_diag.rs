@@ -14,14 +14,14 @@ const PACKET_DIAG_INFO: u16 = 0;
 const PACKET_DIAG_MCLIST: u16 = 1;
 const PACKET_DIAG_UID: u16 = 5;
 const PACKET_DIAG_MEMINFO: u16 = 6;
-/// Bytes of `struct packet_diag_mclist`; its type follows two words.
+/// Bytes of `struct packet_diag_mclist`; the type comes after two words.
 const MEMBERSHIP_BYTES: usize = 44;
 const PACKET_MR_PROMISC: u16 = 1;
 /// `SK_MEMINFO_RMEM_ALLOC` and `SK_MEMINFO_WMEM_ALLOC` of `linux/sock_diag.h`, as bytes into the array of words.
 pub(super) const RMEM_ALLOC_AT: usize = 0;
 pub(super) const WMEM_ALLOC_AT: usize = 8;
 
-/// A request for all of them.
+/// A request for all packet sockets.
 pub(super) fn request() -> Vec<u8> {
     let mut bytes = vec![0; REQUEST_BYTES];
     bytes[0] = AF_PACKET;
@@ -29,7 +29,7 @@ pub(super) fn request() -> Vec<u8> {
     bytes
 }
 
-/// One socket of the answer.
+/// Parses a socket of the answer.
 pub(super) fn parse(payload: &[u8]) -> Result<Found, Malformed> {
     let fixed: &[u8; MESSAGE_BYTES] = payload.first_chunk().ok_or(Malformed("packet_diag message"))?;
     if fixed[0] != AF_PACKET {

@@ -1,5 +1,6 @@
-//! The files of `/proc/PID/net` (proc(5)): the one way into a network namespace without entering it, and what the
-//! kernel has no sock_diag for. They tell less: no peer and no uid of unix sockets, no `IPV6_V6ONLY`, no backlog size.
+//! Parsers of `/proc/PID/net` (proc(5)): the only way to read a network namespace without entering, and the only source
+//! of tables without sock_diag. The files contain less: no peer and no uid of unix sockets, no `IPV6_V6ONLY`, no
+//! backlog size.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -27,12 +28,12 @@ pub(super) fn netlink(file: &[u8]) -> impl Iterator<Item = Result<Found, Malform
     rows(file).map(|line| netlink_row(line).ok_or(Malformed("row of netlink")))
 }
 
-/// Rows of `unix`. The kernel writes a name as it is, line breaks too: a line that is no row is the rest of the name
-/// before it. A name can also contain what looks like a whole row; the count in `protocols` tells ([`in_use`]).
+/// Rows of `unix`. The kernel writes names unescaped, line breaks included: a line in another form continues the
+/// previous name. A name can also contain a whole forged row; the count in `protocols` shows the forgery ([`in_use`]).
 pub(super) fn unix(file: &[u8]) -> Vec<Result<Found, Malformed>> {
     let mut all: Vec<Result<Found, Malformed>> = Vec::new();
     let mut last_is_named = false;
-    // The kernel ends each row itself, so what follows the last line break of the file is nothing.
+    // The kernel terminates each row, so the part after the last line break is empty.
     for line in file.strip_suffix(b"\n").unwrap_or(file).split(|&byte| byte == b'\n').skip(1) {
         match (unix_row(line), all.last_mut()) {
             (Some((found, is_named)), _) => {
@@ -48,8 +49,7 @@ pub(super) fn unix(file: &[u8]) -> Vec<Result<Found, Malformed>> {
     all
 }
 
-/// Rows of `protocols`: a protocol by the kernel's name for it, and how many of its sockets are in use in the
-/// namespace.
+/// Rows of `protocols`: the kernel's name of a protocol, and the number of its sockets in use in the namespace.
 pub(super) fn in_use(file: &[u8]) -> impl Iterator<Item = (&[u8], u64)> {
     rows(file).filter_map(|line| {
         let mut fields = fields(line);
@@ -60,7 +60,7 @@ pub(super) fn in_use(file: &[u8]) -> impl Iterator<Item = (&[u8], u64)> {
     })
 }
 
-/// Time-wait sockets of `sockstat`: they are in no count of `protocols`.
+/// Number of time-wait sockets from `sockstat`; no count of `protocols` includes these.
 pub(super) fn time_wait(sockstat: &[u8]) -> Option<u64> {
     let line = sockstat.split(|&byte| byte == b'\n').find(|line| line.starts_with(b"TCP: "))?;
     let mut fields = fields(line);
@@ -94,7 +94,7 @@ fn inet_row(line: &[u8], family: Family, protocol: &'static str) -> Option<Found
     Some(found)
 }
 
-/// `0100007F:0016`: words of the address as the machine reads them, and the port.
+/// `0100007F:0016`: the address in words of the machine's byte order, and the port.
 fn endpoint(field: &[u8], family: Family) -> Option<(Address, u32)> {
     let (address, port) = halves(field)?;
     let word = |at: usize| Some(u32::try_from(hex(address.get(at..at + 8)?)?).ok()?.to_ne_bytes());
@@ -145,7 +145,7 @@ fn netlink_row(line: &[u8]) -> Option<Found> {
     Some(found)
 }
 
-/// Kernels before 5.3 print a port id that the kernel chose as a negative number.
+/// Kernels before 5.3 print a port id chosen by the kernel as a negative number.
 fn port_id(field: &[u8]) -> Option<u32> {
     match field.strip_prefix(b"-") {
         Some(digits) => Some(u32::try_from(decimal(digits)?).ok()?.wrapping_neg()),
@@ -153,7 +153,7 @@ fn port_id(field: &[u8]) -> Option<u32> {
     }
 }
 
-/// `%pK: %08X %08X %08X %04X %02X %5lu`, then a space and the name if it has one; true when it has.
+/// Parses `%pK: %08X %08X %08X %04X %02X %5lu`, then a space and the name, if any; true for a row with a name.
 fn unix_row(line: &[u8]) -> Option<(Found, bool)> {
     let mut rest = line;
     let mut take = |digits: std::ops::RangeInclusive<usize>, end: &[u8]| {

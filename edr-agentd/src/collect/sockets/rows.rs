@@ -1,4 +1,4 @@
-//! The rows of one tick, bounded: a crowd of sockets in one table or namespace takes no row from the others.
+//! The rows of one tick, bounded: many sockets in one table or namespace displace no rows of other tables.
 
 use std::collections::BTreeMap;
 
@@ -6,13 +6,13 @@ use edr_wire::snapshot::Family;
 
 use super::found::{Found, Protocol};
 
-/// Rows listed, as many as fit beside the processes in one snapshot: a row is some 200 bytes.
+/// Maximum number of listed rows, to fit beside the processes in one snapshot: a row has some 200 bytes.
 pub(super) const ROWS_MAX: usize = 50_000;
-/// Rows with an inode held while a tick is read. Those without one (time-wait, not yet accepted) are held beside them,
-/// [`ROWS_MAX`] of them: whoever makes connections can make any number.
+/// Maximum number of rows with an inode held during a tick. Rows without an inode (time-wait, not yet accepted) have a
+/// separate limit, [`ROWS_MAX`]: any process can make any number of connections.
 const OWNED_MAX: usize = 2 * ROWS_MAX;
 
-/// Rows as they are found. What there is no room for is counted.
+/// Collected rows. Rows beyond the limits are counted.
 #[derive(Debug, Default)]
 pub(super) struct FoundRows {
     pub(super) rows: Vec<Found>,
@@ -29,7 +29,7 @@ pub(super) struct Mark {
     ownerless: usize,
 }
 
-/// Who shares the room: a protocol in a namespace.
+/// Rows of a protocol in a namespace, which share the room with all other groups.
 type Group = (u64, Family, Protocol);
 
 impl FoundRows {
@@ -51,8 +51,7 @@ impl FoundRows {
         self.rows.push(found);
     }
 
-    /// Lets [`ROWS_MAX`] rows with an inode stay, so that as many more can come; the next [`Self::push`] of that many
-    /// moves none.
+    /// Reduces the rows with an inode to [`ROWS_MAX`], so that the same number can be pushed before the next reduction.
     pub(super) fn make_room(&mut self) {
         let before = self.rows.len();
         if before - self.ownerless <= ROWS_MAX {
@@ -66,17 +65,18 @@ impl FoundRows {
         Mark { rows: self.rows.len(), beyond: self.beyond, ownerless: self.ownerless }
     }
 
-    /// Forgets what was pushed since `mark`, between which no room was made.
+    /// Removes the rows pushed since `mark`. No room was made in between.
     pub(super) fn go_back(&mut self, mark: Mark) {
         self.rows.truncate(mark.rows);
         (self.beyond, self.ownerless) = (mark.beyond, mark.ownerless);
     }
 
-    /// Sorts the rows and leaves those that are listed, [`ROWS_MAX`] at most: those without an inode have no owner any
-    /// more, and give way. Returns how many are not listed.
+    /// Sorts the rows and reduces them to [`ROWS_MAX`]. Rows without an inode have no owner any more, and are removed
+    /// first. Returns the number of rows not listed.
     pub(super) fn finish(&mut self) -> u64 {
         self.rows.sort_unstable();
-        // A table that changes while it is read may give the same socket twice. Without an inode two alike are two.
+        // A table that changes during the read may list a socket twice. Two equal rows without an inode are two
+        // sockets.
         self.rows.dedup_by(|later, first| first.inode != 0 && later == first);
         let before = self.rows.len();
         if before <= ROWS_MAX {
@@ -90,8 +90,8 @@ impl FoundRows {
     }
 }
 
-/// Of the rows that are `such`, keeps `max`, the first ones of each group: a group keeps all its rows when they are
-/// fewer than what each of those keeps that lose some.
+/// Reduces the rows that match `such` to `max`, and keeps the first rows of each group. Small groups keep all rows; the
+/// large groups share the remaining room equally.
 fn keep_shares(rows: &mut Vec<Found>, max: usize, such: impl Fn(&Found) -> bool) {
     let group = |found: &Found| -> Group { (found.netns, found.family, found.protocol) };
     let mut shares: BTreeMap<Group, usize> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! Every table of sockets that a network namespace has, and the two ways to read each.
+//! All socket tables of a network namespace, and the two ways to read each.
 
 use std::io;
 
@@ -9,31 +9,32 @@ use super::message::Malformed;
 use super::netlink::{Diag, Dump};
 use super::{inet_diag, netlink_diag, packet_diag, proc_net, unix_diag, vsock_diag, xdp_diag};
 
-/// One table.
+/// A socket table.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Table {
-    /// Its name in gaps, and that of its file in `/proc/PID/net`.
+    /// Name in gaps, and name of the file in `/proc/PID/net`.
     pub(super) name: &'static str,
-    /// The kernel's names for its protocols in `/proc/PID/net/protocols`.
+    /// The kernel's names of the table's protocols in `/proc/PID/net/protocols`.
     pub(super) registered_as: &'static [&'static str],
-    /// What `sock_diag` is asked.
+    /// Query to `sock_diag`.
     pub(super) asked: Asked,
-    /// What `/proc/PID/net` holds.
+    /// File in `/proc/PID/net`.
     pub(super) file: Option<File>,
-    /// What the kernel's count in `protocols` says about it.
+    /// Coverage of the kernel's count in `protocols`.
     pub(super) counted: Counted,
 }
 
-/// Which sockets of a table the kernel's count leaves out.
+/// Sockets of a table missing in the kernel's count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Counted {
     /// None: a count of 0 means an empty table.
     Whole,
-    /// Those in time-wait, which `sockstat` counts, and bound ones, which nobody counts and only sock_diag lists.
+    /// Missing: sockets in time-wait, counted in `sockstat`; and bound sockets, counted nowhere and listed only by
+    /// sock_diag.
     TcpInUse,
-    /// The kernel's own ends, which are the same in every namespace.
+    /// Missing: the kernel's own sockets, which are the same in every namespace.
     ButKernels,
-    /// All of them, or it is not known which.
+    /// All sockets are missing, or the missing sockets are unknown.
     Unsure,
 }
 
@@ -88,7 +89,7 @@ const fn ping(name: &'static str, registered_as: &'static [&'static str], family
 use Counted::{ButKernels, TcpInUse, Unsure, Whole};
 use Family::{Inet, Inet6};
 
-/// All of them, in the order in which they are read.
+/// All tables, in the order of reading.
 pub(super) const TABLES: [Table; 21] = [
     inet("tcp", &["TCP"], Inet, inet_diag::TCP, Some("tcp"), TcpInUse),
     inet("tcp6", &["TCPv6"], Inet6, inet_diag::TCP, Some("tcp"), TcpInUse),
@@ -132,12 +133,12 @@ pub(super) const TABLES: [Table; 21] = [
 ];
 
 impl Table {
-    /// True when `protocol` of `/proc/PID/net/protocols` is one of this table's.
+    /// True when `protocol` of `/proc/PID/net/protocols` belongs to this table.
     pub(super) fn is_registered_as(&self, protocol: &[u8]) -> bool {
         self.registered_as.iter().any(|known| known.as_bytes() == protocol)
     }
 
-    /// True for a file that tells less than `sock_diag` does: no peer, no uid, no groups beyond 32.
+    /// True for a file with less content than `sock_diag`: no peer, no uid, no groups beyond 32.
     pub(super) fn file_tells_less(&self) -> bool {
         matches!(self.file, Some(File::Unix | File::Packet | File::Netlink))
     }

@@ -5,7 +5,7 @@ use super::*;
 use crate::collect::hung::Progress;
 use edr_wire::snapshot::{Gap, Reread, SnapshotParts, SnapshotView};
 
-/// One reading as owned rows, with the processes that are there now.
+/// Reads once and returns owned rows, with the present processes.
 fn read(reader: &mut SocketReader) -> (Vec<Socket>, Vec<Gap>) {
     read_through(&inhabitants(reader), reader)
 }
@@ -16,7 +16,7 @@ fn read_through(inhabitants: &Inhabitants, reader: &mut SocketReader) -> (Vec<So
     (decode(&rows), gaps.take())
 }
 
-/// Who lives where, as the links say.
+/// The processes of each namespace, from the links.
 fn inhabitants(reader: &SocketReader) -> Inhabitants {
     let mut pids = Vec::new();
     let root = proc_files::open_dir(&reader.proc_root, ".").unwrap();
@@ -55,7 +55,7 @@ fn own_connection_is_listed_from_both_ends_with_its_inodes() {
     assert_eq!(ends(inode(&server)), ("established", "127.0.0.1", port, "127.0.0.1", client_port));
 }
 
-/// A proc tree with one process in each of so many namespaces, which has one TCP socket.
+/// A proc tree with this number of namespaces, each with one process and one TCP socket.
 fn tree(namespaces: u32) -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(root.path().join("sys/net/ipv4")).unwrap();
@@ -99,7 +99,7 @@ fn budget_gaps(gaps: &[Gap]) -> u64 {
 fn namespaces_take_turns_and_those_not_read_keep_their_rows() {
     let root = tree(30);
     let mut reader = open(&root);
-    // Twenty are read, then the other ten and ten of the first.
+    // Twenty are read, then the remaining ten and ten of the first.
     let (rows, gaps) = read(&mut reader);
     assert_eq!((rows.len(), budget_gaps(&gaps)), (20, 10));
     let (rows, gaps) = read(&mut reader);
@@ -109,12 +109,12 @@ fn namespaces_take_turns_and_those_not_read_keep_their_rows() {
     assert_eq!(rows[0].netns, netns(1));
     assert_eq!((rows[0].uid, rows[0].state.as_str(), rows[0].local.as_str()), (Some(1_000), "listen", "127.0.0.1"));
 
-    // A change is seen when its namespace has its turn again, in the next tick here.
+    // A change is seen at the next turn of its namespace, here in the next tick.
     std::fs::write(root.path().join("15/net/tcp"), format!("heading\n{}", tcp_row(777))).unwrap();
     let (rows, _) = read(&mut reader);
     assert!(rows.iter().any(|row| row.inode == 777) && rows.len() == 30);
 
-    // Without its last process a namespace cannot be read any more, and old rows of it would be a lie.
+    // Without its last process a namespace cannot be read any more, and its old rows would be wrong.
     std::fs::remove_dir_all(root.path().join("15")).unwrap();
     let (rows, _) = read(&mut reader);
     assert!(rows.iter().all(|row| row.netns != netns(15)) && rows.len() == 29);
@@ -137,7 +137,7 @@ fn a_second_process_stands_in_for_one_that_is_gone() {
     std::fs::create_dir_all(&second).unwrap();
     std::fs::rename(root.path().join("1/ns"), second.join("ns")).unwrap();
     std::fs::rename(root.path().join("1/net"), second.join("net")).unwrap();
-    // The first still has its link when processes are listed, but not when it is read.
+    // The first process has its link during the listing, but not during the read.
     let (price, text, progress) = (namespaces::Price::default(), &mut Vec::new(), &Progress::default());
     let mut means = namespaces::Means { price, text, progress };
     let dir = proc_files::open_dir(rustix::fs::CWD, root.path()).unwrap();
@@ -146,7 +146,7 @@ fn a_second_process_stands_in_for_one_that_is_gone() {
     assert_eq!((found.rows.len(), gaps.take()), (1, vec![]));
     namespaces::read_any(&dir, &[1], netns(1), &mut means, &mut found, &mut gaps);
     assert_eq!(gaps.take()[0].reason, GapReason::Gone);
-    // One that moved to another namespace shows that one's sockets: not those asked for.
+    // A process that moved to another namespace shows the sockets of the new namespace, which must not be listed.
     let mut found = FoundRows::default();
     namespaces::read_any(&dir, &[2], netns(9), &mut means, &mut found, &mut gaps);
     assert_eq!((found.rows.len(), gaps.take()[0].reason), (0, GapReason::Gone));
@@ -199,7 +199,7 @@ fn a_tree_without_processes_is_read_by_its_own_files() {
 #[test]
 fn a_table_that_changes_is_read_once_more_then_it_is_a_gap() {
     let socket = |inode| Found { inode, ..Found::new(Family::Inet, SOCK_DIAG, "listen") };
-    // How often the table changes, how often it is read, whether that is a gap.
+    // Number of changes of the table, number of reads, and if a gap is expected.
     for (changes, reads, is_gap) in [(0, 1, false), (1, 2, false), (2, 2, true)] {
         let (mut found, mut gaps, mut asked) = (FoundRows::default(), Gaps::default(), 0);
         found.push(socket(1));
@@ -231,7 +231,7 @@ fn rows_are_sorted_single_and_bounded_and_owned_ones_stay() {
         let inodes: Vec<u64> = decode(&rows).iter().map(|row| row.inode).collect();
         (inodes, gaps.take())
     };
-    // The same socket twice is one; two without an inode may be two.
+    // The same socket twice is one row; two rows without an inode may be two sockets.
     let (inodes, gaps) =
         write(vec![socket(7, 1), socket(3, 1), socket(7, 1), socket(0, 1), socket(0, 1), socket(7, 2)]);
     assert_eq!((inodes, gaps), (vec![0, 0, 3, 7, 7], vec![]));

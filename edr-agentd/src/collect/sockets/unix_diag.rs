@@ -15,7 +15,7 @@ const UNIX_DIAG_PEER: u16 = 2;
 const UNIX_DIAG_RQLEN: u16 = 4;
 const UNIX_DIAG_UID: u16 = 7;
 
-/// A request for all of them.
+/// A request for all unix sockets.
 pub(super) fn request() -> Vec<u8> {
     let mut bytes = vec![0; REQUEST_BYTES];
     bytes[0] = AF_UNIX;
@@ -24,7 +24,7 @@ pub(super) fn request() -> Vec<u8> {
     bytes
 }
 
-/// One socket of the answer.
+/// Parses a socket of the answer.
 pub(super) fn parse(payload: &[u8]) -> Result<Found, Malformed> {
     let fixed: &[u8; MESSAGE_BYTES] = payload.first_chunk().ok_or(Malformed("unix_diag message"))?;
     if fixed[0] != AF_UNIX {

@@ -11,7 +11,7 @@ const MESSAGE_BYTES: usize = 32;
 /// `VMADDR_CID_ANY`, `VMADDR_PORT_ANY`.
 const ANY: u32 = u32::MAX;
 
-/// A request for all of them, in all states.
+/// A request for all vsock sockets, in all states.
 pub(super) fn request() -> Vec<u8> {
     let mut bytes = vec![0; REQUEST_BYTES];
     bytes[0] = AF_VSOCK;
@@ -19,7 +19,7 @@ pub(super) fn request() -> Vec<u8> {
     bytes
 }
 
-/// One socket of the answer. The kernel tells neither uid nor queues.
+/// Parses a socket of the answer. Uid and queues are not included.
 pub(super) fn parse(payload: &[u8]) -> Result<Found, Malformed> {
     let malformed = Malformed("vsock_diag message");
     let fixed: &[u8; MESSAGE_BYTES] = payload.first_chunk().ok_or(malformed)?;

@@ -1,4 +1,4 @@
-//! Sockets that take frames from the driver, past the network stack: `linux/xdp_diag.h`.
+//! Sockets that receive frames directly from the driver, without the network stack: `linux/xdp_diag.h`.
 
 use edr_wire::snapshot::Family;
 
@@ -8,12 +8,12 @@ use super::message::{Malformed, attributes, u32_at};
 const AF_XDP: u8 = 44;
 const REQUEST_BYTES: usize = 20;
 const MESSAGE_BYTES: usize = 16;
-/// `XDP_SHOW_INFO`, which also brings the uid.
+/// `XDP_SHOW_INFO`, which also returns the uid.
 const SHOW: u32 = 0x01;
 const XDP_DIAG_INFO: u16 = 1;
 const XDP_DIAG_UID: u16 = 2;
 
-/// A request for all of them.
+/// A request for all XDP sockets.
 pub(super) fn request() -> Vec<u8> {
     let mut bytes = vec![0; REQUEST_BYTES];
     bytes[0] = AF_XDP;
@@ -21,7 +21,7 @@ pub(super) fn request() -> Vec<u8> {
     bytes
 }
 
-/// One socket of the answer: its interface, and the queue of it as port.
+/// Parses a socket of the answer: its interface, and the queue of the interface as the port.
 pub(super) fn parse(payload: &[u8]) -> Result<Found, Malformed> {
     let fixed: &[u8; MESSAGE_BYTES] = payload.first_chunk().ok_or(Malformed("xdp_diag message"))?;
     if fixed[0] != AF_XDP {

@@ -96,7 +96,7 @@ fn a_number_is_digits_that_fit() {
     }
 }
 
-/// All that the parsers make of a file: none may panic, whatever it holds.
+/// Runs all parsers on a file: no content may cause a panic.
 fn parse_all(file: &[u8]) -> usize {
     inet(file, Family::Inet, "tcp").count()
         + inet(file, Family::Inet6, "tcp").count()
@@ -140,7 +140,7 @@ proptest! {
     fn a_name_comes_back_whatever_it_holds(name in proptest::collection::vec(1_u8.., 1..50)) {
         let line = [b"heading\n0000000014cbf45e: 00000003 00000000 00000000 0001 03  1605 ".as_slice(), &name, b"\n"].concat();
         let all = unix(&line);
-        // Fifty bytes cannot hold a row, which is 57 long.
+        // Fifty bytes cannot contain a row, whose length is 57.
         prop_assert_eq!(all.len(), 1);
         let path = all[0].as_ref().unwrap().path.clone();
         let want = if name[0] == b'@' { [b"\0", &name[1..]].concat() } else { name };
