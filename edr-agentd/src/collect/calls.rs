@@ -1,8 +1,8 @@
-//! The system calls of the sources, counted where they are made.
+//! Counts the system calls of the sources.
 //!
-//! A kernel tells nobody how many calls a thread made, short of tracing it. So every place that makes one says so here:
-//! an addition to two numbers of the thread, less than a nanosecond beside the microsecond of the call. What libraries
-//! do inside is not seen; a source that leaves its reading to them has no count.
+//! The kernel does not count a thread's system calls. So every function with a system call adds to two numbers of the
+//! thread here, in less than a nanosecond beside the microsecond of the call. Calls inside libraries are not seen; a
+//! source that reads through a library has no count.
 
 use std::cell::Cell;
 use std::ffi::CStr;
@@ -13,14 +13,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::RawDir;
 use rustix::io::Errno;
 
-/// What a thread has asked of the kernel.
+/// System calls of a thread.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Calls {
     /// System calls.
     pub made: u64,
-    /// Bytes they gave: contents of files and links, listings, messages.
+    /// Bytes returned: contents of files and links, listings, messages.
     pub bytes: u64,
-    /// CPU time that other threads took for this one, ns: its own CPU clock does not show it.
+    /// CPU time of other threads on behalf of this thread, ns; not included in this thread's CPU clock.
     pub cpu_ns: u64,
 }
 
@@ -40,12 +40,12 @@ thread_local! {
     static CALLS: Cell<Calls> = const { Cell::new(Calls { made: 0, bytes: 0, cpu_ns: 0 }) };
 }
 
-/// Of the calling thread, since it began.
+/// Calls of this thread since its start.
 pub(crate) fn so_far() -> Calls {
     CALLS.get()
 }
 
-/// Adds what another thread did for this one.
+/// Adds the calls of another thread on behalf of this thread.
 pub(super) fn add(calls: Calls) {
     let before = CALLS.get();
     CALLS.set(Calls {
@@ -55,23 +55,23 @@ pub(super) fn add(calls: Calls) {
     });
 }
 
-/// One call that gives no bytes, or failed.
+/// Counts a call without bytes, or a failed call.
 pub(super) fn one() {
     add(Calls { made: 1, ..Calls::default() });
 }
 
-/// One call that gave so many bytes.
+/// Counts a call that returned `bytes`.
 pub(super) fn got(bytes: usize) {
     add(Calls { made: 1, bytes: bytes as u64, cpu_ns: 0 });
 }
 
-/// One open(2), and the close(2) that follows when it gave a file.
+/// Counts an open(2) and, after success, its close(2).
 pub(super) fn opened<E>(file: Result<OwnedFd, E>) -> Result<OwnedFd, E> {
     add(Calls { made: 1 + u64::from(file.is_ok()), ..Calls::default() });
     file
 }
 
-/// One read(2) or its like.
+/// Counts a read(2) or a similar call.
 pub(super) fn read<E>(length: Result<usize, E>) -> Result<usize, E> {
     got(*length.as_ref().unwrap_or(&0));
     length
@@ -91,7 +91,7 @@ pub(super) fn each_name(
             return Ok(());
         };
         let name = entry.file_name();
-        // The kernel's record: 19 bytes of numbers, the name with its NUL, up to the next multiple of 8.
+        // Size of the kernel's record: 19 bytes of numbers, the name with its NUL, up to the next multiple of 8.
         let bytes = (19 + name.count_bytes() + 1).next_multiple_of(8) as u64;
         add(Calls { made: u64::from(asks), bytes, cpu_ns: 0 });
         visit(name);

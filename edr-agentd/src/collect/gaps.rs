@@ -1,4 +1,4 @@
-//! What a tick missed, merged and bounded.
+//! Facts missed in a tick, merged and bounded.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -6,11 +6,11 @@ use std::collections::btree_map::Entry;
 use edr_wire::Bytes;
 use edr_wire::snapshot::{Gap, GapReason};
 
-/// Distinct gaps kept of one tick; what goes beyond is counted in one last gap.
+/// Maximum number of distinct gaps per tick; further gaps are counted in one last gap.
 const GAPS_MAX: usize = 1_000;
 
-/// Collects gaps; alike ones (source, field, reason) become one with a count, so that a host cannot fill a snapshot
-/// with them.
+/// Collects gaps. Equal gaps (source, field, reason) are merged into one gap with a count, so that a host cannot fill a
+/// snapshot with gaps.
 #[derive(Debug, Default)]
 pub struct Gaps {
     merged: BTreeMap<(&'static str, Bytes, GapReason), Gap>,
@@ -18,12 +18,13 @@ pub struct Gaps {
 }
 
 impl Gaps {
-    /// Records that `field` of `source` was missed; `detail` is kept from the first of its kind, `pid` while there is one.
+    /// Records a missed `field` of `source`. A merged gap keeps the first `detail`, and keeps `pid` while all merged
+    /// gaps have the same pid.
     pub fn add(&mut self, source: &'static str, pid: Option<u32>, field: &[u8], reason: GapReason, detail: &str) {
         self.add_count_of(source, pid, field, reason, detail, 1);
     }
 
-    /// Records `count` alike gaps that are no process's.
+    /// Records `count` equal gaps without a process.
     pub fn add_count(&mut self, source: &'static str, field: &[u8], reason: GapReason, detail: &str, count: u64) {
         self.add_count_of(source, None, field, reason, detail, count);
     }
@@ -60,7 +61,7 @@ impl Gaps {
         }
     }
 
-    /// Takes over what `other` holds, which is empty afterwards: for a part of a reading that may turn out void.
+    /// Moves all gaps of `other` here: for a part of a reading that may turn out void.
     pub fn append(&mut self, other: &mut Self) {
         self.beyond += std::mem::take(&mut other.beyond);
         for (key, gap) in std::mem::take(&mut other.merged) {

@@ -1,20 +1,21 @@
-//! Which processes live in which network namespace.
+//! The processes of each network namespace.
 
 use std::collections::BTreeMap;
 
-/// Processes of a namespace that are named: the first may be gone when its files are read.
+/// Maximum number of processes named per namespace: the first may be gone before its files are read.
 const MEMBERS_MAX: usize = 3;
-/// Processes named whose namespace is not known; all are counted.
+/// Maximum number of processes named without a known namespace; all are counted.
 const UNKNOWN_MAX: usize = 16;
 
-/// What the pass over the processes found out, for the source that reads sockets through them.
+/// Processes by network namespace, from the pass over the processes, for the source of sockets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inhabitants {
     /// The first processes of each namespace, by the namespace's inode.
     pub by_netns: BTreeMap<u64, Vec<u32>>,
-    /// Processes that may be in a namespace that is not among these: the kernel refuses to say, or does not answer.
+    /// Processes in an unknown namespace, perhaps a namespace without other processes: the kernel refuses the link, or
+    /// does not answer.
     pub unknown: Vec<u32>,
-    /// How many those are.
+    /// Number of processes in an unknown namespace.
     pub unknown_total: u64,
 }
 
@@ -27,7 +28,7 @@ impl Inhabitants {
         }
     }
 
-    /// It is not known where `pid` lives.
+    /// Adds a process in an unknown namespace.
     pub fn add_unknown(&mut self, pid: u32) {
         self.unknown_total += 1;
         if self.unknown.len() < UNKNOWN_MAX {
@@ -35,7 +36,7 @@ impl Inhabitants {
         }
     }
 
-    /// Forgets all of them.
+    /// Removes all processes.
     pub fn clear(&mut self) {
         *self = Self::default();
     }

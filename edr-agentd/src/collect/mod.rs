@@ -1,7 +1,7 @@
-//! Sources: what one tick reads from the host.
+//! Sources: the readers of the host's state at each tick.
 //!
-//! Each source has a reader that is opened once and read at every tick. A reader returns what it got and records in
-//! [`Gaps`] what it missed; it never fails the tick. It knows nothing of frames, of the spool or of Kafka.
+//! Each source has a reader, opened once and read at every tick. A reader returns the facts, records missed facts in
+//! [`Gaps`], and never fails the tick. Readers know nothing of frames, of the spool or of Kafka.
 
 pub(crate) mod calls;
 mod gaps;

@@ -9,19 +9,19 @@ use rustix::io::Errno;
 
 use super::calls;
 
-/// Bytes read of one file; 16 MiB are some 100,000 sockets of one protocol.
+/// Maximum number of bytes read per file; 16 MiB are some 100,000 sockets of one protocol.
 const FILE_BYTES_MAX: usize = 16 << 20;
 
-/// Opens a directory to read relative to it.
+/// Opens a directory for relative reads.
 pub(super) fn open_dir(parent: impl AsFd, path: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     calls::opened(rustix::fs::openat(parent, path, flags, Mode::empty()))
 }
 
-/// Reads a file over `text`; true when it is longer than what was read, which then ends with a whole line.
+/// Reads a file over `text`; true when the file is longer than the limit: then `text` is cut after a whole line.
 pub(super) fn read(dir: impl AsFd, path: &str, text: &mut Vec<u8>) -> io::Result<bool> {
     text.clear();
-    // In a tree that is not the kernel's a file may be anything: a pipe must not be waited for.
+    // In a tree that is not the kernel's, a file may be a pipe, which must not block the reader.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = calls::opened(rustix::fs::openat(dir, path, flags, Mode::empty()))?;
     loop {
@@ -56,7 +56,7 @@ fn namespace_inode(target: &[u8]) -> Option<u64> {
     if digits.bytes().all(|digit| digit.is_ascii_digit()) { digits.parse().ok() } else { None }
 }
 
-/// True for the proc tree of the running system: another one answers no netlink request.
+/// True for the proc tree of the running system: other trees have no netlink.
 pub(super) fn is_own_proc(proc_root: &Path) -> bool {
     proc_root.canonicalize().is_ok_and(|path| path == Path::new("/proc"))
 }

@@ -6,7 +6,7 @@ use rustix::fs::CWD;
 
 use crate::collect::proc_files;
 
-/// How a thread spent its time since it was started.
+/// Time account of a thread since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Account {
     /// State R: the thread runs, or waits for a processor.

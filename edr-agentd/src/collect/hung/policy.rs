@@ -1,7 +1,7 @@
 //! Policy for reads that hang or are slow: every limit with its reason, and the decisions as pure functions.
 //!
-//! All times are **blocked time**: the time in which the reading thread waited in the kernel. Time in a run queue and CPU
-//! time are subtracted, so a host with too much to do does not look like one that hangs.
+//! All times are **blocked time**: the time of a reading thread in a wait inside the kernel. Time in a run queue and
+//! CPU time are subtracted, so an overloaded host does not look like a hung host.
 //!
 //! | the watcher sees | decision |
 //! |---|---|
@@ -19,26 +19,26 @@
 //! | slow in this pass ([`OF_A_PASS`]) | from 3 | from 4 | command line, maps and hash |
 //! | none, but the pass spent [`PASS_SPENT_MAX`] | | at once | all but `status` and `cgroup` |
 //!
-//! A row is doubtful when the row of the tick before was not whole, or when the process waits for storage now.
+//! A row is doubtful when the row of the previous tick was incomplete, or when the process waits for storage now.
 
 use std::time::Duration;
 
 use super::account::Account;
 use super::progress::Place;
 
-/// Blocked time without an answer after which a read hangs. Local storage answers in milliseconds, and a network file
-/// system within a second even after a lost packet. Four hangs fit a tick of 10 s.
+/// Blocked time without an answer after which a read counts as hung. Local storage answers in milliseconds, and a
+/// network file system within a second even after a lost packet. Four hangs fit a tick of 10 s.
 pub(crate) const HUNG_AFTER: Duration = Duration::from_secs(2);
-/// Looks at the reading thread within `hung_after`. A look adds at most the time between two looks, so a watcher that
-/// wakes up late needs as many looks as a punctual one, and a hang is found within 9 looks (2.25 s).
+/// Number of looks at the reading thread within `hung_after`. A look adds at most the time between two looks, so a late
+/// watcher needs as many looks as a punctual watcher, and a hang is found within 9 looks (2.25 s).
 const LOOKS: u32 = 8;
-/// Part of the time between two looks (31 ms). A shorter job has no last look, which costs 8 system calls: a pass over a
-/// small host, a namespace.
+/// Part of the time between two looks (31 ms). A shorter job has no last look, which costs 8 system calls: a pass over
+/// a small host, a namespace.
 const UNMEASURED_PART: u32 = 8;
 /// Blocked time after which a step is slow: a file system can answer each read just before `hung_after`. The looks miss up
 /// to 250 ms at the beginning and at the end of a step, so a slow step takes 0.75 to 1.25 s.
 const SLOW_STEP: Duration = Duration::from_millis(750);
-/// Blocked and CPU time of one pass over the processes; afterwards `status` and `cgroup` alone are read. A million
+/// Maximum blocked and CPU time of a pass over the processes; afterwards only `status` and `cgroup` are read. A million
 /// descriptors take a third of that time.
 const PASS_SPENT_MAX: Duration = Duration::from_secs(20);
 /// Number of passes in which a slow read counts against its owner: five minutes of ticks.
@@ -46,33 +46,34 @@ pub(crate) const SLOW_PASSES: u64 = 30;
 /// Slow reads remembered. More change no decision: four of an owner do all.
 pub(crate) const SLOW_READS_MAX: usize = 64;
 
-/// Reads of one owner. A single one may be an accident.
+/// Limits on the reads of one owner. A single hang may be an accident.
 const OF_ONE_OWNER: Thresholds = Thresholds { doubtful: 2, all: 4 };
 /// Threads abandoned, of all owners: eight owners with two hangs each, or four owners with four.
 const OF_ALL: Thresholds = Thresholds { doubtful: 16, all: 20 };
 /// Reads of one pass. Four hangs of 2 s fit a tick of 10 s.
 const OF_A_PASS: Thresholds = Thresholds { doubtful: 3, all: 4 };
-/// Threads abandoned of the passes over processes: the last four are for hangs in `status` and `cgroup`. With those of
-/// the two users below at most 56 of the 128 tasks of the unit (`TasksMax=`); each holds some 300 KiB.
+/// Maximum number of abandoned threads of the passes over processes: the last four are for hangs in `status` and
+/// `cgroup`. Together with the two limits below at most 56 of the 128 tasks of the unit (`TasksMax=`); each thread
+/// holds some 300 KiB.
 pub(crate) const PROCESS_THREADS_MAX: usize = OF_ALL.all + 4;
 /// Threads abandoned in network namespaces.
 pub(crate) const NAMESPACE_THREADS_MAX: usize = 16;
 /// Threads abandoned with psad's pid files.
 pub(crate) const PSAD_THREADS_MAX: usize = 16;
 
-/// Blocked and CPU time of one tick for other network namespaces: half an interval.
+/// Maximum blocked and CPU time of one tick for other network namespaces: half an interval.
 pub(crate) const NAMESPACES_SPENT_MAX: Duration = Duration::from_secs(5);
 /// Wall-clock time for the same: half of the unit's `WatchdogSec=`.
 pub(crate) const NAMESPACES_WALL_MAX: Duration = Duration::from_secs(15);
 /// Number of ticks without a read of a network namespace after a hang: five minutes.
 pub(crate) const NAMESPACE_HUNG_TICKS: u64 = 30;
 
-/// Counts from which reads are left out.
+/// Numbers of reads from which steps are left out.
 #[derive(Debug, Clone, Copy)]
 struct Thresholds {
-    /// Of processes with a doubtful row.
+    /// For processes with a doubtful row.
     doubtful: usize,
-    /// Of every process.
+    /// For every process.
     all: usize,
 }
 
@@ -82,10 +83,10 @@ impl Thresholds {
     }
 }
 
-/// Numbers of hung and slow reads, as they concern one process.
+/// Numbers of hung and slow reads relevant for one process.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Counts {
-    /// Of other processes of the same owner.
+    /// Reads of other processes of the same owner.
     pub(crate) of_owner: usize,
     /// Threads abandoned now.
     pub(crate) abandoned: usize,
@@ -95,7 +96,7 @@ pub(crate) struct Counts {
     pub(crate) slow_in_pass: usize,
 }
 
-/// Groups of steps that are left out of a process.
+/// Groups of steps left out of a process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct LeftOut {
     /// The steps that hung or were slow in other processes of the owner.
@@ -106,7 +107,7 @@ pub(crate) struct LeftOut {
     pub(crate) memory_and_hash: bool,
 }
 
-/// Decides which steps of a process are left out because of other processes.
+/// Decides the steps of a process that are left out because of other processes.
 pub(crate) fn left_out(counts: Counts, is_doubtful: bool) -> LeftOut {
     LeftOut {
         as_of_owner: OF_ONE_OWNER.are_reached(counts.of_owner, is_doubtful),
@@ -116,7 +117,7 @@ pub(crate) fn left_out(counts: Counts, is_doubtful: bool) -> LeftOut {
     }
 }
 
-/// Returns whether a pass has spent its time: [`PASS_SPENT_MAX`], or two long intervals.
+/// Returns true when a pass has spent its time: [`PASS_SPENT_MAX`], or two long intervals.
 pub(crate) fn is_late(spent: Duration, interval: Duration) -> bool {
     spent > PASS_SPENT_MAX.max(2 * interval)
 }
@@ -141,17 +142,17 @@ pub(super) enum Verdict {
     Abandon(Cause),
 }
 
-/// One look at a reading thread.
+/// A look at a reading thread.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Look {
-    /// When it was, since the job began.
+    /// Time since the start of the job.
     pub(super) at: Duration,
     pub(super) account: Account,
     pub(super) beats: u64,
     pub(super) place: Place,
 }
 
-/// The judgement of one job, look by look.
+/// Judgement of a job, updated at each look.
 #[derive(Debug)]
 pub(super) struct Watch {
     hung_after: Duration,
@@ -173,12 +174,12 @@ impl Watch {
         Self { hung_after, last, silent: none, step: none, process: none, step_spent: none, spent }
     }
 
-    /// Time from one look to the next.
+    /// Time between two looks.
     pub(super) fn interval(&self) -> Duration {
         self.hung_after / LOOKS
     }
 
-    /// Whether a job of this length has a last look.
+    /// True when a job of this length has a last look.
     pub(super) fn is_measured(&self, length: Duration) -> bool {
         length >= self.interval() / UNMEASURED_PART
     }
@@ -191,7 +192,7 @@ impl Watch {
     pub(super) fn look(&mut self, now: Look) -> Verdict {
         let before = std::mem::replace(&mut self.last, now);
         let wall = now.at.saturating_sub(before.at);
-        // The account of the last look may be that of an earlier job.
+        // The account of the last look may belong to an earlier job.
         let ran = now.account.ran.saturating_sub(before.account.ran).min(wall);
         let blocked = if now.account.is_runnable {
             Duration::ZERO
@@ -291,7 +292,7 @@ mod tests {
             }
             assert!(thread.watch.spent < 2 * Duration::from_secs(1), "{:?}", thread.watch.spent);
         }
-        // A kernel that does not count leaves the state.
+        // On a kernel without counters the state decides.
         let mut thread = Thread::on_kernel(false);
         for _ in 0..1_000 {
             assert_eq!(thread.pass(LOOK_MS, 'R', 1, 0), Verdict::Wait);
@@ -340,7 +341,7 @@ mod tests {
             thread.beat();
             thread.pass(LOOK_MS, 'S', 0, 0)
         });
-        // The step began somewhere before the first look, so that time is not counted.
+        // The step began before the first look, so the time before is not counted.
         assert!(verdicts.by_ref().take(3).all(|verdict| verdict == Verdict::Wait));
         assert!(verdicts.by_ref().take(13).all(|verdict| verdict == Verdict::Slow));
         assert_eq!(verdicts.next(), Some(Verdict::Abandon(Cause::Slow(2 * HUNG_AFTER))));

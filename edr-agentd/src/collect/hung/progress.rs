@@ -1,11 +1,11 @@
-//! Progress of a job: the reading thread and the watcher write here for each other.
+//! Progress of a job, shared by the reading thread and the watcher.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::clock::nanos;
 
-/// A step of a process that is being read. Both numbers are 0 in a job without such parts.
+/// A step in the reading of a process. Both numbers are 0 in a job without such parts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) pid: u32,
@@ -23,7 +23,7 @@ impl Place {
     }
 }
 
-/// Shared by one reading thread and its watcher.
+/// Progress of a reading thread, shared with its watcher.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     beats: AtomicU64,

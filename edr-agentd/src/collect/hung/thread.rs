@@ -1,4 +1,4 @@
-//! A thread that can be abandoned, and the wait for it.
+//! A thread that can be abandoned, and the wait for its result.
 
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, OnceLock, Weak};
@@ -12,8 +12,8 @@ use crate::clock::{nanos, thread_cpu};
 use crate::collect::{Calls, calls};
 use crate::heartbeat::Heartbeat;
 
-/// Runs jobs that may hang, on a thread that waits for the next job afterwards (20 µs a job). A thread that hangs is
-/// abandoned, and the next job gets another.
+/// Runs jobs that may hang, on a thread that is reused for the next job (20 µs per job). A hung thread is abandoned,
+/// and the next job gets a new thread.
 #[derive(Debug)]
 pub(crate) struct AbandonableThread {
     name: &'static str,
@@ -53,7 +53,7 @@ impl Abandoned {
         Self { place, detail, job: Arc::downgrade(job) }
     }
 
-    /// Whether the job has ended after all.
+    /// True when the job has ended after all.
     pub(crate) fn has_returned(&self) -> bool {
         self.job.strong_count() == 0
     }
@@ -71,7 +71,7 @@ pub(crate) enum NoAnswer {
 }
 
 impl AbandonableThread {
-    /// Jobs on threads called `name`, of which `abandoned_max` may hang.
+    /// Runs jobs on threads called `name`, of which up to `abandoned_max` may hang.
     pub(crate) fn new(name: &'static str, abandoned_max: usize) -> Self {
         let (heartbeat, abandoned, spent) = (Arc::default(), Vec::new(), Duration::ZERO);
         Self { name, hung_after: HUNG_AFTER, abandoned_max, heartbeat, idle: None, abandoned, spent }
@@ -159,7 +159,7 @@ impl Drop for AbandonableThread {
     fn drop(&mut self) {
         if let Some(Worker { jobs, thread, .. }) = self.idle.take() {
             drop(jobs);
-            // An error is a panic, which was reported when it happened.
+            // An error is a panic, already reported.
             let _ = thread.join();
         }
     }
