@@ -1,9 +1,9 @@
-//! Cost of reading psad, each against a baseline on the same files in the same run, in CPU time (user and system), so
-//! that what else the machine does matters little.
+//! Cost of reading psad, each figure against a baseline on the same files in the same run, in CPU time (user and
+//! system), so that other load on the machine matters little.
 //!
-//! `psad_bench [--lines N] [--attackers N] [--folders N] [--psad-lib DIR]` prints one line per figure:
-//! `name value unit`. Packet lines are compared with `wc -l` and, when `--psad-lib` names an unpacked psad package, with
-//! `psad -A`; a state of many sources with `cat` of the same files, and its second reading with the first.
+//! `psad_bench [--lines N] [--attackers N] [--folders N] [--psad-lib DIR]` prints one line per figure: `name value
+//! unit`. Packet lines are compared with `wc -l` and, when `--psad-lib` names an unpacked psad package, with `psad -A`;
+//! a state of many sources with `cat` of the same files, and its second reading with the first.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a bench that cannot run should stop")]
 
 use std::fs;
@@ -65,7 +65,7 @@ fn own_cpu() -> Duration {
     Duration::from(now)
 }
 
-/// CPU time of all processes started so far that have ended.
+/// CPU time of all ended child processes.
 fn children_cpu() -> Duration {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
     let time = |value: nix::sys::time::TimeVal| {
@@ -131,7 +131,7 @@ fn packets(folder: &Path, options: &Options) {
     print("packet_lines", options.lines as f64 / all.as_secs_f64(), "lines/s");
     print("packet_lines_vs_wc", all.as_secs_f64() / wc.as_secs_f64(), "times wc -l");
     let Some(psad) = &options.psad else { return };
-    // psad needs minutes for what takes us parts of a second: a log of a tenth of the lines, the same for both.
+    // psad needs minutes for a log that takes the agent parts of a second: both read a tenth of the lines.
     let part: Vec<&[u8]> = text.split_inclusive(|&byte| byte == b'\n').take(options.lines / 10).collect();
     let log = folder.join("part.log");
     fs::write(&log, part.concat()).unwrap();
@@ -140,7 +140,7 @@ fn packets(folder: &Path, options: &Options) {
     print("packet_lines_vs_psad", theirs.as_secs_f64() / all.as_secs_f64(), "times psad -A");
 }
 
-/// `psad -A` of an unpacked Debian package in folders of its own. The cost of its start is left out.
+/// `psad -A` of an unpacked Debian package in temporary folders. The cost of its start is left out.
 fn psad_analysis(psad: &Path, folder: &Path, log: &Path) -> Duration {
     let root = folder.join("psad-root");
     let etc = root.join("etc/psad");
@@ -157,10 +157,10 @@ fn psad_analysis(psad: &Path, folder: &Path, log: &Path) -> Duration {
         .replace("/etc/psad", etc.to_str().unwrap())
         .replace("$INSTALL_ROOT/var", root.join("var").to_str().unwrap())
         .replace("$INSTALL_ROOT/etc/psad", etc.to_str().unwrap());
-    // Whatever reaches out of the folders does nothing, and may be missing here.
+    // Programs outside of the folders are replaced by `true`, and may be missing here.
     const OUTSIDE: [&str; 7] =
         ["mailCmd", "sendmailCmd", "whoisCmd", "wgetCmd", "killallCmd", "iptablesCmd", "ip6tablesCmd"];
-    // psad asks it for its version and rules, and wants it to have this name.
+    // psad runs the firewall program by this name, for its version and rules.
     let firewall = root.join("iptables");
     std::os::unix::fs::symlink("/bin/true", &firewall).unwrap();
     let mut settings = String::new();
@@ -181,7 +181,7 @@ fn psad_analysis(psad: &Path, folder: &Path, log: &Path) -> Duration {
     }
     fs::write(etc.join("psad.conf"), settings).unwrap();
     fs::write(folder.join("empty.log"), "").unwrap();
-    // Perl modules of psad's package and of those it depends on.
+    // Perl modules of psad's package and of its dependencies.
     let lib = psad.join("usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH));
     let versions = fs::read_dir(lib.join("perl5")).into_iter().flatten().flatten().map(|entry| entry.path());
     let modules: Vec<PathBuf> = [psad.join("usr/share/perl5")].into_iter().chain(versions).collect();
@@ -249,7 +249,7 @@ fn state(folder: &Path, options: &Options) {
         let (reading, first) = read(&mut reader);
         assert_eq!(reading.psad.sources.len(), options.folders);
         assert_eq!(reading.psad.top_attackers.len(), options.attackers);
-        // The second reading looks again at what is watched since the first.
+        // The second reading checks again the paths watched since the first.
         read(&mut reader);
         for _ in 0..10 {
             later = later.min(read(&mut reader).1);

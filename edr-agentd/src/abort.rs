@@ -1,17 +1,17 @@
-//! SIGABRT: before the agent dies of it, its log says where every thread was.
+//! SIGABRT: logs the state of every thread before the agent ends.
 //!
-//! The watchdog sends it when the agent no longer says that it lives (`WatchdogSignal=` of the unit), and there is no
-//! core to look at (`LimitCORE=0`: memory that has seen every process of a host stays in the host). A thread of its own
-//! takes the signal, so that it matters not which other thread hangs, `main` included. It stops nobody and asks nobody:
-//! all it tells it reads from its own folder in `/proc`, where a thread may always look at its siblings, and from the
-//! heartbeats. Then the process ends by SIGABRT, as if nobody had taken it.
+//! The watchdog sends SIGABRT when a thread of the agent no longer moves (`WatchdogSignal=` of the unit). There is no
+//! core dump (`LimitCORE=0`: memory with data of every process must not leave the agent). A separate thread takes the
+//! signal, so any other thread may hang, `main` included. The report needs no other thread: all facts come from the
+//! agent's own folder in `/proc`, where a thread may always read its siblings, and from the heartbeats. Then the
+//! process ends by SIGABRT, as by the default action.
 //!
-//! Whoever takes a signal can keep it from killing. Three things see to it that this one kills all the same:
-//! - the account may hang too, in a log that takes nothing: the kernel's alarm ends the process after
-//!   [`ACCOUNT_SECONDS_MAX`], by SIGALRM, without any thread's help;
-//! - a process in which even this thread does not run (frozen, or waiting for memory that does not come) gets SIGKILL
-//!   from systemd after `TimeoutAbortSec=`. Its default action would have ended it sooner, but without a word of why;
-//! - abort(3), as after a panic, unblocks the signal and does not pass here.
+//! A handled signal may fail to kill. Three safeguards:
+//! - the report may hang in a blocked log: the kernel's alarm ends the process after [`ACCOUNT_SECONDS_MAX`], by
+//!   SIGALRM, without the help of a thread;
+//! - a process in which even this thread does not run (frozen, or without memory) gets SIGKILL from systemd after
+//!   `TimeoutAbortSec=`. The default action would have ended the process sooner, but without a report;
+//! - abort(3), as after a panic, unblocks the signal and bypasses this thread.
 
 use std::fmt;
 use std::path::Path;
@@ -25,9 +25,9 @@ use nix::unistd::alarm;
 use crate::event::Event;
 use crate::heartbeat::{self, Heartbeat};
 
-/// What the account may take, seconds. Well below `TimeoutAbortSec=`.
+/// Time limit of the report, seconds. Well below `TimeoutAbortSec=`.
 const ACCOUNT_SECONDS_MAX: u32 = 3;
-/// Threads that are told of; the Kafka client has one a broker.
+/// Maximum number of reported threads; the Kafka client has a thread for each broker.
 const THREADS_MAX: usize = 128;
 const TASKS: &str = "/proc/self/task";
 
@@ -39,11 +39,12 @@ pub struct Aborts {
 }
 
 impl Aborts {
-    /// Keeps SIGABRT from the calling thread and from those it starts later: to be called before it has any. From then on
-    /// somebody has to [`answer`](Self::answer). The account tells of the heartbeats by the names of their threads.
+    /// Blocks SIGABRT in the calling thread and in all threads started later, so the call must come before the first
+    /// thread. Afterwards a thread has to [`answer`](Self::answer). The report lists the heartbeats by the names of
+    /// their threads.
     ///
     /// # Errors
-    /// When there is no descriptor for it; SIGABRT then is as before.
+    /// When no descriptor is available; SIGABRT then keeps its default action.
     pub fn take(heartbeats: Vec<(&'static str, Arc<Heartbeat>)>) -> nix::Result<Self> {
         let mut signals = SigSet::empty();
         signals.add(Signal::SIGABRT);
@@ -73,7 +74,7 @@ impl Aborts {
     fn account(&self, info: &siginfo) {
         let (pid, uid) = (info.ssi_pid, info.ssi_uid);
         say(format_args!("SIGABRT from pid {pid} (uid {uid}); before it ends this process:"));
-        // A line a thread: the first ones are in the log even if a later one does not come back.
+        // A line for each thread: the first lines are in the log even if a later read hangs.
         for (name, heartbeat) in &self.heartbeats {
             say(format_args!("{name} {}", heartbeat.in_words()));
         }
@@ -94,19 +95,19 @@ fn say(words: fmt::Arguments<'_>) {
     edr_daemon::event!(log::Level::Error, Event::Aborted; "{words}");
 }
 
-/// What the kernel tells of a thread (proc_pid_stat(5), proc_pid_wchan(5), proc_pid_syscall(5)). What it does not tell
-/// is left out.
+/// The kernel's facts about a thread (proc_pid_stat(5), proc_pid_wchan(5), proc_pid_syscall(5)). Unknown facts are left
+/// out.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Task {
     name: String,
     /// `R` runs, `S` sleeps, `D` sleeps and cannot be woken.
     state: Option<char>,
-    /// CPU time, clock ticks: of a thread that spins, most of its life.
+    /// CPU time, clock ticks. High for a thread in an endless loop.
     cpu_ticks: Option<u64>,
     call: Option<Call>,
-    /// What the descriptor of the call is open on.
+    /// The file behind the descriptor of the call.
     on: Option<String>,
-    /// The function of the kernel in which it waits.
+    /// The kernel function in which the thread waits.
     wchan: Option<String>,
 }
 
@@ -117,7 +118,7 @@ impl Task {
         let call = parse_syscall(&text("syscall"));
         let wchan = String::from_utf8_lossy(&text("wchan")).into_owned();
         let on = call.and_then(Call::descriptor).and_then(|fd| {
-            // The link's text is in kernel memory: reading it waits for no file system.
+            // The link's text is in kernel memory, so the read waits for no file system.
             std::fs::read_link(format!("/proc/self/fd/{fd}")).ok()
         });
         Self {
@@ -156,7 +157,8 @@ impl fmt::Display for Task {
     }
 }
 
-/// Name, state, CPU time. The name may contain anything, a parenthesis too; it ends with the last one.
+/// Returns name, state and CPU time. The name may contain any byte, also a parenthesis, and ends at the last
+/// parenthesis.
 fn parse_stat(stat: &[u8]) -> (String, Option<char>, Option<u64>) {
     let open = stat.iter().position(|&byte| byte == b'(');
     let close = stat.iter().rposition(|&byte| byte == b')');
@@ -175,7 +177,7 @@ fn parse_stat(stat: &[u8]) -> (String, Option<char>, Option<u64>) {
 /// Where a thread is in the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Call {
-    /// It runs, or it waits for something that it did not ask for (a page).
+    /// The thread runs, or waits without a system call (for a page).
     None,
     Made {
         number: i64,
@@ -194,7 +196,7 @@ impl Call {
     }
 }
 
-/// `running`, `-1 SP PC`, or a number and its six arguments.
+/// Parses `running`, `-1 SP PC`, or a number and its six arguments.
 fn parse_syscall(text: &[u8]) -> Option<Call> {
     let text = std::str::from_utf8(text).ok()?.trim();
     let mut words = text.split(' ');
@@ -207,8 +209,8 @@ fn parse_syscall(text: &[u8]) -> Option<Call> {
     Some(if number < 0 { Call::None } else { Call::Made { number, first } })
 }
 
-/// Name of a system call in which an agent may wait, and whether its first argument is a descriptor. The numbers are
-/// those of the architecture it is built for.
+/// Name of a system call in which an agent may wait; true when the first argument is a descriptor. The numbers are of
+/// the build's architecture.
 fn known(number: i64) -> Option<(&'static str, bool)> {
     Some(match number {
         libc::SYS_read => ("read", true),

@@ -1,4 +1,4 @@
-//! The one place where an errno gets its meaning.
+//! Meaning of error numbers, in one place.
 
 use std::io;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use edr_wire::snapshot::GapReason;
 use rustix::io::Errno;
 
-/// What a failed read of a kernel file or of a log means for the snapshot.
+/// The gap reason for a failed read of a kernel file or of a log.
 pub fn reason(error: &io::Error) -> GapReason {
     let Some(errno) = Errno::from_io_error(error) else {
         return match error.kind() {
@@ -27,17 +27,17 @@ pub fn reason(error: &io::Error) -> GapReason {
     }
 }
 
-/// Why the spool's folder does not take a frame: the kernel's errno, where it told one.
+/// Reason for a refused write in the spool's folder: the kernel's errno, if any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DiskFault(Option<Errno>);
 
 impl DiskFault {
-    /// What a failed write, rename or fsync there says.
+    /// The reason from a failed write, rename or fsync.
     pub fn of(error: &io::Error) -> Self {
         Self(Errno::from_io_error(error))
     }
 
-    /// One line, with what mends it.
+    /// One line: the fault and its remedy.
     pub fn in_words(self, folder: &Path) -> String {
         let folder = folder.display();
         match self.0 {

@@ -1,4 +1,4 @@
-//! The kinds of events that the agent tells the journal. What each means, and what to do, is in the catalogue
+//! The kinds of events in the journal. Meanings and remedies are in the catalogue
 //! `packaging/systemd/edr-agentd.catalog`.
 
 edr_daemon::events! {
@@ -6,13 +6,13 @@ edr_daemon::events! {
     Ready = "af0ed2f1f12f45fb8849887b7d538798",
     /// The agent stopped in good order.
     Stopped = "d877aef437e2424eac94a5b3aa0d92be",
-    /// It ends by itself: it cannot start, or a part of it ended.
+    /// The agent ends by itself: the start failed, or a thread ended.
     CannotStart = "190e8f41ece94c7a9176330141801058",
     /// How things are: when the first frame arrived, and once an hour.
     Hour = "18015a7f035a44388654c6cb63e93ba6",
     /// SIGHUP: another configuration is in effect.
     ConfigurationTaken = "68b7b4b8ec444589bd0c28b687c9b9d8",
-    /// SIGHUP: the configuration is wrong, or needs a restart; the old one stays.
+    /// SIGHUP: the new configuration is wrong, or needs a restart; the old configuration stays.
     ConfigurationRefused = "adc6d95cc6f84ae0a9dd096fa62eff33",
     /// A certificate or a secret changed and is used now.
     SecretsRenewed = "a035e2e14d3a4763a2e8166b6192f934",
@@ -28,9 +28,9 @@ edr_daemon::events! {
     SpoolUnusable = "47394c9c6c9f44b7913d0a36273a5bb6",
     /// The disk takes frames again.
     SpoolUsable = "cc3712219f5947f08880b234442dfd4f",
-    /// A frame in the spool is damaged; it is declared lost.
+    /// A frame in the spool is damaged and is declared lost.
     SpoolDamaged = "b53788a00144440a9107d83735151325",
-    /// A frame in the spool cannot be read now; it is tried again.
+    /// A frame in the spool cannot be read now; the read is retried.
     SpoolUnreadable = "b3973cf3fdcf4843a733709518606886",
     /// Snapshots show less than there is.
     Degraded = "8b7b0d64c69e47f588bc307d0c9f5672",
@@ -40,10 +40,10 @@ edr_daemon::events! {
     TicksMissed = "e5a92c968745413688bf21fb37dfb452",
     /// A snapshot became no frame.
     SnapshotLost = "9a3151ae12324c00bff8f05a1ea52413",
-    /// A new epoch begins, or an old one goes on.
+    /// A new epoch begins, or an old epoch continues.
     EpochBegins = "ed9843b6a28943b292755fee23897c80",
     /// `edr-agentd status` cannot be answered.
     StatusUnavailable = "1bd2b08a34e64be2bed0c787a9f7ba1f",
-    /// SIGABRT: the agent says where each of its threads is, and dies of it.
+    /// SIGABRT: the agent logs the state of each thread, and ends.
     Aborted = "e7b5ebccc89d4074bb891de7a4f6e9b3",
 }

@@ -1,5 +1,5 @@
-//! Progress of a thread, for the watchdog. systemd is told that the agent lives only when every thread has moved
-//! since, or rightly waits: a ping from a timer would hide a hung one.
+//! Progress of a thread, for the watchdog. systemd is notified only when every thread has moved since the last
+//! notification, or is idle: a timer alone would hide a hung thread.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, TryLockError};
@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use crate::clock::{monotonic, nanos};
 
-/// One thread's pulse.
+/// Progress of one thread.
 #[derive(Debug, Default)]
 pub struct Heartbeat {
     beats: AtomicU64,
-    /// When the last one was, ns (`CLOCK_MONOTONIC`); 0 before the first.
+    /// Time of the last beat, ns (`CLOCK_MONOTONIC`); 0 before the first.
     last_ns: AtomicU64,
-    /// In a wait that ends by itself.
+    /// True in a wait that ends by itself.
     idle: AtomicBool,
 }
 
@@ -24,7 +24,7 @@ impl Heartbeat {
         self.last_ns.store(nanos(monotonic()), Ordering::Relaxed);
     }
 
-    /// What it says: `waits for its next work, since 3 s`, `has not moved for 31 s`.
+    /// Progress in words: `waits for its next work, since 3 s`, `has not moved for 31 s`.
     pub fn in_words(&self) -> String {
         let last = self.last_ns.load(Ordering::Relaxed);
         let seconds = Duration::from_nanos(nanos(monotonic()).saturating_sub(last)).as_secs();
@@ -35,7 +35,7 @@ impl Heartbeat {
         }
     }
 
-    /// The thread waits for its next work.
+    /// Marks the thread as idle during `wait`.
     pub fn idle<T>(&self, wait: impl FnOnce() -> T) -> T {
         self.idle.store(true, Ordering::Relaxed);
         self.last_ns.store(nanos(monotonic()), Ordering::Relaxed);
@@ -46,8 +46,8 @@ impl Heartbeat {
     }
 }
 
-/// The stage of a tick that is going on, and since when (`CLOCK_MONOTONIC`). One for the process, which takes one snapshot
-/// at a time.
+/// The current stage of a tick, and its start (`CLOCK_MONOTONIC`). One for the process, which takes one snapshot at a
+/// time.
 static STAGE: Mutex<Option<(&'static str, Duration)>> = Mutex::new(None);
 
 /// A stage of a tick begins.
@@ -55,7 +55,7 @@ pub(crate) fn begin(stage: &'static str) {
     set_stage(Some((stage, monotonic())));
 }
 
-/// It is over.
+/// Ends the current stage.
 pub(crate) fn end() {
     set_stage(None);
 }
@@ -64,7 +64,7 @@ fn set_stage(stage: Option<(&'static str, Duration)>) {
     *STAGE.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = stage;
 }
 
-/// The stage that is going on, in words; never waits.
+/// The current stage in words; never waits.
 pub(crate) fn stage() -> Option<String> {
     let stage = match STAGE.try_lock() {
         Ok(stage) => *stage,
@@ -74,14 +74,14 @@ pub(crate) fn stage() -> Option<String> {
     stage.map(|(name, since)| format!("{name}, for {} s", monotonic().saturating_sub(since).as_secs()))
 }
 
-/// Whoever looks at a heartbeat, and what it saw last.
+/// Compares a heartbeat with the last look.
 #[derive(Debug, Default)]
 pub struct Observer {
     seen: u64,
 }
 
 impl Observer {
-    /// Whether the thread moved since the last look, or rightly waits.
+    /// True when the thread moved since the last look, or is idle.
     pub fn is_alive(&mut self, heartbeat: &Heartbeat) -> bool {
         let beats = heartbeat.beats.load(Ordering::Relaxed);
         let moved = std::mem::replace(&mut self.seen, beats) != beats;

@@ -1,23 +1,24 @@
-//! `edr-agentd`: what a host does, taken every ten seconds, on its way to Kafka.
+//! `edr-agentd`: takes a snapshot of a host every ten seconds, and ships the snapshots to Kafka.
 //!
 //! The way of the data, and the order of the modules:
 //!
-//! 1. [`collect`]: **sources** read what the host shows: processes with their open files, sockets, host facts, psad
-//!    and the firewall's packets. Each returns what it got and records as gaps what it missed.
-//! 2. [`sample`]: one **tick** reads all sources, encodes them as one **snapshot** (`edr_wire::snapshot`) and
-//!    compresses it into one **frame** (`edr_wire::frame`): a key, or a delta against the latest key.
-//! 3. [`spool`]: the frame is written to disk and fsynced. From then on it is accepted. The newest frame and its key
-//!    stay there and are all the state there is: sequence number, log positions, losses still to be declared.
-//! 4. [`ship`]: frames leave the spool oldest first, one at a time, and go only when Kafka has acknowledged them.
+//! 1. [`collect`]: **sources** read the state of the host: processes with their open files, sockets, host facts, psad
+//!    and the firewall's packets. Each source returns rows and records missed facts as gaps.
+//! 2. [`sample`]: one **tick** reads all sources, encodes the result as one **snapshot** (`edr_wire::snapshot`) and
+//!    compresses the snapshot into one **frame** (`edr_wire::frame`): a key, or a delta against the latest key.
+//! 3. [`spool`]: the frame is written to disk and fsynced, and thereby accepted. The newest frame and its key stay on
+//!    the disk and are the agent's only state: sequence number, log positions, losses still to be declared.
+//! 4. [`ship`]: sends frames from the spool, oldest first, one at a time. A frame is removed when Kafka has
+//!    acknowledged the frame.
 //!
-//! Every arrow points one way: a source does not know the spool, shipping knows the spool and nothing behind it. What
-//! cannot be seen, sent or kept is named in a later snapshot or frame; nothing is silently missing.
+//! Dependencies point in one direction: a source does not know the spool, shipping knows the spool and no earlier
+//! stage. Facts that cannot be read, sent or kept are named in a later snapshot or frame; nothing is silently missing.
 //!
-//! Around it: [`config`] (files to exact types), [`run`] (threads and signals), [`cli`] (commands), [`stop`] and
-//! [`heartbeat`] (how threads end, and how the watchdog sees that they move), [`abort`] (where they were when they did
-//! not), [`clock`], [`errno`], [`status`] (how it is, for whoever asks), [`preflight`] (whether a start would go well)
-//! and [`event`] (what the journal is told). Configuration files, log and service manager are in crate `edr-daemon`,
-//! shared with the collector.
+//! Beside the data path: [`config`] (files to exact types), [`run`] (threads and signals), [`cli`] (commands), [`stop`]
+//! (end of threads), [`heartbeat`] (progress of threads, for the watchdog), [`abort`] (report of hung threads),
+//! [`clock`], [`errno`], [`status`] (answers to `edr-agentd status`), [`preflight`] (checks before a start) and
+//! [`event`] (kinds of journal events). Configuration files, log and service manager are in crate `edr-daemon`, shared
+//! with the collector.
 
 pub mod collect;
 

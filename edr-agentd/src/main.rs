@@ -1,9 +1,10 @@
-//! `edr-agentd`: see the library for what it does and how.
+//! `edr-agentd`: see the library for a description.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // With one thread gone the others would go on as half an agent. The service manager starts a whole one.
+    // After the panic of one thread the rest would continue as half an agent. The service manager starts a whole agent
+    // again.
     let told = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         told(panic);

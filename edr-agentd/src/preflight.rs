@@ -1,4 +1,4 @@
-//! `check --online`: whether a start here would show everything, last through an outage and reach Kafka.
+//! `check --online`: checks before a start. Are snapshots complete, is there room for an outage, is Kafka reachable?
 
 use std::io;
 use std::path::Path;
@@ -17,13 +17,13 @@ use crate::sample::{Reading, Sources};
 use crate::ship::examine;
 use crate::spool::{Listing, verify};
 
-/// Between the two readings that are measured; at most the interval.
+/// Time between the two measured readings; at most the interval.
 const APART: Duration = Duration::from_secs(2);
-/// Frames in the spool that say more than two readings do.
+/// Number of frames in the spool that give a better rate than two readings.
 const FRAMES_MIN: usize = 10;
-/// An outage of this length is one of a night or a Sunday.
+/// Length of an outage over a night or a Sunday.
 const OUTAGE: Duration = Duration::from_secs(24 * 3600);
-/// A clock that may be wrong by more than this makes times of different hosts hard to compare.
+/// Clock error beyond which times of different hosts are hard to compare.
 const CLOCK_ERROR_US_MAX: i64 = 1_000_000;
 
 /// Looks at everything.
@@ -42,7 +42,7 @@ pub fn preflight(config: &Config, overrides: &Overrides) -> Findings {
     findings
 }
 
-/// What two readings showed.
+/// Results of two readings.
 struct Measured {
     degraded: Vec<String>,
     processes: usize,
@@ -87,7 +87,7 @@ fn rights(findings: &mut Findings, measured: &Measured, proc_root: &Path) {
     for reason in &measured.degraded {
         let reason = reason.strip_prefix("degraded: ").unwrap_or(reason);
         let (what, remedy) = reason.split_once("; ").unwrap_or((reason, ""));
-        // What is outside of a container's namespaces no unit gives.
+        // A unit cannot give access outside of a container's namespaces.
         let given = if reason.contains("CAP_") { "; the unit gives these: systemctl start edr-agentd" } else { "" };
         findings.warn("rights", what, format!("{remedy}{given}"));
     }
@@ -173,7 +173,7 @@ fn spool(findings: &mut Findings, measured: &Measured, config: &Config) {
     }
 }
 
-/// Bytes a second, and how they are known.
+/// Bytes per second, and the source of the figure.
 fn rate(frames: &[Listing], measured: &Measured, config: &Config) -> (f64, String) {
     let of = |kind: FrameKind| {
         let bytes: Vec<u64> = frames
@@ -210,7 +210,7 @@ fn show_mib(bytes: f64) -> String {
     format!("{:.1} MiB", bytes / f64::from(1 << 20))
 }
 
-/// Of the file system that has, or is going to have, this folder.
+/// Free bytes of the file system with this folder, or with the folder's nearest existing parent.
 fn free_bytes(dir: &Path) -> io::Result<u64> {
     let mut place = dir;
     loop {

@@ -1,9 +1,9 @@
-//! The daemon: the one place where threads are spawned, and where signals arrive.
+//! The daemon: spawns all threads, and handles all signals.
 //!
-//! `main` waits for signals and tells systemd how things are; `sampler` makes frames; `shipper` sends them. SIGTERM:
-//! the sampler finishes with a frame that says `bye`, the shipper gets a moment to deliver it, everything else stays
-//! in the spool. SIGHUP: the configuration is read again; a wrong one is reported and the old one stays. SIGABRT: thread
-//! `abort` says where the others are, and the process dies of it.
+//! `main` waits for signals and notifies systemd; `sampler` makes frames; `shipper` sends frames. SIGTERM: the sampler
+//! finishes with a last frame marked `bye`, the shipper gets a moment to deliver the frame, and all undelivered frames
+//! stay in the spool. SIGHUP: the configuration is read again; a wrong configuration is reported and the old
+//! configuration stays. SIGABRT: thread `abort` logs the state of all threads, and the process ends.
 
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
@@ -34,16 +34,16 @@ use crate::stop::Stop;
 const STATUS_PERIOD: Duration = Duration::from_secs(5);
 /// How often the log says how things are when nothing happens.
 const HOUR: Duration = Duration::from_secs(3600);
-/// It says so for the first time when the first snapshot has arrived, and if none does, after this time.
+/// Time limit for the first summary, which otherwise comes with the arrival of the first snapshot.
 const FIRST_SUMMARY_MAX: Duration = Duration::from_secs(60);
-/// How long the sampler may take to finish its last frame.
+/// Time limit for the sampler's last frame.
 const FINISH_MAX: Duration = Duration::from_secs(3);
 /// How long the Kafka client may take to close. All limits of a stop together are below 5 s.
 const CLOSE_MAX: Duration = Duration::from_millis(750);
 /// How long a stopping agent waits for Kafka to take the last frame.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
-/// What the command line says instead of the configuration.
+/// Settings from the command line, in the place of the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// `--proc-root`.
@@ -55,7 +55,7 @@ pub struct Overrides {
 }
 
 impl Overrides {
-    /// The configuration with them.
+    /// Returns the configuration with these settings.
     pub fn over(&self, mut config: Config) -> Config {
         config.psad_dir = self.psad_dir.clone().or(config.psad_dir);
         config.packet_log = self.packet_log.clone().or(config.packet_log);
@@ -78,7 +78,7 @@ struct Last {
     degraded: Vec<String>,
 }
 
-/// What the threads share.
+/// State shared by the threads.
 struct Shared {
     started: Instant,
     config: Mutex<Arc<Config>>,
@@ -151,17 +151,17 @@ impl Shared {
 /// When the agent cannot start ([`edr_daemon::config::Report`], [`crate::spool::SpoolError`]), or one of its threads
 /// ended.
 pub fn run(config_path: &Path, overrides: &Overrides) -> anyhow::Result<()> {
-    // A daemon that does not start because of a file says so where people look first: `systemctl status`.
+    // An error in a file also goes to the status line, since people look at `systemctl status` first.
     let config =
         Config::load(config_path).inspect_err(|report| ServiceManager::from_env().status(&report.in_one_line()))?;
     let config = Arc::new(overrides.over(config));
     edr_daemon::journal::install("edr-agentd", config.log_level)?;
-    // Before the first thread, so that every thread inherits it and signals come to `main` alone.
+    // Before the first thread, so that every thread inherits the mask and signals come only to `main`.
     let signals = block_signals().context("block signals")?;
     let (sampling, shipping) = (Arc::<Heartbeat>::default(), Arc::<Heartbeat>::default());
     let heartbeats = vec![("sampler", Arc::clone(&sampling)), ("shipper", Arc::clone(&shipping))];
     let aborts = Aborts::take(heartbeats).context("take SIGABRT")?;
-    // Never joined: it ends with the process, or ends it.
+    // Never joined: the thread ends with the process, or ends the process.
     let aborts = std::thread::Builder::new().name("abort".to_owned()).spawn(move || aborts.answer());
     let aborts = aborts.context("start thread abort")?;
     refuse_foreign("edr-agentd", &config.state_dir, Path::new(STATE_DIR))?;
@@ -205,7 +205,7 @@ fn spawn(
     builder.spawn(move || work(&shared)).with_context(|| format!("start thread {name}"))
 }
 
-/// The error of a spool that cannot be opened, with the owner of what was refused.
+/// The error of a spool that cannot be opened, with the owner of the refused path.
 fn explained(error: SpoolError, state_dir: &Path) -> anyhow::Error {
     let why = match &error {
         SpoolError::Folder { path, source, .. } => explain(source, state_dir, path),
@@ -217,7 +217,7 @@ fn explained(error: SpoolError, state_dir: &Path) -> anyhow::Error {
     }
 }
 
-/// The socket for `edr-agentd status`. The agent does without it when it has to.
+/// The socket for `edr-agentd status`. Without a socket the agent runs all the same.
 fn listen(config: &Config) -> Option<Listener> {
     let path = config.status_socket();
     match Listener::bind(&path) {
@@ -239,7 +239,7 @@ fn block_signals() -> nix::Result<SignalFd> {
     SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
 }
 
-/// Waits for signals; tells systemd that the threads move, and how things are.
+/// Waits for signals; notifies systemd of the threads' progress and of the agent's status.
 fn supervise(
     shared: &Shared,
     signals: &SignalFd,
@@ -248,7 +248,7 @@ fn supervise(
     overrides: &Overrides,
     threads: &[&JoinHandle<()>],
 ) -> anyhow::Result<()> {
-    // A third: one look that comes too early to see progress still leaves time for the next.
+    // A third: after a look just before progress there is time for another look.
     let period = shared.manager.watchdog().map_or(STATUS_PERIOD, |watchdog| STATUS_PERIOD.min(watchdog / 3));
     let (mut sampling, mut shipping) = (Observer::default(), Observer::default());
     let (mut next_look, mut next_hour) = (Instant::now(), Instant::now() + FIRST_SUMMARY_MAX);
@@ -257,7 +257,7 @@ fn supervise(
         let timeout = Timespec::try_from(next_look.saturating_duration_since(Instant::now())).ok();
         let mut watched = vec![PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
         watched.extend(listener.iter().map(|listener| PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN)));
-        // EINTR is impossible with all signals blocked; on ENOMEM the next round does it.
+        // EINTR is impossible with all signals blocked; after ENOMEM the next round polls again.
         let _ = poll(&mut watched, timeout.as_ref());
         let is_asked = watched.get(1).is_some_and(|listener| !listener.revents().is_empty());
         while let Ok(Some(signal)) = signals.read_signal() {
@@ -305,7 +305,7 @@ fn supervise(
     }
 }
 
-/// Reads the configuration again. A wrong one changes nothing.
+/// Reads the configuration again. A wrong configuration changes nothing.
 fn reload(shared: &Shared, config_path: &Path, overrides: &Overrides) {
     let mut config = match Config::load(config_path) {
         Ok(config) => overrides.over(config),
@@ -420,7 +420,7 @@ fn ship(shared: &Shared) {
     shipper.run(&shared.stop_shipping, &shared.shipping, || shared.config().kafka.clone());
 }
 
-/// Ends the threads, within 5 s whatever they do.
+/// Ends the threads within 5 s, in every state of the threads.
 fn stop(shared: &Shared, sampler: JoinHandle<()>, shipper: JoinHandle<()>) -> anyhow::Result<()> {
     shared.stop.request();
     if !join(sampler, FINISH_MAX)? {
@@ -428,14 +428,14 @@ fn stop(shared: &Shared, sampler: JoinHandle<()>, shipper: JoinHandle<()>) -> an
             "thread sampler does not end; the frames it made are in the spool, or in memory when the disk takes none"
         );
     }
-    // A last frame is delivered when Kafka takes it at once; what cannot be delivered stays in the spool.
+    // A last frame is delivered if Kafka takes the frame at once; undelivered frames stay in the spool.
     if !shared.health.is_in_trouble() {
         shared.spool.wait_until_sent(GOODBYE_MAX);
     }
     shared.stop_shipping.request();
     shared.spool.wake();
     if !join(shipper, CLOSE_MAX)? {
-        // librdkafka's client closes when its brokers let it. What it did not deliver is in the spool.
+        // librdkafka's client closes when its brokers allow. Undelivered frames are in the spool.
         log::warn!("the Kafka client does not close; leaving it behind");
     }
     let (state, (in_memory, _)) = (shared.spool.state(), shared.spool.in_memory());
@@ -454,7 +454,7 @@ fn stop(shared: &Shared, sampler: JoinHandle<()>, shipper: JoinHandle<()>) -> an
     Ok(())
 }
 
-/// Joins a thread that was asked to end; false when it does not within `timeout`.
+/// Joins a thread that was asked to end; false after `timeout`.
 fn join(thread: JoinHandle<()>, timeout: Duration) -> anyhow::Result<bool> {
     let name = thread.thread().name().unwrap_or("?").to_owned();
     let deadline = Instant::now() + timeout;

@@ -1,9 +1,9 @@
-//! How the agent is: told to whoever asks its socket (`edr-agentd status`), to the service manager and, once an hour, to
-//! the log.
+//! Status of the agent: for clients of the status socket (`edr-agentd status`), for the service manager and, once an
+//! hour, for the log.
 //!
-//! The socket answers every connection with one JSON object and ends it; it reads nothing, so nobody can tell the agent
-//! anything by it. It belongs to the agent's user and group. A reader that does not read costs nothing: what does not fit
-//! the kernel's buffer is not sent.
+//! The socket answers every connection with one JSON object and closes the connection. The agent reads nothing from the
+//! socket, so no client can influence the agent. The socket belongs to the agent's user and group. A client that does
+//! not read costs nothing: the part of an answer beyond the kernel's buffer is not sent.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Connections answered before the agent looks at its other duties.
+/// Maximum number of connections answered before the agent turns to its other duties.
 const ANSWERS_MAX: usize = 8;
-/// An answer is smaller, whatever Kafka's last error was.
+/// Maximum size of an answer, with any last error of Kafka.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 /// How long an agent may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// Bytes of one text of the answer.
+/// Maximum length of a text in an answer.
 const TEXT_CHARS_MAX: usize = 1_000;
 
 /// How the agent is.
@@ -29,23 +29,23 @@ const TEXT_CHARS_MAX: usize = 1_000;
 pub struct Status {
     /// Version of `edr-agentd`.
     pub version: String,
-    /// Its process.
+    /// Process id of the agent.
     pub pid: u32,
-    /// Time since its start, ms.
+    /// Time since the start of the agent, ms.
     pub up_ms: u64,
     /// Time between two snapshots, ms.
     pub interval_ms: u64,
-    /// Hash of the effective configuration: as `edr-agentd check` prints it.
+    /// Hash of the effective configuration, as printed by `edr-agentd check`.
     pub config_hash: String,
-    /// What is wrong with the configuration of the last SIGHUP, which was refused; `null` when it was taken.
+    /// Faults of the configuration refused at the last SIGHUP; `null` after an accepted configuration.
     pub refused: Option<String>,
     /// The last snapshot; none yet when `null`.
     pub snapshot: Option<SnapshotStatus>,
-    /// What waits.
+    /// Backlog.
     pub spool: SpoolStatus,
-    /// Where it goes.
+    /// Destination of frames.
     pub kafka: KafkaStatus,
-    /// Why snapshots show less than there is, each with its remedy.
+    /// Reasons for incomplete snapshots, each with its remedy.
     pub degraded: Vec<String>,
 }
 
@@ -53,27 +53,27 @@ pub struct Status {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SnapshotStatus {
-    /// Epoch of its frame.
+    /// Epoch of the snapshot's frame.
     pub epoch: String,
-    /// Number of its frame.
+    /// Sequence number of the snapshot's frame.
     pub seq: u64,
-    /// Since it was in the spool, ms.
+    /// Time since the frame's arrival in the spool, ms.
     pub age_ms: u64,
-    /// What it took, from the first source to the spool, ms.
+    /// Duration from the first source to the spool, ms.
     pub wall_ms: u64,
-    /// CPU time of that, ms.
+    /// CPU time of the snapshot, ms.
     pub cpu_ms: u64,
     /// Bytes of the snapshot, uncompressed.
     pub raw_bytes: u64,
-    /// Bytes of its frame.
+    /// Bytes of the snapshot's frame.
     pub frame_bytes: u64,
 }
 
-/// What waits on the host.
+/// Frames that wait on the host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SpoolStatus {
-    /// Frames that Kafka has not acknowledged.
+    /// Frames not yet acknowledged by Kafka.
     pub unsent_frames: u64,
     /// Their bytes.
     pub unsent_bytes: u64,
@@ -81,13 +81,13 @@ pub struct SpoolStatus {
     pub dropped_frames: u64,
     /// The disk cannot be used: frames wait in memory.
     pub memory_only: bool,
-    /// Why, in words with its remedy; `null` while frames go to the disk.
+    /// Fault of the disk in words, with its remedy; `null` while frames go to the disk.
     pub disk_fault: Option<String>,
-    /// Frames that Kafka has not acknowledged and that are in memory alone.
+    /// Frames not yet acknowledged by Kafka and only in memory.
     pub memory_frames: u64,
     /// Their bytes.
     pub memory_bytes: u64,
-    /// What cannot be read now and is tried again, in words; `null` when there is no such thing.
+    /// Unreadable frames that are retried, in words; `null` without an unreadable frame.
     pub trouble: Option<String>,
 }
 
@@ -99,20 +99,20 @@ pub struct KafkaStatus {
     pub brokers: Vec<String>,
     /// The topic.
     pub topic: String,
-    /// How they are spoken to, in words.
+    /// Security of the connections, in words.
     pub security: String,
     /// Since Kafka acknowledged a frame, ms; `null` when none since the start.
     pub last_ack_age_ms: Option<u64>,
-    /// Since when frames cannot be delivered, ms; `null` when they can.
+    /// Duration of the present trouble with deliveries, ms; `null` without trouble.
     pub trouble_for_ms: Option<u64>,
-    /// The last thing that went wrong, in words with its remedy, over or not.
+    /// The last error in words with its remedy, even when over.
     pub last_error: Option<String>,
-    /// Since it was seen, ms.
+    /// Time since the last error, ms.
     pub last_error_age_ms: Option<u64>,
 }
 
 impl Status {
-    /// One line.
+    /// The status in one line.
     pub fn in_words(&self) -> String {
         let mut words = match &self.snapshot {
             None => "no snapshot yet".to_owned(),
@@ -202,7 +202,7 @@ impl Status {
 }
 
 impl SpoolStatus {
-    /// Why frames do not go to the disk, and where they are instead.
+    /// The fault of the disk, and the number of frames in memory.
     fn in_memory(&self) -> Option<String> {
         let fault = self.disk_fault.as_ref()?;
         let (frames, bytes) = (self.memory_frames, about(self.memory_bytes));
@@ -210,7 +210,7 @@ impl SpoolStatus {
     }
 }
 
-/// A size as people say it.
+/// A size in a readable unit.
 fn about(bytes: u64) -> String {
     match bytes {
         0..1_024 => format!("{bytes} B"),
@@ -227,10 +227,10 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens. What an agent that was killed left there is replaced; one that answers is left alone.
+    /// Listens. A socket left by a killed agent is replaced; a socket that answers is left unchanged.
     ///
     /// # Errors
-    /// When the folder is not there or not writable, or another agent answers.
+    /// When the folder is missing or not writable, or another agent answers.
     pub fn bind(path: &Path) -> io::Result<Self> {
         if UnixStream::connect(path).is_ok() {
             return Err(io::Error::new(io::ErrorKind::AddrInUse, "another edr-agentd answers there"));
@@ -245,7 +245,7 @@ impl Listener {
         Ok(Self { listener, path: path.to_owned() })
     }
 
-    /// Answers everybody who waits, or as many as may be answered at once.
+    /// Answers the waiting clients, up to [`ANSWERS_MAX`].
     ///
     /// # Errors
     /// When the socket takes no connections any more.
@@ -257,11 +257,11 @@ impl Listener {
         for _ in 0..ANSWERS_MAX {
             match self.listener.accept() {
                 Ok((mut stream, _)) => {
-                    // Who does not get it asks again.
+                    // A client without an answer asks again.
                     let _ = stream.set_nonblocking(true).and_then(|()| stream.write_all(&answer));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                // Whoever asked is gone.
+                // The client is gone.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => return Err(error),
             }
@@ -278,7 +278,7 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // The next start would remove it.
+        // A leftover socket would be removed by the next start.
         let _ = std::fs::remove_file(&self.path);
     }
 }
@@ -286,7 +286,7 @@ impl Drop for Listener {
 /// Asks the agent that listens on `path`.
 ///
 /// # Errors
-/// When none does, or what answers is no agent. In words.
+/// When no agent answers, in words.
 pub fn ask(path: &Path) -> Result<Status, String> {
     let shown = path.display();
     let failed = |error: io::Error| match error.kind() {
@@ -358,7 +358,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("status.sock");
         assert!(ask(&path).unwrap_err().starts_with("no edr-agentd answers on "));
-        // One that was killed leaves its file.
+        // A killed agent leaves its socket file.
         drop(UnixListener::bind(&path).unwrap());
         assert!(ask(&path).unwrap_err().starts_with("no edr-agentd answers on "));
         let listener = Listener::bind(&path).unwrap();

@@ -1,4 +1,4 @@
-//! The one signal that ends every thread.
+//! The request to end all threads.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,7 +11,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 #[derive(Debug)]
 pub struct Stop {
     requested: AtomicBool,
-    /// Readable from the request on: nobody reads it, so it stays so.
+    /// Readable from the request on; never read, so that the state stays.
     event: OwnedFd,
 }
 
@@ -27,26 +27,26 @@ impl Stop {
     /// Asks every thread to end.
     pub fn request(&self) {
         self.requested.store(true, Ordering::Release);
-        // An eventfd takes 2^64 - 1 such writes before one fails.
+        // An eventfd takes 2^64 - 1 such writes before a write fails.
         let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
     }
 
-    /// Whether the end is asked for.
+    /// True after the request.
     pub fn is_requested(&self) -> bool {
         self.requested.load(Ordering::Acquire)
     }
 
-    /// Waits for the request, at most `timeout`; true when it came.
+    /// Waits for the request, at most `timeout`; true after the request.
     pub fn wait(&self, timeout: Duration) -> bool {
         self.wait_or(&[], Some(timeout))
     }
 
-    /// Waits until the request came, one of `others` is readable, or `timeout` is over; true when the request came.
+    /// Waits for the request, for a readable descriptor in `others`, or for `timeout`; true after the request.
     pub fn wait_or(&self, others: &[BorrowedFd<'_>], timeout: Option<Duration>) -> bool {
         let mut watched = vec![PollFd::new(&self.event, PollFlags::IN)];
         watched.extend(others.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        // EINTR and ENOMEM: the caller looks at its clock and comes back.
+        // EINTR and ENOMEM: the caller checks its clock and calls again.
         let _ = poll(&mut watched, timeout.as_ref());
         self.is_requested()
     }

@@ -15,11 +15,11 @@ use crate::config::Config;
 use crate::run::Overrides;
 use crate::sample::{Reading, Sources, measured};
 
-/// Limit of the readings before the measurement, which continue until every executable has its hash: hashing has a
-/// budget per tick.
+/// Maximum number of readings before the measurement. The readings continue until every executable has its hash, since
+/// hashing has a budget per tick.
 const WARM_UP_MAX: u32 = 200;
-/// Readings before the steady phase: at first the agent reads every process, until its own counters have shown which
-/// processes run.
+/// Number of readings before the steady phase: at first the agent reads every process, until its own counters have
+/// shown that the kernel counts run time.
 const SETTLE: u32 = 3;
 
 /// Parameters of the measurement.
@@ -50,7 +50,8 @@ struct Measured {
     phases: Vec<Phase>,
 }
 
-/// Rounds after which every buffer is in use: the first frame is a key; the second is a delta, which needs more memory.
+/// Number of rounds until every buffer is in use: the first frame is a key; the second is a delta, which needs more
+/// memory.
 const SETTLED: u32 = 2;
 
 /// A kind of reading, by the share of rows read again.
@@ -129,8 +130,8 @@ struct Looked<'a> {
 }
 
 impl<'a> Looked<'a> {
-    /// Opens the sources and reads until every executable has its hash. Hashing is done once per executable and is not
-    /// measured.
+    /// Opens the sources and reads until every executable has its hash. An executable is hashed only once, so hashing
+    /// is not measured.
     fn at(config: &'a Config, overrides: &'a Overrides) -> anyhow::Result<Self> {
         let sources = Sources::open(config, overrides.proc_root(), &[])?;
         let mut looked = Self {
@@ -206,7 +207,7 @@ impl<'a> Looked<'a> {
         measured(&mut cost, "frame", || {
             let part_bytes_max = self.config.kafka.part_bytes_max;
             let frame = EncodedFrame::encode(&header, &raw, self.key.as_deref(), part_bytes_max);
-            // A snapshot that fits no frame counts as 0 bytes.
+            // A snapshot too large for a frame counts as 0 bytes.
             ((), frame.as_ref().map_or(0, EncodedFrame::byte_len))
         });
         self.key.get_or_insert(raw);

@@ -212,7 +212,7 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     }
     let words = format!("{error:#}");
     if log::max_level() == log::LevelFilter::Off {
-        // A command, or a daemon whose log is not installed yet.
+        // For a command, or for a daemon without an installed log.
         let _ = writeln!(io::stderr().lock(), "edr-agentd: {words}");
     } else {
         edr_daemon::event!(log::Level::Error, Event::CannotStart; "{words}");

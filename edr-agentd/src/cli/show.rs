@@ -1,4 +1,4 @@
-//! Commands that print something and end.
+//! Commands that print a result and end.
 
 use std::io::{self, Write as _};
 use std::path::Path;

@@ -25,7 +25,7 @@ pub(super) fn snapshot(view: &SnapshotView, out: &mut impl Write) -> anyhow::Res
     for degraded in view.agent()?.degraded {
         writeln!(out, "{degraded}")?;
     }
-    // One process at a time, so that a snapshot of 24 MiB needs no memory beyond its bytes.
+    // Processes are decoded in turn, so that a snapshot of 24 MiB needs no memory beyond its bytes.
     let mut owners: BTreeMap<u64, (u32, String)> = BTreeMap::new();
     writeln!(out, "\nprocesses: {}", view.process_count())?;
     writeln!(

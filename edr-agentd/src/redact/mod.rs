@@ -1,4 +1,4 @@
-//! Redaction: replaces secrets in command lines before they leave the host.
+//! Redaction: replaces secrets in command lines before the snapshot leaves the host.
 //!
 //! Promises: argument boundaries stay, and every byte outside a secret stays. Under one key the same secret always
 //! gives the same token, so that equal secrets on several hosts are recognizable as equal. The token reveals nothing
@@ -9,7 +9,7 @@
 //! has a budget; arguments beyond the budget are replaced whole without a search.
 //!
 //! - [`name`]: decides if a name (`--db-password`, `AWS_SECRET_ACCESS_KEY`) names a secret.
-//! - [`program`]: options that carry a secret only for some programs (`mysql -pX`, `curl -u user:X`).
+//! - [`program`]: options with a secret only for some programs (`mysql -pX`, `curl -u user:X`).
 //! - [`text`]: secrets inside a text: URLs, headers, JSON, connection strings, keys of a known form.
 //! - [`work`]: the budget of the search.
 //! - this file: the search over words and arguments.
@@ -32,7 +32,7 @@ use self::work::Work;
 /// Start and end of a token: `‹redacted:0123456789abcdef›`.
 const TOKEN_START: &str = "‹redacted:";
 const TOKEN_END: &str = "›";
-/// Replacement of an argument that was not searched.
+/// Replacement of an unsearched argument.
 const UNSEEN: &str = "‹redacted›";
 
 /// Nesting depth of searched command lines: a string (`sh -c`, `ssh host '…'`), and a string inside that string.
@@ -111,7 +111,7 @@ impl Redactor {
     }
 }
 
-/// A word of a command line: an argument, or a part of an argument that is itself a command line.
+/// A word of a command line: an argument, or a part of an argument with the syntax of a command line.
 #[derive(Debug, Clone, Copy)]
 struct Word<'a> {
     bytes: &'a [u8],
@@ -235,7 +235,7 @@ impl Search {
         }
     }
 
-    /// Searches a string that is itself a command line: its words are searched like arguments.
+    /// Searches a string with the syntax of a command line: its words are searched like arguments.
     fn inner_commands(&mut self, string: Word<'_>, depth: usize) {
         self.work.spend(string.bytes.len());
         let mut words = Vec::new();

@@ -1,6 +1,6 @@
 //! Decides if a name names a secret.
 
-/// Words that name a secret at the end of a name.
+/// Words at the end of a name that name a secret.
 const SECRETS: [&str; 30] = [
     "password",
     "passwd",
@@ -33,7 +33,7 @@ const SECRETS: [&str; 30] = [
     "authorization",
     "community",
 ];
-/// Words that make the following word `key` the name of a secret.
+/// Words before `key` that make the name a secret's name.
 const KEYS: [&str; 14] = [
     "api",
     "access",
@@ -52,12 +52,12 @@ const KEYS: [&str; 14] = [
 ];
 /// Ends of a name written as one word (`PGPASSWORD`, `mysqlpwd`).
 const ENDS: [&str; 8] = ["password", "passwd", "passphrase", "secret", "apikey", "token", "pwd", "secretkey"];
-/// Words with such an end that name no secret.
+/// Words with an ending of [`ENDS`] or `pass` that name no secret.
 const NOT: [&str; 5] = ["bypass", "compass", "encompass", "trespass", "surpass"];
 /// Words before `pass` in a name written as one word (`dbpass`, `storepass`).
 const JOINED_PASS: [&str; 15] =
     ["db", "ssh", "store", "key", "user", "my", "root", "admin", "smtp", "ftp", "http", "bind", "ldap", "src", "dest"];
-/// Words after the name of a secret that do not change the meaning.
+/// Words after the name of a secret without a change of the meaning.
 const TRAILING: [&str; 6] = ["value", "string", "text", "plain", "plaintext", "base64"];
 /// Bytes considered at the end of a name: the last words decide.
 const NAME_BYTES_MAX: usize = 64;

@@ -11,7 +11,7 @@ pub(super) enum SecretOption {
     Next {
         after: Option<u8>,
     },
-    /// The option asks for the secret or reads it from elsewhere, so the word holds no secret.
+    /// The option asks for the secret or names its source, so the word holds no secret.
     NotSecret,
 }
 
@@ -113,7 +113,7 @@ impl Program {
         KNOWN.iter().find(|known| known.names.iter().any(|known| is_it(known))).map(|known| Self(Some(known)))
     }
 
-    /// The place of the secret that this word carries as an option of the program.
+    /// The place of the secret in this word, as an option of the program.
     pub(super) fn option(self, word: &[u8]) -> Option<SecretOption> {
         self.0?
             .options
@@ -138,7 +138,7 @@ impl Program {
             .or_else(|| self.cluster(word))
     }
 
-    /// `curl -sSu user:secret`: several letters in one word, of which the last takes the value.
+    /// `curl -sSu user:secret`: several letters in one word; the last takes the value.
     fn cluster(self, word: &[u8]) -> Option<SecretOption> {
         let is_cluster = self.is("curl") && word.len() <= 8 && word.starts_with(b"-") && !word.starts_with(b"--");
         let letters = word.get(1..).filter(|letters| is_cluster && letters.iter().all(u8::is_ascii_alphabetic))?;

@@ -1,7 +1,7 @@
 //! Secrets inside a text, for any program.
 //!
-//! The search is one pass from left to right. The results of look-ahead are cached ([`Ahead`]), so that several rules
-//! that start in one stretch of text scan the stretch only once.
+//! The search is a single pass from left to right. The results of look-ahead are cached ([`Ahead`]), so that several
+//! rules with a start in one stretch of text scan the stretch only once.
 
 use std::ops::Range;
 
@@ -92,8 +92,8 @@ pub(super) fn secrets(word: Word<'_>, search: &mut Search) {
 pub(super) struct Ahead(Option<Range<usize>>);
 
 impl Ahead {
-    /// Returns the first place from `start` on that `find` finds, or the end of the text. `find` must be the same for
-    /// every call.
+    /// Returns the first match of `find` from `start` on, or the end of the text. `find` must be the same for every
+    /// call.
     fn find(&mut self, text: &[u8], start: usize, work: &mut Work, find: impl FnOnce(&[u8]) -> Option<usize>) -> usize {
         match &self.0 {
             Some(known) if (known.start..=known.end).contains(&start) => known.end,
@@ -211,12 +211,12 @@ fn named(word: Word<'_>, at: usize, ahead: &mut Stretches, search: &mut Search) 
     }
 }
 
-/// True for headers whose value is secret up to its end.
+/// True for headers with an entirely secret value.
 fn is_whole_header(name: &[u8]) -> bool {
     [&b"cookie"[..], b"authorization", b"proxy-authorization"].iter().any(|header| name.eq_ignore_ascii_case(header))
 }
 
-/// Returns `text` without the bytes at its end that satisfy `such`.
+/// Returns `text` without the trailing bytes that satisfy `such`.
 fn before(text: &[u8], such: impl Fn(u8) -> bool) -> &[u8] {
     &text[..text.iter().rposition(|&b| !such(b)).map_or(0, |last| last + 1)]
 }

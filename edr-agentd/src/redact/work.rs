@@ -1,10 +1,9 @@
 //! The budget of the search for secrets.
 
-/// The work on one command line, in scanned bytes. Other work counts as the number of bytes that would take the same
-/// time.
+/// The work on one command line, in scanned bytes. Other work counts as the number of bytes scanned in the same time.
 ///
 /// The search is linear, so that usual command lines stay far below the budget. The budget is for command lines made to
-/// be expensive: their time would be missing for the other processes of the tick.
+/// be expensive: their time would be missing for all further processes of the tick.
 #[derive(Debug)]
 pub(super) struct Work {
     done: u64,

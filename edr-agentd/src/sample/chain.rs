@@ -18,8 +18,8 @@ pub(super) enum Start {
     NewBoot,
     /// The spool belongs to another host.
     OtherHost,
-    /// It is not proven that the newest frame was the last frame made: the frame cannot be read, or was not written by
-    /// this host at the time stated in the frame, or the witness is missing.
+    /// No proof that the newest frame was the last frame made: the frame cannot be read, or was not written by this
+    /// host at the time stated in the frame, or the witness is missing.
     Unproven,
     /// The epoch could continue, but the disk takes no frames. Frames made in memory have an epoch of their own.
     InMemory,
@@ -46,7 +46,7 @@ struct Base {
 
 impl Chain {
     /// Continues the epoch of the newest frame in the spool when host, boot, the frame and its witness prove that no
-    /// frame is missing, and when frames go to the disk. Otherwise starts `fresh`, an epoch that names the previous
+    /// frame is missing, and when frames go to the disk. Otherwise starts `fresh`, an epoch with a link to the previous
     /// epoch.
     pub(super) fn start(
         resume: &Resume,
@@ -105,7 +105,7 @@ impl Chain {
         self.previous
     }
 
-    /// Begins another epoch. The new epoch names the present epoch when that has a frame.
+    /// Begins another epoch. The new epoch names the present epoch, if the present epoch has a frame.
     pub(super) fn begin(&mut self, epoch: Epoch) {
         if self.next_seq > 1 {
             self.previous = Some(PreviousEpoch { id: self.epoch, last_seq: self.next_seq - 1 });
@@ -215,7 +215,7 @@ mod tests {
         assert_eq!(started(&with(made("other", Some(41)))), new(41));
         // The newest frames, or the whole spool, were removed by someone.
         assert_eq!(started(&with(made("boot", Some(44)))), new(44));
-        // The newest epoch is another one than that of the newest readable frame.
+        // The newest epoch differs from the epoch of the newest readable frame.
         let elsewhere = resume(|_, resume| resume.last = Some(PreviousEpoch { id: Epoch([8; 8]), last_seq: 1 }));
         assert_eq!(started(&elsewhere), new(41));
         let gone = Resume { last_made: made("boot", Some(44)), ..Resume::default() };

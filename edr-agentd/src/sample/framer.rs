@@ -1,7 +1,7 @@
 //! From a snapshot's bytes to an accepted frame.
 //!
-//! A frame is accepted when it is in the spool; only then the chain advances. When the disk does not take a frame, the
-//! same snapshot is kept in memory under an epoch of its own, so that no (epoch, seq) ever stands for two snapshots.
+//! A frame is accepted when stored in the spool; only then the chain advances. When the disk does not take a frame, the
+//! same snapshot is kept in memory under a new epoch, so that no (epoch, seq) ever stands for two snapshots.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::event::Event;
 use crate::heartbeat::Heartbeat;
 use crate::spool::{FrameId, Resume, Spool, SpoolError};
 
-/// Least number of bytes that the disk must accept before frames go to the disk again.
+/// Minimum number of bytes accepted by the disk before frames go to the disk again.
 const PROBE_BYTES_MIN: usize = 64 << 10;
 
 /// The host and the time of a snapshot.
@@ -63,14 +63,14 @@ pub struct Made {
     pub disk_fault: Option<DiskFault>,
 }
 
-/// Makes the frames of one run of the agent.
+/// Makes the frames of a run of the agent.
 #[derive(Debug)]
 pub struct Framer {
     spool: Arc<Spool>,
     chain: Chain,
     /// The fault of the disk while frames are kept in memory.
     in_memory: Option<DiskFault>,
-    /// Beaten between two steps that a sick disk can make long.
+    /// Beats between two steps, each of which may be slow on a failing disk.
     heartbeat: Arc<Heartbeat>,
 }
 
@@ -123,7 +123,7 @@ impl Framer {
     }
 
     /// Makes a frame of a snapshot and stores the frame in the spool. `encode` returns the snapshot's bytes for an
-    /// (epoch, seq); it is called again when the disk refuses the frame and another epoch begins.
+    /// (epoch, seq), and is called again when the disk refuses the frame and another epoch begins.
     ///
     /// # Errors
     /// When the snapshot does not fit a frame; then nothing has changed.

@@ -1,4 +1,4 @@
-//! One tick: read the sources, encode the snapshot, choose key or delta, make the frame, store it in the spool.
+//! A tick: read the sources, encode the snapshot, choose key or delta, make the frame, store the frame in the spool.
 
 mod chain;
 mod framer;
@@ -21,7 +21,7 @@ use crate::event::Event;
 use crate::heartbeat::Heartbeat;
 use crate::spool::{FrameId, Resume, Spool};
 
-/// Takes snapshots and makes frames of them.
+/// Takes snapshots and makes the frames.
 #[derive(Debug)]
 pub struct Sampler {
     spool: Arc<Spool>,
@@ -36,7 +36,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Opens the sources and continues after the newest frame of the spool. A tick beats on `heartbeat` while it makes
+    /// Opens the sources and continues after the newest frame of the spool. A tick beats on `heartbeat` at each
     /// progress.
     ///
     /// # Errors
@@ -76,8 +76,8 @@ impl Sampler {
         Ok(())
     }
 
-    /// Takes one snapshot and stores its frame in the spool. `stops` is called as late as possible: when it returns
-    /// true, this frame is the last frame and has `bye` set.
+    /// Takes a snapshot and stores its frame in the spool. `stops` is called as late as possible: after true, this
+    /// frame is the last frame and has `bye` set.
     ///
     /// # Errors
     /// When no frame can be made of the snapshot; a later frame then names the missed tick.
@@ -116,7 +116,7 @@ impl Sampler {
         &self.cost
     }
 
-    /// Reasons why the last snapshot shows less than it could.
+    /// Reasons for missing facts in the last snapshot.
     pub fn degraded(&self) -> &[String] {
         &self.reading.degraded
     }

@@ -95,7 +95,7 @@ impl Sources {
         })
     }
 
-    /// Makes each reading beat on `heartbeat` while it makes progress.
+    /// Makes each reading beat on `heartbeat` at each progress.
     #[must_use]
     pub fn beating(self, heartbeat: &Arc<Heartbeat>) -> Self {
         Self { heartbeat: Arc::clone(heartbeat), ..self }
@@ -252,7 +252,7 @@ pub(crate) fn measured<T>(cost: &mut Vec<SourceCost>, source: &'static str, stag
     value
 }
 
-/// Like [`measured`], for a source that counts its system calls.
+/// Like [`measured`], for a source with its own count of system calls.
 fn measured_by_calls<T>(cost: &mut Vec<SourceCost>, source: &'static str, stage: impl FnOnce() -> (T, usize)) -> T {
     let before = calls::so_far();
     let value = measured(cost, source, stage);
@@ -263,19 +263,19 @@ fn measured_by_calls<T>(cost: &mut Vec<SourceCost>, source: &'static str, stage:
     value
 }
 
-/// Like [`measured`], for a source whose system calls only the kernel counts.
+/// Like [`measured`], for a source whose system calls are counted only by the kernel.
 fn measured_by_kernel<T>(cost: &mut Vec<SourceCost>, source: &'static str, stage: impl FnOnce() -> (T, usize)) -> T {
     let before = thread_read_bytes();
     let value = measured(cost, source, stage);
     if let (Some(before), Some(after), Some(cost)) = (before, thread_read_bytes(), cost.last_mut()) {
-        // `rchar` in the first look excludes the read of that look itself; the second look includes it, so it is
-        // subtracted.
+        // `rchar` in the first look excludes the read of that look; the second look includes the first read, so its
+        // size is subtracted.
         cost.read_bytes = Some(after.bytes.saturating_sub(before.bytes + before.text_bytes));
     }
     value
 }
 
-/// `rchar` of `/proc/thread-self/io`, and the size of that file's text.
+/// `rchar` of `/proc/thread-self/io`, and the size of the file's text.
 struct ReadBytes {
     bytes: u64,
     text_bytes: u64,
@@ -310,7 +310,7 @@ impl Reading {
         parts.encode()
     }
 
-    /// Discards the parts without a size limit of their own, for a snapshot that does not fit otherwise.
+    /// Discards the parts without a size limit, for a snapshot that would not fit.
     pub(super) fn shed(&mut self, why: &str) {
         let packets = std::mem::take(&mut self.psad.packets).len();
         self.psad.psad = edr_wire::snapshot::Psad { mode: self.psad.psad.mode, ..Default::default() };

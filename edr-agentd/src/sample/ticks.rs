@@ -1,5 +1,5 @@
 //! The due times of snapshots, and missed ticks. Ticks form a grid of `CLOCK_BOOTTIME`, which continues during suspend.
-//! A late agent takes one snapshot and names the missed ticks; it never catches up with a burst.
+//! A late agent takes one snapshot and names the missed ticks, without a burst to catch up.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};

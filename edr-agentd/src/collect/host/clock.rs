@@ -25,8 +25,8 @@ fn nanoseconds(clock: ClockId) -> i64 {
     time.tv_sec.saturating_mul(NANOSECONDS).saturating_add(time.tv_nsec)
 }
 
-/// Offset of the host's time zone (`TZ`, else `/etc/localtime`) at that moment, seconds. A host without a zone uses UTC
-/// (localtime(5)).
+/// Offset of the host's time zone (`TZ`, else `/etc/localtime`) at the given moment, seconds. A host without a zone
+/// uses UTC (localtime(5)).
 fn utc_offset_seconds(wall_ns: i64) -> i32 {
     let Ok(zone) = TimeZone::try_system() else { return 0 };
     Timestamp::from_nanosecond(wall_ns.into()).map_or(0, |now| zone.to_offset(now).seconds())

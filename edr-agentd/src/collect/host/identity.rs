@@ -32,7 +32,7 @@ pub(super) fn machine_id(text: &[u8]) -> Result<[u8; 16], NoIdentity> {
     }
 }
 
-/// Derives the host id, see [`HostId`]. The machine id cannot be derived back from it.
+/// Derives the host id, see [`HostId`]. The derivation cannot be reversed to the machine id.
 pub(super) fn host_id(machine_id: &[u8; 16]) -> HostId {
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&APPLICATION_KEY) else {
         unreachable!("HMAC takes a key of any length");

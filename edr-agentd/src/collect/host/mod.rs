@@ -42,11 +42,11 @@ pub struct HostReader {
 }
 
 impl HostReader {
-    /// Reads the facts that never change while the host runs. The kernel's facts come from `proc_root`; names, memory
-    /// and the namespaces of the agent come from the running system.
+    /// Reads the constant facts of the running host. The kernel's facts come from `proc_root`; names, memory and the
+    /// namespaces of the agent come from the running system.
     ///
     /// # Errors
-    /// When there is no machine id or no boot id, without which a host has no identity.
+    /// Without a machine id or a boot id, since the host then has no identity.
     pub fn open(proc_root: &Path, labels: BTreeMap<String, String>) -> io::Result<Self> {
         let machine_id = std::fs::read(MACHINE_ID).map_err(|error| {
             io::Error::new(
@@ -130,7 +130,7 @@ impl HostReader {
     }
 }
 
-/// `PRETTY_NAME` of os-release(5), which sysinfo lacks; otherwise name and version from sysinfo.
+/// `PRETTY_NAME` of os-release(5), missing in sysinfo; otherwise name and version from sysinfo.
 fn os_name() -> String {
     let file = std::fs::read("/etc/os-release").or_else(|_| std::fs::read("/usr/lib/os-release")).unwrap_or_default();
     pretty_name(&String::from_utf8_lossy(&file)).or_else(|| System::long_os_version().ok()).unwrap_or_default()

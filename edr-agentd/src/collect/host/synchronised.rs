@@ -1,9 +1,9 @@
 //! The state of the clock's synchronisation.
 //!
 //! The kernel knows the state (adjtimex(2)), but a sandbox may forbid this call together with the calls that set the
-//! clock (`ProtectClock=`, `@clock` of systemd.exec(5)). In this case two time daemons are checked that allow queries
-//! without rights: systemd-timesyncd through the file that it touches, chronyd through the request of
-//! `chronyc tracking`. Only a positive answer counts: a negative answer, or none, proves nothing, because another
+//! clock (`ProtectClock=`, `@clock` of systemd.exec(5)). In this case two time daemons are checked, both open to
+//! queries without rights: systemd-timesyncd through the file touched at each correction, chronyd through the request
+//! of `chronyc tracking`. Only a positive answer counts: a negative or missing answer proves nothing, because another
 //! daemon may keep the clock. An unknown state stays unknown, and a gap has the reason.
 
 use std::io;
@@ -60,7 +60,8 @@ impl TimeDaemons {
             Err(why) => why,
         };
         let detail = format!("adjtimex(2) is refused; systemd-timesyncd: {timesyncd}; chronyd: {chronyd}");
-        // The reason of the gap is not that adjtimex is denied: with a time daemon nothing would be missing.
+        // The reason of the gap is the missing answer, not the denied adjtimex: with a time daemon nothing would be
+        // missing.
         gaps.add(super::SOURCE, None, FIELD, GapReason::Gone, &detail);
         None
     }
@@ -99,7 +100,7 @@ fn chronyd(address: SocketAddr) -> Result<(), String> {
 
 fn exchange(address: SocketAddr, request: &[u8], reply: &mut [u8]) -> io::Result<usize> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-    // A connected socket receives no datagrams from others, and reports a closed port at once.
+    // A connected socket receives datagrams only from its peer, and reports a closed port at once.
     socket.connect(address)?;
     socket.set_read_timeout(Some(ANSWER_MAX))?;
     socket.send(request)?;
@@ -181,7 +182,7 @@ mod tests {
         assert_eq!(gaps.take(), []);
     }
 
-    /// What chronyd sends: the frame of an answer to `sequence`.
+    /// A reply of chronyd: the frame of an answer to `sequence`.
     fn reply(sequence: [u8; 4], leap: u16) -> [u8; REPLY_BYTES] {
         let mut reply = [0; REPLY_BYTES];
         reply[..2].copy_from_slice(&[6, 2]);
