@@ -1,4 +1,4 @@
-//! The archive as seen by any other program: a Delta table read with SQL, without code of the collector.
+//! The archive as seen by a foreign program: a Delta table read with SQL, without code of the collector.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use deltalake::arrow::datatypes::DataType;
 use deltalake::datafusion::prelude::SessionContext;
 use edr_tests::wait;
 
-/// One row of `frames`.
+/// A row of `frames`.
 #[derive(Debug)]
 pub(crate) struct ArchivedRecord {
     /// Kafka partition.
     pub(crate) partition: i32,
     /// Kafka offset.
     pub(crate) offset: i64,
-    /// The fault of a record that is no frame.
+    /// The fault of a record without a frame.
     pub(crate) fault: Option<String>,
     /// The record, verbatim.
     pub(crate) record: Vec<u8>,

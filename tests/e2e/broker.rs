@@ -1,4 +1,4 @@
-//! A test of the broker itself: with a faulty broker the other tests would prove nothing.
+//! A test of the broker alone: with a faulty broker all further tests would prove nothing.
 
 use anyhow::ensure;
 use edr_tests::kafka::Broker;

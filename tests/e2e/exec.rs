@@ -22,7 +22,7 @@ pub(crate) fn no_daemon_executes_anything(shared: &Shared) -> Verdict {
     Scene::run("exec", |scene| {
         let traces = [scene.path().join("agent.trace"), scene.path().join("collector.trace")];
         // The daemon keeps its pid (-D), so that signals reach the daemon and not strace. With the filter in the kernel
-        // (--seccomp-bpf) only these calls are slowed down.
+        // (--seccomp-bpf) only the traced calls are slowed down.
         let strace = |file: &Path| {
             let args = ["strace", "-D", "-f", "--seccomp-bpf", "-qq", "-e", "trace=execve,execveat", "-o"];
             args.iter().map(Into::into).chain([file.into()]).collect::<Vec<_>>()
@@ -62,7 +62,7 @@ pub(crate) fn no_daemon_executes_anything(shared: &Shared) -> Verdict {
     })
 }
 
-/// Checks that a trace has exactly one exec, successful and of the daemon itself. A failed exec would be an attempt.
+/// Checks that a trace has exactly one exec, successful and of the daemon. A failed exec would be an attempt.
 fn only_itself(trace: &Path, program: &str) -> Result<()> {
     let text = std::fs::read_to_string(trace).with_context(|| format!("read {}", trace.display()))?;
     let calls: Vec<&str> = text.lines().filter(|line| line.contains("exec")).collect();

@@ -48,7 +48,7 @@ pub(crate) fn a_broker_that_comes_later(shared: &Shared) -> Verdict {
         collector.create_topic()?;
         wait::until("the spool to be sent", LIMIT, || {
             ensure!(agent.process.is_running()?, "the agent ended; its log:\n{}", agent.process.log_tail());
-            // The newest frame and its key stay in the spool.
+            // The newest frame and the key stay in the spool.
             Ok((agent.spooled()?.len() <= 2).then_some(()))
         })?;
         agent.process.terminate(LIMIT)?;
@@ -63,7 +63,7 @@ pub(crate) fn a_broker_that_comes_later(shared: &Shared) -> Verdict {
     })
 }
 
-/// In 90 seconds without a broker the agent logs two or three lines about it.
+/// In 90 seconds without a broker the agent logs the outage in two or three lines.
 pub(crate) fn a_broker_that_stays_away(shared: &Shared) -> Verdict {
     if std::env::var_os("EDR_TEST_LONG").is_none() {
         return Ok(Completion::ignored_with("takes 90 s: script/test --long"));
@@ -213,7 +213,7 @@ pub(crate) fn psad_that_comes_later(shared: &Shared) -> Verdict {
     })
 }
 
-/// A listening socket of this process on one of the ports scanned in `autoblock/t1`.
+/// A listening socket of this process on a port scanned in `autoblock/t1`.
 fn on_a_scanned_port() -> Result<(std::net::TcpListener, u16)> {
     let ranking = edr_tests::cache::checkout().join("tests/fixtures/psad/autoblock/t1/var/log/psad/top_ports");
     let text = std::fs::read_to_string(&ranking).with_context(|| format!("read {}", ranking.display()))?;

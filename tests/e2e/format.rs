@@ -1,5 +1,4 @@
-//! The wire format, sent through a broker with default limits and read by a program that shares no code with this
-//! project.
+//! The wire format, sent through a broker with default limits and read by a program without code of this project.
 
 use anyhow::{Context as _, ensure};
 use edr_tests::reader;
@@ -19,7 +18,7 @@ pub(crate) fn read_without_our_code(shared: &Shared) -> Verdict {
     let _beside = shared.beside_others();
     let topic = shared.topic()?;
     Scene::run("format", |scene| {
-        // Every byte value, and 3 MB that cannot be compressed.
+        // Every byte value, and 3 MB of incompressible bytes.
         let mut state = 1_u64;
         let mut noise = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

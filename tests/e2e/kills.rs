@@ -20,8 +20,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Each round kills the agent and the collector once.
 const ROUNDS: usize = 4;
 
-/// The agent's epoch must have no hole and only one content per sequence number, and the archive must have every record
-/// of the topic once.
+/// The agent's epoch must have no hole and only a single content for each sequence number, and the archive must have
+/// every record of the topic once.
 pub(crate) fn lose_and_double_nothing(shared: &Shared) -> Verdict {
     let _beside = shared.beside_others();
     let topic = shared.topic()?;
@@ -84,7 +84,7 @@ fn nothing_lost(sent: &[KafkaRecord]) -> Result<()> {
     Ok(())
 }
 
-/// Checks that the archive has exactly one row for each record of the topic, with the same bytes, and no other rows.
+/// Checks that the archive has exactly one row for each record of the topic, with the same bytes, and no further rows.
 fn nothing_doubled(sent: &[KafkaRecord], archived: &[ArchivedRecord]) -> Result<()> {
     let places: BTreeSet<(i32, i64)> = archived.iter().map(|row| (row.partition, row.offset)).collect();
     ensure!(places.len() == archived.len(), "{} rows for {} records", archived.len(), places.len());
@@ -115,7 +115,7 @@ pub(crate) fn a_record_that_is_no_frame_is_kept(shared: &Shared) -> Verdict {
         let mut damaged = first.value.clone();
         let middle = damaged.len() / 2;
         damaged[middle] ^= 0x10;
-        // In the partition of the agent's records, so that later records of the agent come behind these.
+        // In the partition of the agent's records, so that later records of the agent come behind the hostile records.
         let hostile: [&[u8]; 4] = [b"", b"<script>alert(1)</script>", &damaged, &first.value[..first.value.len() - 1]];
         for value in hostile {
             topic::produce(broker, &topic, first.partition, &first.key, value)?;

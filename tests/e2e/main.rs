@@ -64,7 +64,7 @@ fn main() -> anyhow::Result<ExitCode> {
         })
     };
     let conclusion = libtest_mimic::run(&args, TESTS.iter().map(trial).collect());
-    // Ends the broker and removes its folder before this process ends.
+    // Ends the broker and removes the broker's folder before this process ends.
     drop(shared);
     Ok(conclusion.exit_code())
 }

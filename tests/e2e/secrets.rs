@@ -1,4 +1,4 @@
-//! Secrets in command lines: no secret may leave the process to which it was given.
+//! Secrets in command lines: no secret may leave the process.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -23,7 +23,7 @@ const CANARY: &str = "C4n4ry-5ecret.";
 const MARKER: &str = "harmless-beside-it-";
 const DIGITS: usize = 3;
 
-/// A process with a secret and a harmless marker in its command line.
+/// A process with a secret and a harmless marker in the command line.
 struct Planted {
     process: Load,
     /// The secret, which must not be found anywhere.
@@ -32,7 +32,7 @@ struct Planted {
     marker: String,
 }
 
-/// Plants each form of a secret in a process of its own. Searches spool, topic, archive (both the raw files and the
+/// Plants each form of a secret in a separate process. Searches spool, topic, archive (both the raw files and the
 /// decoded records), output of commands, page and logs: each decoded place must contain the markers, and no place may
 /// contain a secret.
 pub(crate) fn leave_the_host_nowhere(shared: &Shared) -> Verdict {
@@ -78,8 +78,8 @@ pub(crate) fn leave_the_host_nowhere(shared: &Shared) -> Verdict {
         }
         collector.process.terminate(LIMIT)?;
 
-        // The raw files are searched too: uncompressed secrets would be visible. Logs hold no command lines, so they
-        // have no marker.
+        // The raw files are searched too: uncompressed secrets would be visible. Logs hold no command lines, and so no
+        // marker.
         for (folder, what) in [(&plan.dir, "the agent's files and log"), (&collector.plan.dir, "the collector's")] {
             let bytes = all_bytes(folder)?;
             ensure!(bytes.len() > 10_000, "{what} are too few to be all of them");
@@ -102,7 +102,7 @@ fn plant() -> Result<Vec<Planted>> {
     }
     for secret in KNOWN.lines() {
         let secret = secret.replace("\\n", "\n");
-        // A key of several lines is searched by its middle line, because a page writes line breaks in another form.
+        // A key of several lines is searched by the middle line, because a page writes line breaks in another form.
         let canary = secret.lines().nth(1).unwrap_or(&secret).to_owned();
         command_lines.push((vec!["app".to_owned(), secret], canary));
     }
@@ -118,7 +118,7 @@ fn plant() -> Result<Vec<Planted>> {
     planted.collect()
 }
 
-/// Without redaction every secret must be in a snapshot. This shows that the search below can find them.
+/// Without redaction every secret must be in a snapshot. So the search below can find every secret.
 fn the_search_finds_what_is_there(plan: &AgentPlan, planted: &[Planted]) -> Result<()> {
     let mut open = plan.clone();
     open.dir = plan.dir.with_file_name("agent-without-redaction");
@@ -139,7 +139,7 @@ struct Search<'p> {
 }
 
 impl Search<'_> {
-    /// Searches one record, which must be a whole frame.
+    /// Searches a record, which must be a whole frame.
     fn record(&mut self, bytes: &[u8], place: &str) -> Result<()> {
         let record = Record::decode(bytes).with_context(|| format!("a record of {place}"))?;
         let frame = Frame::assemble(vec![record])?;

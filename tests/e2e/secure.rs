@@ -1,5 +1,5 @@
-//! TLS, mutual TLS, PLAIN and SCRAM against a broker that supports all of them, and each way in which a broker can
-//! refuse a client. A refusal is logged with a remedy. After the remedy, without a restart, every frame arrives.
+//! TLS, mutual TLS, PLAIN and SCRAM against a broker with support for all four, and each way of a broker to refuse a
+//! client. A refusal is logged with a remedy. After the remedy, without a restart, every frame arrives.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -150,7 +150,7 @@ fn every_way_in(world: &World, ca: &str) -> Result<()> {
         ("scram-256", "LOGIN", format!("{ca}{}", login("SCRAM-SHA-256", "agent", &right))),
         ("scram-512", "LOGIN", format!("{ca}{}", login("SCRAM-SHA-512", "agent", &right))),
     ];
-    // A folder like the one in which systemd passes credentials.
+    // A folder in the form of systemd's folder of credentials.
     let credentials = world.folder("credentials")?;
     std::fs::copy(&right, credentials.join("kafka.password"))?;
     let mut running = Vec::new();
@@ -182,7 +182,7 @@ fn every_way_in(world: &World, ca: &str) -> Result<()> {
     Ok(())
 }
 
-/// `check --online` must find the same faults before a start as a run would report, with the exit code for them.
+/// `check --online` must find the same faults before a start as a run would report, with the matching exit code.
 fn checks_before_a_start(world: &World, ca: &str) -> Result<()> {
     let wrong = world.password("wrong-check", "incorrect")?;
     let right = world.password("right", PASSWORD)?;
@@ -221,7 +221,7 @@ fn checks_before_a_start(world: &World, ca: &str) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the spool holds only the newest frame and its key.
+/// Waits until the spool holds only the newest frame and the key.
 fn delivered(agent: &mut Agent) -> Result<()> {
     agent.has_spooled(1, LIMIT)?;
     let log = |agent: &Agent| format!("its log:\n{}", agent.process.log_tail());
@@ -234,7 +234,7 @@ fn delivered(agent: &mut Agent) -> Result<()> {
     empty.with_context(|| log(agent))
 }
 
-/// A way in which a broker refuses a client, with the remedy.
+/// A broker's refusal of a client, with the remedy.
 struct Refusal {
     name: &'static str,
     listener: &'static str,
@@ -316,7 +316,7 @@ fn every_refusal(world: &World, ca: &str) -> Result<()> {
         agents.push((world.agent(refusal.name, refusal.listener, &refusal.keys)?.start()?, refusal));
     }
     let mut collectors = Vec::new();
-    // Only three refusals: for the others both daemons share the code, already tested with the agents.
+    // Only three refusals: the rest is code shared by both daemons, and already tested with the agents.
     for refusal in
         refusals("collector")?.into_iter().filter(|refusal| ["password", "expired", "stranger"].contains(&refusal.name))
     {

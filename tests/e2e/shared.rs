@@ -1,4 +1,4 @@
-//! Resources shared by all tests: one broker, and the machine.
+//! Resources shared by all tests: a broker, and the machine.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, anyhow};
 use edr_tests::kafka::Broker;
 use edr_tests::scene::Scene;
 
-/// The shared resources. The main thread must start the broker, because a child ends with the thread that started it,
+/// The shared resources. The main thread must start the broker, because a child ends together with the starting thread,
 /// and the main thread outlives every test.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -47,12 +47,12 @@ impl Shared {
         Ok(name)
     }
 
-    /// A lock for tests that may run beside other tests, whose processes then appear in the snapshots.
+    /// A lock for tests that may run in parallel: foreign processes then appear in the snapshots.
     pub(crate) fn beside_others(&self) -> RwLockReadGuard<'_, ()> {
         self.machine.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A lock for tests that must run alone, because they would make every agent's snapshot large.
+    /// A lock for tests that must run alone, because their processes would make every agent's snapshot large.
     pub(crate) fn alone(&self) -> RwLockWriteGuard<'_, ()> {
         self.machine.write().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! Shipped configuration files and units, checked by the programs that read them.
+//! Shipped configuration files and units, checked by their consumers.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! The frames in the agent's spool, read by a program that shares no code with this project.
+//! The frames in the agent's spool, read by a program without code of this project.
 
 use std::time::Duration;
 

@@ -56,7 +56,7 @@ pub(crate) fn a_hostile_process_is_text(shared: &Shared) -> Verdict {
             return Ok(Completion::ignored_with("no browser here: HTML was checked, not what a browser makes of it"));
         };
         for (path, texts) in &views {
-            // A test beside this one may hold up a snapshot's reads; the next snapshot has them.
+            // A test in parallel may delay a snapshot's reads; the next snapshot has the missing rows.
             let document = wait::until(&format!("the browser to show {texts:?} in {path}"), LIMIT, || {
                 let document = browser.document(&collector.plan.url(path))?;
                 let text = text_of(&document);

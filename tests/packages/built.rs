@@ -111,7 +111,7 @@ fn kept() -> &'static Path {
     })
 }
 
-/// Runs a command that must succeed, and returns its output.
+/// Runs a command to a successful end, and returns the output.
 pub(crate) fn said(command: &mut Command) -> String {
     let output = run(command);
     let all = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -119,13 +119,13 @@ pub(crate) fn said(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Runs a command to its end.
+/// Runs a command to the end.
 pub(crate) fn run(command: &mut Command) -> Output {
     command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
 
-/// Reads the `--help` of each command of a program. Returns for each command its name (`["spool", "list"]`), its
-/// subcommands and its options.
+/// Reads the `--help` of each command of a program. Returns for each command the name (`["spool", "list"]`), the
+/// subcommands and the options.
 pub(crate) fn help(program: &Path) -> Vec<(Vec<String>, Vec<String>, Vec<String>)> {
     let mut found = Vec::new();
     let mut open = vec![Vec::<String>::new()];

@@ -1,4 +1,4 @@
-//! Tests that a shell completes every command and option, and no others.
+//! Tests that a shell completes exactly all commands and options.
 
 use std::collections::BTreeSet;
 use std::process::Command;

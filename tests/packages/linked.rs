@@ -1,5 +1,5 @@
-//! The crates linked into a program. A package names them in three places, which are compared with each other and with
-//! cargo.
+//! The crates linked into a program. A package names the crates in three places; the test compares all three with each
+//! other and with cargo.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -11,7 +11,7 @@ use crate::built::{Package, packages, said};
 
 type Crates = BTreeSet<(String, String)>;
 
-/// The crates that cargo links into a daemon, without macros and build scripts.
+/// The crates linked into a daemon by cargo, without macros and build scripts.
 fn of_cargo(name: &str) -> Crates {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let host = said(Command::new("rustc").arg("-vV"));
@@ -99,7 +99,7 @@ fn the_program_says_it_too() {
     }
 }
 
-/// Each crate must have a paragraph, and each licence named in a paragraph its text.
+/// Each crate must have a paragraph, and each licence named in a paragraph a text.
 #[test]
 fn the_copyright_file_covers_every_crate() {
     for package in packages() {

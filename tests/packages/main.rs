@@ -1,9 +1,9 @@
 //! Tests of the packages: content, Debian policy, reproducible builds, the accuracy of their manuals and of README, and
 //! the signed repository.
 //!
-//! Both packages are built as for a release. Their content is inspected with a user's tools: `dpkg-deb`, `lintian`,
+//! Both packages are built as for a release. The content is inspected with a user's tools: `dpkg-deb`, `lintian`,
 //! `mandoc`, a shell. The agent's package is built a second time elsewhere; the collector's package only with
-//! `EDR_TEST_LONG`, because its build takes a quarter of an hour.
+//! `EDR_TEST_LONG`, because this build takes a quarter of an hour.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! Tests that the manual pages describe every command, option and key of the programs, and no others.
+//! Tests that the manual pages describe exactly the commands, options and keys of the programs.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -12,7 +12,7 @@ fn page(package: &Package, section: u8) -> String {
     package.text(&format!("usr/share/man/man{section}/{name}.{section}.gz"))
 }
 
-/// Returns each word that follows the mdoc macro `macro_` in a page: `.Fl \-config` is the option `--config`.
+/// Returns each word after the mdoc macro `macro_` in a page: `.Fl \-config` is the option `--config`.
 fn after(page: &str, macro_: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for line in page.lines().filter(|line| line.starts_with('.')) {
@@ -36,7 +36,7 @@ fn every_command_and_option_is_described_and_none_is_invented() {
             commands.extend(subcommands.into_iter().filter(|sub| command.is_empty() || sub != "help").map(within));
             options.extend(its_options);
         }
-        // Short options like `-h` and `-V` are left out: they are described with their long names.
+        // Short options like `-h` and `-V` are left out: the pages describe the long names.
         let described: BTreeSet<String> = after(&page, "Fl")
             .into_iter()
             .map(|word| format!("-{word}"))
@@ -45,7 +45,7 @@ fn every_command_and_option_is_described_and_none_is_invented() {
         assert_eq!(described, options, "{}", package.name);
         let items: BTreeSet<String> =
             page.lines().filter_map(|line| line.strip_prefix(".It Cm ")).map(str::to_owned).collect();
-        // A command with subcommands is described only by its subcommands.
+        // A command with subcommands is described only by the subcommands.
         let held: BTreeSet<String> =
             commands.iter().filter_map(|command| command.split_once(' ')).map(|(outer, _)| outer.to_owned()).collect();
         assert_eq!(items, commands.difference(&held).cloned().collect(), "{}", package.name);
@@ -72,7 +72,7 @@ fn every_key_is_described_with_its_default_and_none_is_invented() {
     }
 }
 
-/// Returns the keys that `check` prints for the shipped configuration with every example enabled, except secrets whose
+/// Returns the keys printed by `check` for the shipped configuration with every example enabled, except secrets whose
 /// key ends with `without`.
 fn keys_printed(package: &Package, shipped: &str, without: &str) -> BTreeSet<String> {
     let folder = tempfile::tempdir().unwrap();
@@ -122,7 +122,7 @@ fn keys_printed(package: &Package, shipped: &str, without: &str) -> BTreeSet<Str
     keys
 }
 
-/// The other key for the same secret: file or credential.
+/// The alternative key for the same secret: file or credential.
 fn opposite(key: &str) -> String {
     match key.strip_suffix("-file") {
         Some(name) => format!("{name}-credential"),

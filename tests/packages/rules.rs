@@ -53,7 +53,7 @@ fn licences_bans_and_sources_are_allowed() {
         return;
     }
     assert_eq!(code, Some(0), "{text}");
-    // With a stricter configuration the same check must fail: it shows that the check reads this workspace.
+    // With a stricter configuration the same check must fail: then the check reads this workspace.
     let folder = tempfile::tempdir().unwrap();
     let stricter = folder.path().join("deny.toml");
     let config = std::fs::read_to_string(checkout().join("deny.toml")).unwrap();

@@ -23,11 +23,11 @@ pub struct Binaries {
     pub hostile: PathBuf,
 }
 
-/// Builds all programs of the workspace with the profile of the caller, and returns their paths.
+/// Builds all programs of the workspace with the profile of the caller, and returns the paths.
 ///
-/// Cargo gives a package's tests only the paths of that package's programs. So this function runs cargo, which builds
-/// what is not up to date and reports all paths; a path composed by hand could name a stale program. `script/test` has
-/// already run cargo: the file named by `EDR_BUILT` holds the output of that run.
+/// Cargo gives a package's tests only the paths of the package's programs. So this function runs cargo, which builds
+/// stale programs and reports all paths; a path composed by hand could name a stale program. `script/test` has already
+/// run cargo: the file named by `EDR_BUILT` holds the output of that run.
 ///
 /// # Errors
 /// When the build fails.
@@ -128,7 +128,7 @@ fn ask(args: &[&str]) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// Removes the variables that cargo sets for a test's own package: they would reach the build scripts of `command` and
+/// Removes cargo's variables for a test's own package: the variables would reach the build scripts of `command` and
 /// cause a rebuild.
 fn without_own_package(command: &mut Command) {
     for (name, _) in std::env::vars_os() {

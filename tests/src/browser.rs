@@ -41,7 +41,7 @@ impl Browser {
         let output = Command::new("timeout")
             .args(["--kill-after=5", "90"])
             .arg(&self.program)
-            // Root cannot use the sandbox. The other options keep the browser from contacting its vendor's hosts.
+            // Root cannot use the sandbox. The further options keep the browser from contacting the vendor's hosts.
             .args([
                 "--headless",
                 "--no-sandbox",

@@ -1,4 +1,4 @@
-//! The two daemons, each with its own configuration and state folder.
+//! The two daemons, each with a separate configuration and state folder.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ pub struct AgentPlan {
     pub kafka: String,
     /// A wrapper that runs the agent (`strace …`, `setpriv …`).
     pub behind: Vec<OsString>,
-    /// The program, when not the one built by [`binaries`].
+    /// The program, if not built by [`binaries`].
     pub program: Option<PathBuf>,
     /// The socket for the readiness message (`NOTIFY_SOCKET`).
     pub notify: Option<PathBuf>,
@@ -190,7 +190,7 @@ pub struct CollectorPlan {
     pub topic: String,
     /// Port of `web.listen`.
     pub port: u16,
-    /// `kafka.group`. Each collector has its own group, because members of one group wait for each other, even for
+    /// `kafka.group`. Each collector has a separate group, because members of a group wait for each other, even for
     /// killed members.
     pub group: String,
     /// Further keys of `[kafka]`.

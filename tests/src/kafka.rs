@@ -1,5 +1,5 @@
-//! A real Kafka broker: one node (KRaft) on free loopback ports. All settings that matter to a test keep the defaults
-//! of the Kafka version.
+//! A real Kafka broker: a node (KRaft) on free loopback ports. All settings relevant for a test keep the defaults of
+//! the Kafka version.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -31,7 +31,7 @@ pub fn free_port() -> Result<u16> {
 /// Additions to the default settings of a broker.
 #[derive(Debug, Clone, Default)]
 pub struct More {
-    /// Listeners on `localhost`, each with its protocol: `("TLS", "SSL")`.
+    /// Listeners on `localhost`, each with a protocol: `("TLS", "SSL")`.
     pub listeners: Vec<(&'static str, &'static str)>,
     /// Lines for `server.properties`.
     pub properties: String,

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::binaries::binaries;
 
-/// One process or several, which end when this value is dropped.
+/// Processes that end when this value is dropped.
 #[derive(Debug)]
 pub struct Load {
     child: Child,
@@ -26,7 +26,7 @@ impl Load {
         Self::start(Command::new(&binaries()?.load).args(["idle", &processes.to_string(), &files.to_string()]))
     }
 
-    /// Starts `processes` processes with one argument of `bytes` random bytes each, which cannot be compressed.
+    /// Starts `processes` processes with an argument of `bytes` random, incompressible bytes each.
     ///
     /// # Errors
     /// When the processes cannot be started.
@@ -44,7 +44,7 @@ impl Load {
     }
 
     fn start(command: &mut Command) -> Result<Self> {
-        // The process ends with its standard input, and so do its children.
+        // The process and the children end with their standard input.
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("start a process to look at")?;
         let mut line = String::new();
@@ -70,7 +70,7 @@ impl Drop for Load {
     }
 }
 
-/// A process with hostile names: they contain markup and control characters.
+/// A process with hostile names, with markup and control characters.
 #[derive(Debug)]
 pub struct Hostile {
     /// The process.

@@ -29,10 +29,10 @@ impl NotifySocket {
         &self.path
     }
 
-    /// Waits for a message with the line `line`; other messages are ignored.
+    /// Waits for a message with the line `line`; all further messages are ignored.
     ///
     /// # Errors
-    /// When no such message arrives within `limit`.
+    /// When the message does not arrive within `limit`.
     pub fn receive(&self, line: &str, limit: Duration) -> Result<()> {
         let end = Instant::now() + limit;
         let mut message = [0; 4096];

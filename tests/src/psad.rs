@@ -87,7 +87,7 @@ fn mirror(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A repeated replay of psad's work: attackers arrive, are blocked, psad is restarted. One step is about one second.
+/// A repeated replay of psad's work: attackers arrive, are blocked, psad is restarted. A step is about one second.
 #[derive(Debug)]
 pub struct Replay {
     tree: PsadTree,
@@ -97,11 +97,11 @@ pub struct Replay {
 
 /// State at the start of the replay, and again after each round.
 const BEFORE: &str = "autoblock/t1";
-/// State after a restart of psad and more scans. The log continues that of [`BEFORE`].
+/// State after a restart of psad and more scans. The log continues the log of [`BEFORE`].
 const DURING: &str = "autoblock/t2-after-restart-import";
 /// State after an operator has blocked an address.
 const AFTER: &str = "autoblock/t3-manual-block";
-/// Packets of one step: the 181 packets of a round take half a minute.
+/// Packets of a step: the 181 packets of a round take half a minute.
 const STEP_LINES: usize = 6;
 /// The steps at which psad has written [`DURING`] and [`AFTER`], and the step at which the log is rotated and a new
 /// round begins.

@@ -1,4 +1,4 @@
-//! A child process that ends when its value is dropped.
+//! A child process that ends when the value is dropped.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 
 use crate::wait;
 
-/// A program with its arguments, environment and log file.
+/// A program with arguments, environment and log file.
 #[derive(Debug)]
 pub struct Program {
     name: String,
@@ -51,7 +51,7 @@ impl Program {
         self
     }
 
-    /// Runs the program through a wrapper that executes it (`strace …`, `setpriv …`).
+    /// Runs the program through a wrapper (`strace …`, `setpriv …`).
     pub fn behind<A: Into<OsString>>(mut self, wrapper: impl IntoIterator<Item = A>) -> Self {
         self.command.splice(0..0, wrapper.into_iter().map(Into::into));
         self
@@ -59,8 +59,8 @@ impl Program {
 
     /// Starts the program.
     ///
-    /// The process gets its own process group, so that Ctrl-C at the terminal reaches only the caller. The kernel kills
-    /// the process when the thread that started it ends, in whatever way.
+    /// The process gets a separate process group, so that Ctrl-C at the terminal reaches only the caller. The kernel
+    /// kills the process at every end of the starting thread.
     ///
     /// # Errors
     /// When the program cannot be started.
@@ -83,7 +83,7 @@ impl Program {
         Ok(Running { name: self.name, child, log: self.log })
     }
 
-    /// Runs the program to its end and returns its output.
+    /// Runs the program to the end and returns the output.
     ///
     /// # Errors
     /// When the program cannot be started.
@@ -134,7 +134,7 @@ impl Running {
         Ok(self.child.try_wait().context("ask for a child")?.is_none())
     }
 
-    /// Waits for an output line that contains `text`, and returns the line.
+    /// Waits for an output line with `text`, and returns the line.
     ///
     /// # Errors
     /// When there is no such line within `limit`, or when the process ends first.
@@ -197,7 +197,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both calls fail only when the process has already ended; such errors are ignored.
+        // Both calls fail only when the process has already ended; the errors are ignored.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

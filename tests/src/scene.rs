@@ -1,12 +1,12 @@
-//! The folder of one run.
+//! The folder of a run.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
-/// The folder of one run, removed when this value is dropped. After a failed run the folder is kept and its path is in
-/// the error.
+/// The folder of a run, removed when this value is dropped. After a failed run the folder is kept and named in the
+/// error.
 #[derive(Debug)]
 pub struct Scene {
     dir: Option<TempDir>,
@@ -47,7 +47,7 @@ impl Scene {
         &self.path
     }
 
-    /// Runs `test` in a new scene. When the test fails, the scene is kept and the error names its path.
+    /// Runs `test` in a new scene. When the test fails, the scene is kept and the error names the path.
     ///
     /// # Errors
     /// The errors of `test`.

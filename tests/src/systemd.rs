@@ -1,12 +1,12 @@
-//! A test machine with a systemd of its own, in which units run as on a host where they are installed:
+//! A test machine with a separate systemd, in which units run as on a host where they are installed:
 //! `tests/systemd/machine.sh`.
 //!
-//! The file system of the test machine is that of the host, overlaid with the files placed by a test. Written files
-//! survive a reboot of the test machine and are removed with the machine. A scenario runs inside as a unit: any command
-//! whose exit code reports success or failure. The folder `/out` is shared with the test.
+//! The file system of the test machine is the host's file system, overlaid with the files placed by a test. Written
+//! files survive a reboot of the test machine and are removed with the machine. A scenario runs inside as a unit: any
+//! command whose exit code reports success or failure. The folder `/out` is shared with the test.
 //!
-//! Inside there is no network except an own loopback, and neither `/dev/kmsg` nor `/dev/fuse`. Everything that the host
-//! has of the product (packages, settings, state, users) is hidden.
+//! Inside there is no network except a separate loopback, and neither `/dev/kmsg` nor `/dev/fuse`. The product's
+//! packages, settings, state and users on the host are hidden.
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -22,7 +22,7 @@ use crate::binaries::binaries;
 use crate::cache::checkout;
 use crate::wait;
 
-/// The end of a boot, after its scenario.
+/// The end of a boot, after the scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// Immediate, like a power cut, except that written data in the page cache is not lost.
@@ -34,7 +34,7 @@ pub enum End {
 /// A command to run in a boot of the test machine.
 #[derive(Debug, Clone)]
 pub struct Scenario {
-    /// The command with its arguments. Standard output and standard error are the scenario's log.
+    /// The command with the arguments. Standard output and standard error are the scenario's log.
     pub command: Vec<OsString>,
     /// Environment variables of the command, in addition to `EDR_BUILT` and `EDR_CACHE_DIR`.
     pub environment: Vec<(String, String)>,
@@ -120,13 +120,12 @@ impl Machine {
         Ok(machine)
     }
 
-    /// The folder that is `/out` inside.
+    /// The folder visible as `/out` inside.
     pub fn out(&self) -> PathBuf {
         self.dir.join("out")
     }
 
-    /// Copies a file, or a folder with its content, to the path `to` of the test machine, visible from the next boot
-    /// on.
+    /// Copies a file, or a folder with all files, to the path `to` of the test machine, visible from the next boot on.
     ///
     /// # Errors
     /// When the copy fails.
@@ -146,7 +145,7 @@ impl Machine {
         std::fs::write(self.target(to)?, text).with_context(|| format!("place {to}"))
     }
 
-    /// Writes a file that appears at `to` as if it belonged to the host: the file is below the overlay.
+    /// Writes a file that appears at `to` like a file of the host: the file is below the overlay.
     ///
     /// # Errors
     /// When the file cannot be written.

@@ -15,7 +15,7 @@ use crate::kafka::Broker;
 /// The broker runs on this machine: without an answer within this time the broker is gone.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
-/// One record of a topic.
+/// A record of a topic.
 #[derive(Debug, Clone)]
 pub struct KafkaRecord {
     /// Partition.
@@ -31,7 +31,7 @@ pub struct KafkaRecord {
 /// The range of offsets in each partition.
 type Held = Vec<(i32, Range<i64>)>;
 
-/// Returns the ranges of offsets of the topic, with the client that read them.
+/// Returns the ranges of offsets of the topic, with the client used for the query.
 fn offsets(broker: &Broker, topic: &str) -> Result<(BaseConsumer, Held)> {
     let consumer: BaseConsumer = broker
         .client_config()

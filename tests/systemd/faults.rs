@@ -1,5 +1,5 @@
-//! Faults of a host, one after the other. The agent continues to sample, its status names the fault, and at the end the
-//! archive has every accepted frame. The test counts the frames itself.
+//! Faults of a host, each after the other. The agent continues to sample, the status names the fault, and at the end
+//! the archive has every accepted frame. The test counts the frames independently.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -32,7 +32,7 @@ const ARCHIVE: &str = "/var/lib/edr-collectd/archive";
 /// Boot id of the second boot.
 const BOOT_ID: &str = "3f0c86ee-2f66-4d6a-9a53-5a1e0f7a0002";
 
-/// A file that the first boot leaves for the second: epoch and seq of a frame in the spool.
+/// A file left by the first boot for the second: epoch and seq of a frame in the spool.
 const BEFORE: &str = "/var/lib/edr-test-before";
 
 /// Time limits: from a kill to a running agent, from a SIGSTOP to a running agent, and from the end of a fault to a
@@ -51,7 +51,7 @@ pub(crate) fn lose_nothing() -> Verdict {
         let mut first = scenario("faults")?;
         first.end = End::Shutdown;
         println!("{}", machine.boot(&first, BOOT_MAX)?);
-        // ProtectKernelTunables= gives the unit a /proc/sys without the mounts below it.
+        // ProtectKernelTunables= gives the unit a /proc/sys without the mounts below.
         machine.write("/usr/share/edr-test/boot-id", &format!("{BOOT_ID}\n"))?;
         machine.write(
             "/etc/systemd/system/edr-agentd.service.d/boot-id.conf",
@@ -68,7 +68,7 @@ pub(crate) fn lose_nothing() -> Verdict {
 pub(crate) fn faults() -> Verdict {
     let mut broker = Broker::prepare(Path::new(KAFKA))?;
     broker.resume()?;
-    // A separate file system, which the test can fill.
+    // A separate file system, to be filled by the test.
     fs::create_dir_all(STATE)?;
     run("mount", &["-t", "tmpfs", "-o", "size=24m,mode=700", "tmpfs", STATE])?;
     run("chown", &["edr-agentd:edr-agentd", STATE])?;
@@ -142,7 +142,7 @@ fn ready_after_a_kill() -> Result<Duration> {
     let (pid, begin) = (main_pid(AGENT)?, monotonic()?);
     systemctl(&["kill", "--signal=KILL", "--kill-who=main", AGENT])?;
     comes_back(AGENT, pid)?;
-    // systemd's own timestamps: of the start, and of READY, which means a snapshot in the spool.
+    // systemd's own timestamps: the start, and READY after the first snapshot in the spool.
     let since = |property: &str| -> Result<Duration> {
         let at: u64 = show(AGENT, property)?.parse().context("a time of the monotonic clock")?;
         Ok(Duration::from_micros(at).saturating_sub(begin))
@@ -252,7 +252,7 @@ fn broker_away(broker: &mut Broker) -> Result<()> {
     fresh("a broker that was away")
 }
 
-/// Epoch and seq of every frame that appeared in the spool.
+/// Epoch and seq of every frame seen in the spool.
 struct Accepted {
     seen: Arc<Mutex<BTreeSet<(String, u64)>>>,
     stop: Arc<AtomicBool>,
@@ -290,7 +290,7 @@ fn id(path: &Path) -> Option<(String, u64)> {
 }
 
 /// Checks that every frame seen in the spool is in the archive, that no epoch has a hole, and that the archive also has
-/// the frames made in memory, in epochs of their own.
+/// the frames made in memory, in separate epochs.
 fn nothing_is_lost(accepted: &BTreeSet<(String, u64)>) -> Result<()> {
     let missing = |archived: &[FrameHeader]| -> Vec<(String, u64)> {
         let have: BTreeSet<_> = archived.iter().map(|header| (header.epoch.to_string(), header.seq)).collect();
@@ -324,8 +324,8 @@ fn nothing_is_lost(accepted: &BTreeSet<(String, u64)>) -> Result<()> {
     Ok(())
 }
 
-/// Inside, after the reboot: the enabled units start by themselves. The first frame names the last frame of the boot
-/// before, and the archive has every frame of that boot.
+/// Inside, after the reboot: the enabled units start automatically. The first frame names the last frame of the
+/// previous boot, and the archive has every frame of the previous boot.
 pub(crate) fn after_reboot() -> Verdict {
     let before = fs::read_to_string(BEFORE)?;
     let (epoch, at_least) = before.split_once(' ').context("what the first boot wrote")?;

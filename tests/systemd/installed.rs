@@ -15,7 +15,7 @@ use serde_json::Value;
 /// Time limit on a busy machine: for a daemon to be ready, and for a snapshot to be in the archive.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
-/// Outside: puts programs, units, users, folders and configuration where the packages have them.
+/// Outside: puts programs, units, users, folders and configuration into the places of the packages.
 pub(crate) fn place(machine: &Machine) -> Result<()> {
     let programs = binaries()?;
     for (name, program, config) in
@@ -52,12 +52,12 @@ pub(crate) fn drop_in(unit: &str, text: &str) -> Result<()> {
     systemctl(&["daemon-reload"]).map(drop)
 }
 
-/// Inside: runs `systemctl` and returns its output.
+/// Inside: runs `systemctl` and returns the output.
 pub(crate) fn systemctl(args: &[&str]) -> Result<String> {
     run("systemctl", args)
 }
 
-/// Inside: runs a command that must succeed and returns its output.
+/// Inside: runs a command to a successful end and returns the output.
 pub(crate) fn run(program: &str, args: &[&str]) -> Result<String> {
     let output = Command::new(program).args(args).output().with_context(|| format!("run {program}"))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -1,8 +1,8 @@
-//! Tests of the units in their installed form, under a systemd of their own ([`edr_tests::systemd`]).
+//! Tests of the installed units, under a separate systemd ([`edr_tests::systemd`]).
 //!
 //! A test places the files and judges the result. The part inside the test machine is a scenario: a function of this
-//! program that the machine runs with `--inside NAME`. So a scenario can use the same broker, waiting and archive code
-//! as every other test.
+//! program, run by the machine with `--inside NAME`. So a scenario can use the same broker, waiting and archive code as
+//! every other test.
 
 #![expect(clippy::print_stdout, reason = "what a scenario prints is its log")]
 
@@ -71,7 +71,7 @@ fn main() -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut args = Arguments::from_args();
-    // One test at a time: each boot has a broker and two daemons, which would only compete for the processors.
+    // A single test at a time: each boot has a broker and two daemons, which would only compete for the processors.
     args.test_threads.get_or_insert(1);
     let impossible = Machine::impossible();
     let trial = |(name, test): &(&'static str, Run)| {

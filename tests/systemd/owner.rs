@@ -1,4 +1,4 @@
-//! A daemon started by hand as root, beside a unit with its own user.
+//! A daemon started by hand as root, beside a unit with a separate user.
 
 use std::process::Command;
 
@@ -12,7 +12,7 @@ use crate::{BOOT_MAX, Verdict, scenario};
 
 const DAEMONS: [&str; 2] = ["edr-agentd", "edr-collectd"];
 
-/// The start by root is refused, and no command leaves a file that the service cannot open. Where such a file already
+/// The start by root is refused, and no command leaves a file unreadable for the service. Where such a file already
 /// exists, the error names the owner of the file and the command that changes the owner.
 pub(crate) fn root_by_hand_does_not_lock_the_service_out() -> Verdict {
     Scene::run("owner", |scene| {

@@ -11,7 +11,7 @@ use edr_tests::wait;
 
 use crate::installed::{LIMIT, journal, run, status, view};
 
-/// The port of the listener in its own network namespace.
+/// The port of the listener in the separate network namespace.
 const PORT: u16 = 4711;
 
 /// The processes and files to be seen. Dropping the value ends the processes.
@@ -62,7 +62,7 @@ impl Drop for Sights {
     }
 }
 
-/// Inside, in a network namespace of its own.
+/// Inside, in a separate network namespace.
 pub(crate) fn listen() -> Result<()> {
     run("ip", &["link", "set", "lo", "up"])?;
     let listener = std::net::TcpListener::bind(("127.0.0.1", PORT)).context("listen")?;

@@ -60,7 +60,7 @@ fn in_a_machine(name: &str) -> Verdict {
     })
 }
 
-/// Inside: starts the agent, which needs no broker for these tests, and returns its control group.
+/// Inside: starts the agent, without a broker, and returns the control group.
 fn group() -> anyhow::Result<String> {
     configure("edr-agentd", "50-test", "[kafka]\nbrokers = [\"127.0.0.1:1\"]\n")?;
     systemctl(&["start", "edr-agentd"])?;

@@ -1,4 +1,4 @@
-//! Tests that the Rust version required by the workspace is the version required by its locked crates.
+//! Tests that the Rust version required by the workspace equals the version required by the locked crates.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 

@@ -36,7 +36,7 @@ const ROUNDS: usize = 5;
 
 const TOPIC: &str = "edr.snapshots";
 
-/// An installed daemon; its package has the same name.
+/// An installed daemon; the package has the same name.
 struct Daemon {
     name: &'static str,
     config: &'static str,
@@ -103,8 +103,8 @@ pub(crate) fn life() -> Verdict {
     // The host forbids maintainer scripts to start services; the test machine allows it, like a usual host.
     sh(Path::new("/"), "rm -f /usr/sbin/policy-rc.d; rm -f /etc/apt/sources.list /etc/apt/sources.list.d/*")?;
     let begin = Instant::now();
-    // Without this the index of all manual pages would be rebuilt after each of sixty runs of apt, which would take
-    // longer than apt itself.
+    // Without this line the index of all manual pages would be rebuilt after each of sixty runs of apt, in more time
+    // than apt.
     sh(Path::new("/"), "rm -f /var/lib/man-db/auto-update")?;
     let broker = Broker::start(Path::new("/var/tmp/kafka"))?;
     let load = "while :; do /bin/true; sleep 0.02; done";
@@ -366,7 +366,7 @@ fn apt(words: &str) -> Result<String> {
     sh(Path::new("/"), &format!("apt-get -o Dpkg::Options::=--force-confold {words}"))
 }
 
-/// Runs a line of shell that must succeed, and returns its output without the final line break.
+/// Runs a line of shell to a successful end, and returns the output without the final line break.
 fn sh(folder: &Path, line: &str) -> Result<String> {
     let comment = OLD_COMMENT;
     let output = Command::new("bash")

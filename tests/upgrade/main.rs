@@ -1,5 +1,5 @@
-//! The life of the packages on a host: installed as README describes, upgraded, downgraded, removed, purged and
-//! installed again, while snapshots are taken and archived. Under a systemd of its own ([`edr_tests::systemd`]).
+//! The life of the packages on a host: installed as in README, upgraded, downgraded, removed, purged and installed
+//! again, while snapshots are taken and archived. Under a separate systemd ([`edr_tests::systemd`]).
 
 #![expect(clippy::print_stdout, reason = "what a scenario prints is its log")]
 

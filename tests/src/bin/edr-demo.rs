@@ -1,6 +1,6 @@
 //! `script/demo`: the whole way of the data on this machine, from `/proc` to a page, with a replay of psad.
 //!
-//! All started programs listen on 127.0.0.1 only, write into one temporary folder, and end with the demo.
+//! All started programs listen only on 127.0.0.1, write into a single temporary folder, and end with the demo.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
@@ -18,7 +18,7 @@ use edr_tests::scene::Scene;
 use edr_tests::wait;
 use nix::sys::signal::{SigSet, Signal};
 
-/// The collector's default port; another port is used when this one is taken.
+/// The collector's default port; the demo uses another port when the default is taken.
 const PORT: u16 = 8480;
 /// Time limit from the first start to the page, on a busy machine.
 const SHOWN_LIMIT: Duration = Duration::from_secs(120);

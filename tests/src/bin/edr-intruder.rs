@@ -1,8 +1,8 @@
-//! The attempts of an intruder who has taken over a daemon: `edr-intruder PID FOLDER`. PID is a process of root, FOLDER
-//! the folder writable for the daemon. The program runs in place of the daemon inside the daemon's unit. Run as root
-//! outside of a unit, almost all attempts succeed.
+//! The attempts of an intruder inside a daemon: `edr-intruder PID FOLDER`. PID is a process of root, FOLDER the folder
+//! writable for the daemon. The program runs in place of the daemon inside the daemon's unit. Run as root outside of a
+//! unit, almost all attempts succeed.
 //!
-//! Prints its own identity as lines `is KEY VALUE`, then one line for each attempt: `NAME ok` or `NAME ERRNO`.
+//! Prints the program's identity as lines `is KEY VALUE`, then a line for each attempt: `NAME ok` or `NAME ERRNO`.
 
 #![expect(unsafe_code, reason = "most of these calls have no safe wrapper, since nobody should want them")]
 #![expect(clippy::print_stdout, reason = "its lines are what the test reads")]
@@ -42,7 +42,7 @@ fn attempts(target: libc::pid_t, folder: &str) -> Vec<(String, io::Result<()>)> 
     let mut done = Vec::new();
     let mut add = |name: &str, outcome: io::Result<()>| done.push((name.to_owned(), outcome));
 
-    // The only permitted attempt: its success shows that the refusals are not caused by a broken test.
+    // The only permitted attempt: the success shows that the refusals are not caused by a broken test.
     add("write-own", write(&format!("{folder}/edr-intruder")));
 
     add("exec", Command::new("/bin/true").status().map(drop));

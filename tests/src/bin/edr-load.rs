@@ -3,8 +3,8 @@
 //! `edr-load idle PROCESSES FILES` · `edr-load argv PROCESSES BYTES` · with `EDR_LOAD_WAIT` set: any name and
 //! arguments, all ignored
 //!
-//! Prints `ready` when all processes have reached their final state, and ends with its standard input. The children end
-//! with their parent.
+//! Prints `ready` when all processes have reached the final state, and ends with the standard input. The children end
+//! with the parent.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -74,7 +74,7 @@ fn parent(processes: usize, mut args: impl FnMut(usize) -> Result<Vec<OsString>>
     Ok(())
 }
 
-/// The children. They end with their standard input, which the kernel closes in whatever way this process ends.
+/// The children. A child ends with its standard input, closed by the kernel at every end of this process.
 struct Children(Vec<Child>);
 
 impl Drop for Children {

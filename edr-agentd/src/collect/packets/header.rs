@@ -228,12 +228,12 @@ fn digits(text: &[u8]) -> Option<u64> {
 /// Month, day, hour, minute.
 type Minute = (i8, i8, i8, i8);
 
-/// Adds year and zone to times that lack them.
+/// Adds year and zone to incomplete times.
 #[derive(Debug)]
 pub(crate) struct Resolver {
     zone: TimeZone,
     now: civil::DateTime,
-    /// The last resolved minute, with the Unix time in ns of its start: lines are mostly in order.
+    /// The last resolved minute, with the Unix time of the start in ns: lines are mostly in order.
     last: Option<(Minute, Option<i64>)>,
 }
 
@@ -245,8 +245,8 @@ impl Resolver {
         Self { zone, now, last: None }
     }
 
-    /// Returns Unix time in ns. A time without a year is taken as the latest such time that is at most one day in the
-    /// future: the clock may have been set back, and the zone may have been changed after the line was written.
+    /// Returns Unix time in ns. A time without a year is taken as the latest possible time up to one day in the future:
+    /// the clock may have been set back, and the zone may have been changed after the line was written.
     pub(crate) fn resolve(&mut self, time: LineTime) -> Option<i64> {
         let (month, day, hour, minute, second) = match time {
             LineTime::Full(ns) => return Some(ns),

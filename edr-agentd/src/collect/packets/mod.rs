@@ -1,7 +1,7 @@
-//! The packets logged by the firewall, from the log in which the host keeps them.
+//! The packets logged by the firewall, from the host's log.
 //!
 //! Promises: every line of the log is taken once. A line is a packet, an event of psad, a line of another program, or
-//! is counted with the reason why it is none of these. The cost of a tick is bounded, and lines left for the next tick
+//! is counted with the reason for not being recognized. The cost of a tick is bounded, and lines left for the next tick
 //! are not lost.
 
 mod header;
@@ -42,11 +42,11 @@ pub(crate) enum Format {
     Fwdata,
     /// A file of ulogd: only packets, without a tag.
     Ulogd,
-    /// Entries of the journal: messages without a head, each with its writer and its time.
+    /// Entries of the journal: messages without a head, each with the writer and the time.
     Journal,
 }
 
-/// The result of one reading of the logs.
+/// The result of a reading of the logs.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pub(crate) packets: Rows,
@@ -56,7 +56,7 @@ pub(crate) struct Found {
 /// The content wanted from a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted {
-    /// Packets, and psad's own lines among them.
+    /// Packets, and psad's own lines in between.
     Packets,
     /// Only psad's own lines, when the packets are read from another log.
     Events,
@@ -133,7 +133,7 @@ impl PacketLog {
     }
 }
 
-/// Sorts lines into packets, events and other lines.
+/// Sorts lines into packets, events and foreign lines.
 #[derive(Debug)]
 struct Sorter<'a> {
     found: &'a mut Found,
@@ -221,7 +221,7 @@ impl Sorter<'_> {
                     self.fault(Fault::BadValue, line);
                 }
             }
-            // A syslog file and the journal also hold other messages of the kernel.
+            // A syslog file and the journal also hold further messages of the kernel.
             Err(fault) => {
                 let looks_like_one = [&b"IN="[..], b"OUT="].iter().all(|key| memchr::memmem::find(line, key).is_some());
                 if matches!(self.format, Format::Fwdata | Format::Ulogd) || looks_like_one {

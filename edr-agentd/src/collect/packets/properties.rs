@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::header::{Resolver, glued_headers, parse_header};
 use super::record::{End, parse_record};
 
-/// Words of packet lines in any order, and other bytes.
+/// Words of packet lines in any order, and arbitrary bytes.
 fn text() -> impl Strategy<Value = Vec<u8>> {
     let word = prop_oneof![
         "(IN|OUT|PHYSIN|MAC|SRC|DST|LEN|TTL|PROTO|SPT|DPT|TYPE|CODE|UID)=[a-z0-9.:]{0,9}",

@@ -1,4 +1,4 @@
-//! One logged packet: the text after the head of a line.
+//! A logged packet: the text after the head of a line.
 //!
 //! `<prefix>IN=<if> OUT=<if> KEY=value FLAG …`, in the fixed order of the kernel's `nf_log`. Pure. An invalid value is
 //! treated as missing. A field inside the brackets of an ICMP error belongs to the quoted packet.
@@ -34,9 +34,9 @@ impl Fault {
 pub(crate) enum End {
     /// The writer writes whole lines, so the record is complete.
     Whole,
-    /// The record is complete when it ends with a blank, as the kernel writes it: kmsgsd writes blocks.
+    /// A complete record ends with a blank, as written by the kernel: kmsgsd writes blocks.
     Blank,
-    /// Other text follows on the same line, so the record is cut.
+    /// More text follows on the same line, so the record is cut.
     Cut,
 }
 
@@ -66,7 +66,7 @@ pub(crate) fn parse_record(text: &[u8], end: End) -> Result<(PacketRow<'_>, bool
     Ok((packet, bad))
 }
 
-/// Parses `message repeated 28 times: [ <record>]`, rsyslog's reduction of equal messages. Returns the record and its
+/// Parses `message repeated 28 times: [ <record>]`, rsyslog's reduction of equal messages. Returns the record and the
 /// count.
 fn strip_repeat(text: &[u8]) -> (&[u8], u32) {
     let inner = || {
@@ -79,7 +79,7 @@ fn strip_repeat(text: &[u8]) -> (&[u8], u32) {
     inner().unwrap_or((text, 1))
 }
 
-/// Finds the start of `IN=` and its value: the first `IN=` followed by `OUT=`, with at most a `PHYSIN=` in between
+/// Finds the start and the value of `IN=`: the first `IN=` followed by `OUT=`, with at most a `PHYSIN=` in between
 /// (kernels 2.4 and 2.6). A prefix may contain `IN=` too.
 fn find_interfaces(text: &[u8]) -> Option<(usize, &[u8])> {
     for equals in memchr::memchr_iter(b'=', text) {
@@ -172,7 +172,7 @@ fn parse_fields<'a>(text: &'a [u8], whole: bool, packet: &mut PacketRow<'a>) -> 
             b"MAC=" => bytes(&mut packet.mac),
             b"SRC=" => bad |= !set_address(&mut packet.src, value),
             b"DST=" => bad |= !set_address(&mut packet.dst, value),
-            // UDP has a second `LEN=`, its own length.
+            // UDP has a second `LEN=`, the length of the datagram.
             b"LEN=" if !after_protocol => bad |= !set(&mut packet.length, value),
             b"TTL=" | b"HOPLIMIT=" => bad |= !set(&mut packet.ttl, value),
             b"PROTO=" if !after_protocol => {
@@ -208,7 +208,7 @@ fn take<'a, const N: usize>(rest: &mut &'a [u8], key: &[u8; N]) -> Option<&'a [u
     Some(value)
 }
 
-/// Splits a word behind its key and `=`. The key is empty for unknown keys.
+/// Splits a word behind the key and `=`. The key is empty for unknown keys.
 fn split_key(word: &[u8]) -> (&[u8], &[u8]) {
     let len = match word {
         [b'O', b'U', b'T', b'=', ..]
@@ -243,7 +243,7 @@ fn word_len(text: &[u8]) -> usize {
     text[at..].iter().position(|&byte| byte == b' ').map_or(text.len(), |len| at + len)
 }
 
-/// Bytes from an opening bracket to its closing bracket; `None` without a closing bracket.
+/// Bytes from an opening bracket to the closing bracket; `None` without a closing bracket.
 fn bracket_len(text: &[u8]) -> Option<usize> {
     let mut open = 0_usize;
     for (at, byte) in text.iter().enumerate() {

@@ -1,13 +1,13 @@
-//! Follows a log file by its position, through rename, truncation and copying.
+//! Follows a log file by position, through rename, truncation and copying.
 //!
 //! A position consists of the device, the inode, the bytes read, and the hash of the file's first bytes. So a reused
 //! inode and a rewritten file are recognized. The position moves only over whole lines, and a new reader continues
-//! exactly there. Bytes that cannot be read any more are a gap with their range.
+//! exactly there. Unreadable bytes are a gap with a range.
 //!
-//! - Renamed: the old file is read through its open descriptor (or found again by its inode) until it is quiet and the
-//!   new file has lines, because writers write to the old file until they reopen the log.
-//! - Truncated in place, or copied and truncated: the new content is read from its start; unread bytes are searched in
-//!   a copy beside the log that starts with the same bytes.
+//! - Renamed: the old file is read through the open descriptor (or found again by inode) until the old file is quiet
+//!   and the new file has lines, because writers write to the old file until they reopen the log.
+//! - Truncated in place, or copied and truncated: the new content is read from the start; unread bytes are searched in
+//!   a copy beside the log with the same first bytes.
 //! - Compressed or deleted while the agent was down: a gap.
 
 use std::collections::VecDeque;
@@ -22,13 +22,13 @@ use super::super::Gaps;
 use super::super::psad::folder::{Refusal, Stamp, open_log, stamp_of_file};
 use super::super::psad::lines::LINE_BYTES_MAX;
 
-/// First bytes of a file covered by its hash.
+/// First bytes of a file covered by the hash.
 const HEAD_BYTES_MAX: usize = 256;
 /// Kept bytes of a hash.
 const HASH_BYTES: usize = 16;
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 256 << 10;
-/// Unread bytes of one log; older bytes beyond this limit are skipped, with a gap. Reading them would take minutes, and
+/// Maximum number of unread bytes per log; older bytes are skipped, with a gap. Reading more would take minutes, and
 /// newer lines matter more.
 const BACKLOG_BYTES_MAX: u64 = 64 << 20;
 /// Rotated files followed at once.
@@ -51,7 +51,7 @@ pub(crate) enum Flow {
 /// A piece of a log.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Piece<'a> {
-    /// A line without its line end.
+    /// A line without the line end.
     Line(&'a [u8]),
     /// The last line of a rotated file, without a line end.
     LastOfFile(&'a [u8]),
@@ -59,7 +59,7 @@ pub(crate) enum Piece<'a> {
     TooLong(&'a [u8]),
 }
 
-/// An open log file with its read position.
+/// An open log file with the read position.
 #[derive(Debug)]
 struct Reading {
     fd: OwnedFd,
@@ -70,12 +70,12 @@ struct Reading {
     /// Stamp of the file when its head was last compared.
     verified: Option<Stamp>,
     head: Vec<u8>,
-    /// True in the middle of a line that is too long.
+    /// True in the middle of an overlong line.
     passing_over: bool,
     quiet: u32,
 }
 
-/// A log, given by its path.
+/// A log, given by path.
 #[derive(Debug)]
 pub(crate) struct LogTail {
     path: PathBuf,
@@ -297,7 +297,7 @@ impl LogTail {
                 continue;
             }
             let mut reading = Reading::start(fd, stamp);
-            // A writer that never reopened its log may have continued in a file that counted as finished.
+            // A writer that never reopened the log may have continued in a file counted as finished.
             if let Some(&(.., size)) =
                 self.finished.iter().find(|(dev, inode, _)| (*dev, *inode) == (stamp.dev, stamp.inode))
                 && size <= stamp.size
@@ -362,7 +362,7 @@ impl Reading {
             && (covered > 0 || (self.stamp.dev, self.stamp.inode) == (position.dev, position.inode))
     }
 
-    /// Continues at `offset`. When no line starts there, the offset is inside a line that is too long.
+    /// Continues at `offset`. When no line starts there, the offset is inside an overlong line.
     fn resume_at(&mut self, offset: u64) {
         let mut before = [0];
         self.offset = offset;
@@ -429,7 +429,7 @@ impl Reading {
         }
     }
 
-    /// Passes the lines of one chunk, which starts at the offset, to `take`. Moves the offset behind the passed lines.
+    /// Passes the lines of a chunk, which starts at the offset, to `take`. Moves the offset behind the passed lines.
     fn hand_out(&mut self, chunk: &[u8], take: &mut impl FnMut(Piece<'_>) -> Flow) -> Flow {
         let mut line_start = 0;
         for line_end in memchr::memchr_iter(b'\n', chunk) {

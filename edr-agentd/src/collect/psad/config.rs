@@ -10,7 +10,7 @@ use super::lines::{lines, number};
 
 /// Rounds of `$KEY` expansion, as in psad.
 const EXPANSION_ROUNDS_MAX: usize = 20;
-/// Longest value after expansion, bytes: limits the growth of keys that refer to each other.
+/// Longest value after expansion, bytes: limits the growth of keys with mutual references.
 const VALUE_BYTES_MAX: usize = 4 << 10;
 /// Limit of keys; psad.conf has 190.
 const KEYS_MAX: usize = 4_096;
@@ -22,7 +22,7 @@ pub(crate) struct Conf {
 }
 
 impl Conf {
-    /// Adds the settings of another file: lines `KEY value;`. Text after the semicolon is ignored. A known key keeps
+    /// Adds the settings of a further file: lines `KEY value;`. Text after the semicolon is ignored. A known key keeps
     /// its value.
     pub(crate) fn add(&mut self, text: &[u8]) {
         for line in lines(text) {
@@ -85,7 +85,7 @@ fn reference(value: &str) -> Option<(&str, &str, &str)> {
     Some((before, &rest[..end], &rest[end..]))
 }
 
-/// Arguments of the psad daemon that change its files or its timing.
+/// Arguments of the psad daemon for other files or another timing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Arguments {
     /// `-c`: the main file.

@@ -39,12 +39,12 @@ impl PidFile {
     }
 }
 
-/// Reads the pid file at `path` and checks that the command line of its process contains `program`. psad is a Perl
+/// Reads the pid file at `path` and checks that the command line of the process contains `program`. psad is a Perl
 /// script, so the name of the executable would be `perl`.
 pub(crate) fn look_up(path: &Path, proc_root: &Path, program: &str, thread: &mut AbandonableThread) -> PidFile {
     let Ok(text) = read_config(path) else { return PidFile::Missing };
     let Some(pid) = number::<u32>(text.trim_ascii()).filter(|&pid| pid > 0) else { return PidFile::Stale };
-    // A stale pid file of psad may contain the pid of any other process.
+    // A stale pid file of psad may contain the pid of an unrelated process.
     let (process, program) = (proc_root.join(pid.to_string()), program.to_owned());
     let answer = thread.run(move |progress| {
         let command_line = std::fs::read(process.join("cmdline")).unwrap_or_default();
@@ -74,7 +74,7 @@ pub(crate) fn started_ns(running: Running, proc_root: &Path) -> Option<i64> {
     boot_s.checked_mul(1_000_000_000)?.checked_add(ticks.checked_mul(1_000_000_000)? / per_second)
 }
 
-/// True when a process named like `systemd-journald` runs: psad checks this at its start.
+/// True when a process named like `systemd-journald` runs: psad makes the same check at the start.
 pub(crate) fn journald_runs(proc_root: &Path) -> bool {
     let Ok(processes) = std::fs::read_dir(proc_root) else { return false };
     processes.flatten().any(|process| {
@@ -84,8 +84,8 @@ pub(crate) fn journald_runs(proc_root: &Path) -> bool {
     })
 }
 
-/// Determines the source of psad's packets: from its helper processes, otherwise by the rules that psad uses at its
-/// start (psad, psad.conf).
+/// Determines the source of psad's packets: from psad's helper processes, otherwise by the rules of psad's start (psad,
+/// psad.conf).
 pub(crate) fn mode(conf: &Conf, reader_runs: bool, kmsgsd_runs: bool, journald_runs: bool) -> PsadMode {
     if conf.get("SYSLOG_DAEMON").is_some_and(|daemon| daemon == "ulogd") {
         PsadMode::Ulogd
@@ -109,7 +109,7 @@ pub(crate) fn run_state(pid_file: PidFile, heartbeat_age_s: Option<u64>, check_i
     let fresh = heartbeat_age_s.is_some_and(|age| age <= 3 * check_interval_s.max(1) + 1);
     match pid_file {
         PidFile::Running(_) if fresh => PsadRunState::Running,
-        // After its start psad needs some seconds for its first pass.
+        // After the start psad needs some seconds for the first pass.
         PidFile::Running(_) => PsadRunState::Stuck,
         PidFile::Stale => PsadRunState::Dead,
         // The processes may be invisible here (another pid namespace): then only the heartbeat counts.

@@ -9,7 +9,7 @@ use edr_wire::snapshot::PsadEvent;
 
 use super::lines::{number, split_once};
 
-/// Kept bytes of one line.
+/// Kept bytes per line.
 const TEXT_BYTES_MAX: usize = 4 << 10;
 
 /// Parses the text after `psad: `; `time` is left empty.

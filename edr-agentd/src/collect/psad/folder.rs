@@ -1,8 +1,8 @@
 //! Opens psad's files, and no other files.
 //!
-//! A folder is opened once, and all its files are opened through its descriptor, by names without a slash. Links are
-//! not followed, and only regular files are read: a FIFO would block, a device may act when opened, and a hard link
-//! could refer to a file from elsewhere. Files must belong to root or to the owner of psad's folder.
+//! A folder is opened once, and all files inside are opened through the folder's descriptor, by names without a slash.
+//! Links are not followed, and only regular files are read: a FIFO would block, a device may act when opened, and a
+//! hard link could refer to a file from elsewhere. Files must belong to root or to the owner of psad's folder.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -44,9 +44,9 @@ impl Stamp {
 #[derive(Debug)]
 pub(crate) enum Refusal {
     Io(io::Error),
-    /// The object exists, but is nothing that psad writes.
+    /// The object exists, but was not made by psad.
     Foreign(&'static str),
-    /// The file is too large; holds its size in bytes.
+    /// The file is too large; holds the size in bytes.
     TooLong(u64),
 }
 
@@ -123,7 +123,7 @@ impl Folder {
         }
     }
 
-    /// Calls `see` with each name and its file type, where the file system reports the type.
+    /// Calls `see` with each name and file type, where the file system reports the type.
     pub(crate) fn names(&self, mut see: impl FnMut(&[u8], FileType)) -> Result<(), Refusal> {
         // A separate descriptor, because reading moves the offset, and a duplicate would share the offset.
         let fd = openat(&self.fd, ".", FOLDER_FLAGS, Mode::empty())?;
@@ -144,7 +144,7 @@ impl Folder {
         open_regular(&self.fd, name, Some(self.owner))
     }
 
-    /// Reads a whole regular file; returns also its stamp before the read.
+    /// Reads a whole regular file; returns also the stamp before the read.
     pub(crate) fn read(&self, name: &[u8]) -> Result<(Vec<u8>, Stamp), Refusal> {
         let (fd, stamp) = self.file(name)?;
         Ok((read_all(&fd, stamp.size, FILE_BYTES_MAX)?, stamp))
@@ -199,12 +199,12 @@ pub(crate) fn stamp_of_path(path: &Path) -> Option<Stamp> {
     rustix::fs::stat(path).ok().map(|stat| Stamp::of(&stat))
 }
 
-/// Reads to the end of the file. A file that grows during the read is read to its new end.
+/// Reads to the end of the file, also when the file grows during the read.
 fn read_all(fd: &OwnedFd, size: u64, bytes_max: u64) -> Result<Vec<u8>, Refusal> {
     if size > bytes_max {
         return Err(Refusal::TooLong(size));
     }
-    // One byte more than the size, so that a short read indicates the end of the file.
+    // A byte more than the size, so that a short read indicates the end of the file.
     let mut text = Vec::with_capacity(size as usize + 1);
     loop {
         if text.len() == text.capacity() {

@@ -1,7 +1,7 @@
-//! A file of psad, with the last good value read from it.
+//! A file of psad, with the last good value.
 //!
-//! psad rewrites most files in place without a lock, so a reader can see a file that is empty or cut at a multiple of
-//! Perl's buffer. Such a file keeps its last good value, and a problem is reported until the file is whole again.
+//! psad rewrites most files in place without a lock, so a reader can see an empty file, or a file cut at a multiple of
+//! Perl's buffer. In this case the last good value is kept, and a problem is reported until the file is whole again.
 
 use edr_wire::snapshot::GapReason;
 
@@ -17,7 +17,7 @@ const PERL_BUFFER_BYTES: usize = 8_192;
 /// The meaning of an empty file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WhenEmpty {
-    /// The file has no rows, once it has settled.
+    /// The settled file has no rows.
     NoRows,
     /// The file is being written, or the disk is full: psad always writes at least a header or a value.
     Torn,
@@ -30,7 +30,7 @@ pub(crate) struct Problem {
     pub(crate) detail: String,
 }
 
-/// A value with the state of its file.
+/// A value with the state of the file.
 #[derive(Debug, Default)]
 pub(crate) struct Held<T> {
     pub(crate) value: T,
@@ -38,11 +38,11 @@ pub(crate) struct Held<T> {
     pub(crate) problem: Option<Problem>,
     /// Stamp of the file of `value`; `None` when the file must be read again.
     stamp: Option<Stamp>,
-    /// True when the file changed shortly before it was read, so that an equal stamp does not prove an equal file.
+    /// True when the file changed shortly before the read, so that an equal stamp does not prove an equal file.
     unsettled: bool,
     /// `mtime` of the file when `value` was read.
     good_ns: Option<i64>,
-    /// `mtime` of the file at the last look, even when its value was not taken.
+    /// `mtime` of the file at the last look, even when the value was not taken.
     seen_ns: Option<i64>,
 }
 
@@ -56,7 +56,7 @@ impl<T: Default> Held<T> {
         when_empty: WhenEmpty,
         parse: impl FnOnce(&[u8], &mut BadLines) -> T,
     ) -> bool {
-        // A file not read before is opened without a separate check of its stamp, because opening gives the stamp too.
+        // A new file is opened without a separate check of the stamp, because opening gives the stamp too.
         if self.stamp.is_some() || self.problem.is_some() {
             match folder.stamp_of(name) {
                 Ok(stamp) if self.stamp == Some(stamp) && !self.unsettled => return false,
@@ -155,7 +155,7 @@ impl<T: Default> Held<T> {
     }
 }
 
-/// True when the file or folder changed long enough ago that another change would change its stamp.
+/// True when the last change of the file or folder was long enough ago that a further change would change the stamp.
 pub(crate) fn is_settled(stamp: &Stamp, now_ns: i64) -> bool {
     !(0..SETTLE_NS).contains(&now_ns.saturating_sub(stamp.mtime_ns))
 }

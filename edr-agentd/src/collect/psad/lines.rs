@@ -57,7 +57,7 @@ pub(crate) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Parses each line that is neither blank nor a comment into a row; `parse` returns `None` for an invalid line.
+/// Parses each line except blank lines and comments into a row; `parse` returns `None` for an invalid line.
 pub(crate) fn rows<T>(text: &[u8], bad: &mut BadLines, mut parse: impl FnMut(&[u8]) -> Option<T>) -> Vec<T> {
     let mut rows = Vec::new();
     for line in lines(text) {
@@ -72,7 +72,7 @@ pub(crate) fn rows<T>(text: &[u8], bad: &mut BadLines, mut parse: impl FnMut(&[u
     rows
 }
 
-/// Parses digits, without any other character, to a number that fits.
+/// Parses digits to a number, without overflow and without any other character.
 pub(crate) fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;

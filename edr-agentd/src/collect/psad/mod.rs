@@ -1,8 +1,8 @@
-//! The state of psad, and the packets on which psad works.
+//! The state of psad, and the packets analysed by psad.
 //!
 //! Promises: the state is read from psad's files. Each file is taken as a whole, and the last good value is kept while
 //! psad rewrites the file. A fault in a file is reported, never guessed away. A dead, stuck or restarted psad is
-//! reported as such. The cost follows change: an unchanged file or folder is not read again.
+//! reported. The cost follows change: an unchanged file or folder is not read again.
 //!
 //! The agent does not run psad, does not communicate with psad, and writes nothing into psad's folder.
 
@@ -60,7 +60,7 @@ pub struct PsadSettings {
     pub proc_root: PathBuf,
     /// `/etc`: the folder of `psad/psad.conf` and `default/psad`.
     pub etc_dir: PathBuf,
-    /// Folders of the journal in order of preference; each has one subfolder per machine id.
+    /// Folders of the journal in order of preference; each has a subfolder for each machine id.
     pub journal_dirs: Vec<PathBuf>,
     /// Number of sources sent in detail, worst first; the rest become totals.
     pub sources_max: usize,
@@ -82,7 +82,7 @@ impl Default for PsadSettings {
     }
 }
 
-/// The result of one tick.
+/// The result of a tick.
 #[derive(Debug, Default)]
 pub struct PsadReading {
     /// psad's state.
@@ -98,16 +98,16 @@ pub struct PsadReading {
 pub struct PsadReader {
     settings: PsadSettings,
     installation: Installation,
-    /// Stamps of the files from which `installation` was read.
+    /// Stamps of the files behind `installation`.
     config_files: Vec<(PathBuf, Option<Stamp>)>,
-    /// psad's process at the time when its configuration was read, because psad reads its configuration at its start.
+    /// psad's process at the time of reading the configuration, because psad reads the configuration only at the start.
     daemon: Option<Running>,
     mode: PsadMode,
     tree: Tree,
     logs: Vec<PacketLog>,
-    /// Positions from an earlier run, for logs that are not open yet.
+    /// Positions from an earlier run, for logs not yet open.
     remembered: Vec<Position>,
-    /// Reads what belongs to the process that a pid file names.
+    /// Reads files of the process named by a pid file.
     thread: AbandonableThread,
 }
 
@@ -117,8 +117,8 @@ struct Installation {
     conf: Conf,
     check_interval_s: u64,
     psad_dir: PathBuf,
-    /// `None` when the folder was set by hand to another folder than that of the configuration: then the run folder
-    /// belongs to another psad.
+    /// `None` for a folder set by hand to another folder than in the configuration: then the run folder belongs to
+    /// another psad.
     run_dir: Option<PathBuf>,
 }
 
@@ -178,7 +178,7 @@ impl PsadReader {
         PsadReading { psad, packets: found.packets, positions }
     }
 
-    /// Reads psad's configuration and updates all that depends on it. A restart of psad discards the old state.
+    /// Reads psad's configuration and updates all dependent values. A restart of psad discards the old state.
     fn configure(&mut self, daemon: Option<Running>) {
         let restarted = daemon.is_some() && self.daemon.is_some_and(|before| Some(before) != daemon);
         self.daemon = daemon;
@@ -227,8 +227,8 @@ impl PsadReader {
     /// Chooses the logs to read, and keeps the positions in logs that stay.
     fn choose_logs(&mut self, mode: PsadMode) {
         let mut wanted = Vec::new();
-        // A log that was read before stays the chosen log while it exists. It is empty between its rotation and its
-        // next line; reading another log in this time would take lines twice.
+        // The present log stays chosen while the file exists. Between a rotation and the next line the log is empty;
+        // reading another log in this time would take lines twice.
         let known = |path: &Path| {
             let source = path.as_os_str().as_bytes();
             let is_open = self.logs.iter().any(|log| log.path() == path);
@@ -274,7 +274,7 @@ impl PsadReader {
 }
 
 impl Installation {
-    /// Reads `psad.conf` and its override files. Returns also the files on which the result depends.
+    /// Reads `psad.conf` and the override files. Returns also the files that determine the result.
     fn read(settings: &PsadSettings) -> (Self, Vec<(PathBuf, Option<Stamp>)>) {
         let mut files = Vec::new();
         let mut read = |path: &Path| {
@@ -284,8 +284,8 @@ impl Installation {
         let main = settings.etc_dir.join("psad/psad.conf");
         let mut conf = Conf::default();
         conf.add(&read(&main));
-        // The arguments of a running daemon take precedence; those of the start-up file count when the daemon does not
-        // run.
+        // The arguments of a running daemon take precedence; the arguments in the start-up file count when the daemon
+        // does not run.
         let run_dir = conf.path("PSAD_RUN_DIR", || PathBuf::from(PSAD_RUN_DIR));
         let command_line = read(&conf.path("PSAD_CMDLINE_FILE", || run_dir.join("psad.cmd")));
         let arguments = if command_line.is_empty() {
@@ -309,7 +309,7 @@ impl Installation {
         (Self { conf, check_interval_s, psad_dir, run_dir }, files)
     }
 
-    /// Derives the mode from the files, for a psad of which only the folder exists.
+    /// Derives the mode from the files, for a psad with a folder but without a configuration.
     fn mode_by_files(&self) -> PsadMode {
         match () {
             () if has_lines(&self.psad_dir.join("fwdata")) => PsadMode::Kmsgsd,
@@ -361,7 +361,7 @@ impl Installation {
         }
     }
 
-    /// A log beside psad's folder: in `/var/log`, or in a copy of it.
+    /// A log beside psad's folder: in `/var/log`, or in a copy of `/var/log`.
     fn beside(&self, name: &str) -> PathBuf {
         self.psad_dir.parent().unwrap_or(Path::new("/")).join(name)
     }
@@ -388,8 +388,7 @@ impl Installation {
     }
 }
 
-/// True for a regular file with content: psad creates the file that it follows, and some hosts never write to that
-/// file.
+/// True for a regular file with content: psad creates a missing log, and some hosts never write to that file.
 fn has_lines(path: &Path) -> bool {
     stamp_of_path(path).is_some_and(|stamp| stamp.size > 0)
 }

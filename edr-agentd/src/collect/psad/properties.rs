@@ -20,7 +20,7 @@ use super::sources::{
     SourceFile, parse_danger_level, parse_number, parse_os_guess, parse_p0f_guesses, parse_target_packets,
 };
 
-/// Text similar to psad's, and other bytes.
+/// Text similar to psad's, and arbitrary bytes.
 fn text() -> impl Strategy<Value = Vec<u8>> {
     let word = prop_oneof![
         "[0-9]{1,4}",

@@ -1,6 +1,6 @@
 //! `top_attackers`, `top_ports`, `top_sigs`: psad's three rankings.
 //!
-//! Inside one rank psad writes rows in the random order of its hashes. Here the order is fixed, so that equal facts
+//! psad writes rows of equal rank in the random order of Perl's hashes. Here the order is fixed, so that equal facts
 //! have equal bytes.
 
 use std::cmp::Reverse;

@@ -24,17 +24,18 @@ use super::watch::{Marks, Watch};
 
 /// Limit of known folders; further folders are only counted.
 const FOLDERS_MAX: usize = 200_000;
-/// Folders read per tick; the others follow in the next ticks.
+/// Maximum number of folders read per tick; the rest is read in the next ticks.
 const LOOKS_MAX: usize = 10_000;
 /// Folders checked for changes per tick without an event.
 const POLLS_MAX: usize = 5_000;
 /// Readings in which every watched folder is checked once without an event, because a file system may not report
 /// changes.
 const SLOW_POLL_READINGS: usize = 30;
-/// Files read in one folder: six for each of about six hundred targets.
+/// Maximum number of files read per folder: six for each of about six hundred targets.
 const FILES_MAX: usize = 4_096;
-/// msgpack elements of all sources in detail, about 20 per signature match. A reader refuses a whole snapshot when its
-/// `psad` has more than [`edr_wire::limits::ROW_ELEMENTS_MAX`] elements; psad's other lists and events need the rest.
+/// msgpack elements of all sources in detail, about 20 per signature match. A reader refuses a whole snapshot whose
+/// `psad` has more than [`edr_wire::limits::ROW_ELEMENTS_MAX`] elements; psad's remaining lists and events need the
+/// rest.
 const ELEMENTS_MAX: usize = 250_000;
 
 /// The value of a file in a source's folder.
@@ -72,7 +73,7 @@ struct File {
     held: Held<Value>,
 }
 
-/// A folder with all its content.
+/// A folder with all files.
 #[derive(Debug, Default)]
 struct Detail {
     folder: Option<Stamp>,
@@ -84,11 +85,11 @@ struct Detail {
     elements: usize,
 }
 
-/// A source, known by its folder.
+/// A source, identified by the folder.
 #[derive(Debug, Default)]
 struct Known {
-    /// Stamp of `danger_level`, which psad writes in each pass in which the source sent packets; `None` before the
-    /// first read.
+    /// Stamp of `danger_level`, which psad writes in each pass with packets of the source; `None` before the first
+    /// read.
     level: Option<Stamp>,
     danger_level: u8,
     packets: u64,
@@ -104,14 +105,14 @@ struct Known {
 #[derive(Debug, Default)]
 pub(crate) struct SourceFolders {
     known: BTreeMap<IpAddr, Known>,
-    /// Stamp of psad's folder when it was listed; `None` when the folder had not settled by then.
+    /// Stamp of psad's folder at the last listing; `None` when the folder had not settled by then.
     listed: Option<Stamp>,
     folders_beyond: usize,
     /// Number of readings so far.
     turn: usize,
 }
 
-/// The result of one reading.
+/// The result of a reading.
 #[derive(Debug, Default)]
 pub(crate) struct SourcesReading {
     pub(crate) sources: Vec<ScanSource>,
@@ -120,8 +121,8 @@ pub(crate) struct SourcesReading {
 }
 
 impl SourceFolders {
-    /// Reads changed folders. `first` are the addresses that come first when not all folders can be read in this tick,
-    /// each with its packets.
+    /// Reads changed folders. `first` are the addresses with priority when not all folders can be read in this tick,
+    /// each with the number of packets.
     pub(crate) fn read(
         &mut self,
         folder: &Folder,
@@ -191,7 +192,7 @@ impl SourceFolders {
         }
     }
 
-    /// Reads the folders that may have changed; returns the number of folders left for the next reading.
+    /// Reads the possibly changed folders; returns the number of folders left for the next reading.
     fn look(&mut self, folder: &Folder, looks: &mut usize, now_ns: i64) -> u64 {
         let polled = self.known.values().filter(|known| !known.watched).count();
         let slices = polled.div_ceil(POLLS_MAX).max(1);
@@ -288,7 +289,7 @@ impl SourceFolders {
         }
     }
 
-    /// The sources in detail that fit the limit of elements, the worst first.
+    /// The sources in detail within the limit of elements, the worst first.
     fn fitting(&self) -> BTreeSet<IpAddr> {
         let detailed = |(&address, known): (&IpAddr, &Known)| {
             let elements = known.detail.as_ref()?.elements;
@@ -358,8 +359,8 @@ impl Known {
     }
 
     /// True when the folder must be read without an event. For a folder in detail, `danger_level` is checked at each
-    /// reading: psad writes this file whenever the source sent packets, and the event of the last change may still be
-    /// on its way. For other folders the file is checked only in turn.
+    /// reading: psad writes this file after packets of the source, and the event of the last change may be late. For
+    /// the remaining folders the file is checked only in turn.
     fn may_have_changed(&self, folder: &Folder, address: IpAddr, is_turn: bool) -> bool {
         if self.detail.is_some() && is_turn {
             return true;

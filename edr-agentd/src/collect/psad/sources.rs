@@ -12,7 +12,7 @@ const GUESS_BYTES_MAX: usize = 1 << 10;
 /// Kept guesses of p0f.
 const GUESSES_MAX: usize = 32;
 
-/// The kind of a file in a source's folder, by its name.
+/// The kind of a file in a source's folder, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum SourceFile {
     DangerLevel,

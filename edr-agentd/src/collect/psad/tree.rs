@@ -18,7 +18,7 @@ use super::rankings::{parse_top_attackers, parse_top_ports, parse_top_signatures
 use super::source_folders::SourceFolders;
 use super::watch::Watch;
 
-/// Rows of one ranking or counter file in a snapshot. psad writes 500 unless its limits are lifted.
+/// Maximum number of rows of a ranking or counter file in a snapshot. psad writes 500 unless configured without limits.
 const LIST_ROWS_MAX: usize = 5_000;
 /// Bytes of `status.out` in a snapshot.
 const STATUS_BYTES_MAX: usize = 1 << 20;
@@ -59,7 +59,7 @@ impl Names {
     }
 }
 
-/// The folder and the values read from its files.
+/// The folder and the values of the files.
 #[derive(Debug)]
 pub(crate) struct Tree {
     path: PathBuf,
@@ -82,11 +82,11 @@ pub(crate) struct Tree {
 /// Times of psad's files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct FileTimes {
-    /// Newest file of those rewritten at each pass, Unix time in ns.
+    /// Newest of the files rewritten at each pass, Unix time in ns.
     pub(crate) heartbeat_ns: Option<i64>,
     /// `dshield_ctr`: written at psad's start, and after a mail to DShield.
     pub(crate) dshield_ns: Option<i64>,
-    /// `packet_ctr`, when its counters were lower than before: psad starts with counters of 0.
+    /// `packet_ctr` with lower counters than before: psad starts with counters of 0.
     pub(crate) fell_ns: Option<i64>,
     /// `status.out`.
     pub(crate) status_ns: Option<i64>,
@@ -155,7 +155,7 @@ impl Tree {
         });
         let after = self.protocols.value.iter().map(|row| row.packets).sum::<u64>();
         if after < before {
-            // psad was restarted: the rankings must not be those of the earlier run.
+            // psad was restarted: the rankings of the earlier run must not stay.
             self.attackers.forget_kept();
             self.signatures.forget_kept();
             self.ports.forget_kept();
@@ -213,7 +213,7 @@ impl Tree {
     }
 }
 
-/// Returns a file's value, and records its invalid lines and its problem.
+/// Returns a file's value, and records the invalid lines and the problem.
 fn held<'a, T: Default>(held: &'a Held<T>, name: &[u8], bad: &mut BadLines, gaps: &mut Gaps) -> &'a T {
     bad.merge(&held.bad);
     if let Some(problem) = &held.problem {

@@ -1,7 +1,8 @@
 //! Change events of the kernel for psad's folder (inotify(7)). Events only set marks; the tick reads the files.
 //!
-//! The number of watched folders is bounded, and a mark costs at most an address; other folders are polled. After an
-//! overflow of the kernel's queue everything is marked. A slow poll runs in addition, for file systems without events.
+//! The number of watched folders is bounded, and a mark costs at most an address; all further folders are polled. After
+//! an overflow of the kernel's queue everything is marked. A slow poll runs in addition, for file systems without
+//! events.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -15,9 +16,9 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use super::lines::address;
 
 /// Limit of watched folders: half of the smallest default of `fs.inotify.max_user_watches` (8,192), which is shared
-/// with the host's other programs.
+/// with the host's programs.
 pub(crate) const WATCHES_MAX: usize = 4_096;
-/// Readings after which a failed watch is tried again.
+/// Readings until a failed watch is tried again.
 const RETRY_READINGS: u32 = 60;
 
 /// The marks set since the last reading.
@@ -29,7 +30,7 @@ pub(crate) struct Marks {
     pub(crate) listing: bool,
     /// Sources whose folders changed.
     pub(crate) sources: HashSet<IpAddr>,
-    /// Sources whose folders were made or removed, and with them the watch on the folder.
+    /// Sources with new or removed folders, and thereby lost watches.
     pub(crate) renewed: HashSet<IpAddr>,
     /// Number of overflows of the queue.
     overflows: u64,

@@ -1,8 +1,9 @@
-//! The cost of collection alone: a full read, a usual tick, the least system calls for the same work, and other tools.
+//! The cost of collection alone: a full read, a usual tick, the least system calls for the same work, and competing
+//! tools.
 //!
-//! Ratios are ratios of CPU time, which other work on the machine disturbs less than wall time; wall time is printed
+//! Ratios are ratios of CPU time, which further load on the machine disturbs less than wall time; wall time is printed
 //! beside. Comparisons with commands are the exception: wall time comes first there, because a command waits for its
-//! own children.
+//! children.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

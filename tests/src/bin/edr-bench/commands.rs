@@ -1,4 +1,4 @@
-//! One snapshot as a command, compared with the commands that show the same data.
+//! A snapshot as a command, compared with commands for the same data.
 
 use std::path::Path;
 

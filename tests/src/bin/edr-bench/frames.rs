@@ -14,8 +14,8 @@ use crate::table::{Asked, Table, grouped, median, mib, ms, times};
 
 /// Measured ticks, one second apart.
 const TICKS: usize = 25;
-/// Ticks at the start that are left out of the medians: at first the agent reads every process, until its counters have
-/// shown which processes run.
+/// Ticks at the start that are left out of the medians: at first the agent reads every process, until the kernel's
+/// counters have proved to count.
 const WARM_TICKS: usize = 5;
 /// Frames of a day with the default interval of 10 s, and the keys among them, one an hour.
 const DAY_FRAMES: u64 = 8_640;

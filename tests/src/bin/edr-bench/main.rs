@@ -1,5 +1,5 @@
 //! `script/bench`: the cost of a snapshot, the size of a frame and the delay until a snapshot is shown, compared with
-//! the tools they replace. All in one run on one machine, because ratios tell more than single figures.
+//! the replaced tools. All in one run on one machine, because ratios tell more than single figures.
 
 mod collect;
 mod commands;
@@ -36,7 +36,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// A plan for the release build, in a folder of its own.
+    /// A plan for the release build, in a separate folder.
     fn plan(&self, name: &str, broker: &str) -> Result<AgentPlan> {
         let mut plan = AgentPlan::new(&self.scene.folder(name)?, broker, "edr.snapshots");
         plan.program = Some(self.agent.clone());
@@ -63,7 +63,7 @@ impl Bench {
 fn main() -> Result<()> {
     table::say("building edr-agentd as it is shipped (minutes at first)");
     let agent = release_agent()?;
-    // All builds come before the measurements, because a build would disturb them.
+    // All builds come before the measurements, because a build would disturb the figures.
     release_psad_bench()?;
     binaries()?;
     let start = Instant::now();
@@ -111,7 +111,7 @@ fn usual_host() -> Result<Load> {
         }
     }
     let more = USUAL.0.saturating_sub(processes + 1).max(1);
-    // Each process has three descriptors of its own, and its parent holds two for it.
+    // Each process has three descriptors, and the parent holds two for each process.
     let each = (USUAL.1.saturating_sub(descriptors) / more).saturating_sub(5);
     table::say(&format!("{more} processes more, to make it {} with {} descriptors", USUAL.0, USUAL.1));
     idle((more, each * 4 / 5))

@@ -11,9 +11,8 @@ use crate::table::{Table, grouped, times};
 /// Seconds of each measurement.
 const SECONDS: &str = "4";
 
-/// Measures the process alone, beside an agent that reads everything but mapped files, and beside an agent that also
-/// reads mapped files. The agent reads without pause, a thousand times as often as in operation, so that the effect is
-/// measurable.
+/// Measures the process alone, beside an agent that reads everything but mapped files, and beside an agent with mapped
+/// files. The agent reads without pause, a thousand times as often as in operation, so that the effect is measurable.
 pub(crate) fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     let program = bench.compile("map_loop")?;
     let turns = || -> Result<(f64, f64)> {

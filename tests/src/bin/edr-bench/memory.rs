@@ -6,7 +6,7 @@ use crate::Bench;
 use crate::collect::cost;
 use crate::table::{Asked, Table, mib};
 
-/// A third of the snapshots: `edr-agentd cost` makes this number of each of its three kinds.
+/// A third of the snapshots: `edr-agentd cost` makes this number for each of three kinds.
 const ROUNDS: &str = "334";
 /// Allowed growth between the second and the last snapshot, MiB: rounding by the allocator.
 const GROWTH_MIB_MAX: f64 = 1.0;

@@ -1,6 +1,5 @@
-//! Reading of psad's files and packet lines, compared with `cat`, `wc -l` and psad itself. The agent's example
-//! `psad_bench` measures each baseline in the same run. The figures are CPU time, so other work on the machine hardly
-//! matters.
+//! Reading of psad's files and packet lines, compared with `cat`, `wc -l` and psad. The agent's example `psad_bench`
+//! measures each baseline in the same run. The figures are CPU time, so further load on the machine hardly matters.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};

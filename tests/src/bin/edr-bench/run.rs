@@ -1,4 +1,4 @@
-//! Runs a command and measures its time.
+//! Runs a command and measures the time.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

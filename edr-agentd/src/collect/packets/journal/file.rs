@@ -1,4 +1,4 @@
-//! One journal file in the format of <https://systemd.io/JOURNAL_FILE_FORMAT/>, read while journald writes the file.
+//! A journal file in the format of <https://systemd.io/JOURNAL_FILE_FORMAT/>, read while journald writes the file.
 //!
 //! The file is not mapped, because truncation of a mapped file would kill the agent. Every offset, size and count from
 //! the file is checked before use, and every walk is bounded.
@@ -15,11 +15,11 @@ use super::lz4;
 const HEADER_BYTES: usize = 208;
 /// Bytes read at once.
 const BLOCK_BYTES: u64 = 64 << 10;
-/// Blocks cached during one reading.
+/// Maximum number of blocks cached during a reading.
 const BLOCKS_MAX: usize = 64;
-/// Objects in one bucket of a hash table; journald rotates long before.
+/// Maximum number of objects in a bucket of a hash table; journald rotates long before.
 const CHAIN_MAX: usize = 10_000;
-/// Fields of one entry.
+/// Maximum number of fields per entry.
 const FIELDS_MAX: u64 = 1_024;
 /// Cached places of unwanted fields.
 const UNWANTED_MAX: usize = 4_096;
@@ -58,7 +58,7 @@ pub(super) struct Header {
     pub(super) entries: u64,
     pub(super) head_seqnum: u64,
     pub(super) head_realtime_us: u64,
-    /// True when the file is complete: journald no longer writes to it.
+    /// True for a complete file, which journald no longer writes.
     pub(super) is_archived: bool,
     incompatible: u32,
     header_bytes: u64,
@@ -105,13 +105,13 @@ pub(super) struct EntryHead {
     pub(super) xor_hash: u64,
 }
 
-/// The entries with one value of one field, and the number of entries taken.
+/// The entries with one value of a field, and the number of entries taken.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Matches {
     /// Place of the data object; 0 while the file has no such entry.
     data: u64,
     pub(super) taken: u64,
-    /// The entry array with the next entry, and the index of its first item; 0 to start from the first array.
+    /// The entry array with the next entry, and the index of the array's first item; 0 to start from the first array.
     array: u64,
     array_start: u64,
 }

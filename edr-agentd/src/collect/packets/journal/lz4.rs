@@ -21,7 +21,7 @@ pub(super) fn unpack(packed: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
         if out.len() + copied > length {
             return None;
         }
-        // The copied range may overlap its own output.
+        // The copied range may overlap the output.
         for at in start..start + copied {
             out.push(out[at]);
         }

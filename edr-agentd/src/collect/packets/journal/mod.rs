@@ -1,7 +1,7 @@
 //! The messages of the kernel and of psad, from the files of the journal.
 //!
 //! The files are read without a library and without `journalctl`. For each field and value (`_TRANSPORT=kernel`) a
-//! journal file has the list of entries, so new entries are found without reading those of other programs. For each
+//! journal file has the list of entries, so new entries are found without reading entries of other programs. For each
 //! file the number of taken entries is remembered; across files, and across a restart of the agent, the cursor decides.
 
 mod cursor;
@@ -23,7 +23,7 @@ use super::super::psad::folder::{Stamp, open_log, stamp_of_path};
 use super::super::psad::held::is_settled;
 use super::tail::Flow;
 
-/// Limit of the entries of one writer taken at the first start: a journal can hold any number of entries.
+/// Limit of the entries of each writer taken at the first start: a journal can hold any number of entries.
 const FIRST_ENTRIES_MAX: u64 = 50_000;
 /// Limit of journal files known at once.
 const FILES_MAX: usize = 4_096;
@@ -54,7 +54,7 @@ impl Writer {
     }
 }
 
-/// An entry with its message.
+/// An entry with the message.
 #[derive(Debug)]
 pub(super) struct Entry<'a> {
     pub(super) writer: Writer,
@@ -62,7 +62,7 @@ pub(super) struct Entry<'a> {
     pub(super) time: i64,
     /// Kernel entries only: microseconds since boot.
     pub(super) kernel_us: Option<u64>,
-    /// `None` for a message that is too long.
+    /// `None` for an overlong message.
     pub(super) message: Option<&'a [u8]>,
 }
 
@@ -83,7 +83,7 @@ struct Followed {
 pub(crate) struct JournalTail {
     folders: Vec<PathBuf>,
     files: HashMap<(u64, u64), Followed>,
-    /// Files that were completely read, and damaged archived files.
+    /// Completely read files, and damaged archived files.
     finished: HashMap<(u64, u64), ()>,
     listed: Vec<(PathBuf, Option<Stamp>)>,
     cursors: [Option<Cursor>; 2],
@@ -101,7 +101,7 @@ impl JournalTail {
         Self { folders, files: HashMap::new(), finished: HashMap::new(), listed: Vec::new(), cursors, is_first }
     }
 
-    /// True when one of `folders` holds a journal.
+    /// True when a folder in `folders` holds a journal.
     pub(crate) fn exists(folders: &[PathBuf]) -> bool {
         folders.iter().any(|folder| !machine_folders(folder).is_empty())
     }
@@ -223,7 +223,7 @@ impl JournalTail {
                 }
             }
         }
-        // A removed file is still open and is read to its end; then it is dropped.
+        // A removed file is still open and is read to the end; then the file is dropped.
         self.finished.retain(|identity, ()| there.contains_key(identity));
     }
 
@@ -355,7 +355,7 @@ fn machine_folders(folder: &Path) -> Vec<PathBuf> {
     machines
 }
 
-/// True for `system.journal` and `system@….journal`, also with the `~` of a file that was not closed.
+/// True for `system.journal` and `system@….journal`, also with the `~` of an uncleanly closed file.
 fn is_system_journal(name: &[u8]) -> bool {
     let is_systems = name == b"system.journal" || name.starts_with(b"system@");
     is_systems && (name.ends_with(b".journal") || name.ends_with(b".journal~"))
