@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_waits_is_seen_waiting_and_on_what() {
+    fn a_waiting_thread_is_shown_with_its_call_and_file() {
         let (mut reader, writer) = std::io::pipe().unwrap();
         let descriptor = std::fs::read_link(format!("/proc/self/fd/{}", reader.as_raw_fd())).unwrap();
         let (tell, told) = std::sync::mpsc::channel();

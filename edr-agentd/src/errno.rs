@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fault_of_the_disk_is_said_in_words_with_what_mends_it() {
+    fn a_disk_fault_is_described_with_its_remedy() {
         let said = |errno: Errno| DiskFault::of(&errno.into()).in_words(Path::new("/s"));
         assert_eq!(said(Errno::NOSPC), "no space left on /s: free space there, or lower spool.bytes-max");
         assert!(said(Errno::ROFS).starts_with("/s is mounted read-only: "));

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_heartbeat_says_how_long_it_has_been_still() {
+    fn a_heartbeat_has_the_time_since_its_last_beat() {
         let heartbeat = Heartbeat::default();
         assert_eq!(heartbeat.in_words(), "has not moved since its start");
         heartbeat.idle(|| assert_eq!(heartbeat.in_words(), "waits for its next work, since 0 s"));

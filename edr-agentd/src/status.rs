@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn one_line_says_how_it_is_and_names_what_is_wrong() {
+    fn the_status_line_names_state_and_faults() {
         let mut status = status();
         let well = "seq 1842, last snapshot 4 s ago (31 ms, 9 ms CPU), unsent 3 frames (41 KiB), last ack 2 s ago";
         assert_eq!(status.in_words(), well);
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_asks_is_answered_and_nobody_else_listens() {
+    fn every_client_is_answered_and_a_second_listener_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("status.sock");
         assert!(ask(&path).unwrap_err().starts_with("no edr-agentd answers on "));

@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_seen_by_everyone_who_waits_now_or_later() {
+    fn a_request_ends_present_and_later_waits() {
         let stop = Stop::new().unwrap();
         assert!(!stop.wait(Duration::ZERO));
         std::thread::scope(|scope| {

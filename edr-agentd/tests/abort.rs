@@ -103,7 +103,7 @@ fn line<'log>(log: &'log str, thread: &str) -> &'log str {
 }
 
 #[test]
-fn a_healthy_agent_tells_where_its_threads_are_and_dies_of_the_signal() {
+fn a_healthy_agent_reports_its_threads_and_ends_by_the_signal() {
     let mut agent = Agent::with_log();
     agent.abort();
     assert_eq!(agent.end(), Some(libc::SIGABRT));
@@ -165,7 +165,7 @@ fn a_hung_thread_is_named_with_its_stage_its_call_and_its_file() {
 
 /// `main` hangs in writing to the log, so the report cannot be written either.
 #[test]
-fn a_log_that_takes_nothing_does_not_keep_it_alive() {
+fn a_blocked_log_does_not_keep_the_agent_alive() {
     let (reader, mut writer) = std::io::pipe().unwrap();
     let room = fcntl(&writer, FcntlArg::F_GETPIPE_SZ).unwrap();
     writer.write_all(&vec![b'x'; usize::try_from(room).unwrap()]).unwrap();

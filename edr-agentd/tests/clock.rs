@@ -7,7 +7,7 @@ use std::process::Command;
 use edr_wire::snapshot::Snapshot;
 
 #[test]
-fn a_refused_question_is_never_answered_with_no_and_unknown_says_why() {
+fn a_refused_call_is_never_a_no_and_unknown_has_a_reason() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("agent.toml");
     std::fs::write(&config, "[kafka]\nbrokers = [\"127.0.0.1:1\"]\n").unwrap();

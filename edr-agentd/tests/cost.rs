@@ -110,7 +110,7 @@ fn every_system_call_that_reads_sockets_is_counted() {
 }
 
 #[test]
-fn each_kind_of_reading_costs_less_than_the_one_before() {
+fn each_kind_of_reading_costs_less_than_the_previous() {
     // Measured again when the machine lost or got many processes between the phases: then the phases read different
     // hosts.
     let cost = (0..10)
@@ -148,7 +148,7 @@ fn each_kind_of_reading_costs_less_than_the_one_before() {
 }
 
 #[test]
-fn it_prints_columns_and_refuses_what_makes_no_sense() {
+fn cost_prints_columns_and_refuses_invalid_arguments() {
     let output = Command::new(AGENT).args(["cost", "--rounds", "1", "--every", "0"]).args(EMPTY).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     for word in

@@ -146,7 +146,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn without_a_broker_it_is_ready_samples_and_ends_with_a_bye() {
+fn without_a_broker_the_agent_is_ready_samples_and_ends_with_a_bye() {
     let host = Host::new();
     let mut daemon = host.start();
     host.told("READY=1");
@@ -178,7 +178,7 @@ fn without_a_broker_it_is_ready_samples_and_ends_with_a_bye() {
 }
 
 #[test]
-fn the_running_agent_tells_how_it_is_and_nobody_can_keep_it_from_its_work() {
+fn the_running_agent_answers_status_and_clients_cannot_block_it() {
     let host = Host::new();
     let ask = |format: &str| host.run(&["status", "--format", format]);
     let alone = ask("json");
@@ -226,7 +226,7 @@ fn the_running_agent_tells_how_it_is_and_nobody_can_keep_it_from_its_work() {
 }
 
 #[test]
-fn a_killed_agent_goes_on_where_it_was_and_names_the_ticks_between() {
+fn a_killed_agent_continues_and_names_the_missed_ticks() {
     let host = Host::new();
     let mut daemon = host.start();
     host.told("READY=1");
@@ -401,7 +401,7 @@ fn a_second_agent_exits_with_75_and_names_the_first() {
 }
 
 #[test]
-fn a_wrong_configuration_exits_with_78_and_all_problems_and_a_reload_of_one_changes_nothing() {
+fn a_wrong_configuration_exits_with_78_and_all_problems_and_a_reload_changes_nothing() {
     let host = Host::new();
     let mut daemon = host.start();
     host.told("READY=1");
@@ -423,7 +423,7 @@ fn a_wrong_configuration_exits_with_78_and_all_problems_and_a_reload_of_one_chan
 }
 
 #[test]
-fn a_damaged_frame_is_told_by_verify_with_exit_1() {
+fn verify_reports_a_damaged_frame_with_exit_1() {
     let host = Host::new();
     let mut daemon = host.start();
     host.told("READY=1");

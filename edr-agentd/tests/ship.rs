@@ -179,7 +179,7 @@ fn frames_of_many_parts_arrive_whole_and_in_order() {
 }
 
 #[test]
-fn frames_of_larger_parts_are_cut_smaller_when_the_configuration_says_so() {
+fn frames_of_larger_parts_are_cut_to_the_configured_size() {
     let mut scene = Scene::new(5);
     scene.kafka.part_bytes_max = 300;
     scene.shipping(Scene::all_sent);
@@ -214,7 +214,7 @@ fn errors_that_pass_cost_nothing() {
 }
 
 #[test]
-fn a_refusal_keeps_every_frame_and_says_what_mends_it() {
+fn a_refusal_keeps_every_frame_and_names_the_remedy() {
     use RDKafkaRespErr::*;
     for (error, word) in [
         (RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, "max.message.bytes"),
@@ -273,7 +273,7 @@ fn a_broker_that_goes_and_comes_back_gets_everything_in_order() {
 }
 
 #[test]
-fn stopping_during_an_outage_is_quick_and_leaves_the_spool_as_it_is() {
+fn a_stop_during_an_outage_is_quick_and_leaves_the_spool_unchanged() {
     let scene = Scene::new(5);
     scene.cluster.broker_down(-1).unwrap();
     let stopped = AtomicUsize::new(0);

@@ -118,7 +118,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn a_frame_goes_when_it_is_acknowledged_but_the_newest_and_its_key_stay() {
+fn an_acknowledged_frame_is_removed_but_the_newest_and_its_key_stay() {
     let dir = tempfile::tempdir().unwrap();
     let mut agent = Agent::start(dir.path(), SETTINGS);
     let kinds: Vec<FrameKind> = (0..4).map(|_| agent.tick(10).kind).collect();
@@ -224,7 +224,7 @@ fn losses_for_want_of_room_are_declared_before_anything_is_deleted_and_room_is_k
 
 /// A crash after an accepted frame forgets no declaration, at any number.
 #[test]
-fn no_crash_forgets_what_was_missed_or_lost() {
+fn no_crash_forgets_missed_ticks_or_lost_frames() {
     let dir = tempfile::tempdir().unwrap();
     for count in [300_u64, 3_000] {
         let mut agent = Agent::start(dir.path(), SETTINGS);
@@ -271,7 +271,7 @@ fn no_crash_forgets_what_was_missed_or_lost() {
 }
 
 #[test]
-fn what_another_fills_the_disk_with_is_made_up_for_down_to_the_newest_group() {
+fn foreign_files_on_the_disk_displace_frames_down_to_the_newest_group() {
     let dir = tempfile::tempdir().unwrap();
     let mut agent = Agent::start(dir.path(), SETTINGS);
     for _ in 0..20 {
@@ -383,7 +383,7 @@ fn a_second_agent_is_refused_when_the_state_folder_was_made_again() {
 }
 
 #[test]
-fn an_epoch_that_was_away_at_a_start_is_sent_when_it_is_back() {
+fn an_epoch_away_at_a_start_is_sent_after_its_return() {
     let dir = tempfile::tempdir().unwrap();
     let mut agent = Agent::start(dir.path(), SETTINGS);
     let made = [(); 3].map(|()| agent.tick(10).id);
@@ -519,7 +519,7 @@ const SHORT: Patience = Patience {
 
 /// A folder that is away, as with an unmounted disk: nothing is lost, nothing deleted, nothing out of order.
 #[test]
-fn what_is_away_with_its_folder_is_waited_for() {
+fn frames_in_a_missing_folder_are_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     let mut agent = Agent::start(dir.path(), SETTINGS);
     let made = [(); 5].map(|()| agent.tick(10).id);
@@ -620,7 +620,7 @@ impl Drop for BadSector {
 }
 
 #[test]
-fn a_frame_that_is_whole_again_before_it_is_set_aside_is_sent() {
+fn a_frame_whole_again_before_being_set_aside_is_sent() {
     let dir = tempfile::tempdir().unwrap();
     let mut agent = Agent::start(dir.path(), SETTINGS);
     let harmed = agent.tick(100).id;
@@ -639,7 +639,7 @@ fn a_frame_that_is_whole_again_before_it_is_set_aside_is_sent() {
 
 /// Among the set-aside frames, only the damaged make room for new frames.
 #[test]
-fn what_could_not_be_read_is_kept_however_much_is_set_aside() {
+fn unreadable_frames_are_kept_among_any_number_of_set_aside_frames() {
     let dir = tempfile::tempdir().unwrap();
     let mut agent = Agent::start(dir.path(), SETTINGS);
     let aside = dir.path().join("spool/set-aside");
@@ -741,7 +741,7 @@ fn a_disk_that_takes_nothing_sends_frames_to_memory_and_comes_back_by_itself() {
 }
 
 #[test]
-fn a_removed_folder_is_made_again_and_what_was_in_it_is_declared() {
+fn a_removed_folder_is_made_again_and_its_frames_are_declared() {
     let dir = tempfile::tempdir().unwrap();
     let mut agent = Agent::start(dir.path(), SETTINGS);
     let gone = [(); 3].map(|()| agent.tick(10).id)[0];
@@ -767,7 +767,7 @@ fn a_removed_folder_is_made_again_and_what_was_in_it_is_declared() {
 }
 
 #[test]
-fn memory_is_bounded_and_what_does_not_fit_is_declared() {
+fn memory_is_bounded_and_dropped_frames_are_declared() {
     let Some(disk) = SmallDisk::mount("64k") else {
         eprintln!("skipped: mounting a tmpfs needs root");
         return;

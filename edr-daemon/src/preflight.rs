@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_each_with_what_mends_it_and_nothing_a_peer_can_forge() {
+    fn one_line_per_finding_with_a_remedy_and_nothing_a_peer_can_forge() {
         let mut findings = Findings::default();
         assert_eq!(findings.worst(), Level::Ok);
         findings.ok("rights", "all there");

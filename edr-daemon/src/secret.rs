@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_that_others_can_read_is_refused_with_the_command_that_mends_it() {
+    fn a_secret_readable_for_others_is_refused_with_a_remedy() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("password");
         fs::write(&path, "hunter2\n").unwrap();
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_secret_file_is_told() {
+    fn a_file_that_is_no_secret_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         assert!(read(&dir.path().join("none")).unwrap_err().rule.contains("cannot be read: No such file"));
         assert!(read(dir.path()).unwrap_err().rule.contains("is not a regular file"));

@@ -182,7 +182,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn bytes_outside_utf8_and_backslashes_are_written_so_that_they_come_back() {
+    fn bytes_outside_utf8_and_backslashes_are_written_reversibly() {
         assert_eq!(escaped(b"a\\b\xff\xc3\xa9"), "a\\\\b\\xff\u{e9}");
         assert_eq!(unescape("a\\\\b\\xff\u{e9}").as_deref(), Some(b"a\\b\xff\xc3\xa9".as_slice()));
         assert_eq!(unescape("cut \\x4"), None);

@@ -103,7 +103,7 @@ fn parts_join_in_any_order_and_only_with_their_own() {
 }
 
 #[test]
-fn a_spool_file_is_its_records_one_after_the_other() {
+fn a_spool_file_is_its_records_in_order() {
     let frame = EncodedFrame::encode(&header(FrameKind::Key, 5, 5), &noise(10_000), None, 3_000).unwrap();
     let file = frame.records.concat();
     let split: Vec<&[u8]> = split_records(&file).map(Result::unwrap).collect();

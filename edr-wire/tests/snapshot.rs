@@ -81,7 +81,7 @@ fn fields_and_names_of_a_later_version_are_passed_over() {
 }
 
 #[test]
-fn a_snapshot_without_its_host_is_none() {
+fn a_snapshot_without_a_host_is_refused() {
     assert!(matches!(SnapshotView::parse(vec![0x80]), Err(SnapshotError::Missing("host"))));
     assert!(matches!(SnapshotView::parse(vec![0x90]), Err(SnapshotError::Structure(_))));
     assert!(matches!(SnapshotView::parse(Vec::new()), Err(SnapshotError::Structure(_))));

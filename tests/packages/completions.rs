@@ -63,7 +63,7 @@ fn fish_completes_every_command() {
 /// Completion in zsh needs a terminal. So this test only checks that zsh can parse the script, and that the script
 /// names every command and option.
 #[test]
-fn zsh_understands_its_script() {
+fn zsh_can_parse_its_script() {
     if Command::new("zsh").arg("--version").output().is_err() {
         println!("skipped: no zsh here");
         return;

@@ -81,7 +81,7 @@ fn the_only_conffile_is_as_in_the_sources() {
 }
 
 #[test]
-fn a_package_says_what_it_is() {
+fn a_package_describes_itself() {
     let manifest = std::fs::read_to_string(checkout().join("Cargo.toml")).unwrap();
     let version = manifest.lines().find_map(|line| line.strip_prefix("version = \"")).unwrap().trim_end_matches('"');
     for package in packages() {
@@ -106,7 +106,7 @@ fn a_package_says_what_it_is() {
 
 /// The checksums used by `dpkg --verify` must match the files.
 #[test]
-fn checksums_are_those_of_the_files() {
+fn checksums_match_the_files() {
     for package in packages() {
         let sums = package.text("DEBIAN/md5sums");
         assert!(sums.contains(&format!("  usr/sbin/{}\n", package.name)), "{sums}");

@@ -40,7 +40,7 @@ fn text(value: &Value) -> String {
 }
 
 #[test]
-fn the_bill_of_materials_lists_what_cargo_links() {
+fn the_bill_of_materials_lists_the_linked_crates() {
     for package in packages() {
         let (listed, linked) = (of_sbom(&sbom(package)), of_cargo(package.name));
         let missing: Vec<_> = linked.difference(&listed).collect();
@@ -87,7 +87,7 @@ fn the_bill_of_materials_is_whole() {
 
 /// The program itself contains the list in the form read by `cargo audit bin`, trivy and syft.
 #[test]
-fn the_program_says_it_too() {
+fn the_program_lists_the_same_crates() {
     for package in packages() {
         let inside =
             auditable_info::audit_info_from_file(&package.program(), auditable_info::Limits::default()).unwrap();

@@ -7,7 +7,7 @@ use edr_tests::cache::checkout;
 use crate::built::{built_elsewhere, packages, run, said};
 
 #[test]
-fn lintian_has_nothing_to_say() {
+fn lintian_finds_nothing() {
     for package in packages() {
         let output = run(Command::new("lintian")
             .args(["--tag-display-limit", "0", "--fail-on", "error,warning,info"])

@@ -88,7 +88,7 @@ mod tests {
     use super::text_of;
 
     #[test]
-    fn text_is_what_a_person_reads() {
+    fn text_is_the_visible_text() {
         assert_eq!(text_of("<p class=\"a\">1 &lt; 2 &#38;&#x3c;b&gt;</p> &amp;lt;<br>x"), "1 < 2 &<b> &lt;x");
         assert_eq!(text_of("&unknown;a & b"), "\u{fffd}a \u{fffd}");
     }

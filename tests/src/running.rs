@@ -60,7 +60,7 @@ impl Program {
     /// Starts the program.
     ///
     /// The process gets a separate process group, so that Ctrl-C at the terminal reaches only the caller. The kernel
-    /// kills the process at every end of the starting thread.
+    /// kills the process when the thread that started it ends, also after a panic or SIGKILL.
     ///
     /// # Errors
     /// When the program cannot be started.

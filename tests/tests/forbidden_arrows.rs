@@ -78,7 +78,7 @@ fn the_ledger_of_the_spool_only_decides() {
 }
 
 #[test]
-fn the_page_knows_only_questions() {
+fn the_page_knows_only_queries() {
     assert_absent("edr-collectd/src/web", &["crate::archive", "crate::consume", "deltalake", "rdkafka"]);
 }
 

@@ -14,7 +14,7 @@ fn version(text: &str) -> (u64, u64) {
 }
 
 #[test]
-fn rust_version_is_what_the_locked_crates_ask_for() {
+fn rust_version_equals_the_locked_crates_requirement() {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let host = Command::new("rustc").arg("-vV").output().unwrap();
     let host = String::from_utf8(host.stdout).unwrap();

@@ -301,7 +301,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_middle_is_taken_of_each_figure_and_what_is_not_counted_stays_so() {
+    fn each_figure_is_a_median_and_missing_counts_stay_missing() {
         let cost = |cpu_ns, wall_ns, syscalls| SourceCost {
             source: "processes".to_owned(),
             cpu_ns,

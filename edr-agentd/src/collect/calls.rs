@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_listing_is_as_many_calls_as_it_takes_and_one_that_says_it_is_over() {
+    fn a_listing_counts_all_its_calls_including_the_last_empty_one() {
         let folder = tempfile::tempdir().unwrap();
         for name in 0..100 {
             std::fs::write(folder.path().join(format!("{name:012}")), "").unwrap();
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_counts_its_close_and_a_failed_one_has_none() {
+    fn an_open_counts_its_close_unless_the_open_failed() {
         let before = so_far();
         assert!(opened::<Errno>(Ok(std::fs::File::open("/dev/null").unwrap().into())).is_ok());
         assert!(opened(Err(Errno::NOENT)).is_err());

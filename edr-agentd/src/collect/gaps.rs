@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn alike_gaps_become_one_and_their_number_is_bounded() {
+    fn equal_gaps_are_merged_and_their_number_is_bounded() {
         let mut gaps = Gaps::default();
         gaps.add("files", Some(1), b"fd", GapReason::Denied, "EACCES");
         gaps.add("files", Some(2), b"fd", GapReason::Denied, "EACCES");

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_ends_with_a_whole_line() {
+    fn an_overlong_file_ends_with_a_whole_line() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("huge"), "0123456789\n".repeat(FILE_BYTES_MAX / 11 + 10)).unwrap();
         let root = open_dir(rustix::fs::CWD, dir.path()).unwrap();

@@ -56,7 +56,7 @@ fn a_scheme_that_is_not_known_hides_no_token() {
 }
 
 #[test]
-fn what_is_no_secret_stays_as_it_is() {
+fn text_without_a_secret_stays_unchanged() {
     for argv in [
         &["ssh", "-p", "22", "root@host"][..],
         &["nmap", "-p", "80,443", "-Pn", "host"],
@@ -92,7 +92,7 @@ fn what_is_no_secret_stays_as_it_is() {
 }
 
 #[test]
-fn one_secret_has_one_token_under_one_key() {
+fn equal_secrets_have_equal_tokens_under_the_same_key() {
     let [first, second] =
         ["--password=hunter2 x", "--password=hunter3"].map(|argument| redact(&["app", argument])[1].clone());
     assert_eq!(redact(&["other", "--token", "hunter3"])[2], second.strip_prefix("--password=").unwrap());
@@ -192,7 +192,7 @@ fn work(argv: &[Bytes], work_max: u64) -> (usize, u64) {
 }
 
 #[test]
-fn twice_the_arguments_are_twice_the_work_whatever_they_are_made_of() {
+fn twice_the_arguments_are_at_most_twice_the_work() {
     const BYTES: usize = 4 << 10;
     for shape in HOSTILE {
         for (once, twice) in hostile(shape, BYTES).iter().zip(hostile(shape, 2 * BYTES)) {
@@ -207,7 +207,7 @@ fn twice_the_arguments_are_twice_the_work_whatever_they_are_made_of() {
 }
 
 #[test]
-fn what_the_budget_does_not_reach_is_replaced_whole() {
+fn arguments_beyond_the_budget_are_replaced_whole() {
     let argv = [b"app".as_slice(), b"--password=one", b"host", b"", b"--password=two", b"last"].map(Bytes::from);
     let mut whole = argv.clone();
     Redactor::new(KEY).redact(&mut whole);

@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_goes_on_only_when_it_is_witnessed_that_nothing_was_made_after() {
+    fn an_epoch_continues_only_when_the_witness_proves_no_later_frame() {
         let last = |last_seq| Some(PreviousEpoch { id: OLD, last_seq });
         let with = |last_made| resume(|_, resume| resume.last_made = last_made);
         let new = |last_seq| (Start::Unproven, FRESH, 1, last(last_seq));
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_comes_when_deltas_have_cost_as_much_and_when_it_is_old() {
+    fn a_new_key_is_due_when_deltas_cost_as_much_or_the_key_is_old() {
         let hour = Duration::from_secs(3600);
         let at = Duration::from_secs;
         let (mut chain, _) = Chain::start(&Resume::default(), HOST, "boot", false, FRESH);

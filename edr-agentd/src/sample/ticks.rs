@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_tick_stays_on_the_grid_and_names_what_was_missed() {
+    fn a_late_tick_stays_on_the_grid_and_names_missed_ticks() {
         assert_eq!(late(&ticks(95), 100, 7), (None, 110));
         assert_eq!(late(&ticks(95), 109, 7), (None, 110));
         assert_eq!(late(&ticks(95), 110, 7), (Some((100, 100, 1, NOT_SCHEDULED.into())), 120));

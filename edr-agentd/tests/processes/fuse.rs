@@ -159,7 +159,7 @@ pub(crate) fn a_process_held_inside_execve_stops_nothing_and_keeps_a_row() {
 }
 
 #[test]
-fn a_descriptor_on_a_dead_file_system_is_listed_without_waiting_for_it() {
+fn a_descriptor_on_a_dead_file_system_is_listed_without_a_wait() {
     let Some((server, folder, _one_server)) = serve() else { return };
     let holder = server.child();
     let descriptor = format!("/proc/{holder}/fd/60");

@@ -85,7 +85,7 @@ fn two_that_hang_are_left_behind_and_a_third_is_not_touched() {
 }
 
 #[test]
-fn what_one_user_makes_hang_costs_another_nothing() {
+fn hanging_reads_of_one_user_cost_another_nothing() {
     let proc = FakeProc::new();
     let fifos: Vec<_> = [10, 20, 30].into_iter().map(|pid| hang(&proc, pid, "cmdline")).collect();
     let folder = proc.add(40, "fine");

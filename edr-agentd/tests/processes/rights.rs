@@ -47,7 +47,7 @@ pub(crate) fn again(name: &str, wrapper: &[&str]) -> bool {
 }
 
 #[test]
-fn root_with_its_capabilities_is_told_of_no_missing_capability() {
+fn root_with_all_capabilities_has_no_missing_capability() {
     if !nix::unistd::geteuid().is_root() {
         println!("skipped: not root");
         return;
@@ -56,10 +56,10 @@ fn root_with_its_capabilities_is_told_of_no_missing_capability() {
 }
 
 #[test]
-fn another_users_descriptors_are_told_to_be_missing() {
+fn missing_descriptors_of_another_user_are_reported() {
     let nobody =
         ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all"];
-    if !again("rights::another_users_descriptors_are_told_to_be_missing", &nobody) {
+    if !again("rights::missing_descriptors_of_another_user_are_reported", &nobody) {
         return;
     }
     let reasons = degraded();
@@ -103,11 +103,11 @@ fn a_user_namespace_takes_the_worth_of_capabilities() {
 }
 
 #[test]
-fn a_pid_namespace_and_hidden_processes_are_told() {
+fn a_pid_namespace_and_hidden_processes_are_reported() {
     let script = "mount -t proc -o hidepid=2 proc /proc && (sleep 60 &) && exec setpriv --reuid=65534 --regid=65534 --clear-groups \
         --bounding-set=-all --inh-caps=-all \"$@\"";
     let unshared = ["unshare", "--mount", "--pid", "--fork", "sh", "-c", script, "sh"];
-    if !again("rights::a_pid_namespace_and_hidden_processes_are_told", &unshared) {
+    if !again("rights::a_pid_namespace_and_hidden_processes_are_reported", &unshared) {
         return;
     }
     let reasons = degraded();

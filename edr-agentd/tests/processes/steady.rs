@@ -88,7 +88,7 @@ fn a_process_that_ran_is_read_at_the_next_tick() {
 }
 
 #[test]
-fn a_second_thread_that_ran_or_that_is_another_one_makes_the_process_read() {
+fn a_changed_or_new_second_thread_makes_the_process_read() {
     let mut running = holding(
         "r, w = os.pipe()
 def echo():
@@ -138,7 +138,7 @@ if libc.syscall({clone}, 0x400 | 17, 0, 0, 0, 0) == 0:
 }
 
 #[test]
-fn what_others_change_in_stat_is_seen_at_the_next_tick() {
+fn changes_of_stat_from_outside_are_seen_at_the_next_tick() {
     let running = holding("");
     let pid = running.pid();
     let mut reader = reader();
@@ -172,7 +172,7 @@ fn a_parent_that_dies_is_seen_at_the_next_tick() {
 }
 
 #[test]
-fn what_others_change_about_a_file_is_seen_within_the_reread_interval() {
+fn changes_of_a_file_from_outside_are_seen_within_the_reread_interval() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("held");
     std::fs::write(&path, "1").unwrap();
@@ -253,7 +253,7 @@ fn argv(seen: &Seen) -> String {
 }
 
 #[test]
-fn counters_that_stand_still_let_a_row_live_for_one_reread_interval() {
+fn with_unchanged_counters_a_row_is_reused_for_one_reread_interval() {
     let mut proc = Counted::new();
     let mut reader = reader_at(proc.0.root());
     proc.argv("old");
@@ -282,7 +282,7 @@ fn one_time_slice_or_another_cgroup_is_enough_to_be_read() {
 }
 
 #[test]
-fn an_executable_gets_its_hash_when_the_budget_allows_and_the_row_says_why_not_before() {
+fn an_executable_gets_its_hash_within_the_budget_and_a_reason_before() {
     use sha2::{Digest, Sha256};
     let settings = ProcessSettings {
         hash: Some(HashSettings { file_bytes_max: 256 << 20, tick_bytes_max: 4 << 20 }),

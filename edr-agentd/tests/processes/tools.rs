@@ -140,7 +140,7 @@ fn is_plain_path(path: &Bytes) -> bool {
 }
 
 #[test]
-fn open_files_are_those_of_lsof() {
+fn open_files_equal_lsofs() {
     let folder = tempfile::tempdir().unwrap();
     let frozen = frozen(folder.path());
     let seen = look();
@@ -277,7 +277,7 @@ fn mapped_files_agree(process: &Process, theirs: &[Fields]) {
 }
 
 #[test]
-fn processes_are_those_of_ps() {
+fn processes_equal_pss() {
     let folder = tempfile::tempdir().unwrap();
     let mut frozen = frozen(folder.path());
     // A zombie, and a process with a terminal.

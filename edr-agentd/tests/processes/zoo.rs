@@ -64,7 +64,7 @@ fn a_comm_of_any_bytes_is_kept_exactly() {
 }
 
 #[test]
-fn a_process_that_wipes_its_command_line_is_not_taken_for_a_kernel_thread() {
+fn a_process_with_a_wiped_command_line_is_no_kernel_thread() {
     let running = holding(
         "fields = open('/proc/self/stat').read().rsplit(')', 1)[1].split()
 start, end = int(fields[45]), int(fields[46])
@@ -99,7 +99,7 @@ while not os.readlink(f'/proc/{child}/exe').endswith('/cat'): pass",
 }
 
 #[test]
-fn a_kernel_thread_is_one_by_its_flag() {
+fn a_kernel_thread_is_recognized_by_its_flag() {
     let seen = look();
     let Some(kthreadd) = seen.find(2).filter(|process| process.comm == Bytes::from(b"kthreadd")) else {
         println!("skipped: no kernel threads are visible here");
@@ -154,7 +154,7 @@ fn arguments_of_any_bytes_keep_their_boundaries() {
 }
 
 #[test]
-fn deleted_is_what_has_no_link_left_whatever_it_is_called() {
+fn deleted_means_without_a_link_under_any_name() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let running = holding(&format!(
@@ -273,7 +273,7 @@ while 'memfd' not in os.readlink(f'/proc/{child}/exe'): pass",
 }
 
 #[test]
-fn every_kind_of_descriptor_is_told_with_its_flags() {
+fn every_kind_of_descriptor_is_listed_with_its_flags() {
     let folder = tempfile::tempdir().unwrap();
     let running = holding(&format!(
         "os.chdir({:?})
@@ -413,7 +413,7 @@ while os.dup(null) < {wanted}: pass"
 }
 
 #[test]
-fn processes_that_vanish_while_they_are_read_cost_nothing_but_a_count() {
+fn processes_that_vanish_during_the_read_are_only_counted() {
     let running = Running::python(
         "import os, sys
 print('ready', flush=True)

@@ -121,7 +121,7 @@ fn whole_lines_are_packets_with_the_fields_a_naive_parser_finds() {
 
 /// kmsgsd copied the same packets as syslog, in blocks: packets left whole by kmsgsd must be equal.
 #[test]
-fn fwdata_has_the_packets_of_the_syslog_file_and_says_which_are_cut() {
+fn fwdata_has_the_packets_of_the_syslog_file_and_marks_cut_packets() {
     let case = fixtures().join("kmsgsd-fwdata/t1/var/log");
     let of = |path: &str| {
         let settings =
@@ -153,7 +153,7 @@ fn fwdata_has_the_packets_of_the_syslog_file_and_says_which_are_cut() {
 
 /// Each line of the corpus's hardest log, cut at every byte and followed by a whole line, as kmsgsd does.
 #[test]
-fn a_line_cut_at_any_byte_states_nothing_false_and_the_next_one_is_whole() {
+fn a_line_cut_at_any_byte_gives_no_false_packet_and_the_next_is_whole() {
     let text = fs::read_to_string(fixtures().join("log-lines/kern.log")).unwrap();
     let world = World::empty();
     let path = world.psad("fwdata");

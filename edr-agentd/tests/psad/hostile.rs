@@ -159,7 +159,7 @@ fn fifty_thousand_sources_cost_bounded_memory_and_their_totals_are_exact() {
 
 /// A reader refuses a whole snapshot, processes included, when a field has more elements than the wire format allows.
 #[test]
-fn the_most_that_psad_can_tell_still_fits_a_snapshot() {
+fn the_largest_psad_state_fits_a_snapshot() {
     let world = World::empty_in_memory();
     let lines = |count: u32, line: fn(u32) -> String| (0..count).map(line).collect::<String>();
     let address = |n: u32| format!("10.{}.{}.{}", n >> 16 & 255, n >> 8 & 255, n & 255);

@@ -35,7 +35,7 @@ fn world() -> (World, std::path::PathBuf) {
 }
 
 #[test]
-fn a_line_is_taken_when_it_is_whole() {
+fn a_line_is_taken_when_whole() {
     let (world, log) = world();
     let mut reader = world.reader(&[]);
     assert_eq!(numbers(&read(&mut reader).0), [0]);
@@ -117,7 +117,7 @@ fn copied_and_truncated() {
 }
 
 #[test]
-fn truncated_and_grown_beyond_what_was_read() {
+fn truncated_and_grown_beyond_the_read_position() {
     let (world, log) = world();
     let mut reader = world.reader(&[]);
     read(&mut reader);

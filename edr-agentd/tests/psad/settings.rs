@@ -25,7 +25,7 @@ fn elsewhere(extra: &str) -> (World, PsadSettings) {
 }
 
 #[test]
-fn the_configuration_says_where_and_how() {
+fn the_configuration_gives_places_and_mode() {
     let (world, settings) = elsewhere("");
     let (reading, _) = read(&mut PsadReader::open(settings.clone(), &[]));
     assert_eq!(reading.psad.mode, PsadMode::File);

@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_are_understood_as_people_mean_them() {
+    fn moments_are_parsed_in_all_usual_forms() {
         // 2026-03-11 is a Wednesday.
         let now: Timestamp = "2026-03-11T10:00:00Z".parse().unwrap();
         for (text, expected) in [

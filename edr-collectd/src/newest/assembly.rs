@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_one_cut_make_a_frame_whatever_another_cut_of_the_same_content_sent() {
+    fn parts_of_one_division_make_a_frame_beside_another_division() {
         let (large, small) = (parts(1, 1, 3000, 1024), parts(1, 1, 3000, 512));
         assert!(large.len() > 1 && small.len() > large.len());
         let mut assembly = Assembly::default();
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_never_finishes_costs_a_bounded_memory_and_only_its_own() {
+    fn a_host_with_unfinished_frames_costs_bounded_memory_of_its_own() {
         let mut assembly = Assembly::default();
         let good = parts(2, 1, 3000, 512);
         for record in &good[1..] {
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_holds_no_memory_that_is_not_counted() {
+    fn waiting_parts_hold_only_counted_memory() {
         let mut assembly = Assembly::default();
         // A frame of empty parts, each with the largest header.
         for part in 0..PARTS_MAX - 1 {
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_that_came_before_a_restart_count_whatever_is_forged_after_it() {
+    fn parts_from_before_a_restart_count_despite_forged_later_parts() {
         let good = parts(1, 1, 3000, 512);
         let mut assembly = Assembly::default();
         let note = |assembly: &mut Assembly, record: &Record, offset| {
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn forged_parts_between_those_of_a_frame_do_not_make_it_be_given_up() {
+    fn forged_parts_in_between_do_not_discard_a_frame() {
         let good = parts(1, 1, 3000, 512);
         let mut assembly = Assembly::default();
         let mut whole = None;

@@ -97,7 +97,7 @@ mod tests {
     use crate::query::table::tests::{host_snapshot, sample};
 
     #[test]
-    fn facts_are_those_of_the_snapshot() {
+    fn facts_equal_the_snapshots() {
         let mut snapshot = sample();
         snapshot.processes[0].files_total = Some(5_000);
         snapshot.agent.degraded = vec!["x".repeat(1 << 20)];

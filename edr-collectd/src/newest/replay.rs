@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_files_hold_is_read_and_all_of_it() {
+    fn windows_cover_all_files_and_skip_the_gaps() {
         let day = 24 * HOUR;
         let years = 87_000 * HOUR;
         let cases: [(&[RangeInclusive<i64>], i64, usize); 6] = [

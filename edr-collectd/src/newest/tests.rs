@@ -61,7 +61,7 @@ fn one_place_with_two_contents_is_a_conflict_and_the_first_stays() {
 }
 
 #[test]
-fn what_waited_in_a_spool_does_not_replace_what_came_after_it() {
+fn late_frames_from_a_spool_do_not_replace_newer_frames() {
     let newest = Newest::default();
     let epoch = |n: u8, seq, captured_ns, previous: Option<u8>| FrameHeader {
         epoch: Epoch([n; 8]),
@@ -90,7 +90,7 @@ fn what_waited_in_a_spool_does_not_replace_what_came_after_it() {
 }
 
 #[test]
-fn what_was_saved_and_what_came_since_give_the_same_as_all_at_once() {
+fn saved_state_and_later_records_give_the_same_as_all_records() {
     let (all, saved, since) = (Newest::default(), Newest::default(), Newest::default());
     for newest in [&all, &saved] {
         offer(newest, &header(1, 1), b"one", None, 1);
@@ -110,7 +110,7 @@ fn what_was_saved_and_what_came_since_give_the_same_as_all_at_once() {
 }
 
 #[test]
-fn what_is_held_of_frames_is_counted_with_the_places_of_their_parts_and_is_left_to_the_archive() {
+fn held_frames_count_against_the_budget_and_are_dropped_to_the_archive() {
     let newest = Newest::default();
     newest.state().frame_bytes_max = 200_000;
     let raw = crate::archive::testing::noise(500, 1);
@@ -149,7 +149,7 @@ fn a_name_that_two_hosts_have_needs_an_id() {
 }
 
 #[tokio::test]
-async fn a_change_is_told_when_its_facts_are_there() {
+async fn a_change_is_announced_with_its_facts() {
     let newest = Newest::default();
     let mut changes = newest.changes();
     offer(&newest, &header(1, 1), b"one", None, 1);

@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn paging_counts_what_is_shown_what_matches_and_what_there_is() {
+    fn paging_counts_shown_matching_and_all_rows() {
         let params = Params::parse(Some("filter=a&page=2&rows=50")).unwrap();
         let paging = Paging::new("/p", &params, 120, 1_234, 100, "processes");
         assert_eq!(paging.sentence(), "50 of 1,234 processes (filter matches 120)");

@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_link_reads_back_as_the_parameters_it_was_made_from() {
+    fn a_link_parses_back_to_its_parameters() {
         let params = Params {
             filter: Some("path:/tmp/a b&c=d#\u{202e}é+%".to_owned()),
             sort: Some("rss".to_owned()),

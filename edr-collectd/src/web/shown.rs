@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn one_value_of_a_whole_snapshot_is_a_short_cell_that_says_so() {
+    fn a_huge_value_is_a_short_cell_marked_as_cut() {
         use edr_wire::Bytes;
         let long: Vec<u8> = b"a\x01".repeat(15 << 20);
         for cell in [

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_is_utc_unless_it_says_otherwise() {
+    fn a_moment_without_a_zone_is_utc() {
         let three_twelve = moment("2026-11-24T03:12:00Z").unwrap();
         for same in [
             "2026-11-24T03:12:00",

@@ -62,7 +62,7 @@ async fn every_view_shows_its_rows_under_its_name() {
 }
 
 #[tokio::test]
-async fn what_was_scanned_says_who_listens_there_and_which_attackers_have_sockets() {
+async fn scanned_ports_show_listeners_and_attackers_with_sockets() {
     let mut sample = Sample::server("web-01", now_ns());
     let site = Site::open(&Fleet::new(std::slice::from_ref(&sample))).await;
     let page = site.get("/hosts/web-01/psad").await.body;
@@ -108,7 +108,7 @@ async fn what_was_scanned_says_who_listens_there_and_which_attackers_have_socket
 }
 
 #[tokio::test]
-async fn whatever_a_host_says_appears_only_as_text() {
+async fn content_from_a_host_appears_only_as_text() {
     let attack = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>{{7*7}}\u{202e}\x1b[2J";
     let mut sample = Sample::server("zoo", now_ns());
     sample.host.hostname = attack.to_owned();
@@ -214,7 +214,7 @@ async fn an_attack_in_a_key_or_link_stays_in_its_attribute() {
 }
 
 #[tokio::test]
-async fn live_silent_and_stopped_hosts_are_told_apart() {
+async fn live_silent_and_stopped_hosts_are_distinguished() {
     let now = now_ns();
     let mut silent = Sample::server("b-silent", now);
     silent.received_ns -= 31 * SECOND_NS;
@@ -233,7 +233,7 @@ async fn live_silent_and_stopped_hosts_are_told_apart() {
 }
 
 #[tokio::test]
-async fn links_of_paging_and_sorting_keep_what_was_asked_for() {
+async fn links_of_paging_and_sorting_keep_the_query() {
     let sample = Sample::server("web-01", now_ns());
     let id = sample.host_id();
     let site = Site::open(&Fleet::new(&[sample])).await;
@@ -272,7 +272,7 @@ async fn sorting_and_filtering_are_the_servers_work() {
 }
 
 #[tokio::test]
-async fn a_ranking_shows_as_many_as_its_title_says_and_the_way_to_all() {
+async fn a_ranking_shows_the_number_in_its_title_and_a_link_to_all() {
     let site = Site::open(&Fleet::new(&[Sample::server("web-01", now_ns())])).await;
     for (view, title, top, all) in [
         ("signatures", "Top 50 signature matches", 50, 64),
@@ -291,7 +291,7 @@ async fn a_ranking_shows_as_many_as_its_title_says_and_the_way_to_all() {
 }
 
 #[tokio::test]
-async fn an_earlier_moment_is_shown_as_one_and_nothing_before_the_first_snapshot() {
+async fn an_earlier_moment_is_marked_and_before_the_first_snapshot_nothing_is_shown() {
     let now = now_ns();
     let mut before = Sample::server("web-01", now);
     before.time.wall_ns = 1_795_489_914 * SECOND_NS; // 2026-11-24 03:11:54 UTC
@@ -324,7 +324,7 @@ async fn an_earlier_moment_is_shown_as_one_and_nothing_before_the_first_snapshot
 }
 
 #[tokio::test]
-async fn a_degraded_host_and_an_alarm_say_so() {
+async fn a_degraded_host_and_an_alarm_are_marked() {
     let mut sample = Sample::server("web-01", now_ns());
     sample.agent.degraded = vec!["files of other users cannot be read".to_owned()];
     sample.alarms = vec!["frame 7 arrived with two contents".to_owned()];

@@ -128,7 +128,7 @@ async fn a_page_of_another_site_gets_nothing_and_a_link_on_it_leads_here() {
 }
 
 #[tokio::test]
-async fn questions_beyond_what_is_worked_on_at_a_time_are_told_to_come_again() {
+async fn requests_beyond_the_limit_are_told_to_retry() {
     let fleet = Fleet::new(&[Sample::server("web-01", now_ns())]);
     let gate = Arc::new(Gate::default());
     *fleet.gate.lock().unwrap() = Some(Arc::clone(&gate));
@@ -152,7 +152,7 @@ async fn questions_beyond_what_is_worked_on_at_a_time_are_told_to_come_again() {
 }
 
 #[tokio::test]
-async fn a_page_of_one_host_does_not_ask_for_all_of_them() {
+async fn a_page_of_one_host_does_not_list_all_hosts() {
     let now = now_ns();
     let mut web = Sample::server("web-01", now);
     web.bye = true;
@@ -183,7 +183,7 @@ async fn only_reading_without_a_body_is_allowed() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_a_page_that_says_so() {
+async fn a_missing_thing_is_a_page_with_an_explanation() {
     let site = Site::open(&Fleet::new(&[Sample::server("web-01", now_ns())])).await;
     for target in [
         "/hosts/../../etc/passwd",
@@ -232,7 +232,7 @@ async fn bad_parameters_are_named_with_the_remedy() {
 }
 
 #[tokio::test]
-async fn an_archive_that_is_away_and_an_ambiguous_name_are_told_apart() {
+async fn an_unavailable_archive_and_an_ambiguous_name_are_distinguished() {
     let now = now_ns();
     let mut twin = Sample::server("other", now);
     twin.host.hostname = "web-01".to_owned();
@@ -275,7 +275,7 @@ async fn a_new_snapshot_is_an_event_of_its_host_only() {
 }
 
 #[tokio::test]
-async fn the_page_names_the_version_it_shows() {
+async fn the_page_names_its_version() {
     let web = Sample::server("web-01", now_ns());
     let (id, epoch, seq) = (web.host_id(), web.agent.epoch, web.agent.seq);
     let site = Site::open(&Fleet::new(&[web])).await;

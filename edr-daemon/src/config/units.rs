@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_reads_back_the_same() {
+    fn printed_values_read_back_the_same() {
         for millis in [0, 1, 999, 1_000, 1_500, 60_000, 61_000, 3_600_000, 86_400_000, 90_000_000] {
             let shown = show_duration(Duration::from_millis(millis));
             assert_eq!(parse_duration(&shown), Some(Duration::from_millis(millis)), "{shown}");

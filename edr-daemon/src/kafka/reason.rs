@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn words_name_the_key_that_mends_it() {
+    fn words_name_the_key_to_change() {
         let tls = Security { tls: Some(Tls::default()), sasl: None };
         let words = |reason: &str| in_words(reason, &tls).unwrap_or_default();
         assert!(words("ssl://b:1: wrong version number").contains("broker b:1 does not speak TLS on this port"));

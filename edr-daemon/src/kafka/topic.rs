@@ -156,7 +156,7 @@ mod tests {
     use crate::preflight::Level;
 
     #[test]
-    fn settings_that_do_not_fit_are_told_with_the_command_that_mends_them() {
+    fn unfit_settings_are_reported_with_the_command_to_change_them() {
         let judge = |settings: &[(&str, &str)]| {
             let mut findings = Findings::default();
             let value =

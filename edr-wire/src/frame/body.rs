@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_stops_at_the_length_its_header_says() {
+    fn a_bomb_stops_at_the_length_in_its_header() {
         let zeros = vec![0; 64 << 20];
         let mut bomb = Vec::with_capacity(compress_bound(zeros.len()));
         CCtx::create().compress2(&mut bomb, &zeros).unwrap();

@@ -438,7 +438,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_ipv4_address_is_what_the_standard_library_takes(
+        fn ipv4_addresses_parse_as_in_the_standard_library(
             text in "([0-9]{1,4}|[.x]){0,9}|([0-9]{1,3}\\.){3}[0-9]{1,3}",
             address in any::<u32>(),
         ) {

@@ -74,7 +74,7 @@ fn parent(processes: usize, mut args: impl FnMut(usize) -> Result<Vec<OsString>>
     Ok(())
 }
 
-/// The children. A child ends with its standard input, closed by the kernel at every end of this process.
+/// The children. A child ends with its standard input, closed by the kernel when this process ends, also after SIGKILL.
 struct Children(Vec<Child>);
 
 impl Drop for Children {

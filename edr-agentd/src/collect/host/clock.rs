@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clocks_are_those_of_the_system() {
+    fn clocks_equal_the_systems_clocks() {
         let before = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as i64;
         let (first, second) = (now(), now());
         let after = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as i64;
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_summer_offset_differs_from_a_winter_offset_where_the_zone_says_so() {
+    fn summer_and_winter_offsets_differ_in_a_zone_with_summer_time() {
         // `TZ` of this process depends on the machine, so the test uses the zone directly.
         let berlin = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
         let at = |text: &str| berlin.to_offset(text.parse().unwrap()).seconds();

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn facts_of_another_tree_come_from_it_and_what_is_not_there_is_a_gap() {
+    fn facts_come_from_the_given_tree_and_missing_files_are_gaps() {
         if std::fs::read(MACHINE_ID).is_err() {
             println!("skipped: this machine has no {MACHINE_ID}");
             return;

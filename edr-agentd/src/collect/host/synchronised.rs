@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fresh_correction_is_a_yes_and_everything_else_is_unknown_and_says_why() {
+    fn only_a_fresh_correction_is_a_yes_the_rest_is_unknown_with_a_reason() {
         let root = tempfile::tempdir().unwrap();
         let daemons = TimeDaemons { root: root.path().to_owned(), chronyd: closed() };
         let mut gaps = Gaps::default();
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn chronyd_is_believed_when_it_says_yes_to_this_very_question() {
+    fn chronyd_is_believed_only_for_a_yes_to_this_request() {
         let root = tempfile::tempdir().unwrap();
         let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = server.local_addr().unwrap();
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_real_chronyd_is_believed_when_it_follows_a_server_and_not_when_it_follows_itself() {
+    fn a_real_chronyd_is_believed_when_it_follows_a_server_not_its_own_clock() {
         let Some(root) = edr_tests::unpacked::unpacked(CHRONYD) else { return };
         let dir = tempfile::tempdir().unwrap();
         let server = closed().port();

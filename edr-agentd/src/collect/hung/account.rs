@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_waits_is_told_from_one_that_runs() {
+    fn a_waiting_thread_is_distinguished_from_a_running_one() {
         let tid = nix::unistd::gettid().as_raw();
         assert!(Account::read(tid, &mut Vec::new()).unwrap().is_runnable);
         let (tell, told) = std::sync::mpsc::channel();

@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_that_is_counted_only_when_it_ends_is_no_hang() {
+    fn a_queue_wait_counted_only_at_its_end_is_no_hang() {
         let mut thread = Thread::new();
         for _ in 0..20 {
             // Five looks in the queue, then asleep; the kernel counts the whole wait at its end.
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watcher_that_wakes_up_late_looks_as_often_as_a_punctual_one() {
+    fn a_late_watcher_needs_as_many_looks_as_a_punctual_one() {
         for counts in [true, false] {
             let mut thread = Thread::on_kernel(counts);
             for look in 1..8 {
@@ -370,14 +370,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_thread_ran_in_earlier_jobs_is_not_time_spent_in_this_one() {
+    fn run_time_of_earlier_jobs_does_not_count_for_this_job() {
         let mut thread = Thread::new();
         thread.pass(LOOK_MS, 'R', 60_000, 0);
         assert_eq!(thread.watch.spent, Duration::from_millis(LOOK_MS));
     }
 
     #[test]
-    fn a_pass_is_late_by_what_it_spent_and_not_by_what_others_ran() {
+    fn a_pass_is_late_by_its_own_time_not_by_other_threads_time() {
         let mut thread = Thread::new();
         for pid in 1..1_000 {
             thread.at(pid, 0);

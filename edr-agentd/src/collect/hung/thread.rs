@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn some_threads_are_abandoned_and_one_that_returns_makes_room() {
+    fn a_bounded_number_of_threads_is_abandoned_and_a_return_makes_room() {
         let mut thread = thread(20);
         let mut hanging = Vec::new();
         for pid in 1..=3 {

@@ -52,7 +52,7 @@ proptest! {
     }
 
     #[test]
-    fn what_a_kernel_logs_is_read_back(
+    fn packets_in_the_kernels_format_are_read_back(
         prefix in "[a-zA-Z0-9:#_-][ -~]{0,27}",
         (interface_in, interface_out) in ("[a-z][a-z0-9.@-]{0,14}", proptest::option::of("[a-z][a-z0-9.@-]{0,14}")),
         (src, dst) in (any::<[u8; 4]>(), any::<[u8; 16]>()),

@@ -30,7 +30,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_arguments_and_a_missing_end_are_kept_as_they_are() {
+    fn empty_arguments_and_a_missing_end_are_kept() {
         let arguments = |list: &[&[u8]]| list.iter().map(Bytes::from).collect::<Vec<_>>();
         assert_eq!(split(b""), (vec![], true));
         assert_eq!(split(b"\0"), (arguments(&[b""]), true));
@@ -40,7 +40,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_told() {
+    fn limits_are_reported() {
         let many = vec![b'a'; 1].into_iter().chain([0]).cycle().take(2 * (ARGV_MAX + 1)).collect::<Vec<u8>>();
         let (argv, all) = split(&many);
         assert!(argv.len() == ARGV_MAX && !all);

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_root_that_is_not_there_is_told() {
+    fn a_missing_root_is_reported() {
         let reasons = degraded(Path::new("/nonexistent"), &Access::default());
         assert_eq!(reasons.len(), 1);
         assert!(reasons[0].starts_with("degraded: no processes; mount /proc: open /nonexistent: "), "{reasons:?}");

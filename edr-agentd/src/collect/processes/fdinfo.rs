@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_the_kind_is_kept_unless_it_moves_by_itself() {
+    fn lines_of_the_kind_are_kept_unless_they_change_by_themselves() {
         let head = "pos:\t0\nflags:\t02\nmnt_id:\t15\nino:\t9\n";
         let of = |lines: &str| parse(format!("{head}{lines}").as_bytes()).1;
         assert_eq!(
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_detail_is_cut_at_a_line_and_says_so() {
+    fn an_overlong_detail_is_cut_at_a_line_and_marked() {
         let lines = "tfd: 5 events: 19\n".repeat(10_000);
         let (_, detail) = parse(format!("pos:\t0\nflags:\t02\n{lines}").as_bytes());
         assert!(detail.ends_with("tfd: 5 events: 19\n…") && detail.len() <= DETAIL_BYTES_MAX + 4, "{}", detail.len());

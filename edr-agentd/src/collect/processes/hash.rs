@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_process_runs_any_more_is_forgotten() {
+    fn hashes_of_ended_processes_are_forgotten() {
         let mut hashes = Hashes::new(Some(HashSettings::default()));
         hashes.start_pass(2);
         for inode in 0..2 * ENTRIES_MAX as u64 {

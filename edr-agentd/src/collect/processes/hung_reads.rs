@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn two_hangs_cost_the_owner_that_one_step_and_nobody_else_anything() {
+    fn two_hangs_leave_out_a_step_of_their_owner_only() {
         let mut reads = HungReads::default();
         let alice = of(1000, "/user.slice/user-1000.slice/session-1.scope");
         let mut threads = hang(&mut reads, 10, 1, Step::Cmdline, alice);

@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_are_those_of_the_manual_page() {
+    fn fields_are_as_in_the_manual_page() {
         let text = b"rchar: 1\nwchar: 2\nsyscr: 3\nsyscw: 4\nread_bytes: 5\nwrite_bytes: 6\ncancelled_write_bytes: 7\n";
         assert_eq!(parse_io(text), Ok(Io { rchar: 1, wchar: 2, read_bytes: 5, write_bytes: 6 }));
         for len in 0..text.len() - "6\ncancelled_write_bytes: 7\n".len() {

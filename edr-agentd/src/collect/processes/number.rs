@@ -77,7 +77,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_is_not_all_digits_is_no_number() {
+    fn only_digits_are_a_number() {
         for field in [b"".as_slice(), b"-", b"+1", b" 1", b"1 ", b"1x", b"18446744073709551616"] {
             assert_eq!(decimal(field), None, "{field:?}");
         }

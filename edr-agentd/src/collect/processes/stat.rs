@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_those_of_the_manual_page() {
+    fn fields_are_as_in_the_manual_page() {
         let line = with_comm(b"sshd");
         let stat = parse_stat(&line).unwrap();
         assert_eq!((stat.pid, stat.comm, stat.state), (42, b"sshd".as_slice(), b'S'));
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_own_line_is_read_as_procfs_reads_it() {
+    fn a_line_of_the_kernel_is_parsed_like_procfs() {
         let line = std::fs::read("/proc/self/stat").unwrap();
         let ours = parse_stat(&line).unwrap();
         let theirs = <procfs::process::Stat as procfs::FromRead>::from_read(line.as_slice()).unwrap();

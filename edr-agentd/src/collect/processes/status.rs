@@ -132,7 +132,7 @@ mod tests {
         NoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
 
     #[test]
-    fn fields_are_those_of_the_manual_page() {
+    fn fields_are_as_in_the_manual_page() {
         let mut status = Status { groups: vec![9; 9], ..Status::default() };
         parse_status(SSHD, &mut status).unwrap();
         assert_eq!(
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_bounded_and_the_cut_is_told() {
+    fn groups_are_bounded_and_the_cut_is_reported() {
         let groups: Vec<String> = (0..2 * GROUPS_MAX).map(|group| group.to_string()).collect();
         let text =
             format!("Uid:\t1\t1\t1\t1\nGid:\t1\t1\t1\t1\nGroups:\t{} \nCapBnd:\t0000000000000003\n", groups.join(" "));
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_that_is_cut_is_malformed_and_never_one_without_capabilities() {
+    fn a_cut_status_is_malformed_not_without_capabilities() {
         let whole = SSHD.windows(7).position(|window| window == b"CapAmb:").unwrap();
         let mut status = Status::default();
         for cut in 0..whole {

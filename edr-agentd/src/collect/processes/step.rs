@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_is_its_number_and_is_not_read_again_where_it_hung() {
+    fn a_step_converts_to_its_number_and_is_left_out_after_a_hang() {
         for step in Step::ALL {
             assert_eq!(Step::of(step.into()), step);
             assert!(Steps::of(&[step]).has(step) && Steps::ALL.has(step) && !Steps::NONE.has(step));

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pid_is_psads_only_while_its_command_line_says_so() {
+    fn a_pid_is_psads_only_with_psads_command_line() {
         let (root, mut thread) = (tempfile::tempdir().unwrap(), AbandonableThread::new("test", 1));
         let write = |path: &str, text: &str| {
             let path = root.path().join(path);

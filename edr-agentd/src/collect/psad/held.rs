@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_is_a_value_only_where_it_may_be_and_once_it_has_settled() {
+    fn an_empty_file_is_a_value_only_where_allowed_and_when_settled() {
         let mut held = Held::default();
         take(&mut held, b"good\n", SETTLE_NS, WhenEmpty::NoRows);
         take(&mut held, b"", 0, WhenEmpty::NoRows);

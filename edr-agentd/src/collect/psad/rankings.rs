@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_is_not_one_is_counted() {
+    fn an_invalid_row_is_counted() {
         let mut bad = BadLines::default();
         let text = b"198.51.100.9 6 1 0 0 0\n198.51.100.9 1 1 0 0 0 0\n../x 1 1 0 0 0\n198.51.100.9 1 1 0 0\n";
         assert!(parse_top_attackers(text, &mut bad).is_empty());

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn interfaces_may_hold_what_psad_itself_cannot_read_back() {
+    fn interface_names_may_contain_bytes_that_psad_cannot_read_back() {
         let mut bad = BadLines::default();
         let text = b"INPUT_eth1_tcp:  1002 [1000-1500]\nFORWARD_br-lan_tcp:  21 [6660-6680]\n\
             INPUT_eth0_icmp6:  7\nINPUT_eth0_47:  2\nOUTPUT_my_if.100:1_udp:  1 [53]\n";

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_marks_its_source_and_nothing_else() {
+    fn a_change_marks_only_its_source() {
         let root = tempfile::tempdir().unwrap();
         let address: IpAddr = "192.0.2.1".parse().unwrap();
         let mut watch = Watch::default();
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_watched_is_said_and_polled() {
+    fn a_folder_without_a_watch_is_reported_and_polled() {
         let mut watch = Watch::default();
         watch.start(Path::new("/nonexistent/psad"));
         assert!(watch.problem().is_some() && !watch.is_active());

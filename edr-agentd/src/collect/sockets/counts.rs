@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_family_that_nothing_lists_is_a_gap_with_its_count() {
+    fn a_family_without_a_table_is_a_gap_with_its_count() {
         let mut gaps = Gaps::default();
         counts("heading\nTCP 1 5\nALG 1 3\nUNIX 1 1\n", None).report_unlisted(&mut gaps);
         let gaps = gaps.take();

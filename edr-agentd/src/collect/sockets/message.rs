@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_that_lie_end_the_walk_with_an_error() {
+    fn wrong_lengths_end_the_walk_with_an_error() {
         for len in [0_u32, 1, 15, 21, 1_000, u32::MAX] {
             let mut datagram = message(20, 2, 7, b"abcd");
             datagram[..4].copy_from_slice(&len.to_ne_bytes());
@@ -151,7 +151,7 @@ mod tests {
         }
 
         #[test]
-        fn what_was_written_is_read(kind: u16, flags: u16, seq: u32, words in proptest::collection::vec(any::<[u8; 4]>(), 0..20)) {
+        fn encoded_messages_are_decoded_unchanged(kind: u16, flags: u16, seq: u32, words in proptest::collection::vec(any::<[u8; 4]>(), 0..20)) {
             let payload = words.concat();
             let datagram = message(kind, flags, seq, &payload);
             let all: Vec<_> = messages(&datagram).collect();

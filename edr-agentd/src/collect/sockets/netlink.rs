@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_answers_an_older_question_is_passed_over() {
+    fn answers_to_an_older_request_are_skipped() {
         let (done, _, taken) =
             take(&[message(SOCK_DIAG_BY_FAMILY, 2, 6, b"old!"), message(NLMSG_DONE, 2, 6, &[0; 4])].concat());
         assert!(!done.unwrap() && taken.is_empty());

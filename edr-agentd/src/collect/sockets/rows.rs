@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_pushed_since_a_mark_is_forgotten_with_its_counts() {
+    fn rows_and_counts_since_a_mark_are_removed() {
         let mut rows = FoundRows::default();
         (0..ROWS_MAX - 1).for_each(|_| rows.push(socket(1, 0)));
         let mark = rows.mark();

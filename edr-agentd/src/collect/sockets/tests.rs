@@ -36,7 +36,7 @@ fn inode(socket: &impl AsFd) -> u64 {
 }
 
 #[test]
-fn own_connection_is_listed_from_both_ends_with_its_inodes() {
+fn own_connection_is_listed_from_both_ends_with_inodes() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (server, _) = listener.accept().unwrap();
@@ -96,7 +96,7 @@ fn budget_gaps(gaps: &[Gap]) -> u64 {
 }
 
 #[test]
-fn namespaces_take_turns_and_those_not_read_keep_their_rows() {
+fn namespaces_take_turns_and_unread_namespaces_keep_their_rows() {
     let root = tree(30);
     let mut reader = open(&root);
     // Twenty are read, then the remaining ten and ten of the first.
@@ -131,7 +131,7 @@ fn few_namespaces_are_read_at_every_tick() {
 }
 
 #[test]
-fn a_second_process_stands_in_for_one_that_is_gone() {
+fn a_second_process_replaces_an_ended_process() {
     let root = tree(1);
     let second = root.path().join("2");
     std::fs::create_dir_all(&second).unwrap();
@@ -169,7 +169,7 @@ fn a_unix_name_that_pretends_to_be_rows_is_reported() {
 }
 
 #[test]
-fn what_cannot_be_read_or_parsed_is_a_gap() {
+fn an_unreadable_or_malformed_table_is_a_gap() {
     let root = tree(3);
     std::fs::write(root.path().join("1/net/tcp"), "heading\nnonsense\n").unwrap();
     std::fs::remove_file(root.path().join("2/net/tcp")).unwrap();
@@ -197,7 +197,7 @@ fn a_tree_without_processes_is_read_by_its_own_files() {
 }
 
 #[test]
-fn a_table_that_changes_is_read_once_more_then_it_is_a_gap() {
+fn a_table_that_changes_twice_is_a_gap() {
     let socket = |inode| Found { inode, ..Found::new(Family::Inet, SOCK_DIAG, "listen") };
     // Number of changes of the table, number of reads, and if a gap is expected.
     for (changes, reads, is_gap) in [(0, 1, false), (1, 2, false), (2, 2, true)] {
@@ -220,7 +220,7 @@ fn a_table_that_changes_is_read_once_more_then_it_is_a_gap() {
 }
 
 #[test]
-fn rows_are_sorted_single_and_bounded_and_owned_ones_stay() {
+fn rows_are_sorted_unique_and_bounded_and_rows_with_owners_stay() {
     let root = tempfile::tempdir().unwrap();
     let mut reader = open(&root);
     let socket = |inode, port| Found { inode, local_port: port, ..Found::new(Family::Inet, SOCK_DIAG, "listen") };
@@ -268,7 +268,7 @@ fn a_flood_of_time_wait_hides_no_socket_of_a_later_table_or_namespace() {
 }
 
 #[test]
-fn a_table_that_is_read_again_or_fails_leaves_the_others_as_they_were() {
+fn a_second_or_failed_read_of_a_table_leaves_other_tables_unchanged() {
     let socket = |inode| Found { inode, ..Found::new(Family::Inet, SOCK_DIAG, "listen") };
     let (mut found, mut gaps) = (FoundRows::default(), Gaps::default());
     (1..=60_000).for_each(|inode| found.push(socket(inode)));

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_join_and_a_confirmation_removes_what_it_names_and_no_more() {
+    fn neighbours_join_and_a_confirmation_removes_only_the_named_ranges() {
         let mut pending = Declarations::default();
         [3, 1, 2, 5].into_iter().for_each(|seq| pending.lose(id(1, seq), "spool_full"));
         pending.lose(id(1, 4), "corrupt");

@@ -165,7 +165,7 @@ impl Ledger {
         }
     }
 
-    /// Keeps the newest frame and its key. The previous two are removed as soon as Kafka has acknowledged both.
+    /// Keeps the newest frame and its key. The frames kept before are due when Kafka has acknowledged them.
     fn keep(&mut self, newest: FrameId, key: FrameId) {
         let Some((newest_before, key_before)) = self.kept.replace((newest, key)) else { return };
         for id in [newest_before, key_before].into_iter().filter(|&id| id != key) {

@@ -295,7 +295,7 @@ fn longer_sequences_lose_nothing_without_a_declaration() {
 
 /// Epochs are kept in the order of their making, for every order of discovery and after steps of the wall clock.
 #[test]
-fn epochs_are_ordered_by_the_ones_they_name_and_then_by_the_clock() {
+fn epochs_are_ordered_by_their_previous_epochs_and_then_by_the_clock() {
     let origin = |epoch: u8, previous: Option<u8>, captured_ns| Origin {
         epoch: Epoch([epoch; 8]),
         previous: previous.map(|previous| Epoch([previous; 8])),

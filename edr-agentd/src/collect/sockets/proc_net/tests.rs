@@ -137,7 +137,7 @@ proptest! {
     }
 
     #[test]
-    fn a_name_comes_back_whatever_it_holds(name in proptest::collection::vec(1_u8.., 1..50)) {
+    fn a_name_of_any_bytes_is_read_unchanged(name in proptest::collection::vec(1_u8.., 1..50)) {
         let line = [b"heading\n0000000014cbf45e: 00000003 00000000 00000000 0001 03  1605 ".as_slice(), &name, b"\n"].concat();
         let all = unix(&line);
         // Fifty bytes cannot contain a row, whose length is 57.
