@@ -46,7 +46,9 @@ impl DiskFault {
                 format!("the disk quota on {folder} is used up: raise it, or lower spool.bytes-max")
             }
             Some(Errno::ROFS) => {
-                format!("{folder} is mounted read-only: dmesg says why; mend it, then mount -o remount,rw")
+                format!(
+                    "{folder} is mounted read-only: see dmesg for the cause, repair the file system, then mount -o remount,rw"
+                )
             }
             Some(Errno::IO) => format!("the disk under {folder} fails (I/O error): look at dmesg and smartctl"),
             Some(Errno::ACCESS | Errno::PERM) => format!(
@@ -57,7 +59,7 @@ impl DiskFault {
                 format!("no file can be opened in {folder}, too many are open: look at LimitNOFILE= and fs.file-max")
             }
             Some(errno) => format!("{folder} cannot be used: {}", io::Error::from(errno)),
-            None => format!("{folder} cannot be used: the journal says why"),
+            None => format!("{folder} cannot be used: see the journal for the cause"),
         }
     }
 }
@@ -74,6 +76,6 @@ mod tests {
         assert!(said(Errno::IO).starts_with("the disk under /s fails "));
         assert_eq!(said(Errno::LOOP), "/s cannot be used: Too many levels of symbolic links (os error 40)");
         let none = DiskFault::of(&io::ErrorKind::WriteZero.into());
-        assert_eq!(none.in_words(Path::new("/s")), "/s cannot be used: the journal says why");
+        assert_eq!(none.in_words(Path::new("/s")), "/s cannot be used: see the journal for the cause");
     }
 }

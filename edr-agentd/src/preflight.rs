@@ -96,11 +96,11 @@ fn rights(findings: &mut Findings, measured: &Measured, proc_root: &Path) {
     }
     match std::fs::read_to_string(proc_root.join("self/schedstat")) {
         Ok(text) if text.split_ascii_whitespace().take(2).any(|number| number != "0") => {
-            findings.ok("schedstat", "the kernel says which processes ran: others are passed over");
+            findings.ok("schedstat", "the kernel counts run time: processes that did not run are passed over");
         }
         Ok(_) => findings.warn(
             "schedstat",
-            "the kernel counts nothing: every process is read at every tick",
+            "the kernel does not count run time: every process is read at every tick",
             "use a kernel with CONFIG_SCHED_INFO",
         ),
         Err(error) => findings.warn(
@@ -121,11 +121,11 @@ fn psad(findings: &mut Findings, psad: &Psad, config: &Config) {
                 .ok("psad", format!("runs{pid}, takes packets by {mode}; {} sources in {place}", psad.sources.len()));
         }
         (PsadRunState::Absent, PsadMode::Absent) => {
-            findings.ok("psad", "is not on this host: snapshots have no part of it");
+            findings.ok("psad", "is not on this host: snapshots have no psad part");
         }
         (state, _) => findings.warn(
             "psad",
-            format!("is {}, by {mode}; what it left in {place} is reported", format!("{state:?}").to_lowercase()),
+            format!("is {}, by {mode}; the files in {place} are reported", format!("{state:?}").to_lowercase()),
             "systemctl status psad; systemctl start psad",
         ),
     }
@@ -186,12 +186,12 @@ fn rate(frames: &[Listing], measured: &Measured, config: &Config) -> (f64, Strin
     let ((key, keys), (delta, deltas)) = (of(FrameKind::Key), of(FrameKind::Delta));
     if deltas >= FRAMES_MIN && keys > 0 {
         let rate = key / config.key_interval.as_secs_f64() + delta / config.interval.as_secs_f64();
-        return (rate, format!("as {} frames in the spool say", keys + deltas));
+        return (rate, format!("measured on {} frames in the spool", keys + deltas));
     }
     let rate = measured.key_bytes as f64 / config.key_interval.as_secs_f64()
         + measured.delta_bytes as f64 / config.interval.as_secs_f64();
     let how = format!(
-        "as two readings {} apart say (key {} B, delta {} B); it grows with what happens here",
+        "measured on two readings {} apart (key {} B, delta {} B); the rate grows with the activity on this host",
         show_duration(APART.min(config.interval)),
         measured.key_bytes,
         measured.delta_bytes
@@ -226,9 +226,9 @@ fn clock(findings: &mut Findings) {
     let remedy = "timedatectl set-ntp true, or install chrony";
     // The protocol of Kafka tells no time, so this is the kernel's own account and not a comparison.
     match clock_state() {
-        None => findings.warn("clock", "the kernel does not tell whether it is right", remedy),
+        None => findings.warn("clock", "the kernel does not report the state of the clock", remedy),
         Some(state) if !state.synchronised => {
-            findings.warn("clock", "nothing keeps it right (adjtimex: unsynchronised)", remedy);
+            findings.warn("clock", "not synchronised (adjtimex)", remedy);
         }
         Some(state) => {
             let text =

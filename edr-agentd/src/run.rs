@@ -225,7 +225,7 @@ fn listen(config: &Config) -> Option<Listener> {
         Err(error) => {
             edr_daemon::event!(
                 log::Level::Warn, Event::StatusUnavailable;
-                "listen on {}: {error}; edr-agentd status will find nobody", path.display()
+                "listen on {}: {error}; edr-agentd status gets no answer", path.display()
             );
             None
         }

@@ -206,7 +206,7 @@ impl SpoolStatus {
     fn in_memory(&self) -> Option<String> {
         let fault = self.disk_fault.as_ref()?;
         let (frames, bytes) = (self.memory_frames, about(self.memory_bytes));
-        Some(format!("{fault}; sampling goes on in memory ({frames} frames, {bytes})"))
+        Some(format!("{fault}; sampling continues in memory ({frames} frames, {bytes})"))
     }
 }
 
@@ -298,7 +298,10 @@ pub fn ask(path: &Path) -> Result<Status, String> {
             format!("{shown} is for root and the group of the agent: run it as root, or join the group edr-agentd")
         }
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            format!("edr-agentd does not answer on {shown} within {} s: it is busy or stopped", ANSWER_MAX.as_secs())
+            format!(
+                "edr-agentd does not answer on {shown} within {} s: the agent is busy or stopped",
+                ANSWER_MAX.as_secs()
+            )
         }
         _ => format!("ask {shown}: {error}"),
     };
@@ -306,7 +309,7 @@ pub fn ask(path: &Path) -> Result<Status, String> {
     stream.set_read_timeout(Some(ANSWER_MAX)).map_err(failed)?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).map_err(failed)?;
-    serde_json::from_slice(&answer).map_err(|error| format!("what answers on {shown} is no edr-agentd: {error}"))
+    serde_json::from_slice(&answer).map_err(|error| format!("the program on {shown} is no edr-agentd: {error}"))
 }
 
 #[cfg(test)]
@@ -339,18 +342,18 @@ mod tests {
             disk_fault: Some("no space left on /s: free space there".to_owned()),
             memory_frames: 2,
             memory_bytes: 31_000,
-            trouble: Some("for 9 s: spool frame 1: read: EIO; it is tried again".to_owned()),
+            trouble: Some("for 9 s: spool frame 1: read: EIO; retrying".to_owned()),
             ..status.spool
         };
         let unsent = "unsent 3 frames (41 KiB)";
-        let well = well.replace(unsent, &format!("{unsent}, for 9 s: spool frame 1: read: EIO; it is tried again"));
+        let well = well.replace(unsent, &format!("{unsent}, for 9 s: spool frame 1: read: EIO; retrying"));
         let ill = format!(
-            "{well}; no space left on /s: free space there; sampling goes on in memory (2 frames, 30 KiB); Kafka for 65 s: \
+            "{well}; no space left on /s: free space there; sampling continues in memory (2 frames, 30 KiB); Kafka for 65 s: \
              no broker of b:1"
         );
         assert_eq!(status.in_words(), ill);
         let disk = status.lines().into_iter().find(|(name, _)| *name == "disk").unwrap().1;
-        assert_eq!(disk, "no space left on /s: free space there; sampling goes on in memory (2 frames, 30 KiB)");
+        assert_eq!(disk, "no space left on /s: free space there; sampling continues in memory (2 frames, 30 KiB)");
     }
 
     #[test]

@@ -216,8 +216,9 @@ fn full_disk() -> Result<()> {
     let pid = main_pid(AGENT)?;
     // dd ends when the disk is full.
     let _ = Command::new("dd").args(["if=/dev/zero", &format!("of={filler}"), "bs=4k"]).output().context("run dd")?;
-    let wanted =
-        format!("; no space left on {STATE}: free space there, or lower spool.bytes-max; sampling goes on in memory (");
+    let wanted = format!(
+        "; no space left on {STATE}: free space there, or lower spool.bytes-max; sampling continues in memory ("
+    );
     let line = status(AGENT, "that the disk is full", |text| text.contains(&wanted))?;
     println!("full disk: {line}");
     let asked = run("/usr/sbin/edr-agentd", &["status"])?;

@@ -77,7 +77,7 @@ pub(super) fn cost(path: &Path, overrides: &Overrides, rounds: Rounds) -> anyhow
             configured,
             "steady",
             format!(
-                "what ran, and 1 of {} of the rest (reread-interval)",
+                "processes that ran, and 1 of {} of the rest (reread-interval)",
                 (configured.as_nanos() / interval_ns).max(1)
             ),
         ),
@@ -85,7 +85,7 @@ pub(super) fn cost(path: &Path, overrides: &Overrides, rounds: Rounds) -> anyhow
             rounds,
             Duration::MAX,
             "between",
-            "what ran, alone: a tick whose turn is no other process's".to_owned(),
+            "only processes that ran: a tick without a reread turn".to_owned(),
         ),
     ];
     let last_rss_kib = rss_kib();

@@ -24,7 +24,7 @@ use crate::preflight::preflight;
 use crate::run::{Overrides, run};
 use crate::spool::SpoolError;
 
-/// Takes snapshots of processes, open files, sockets and psad, and ships them to Kafka.
+/// Takes snapshots of processes, open files, sockets and psad, and ships the snapshots to Kafka.
 #[derive(Debug, Parser)]
 #[command(name = "edr-agentd", version, max_term_width = 100)]
 struct Cli {
@@ -34,20 +34,20 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Take a snapshot at every interval and ship it, until SIGTERM
+    /// Take and ship a snapshot at every interval, until SIGTERM
     Run {
         #[command(flatten)]
         config: ConfigFile,
         #[command(flatten)]
         places: Places,
     },
-    /// Check the configuration and print what is effective
+    /// Check the configuration and print the effective settings
     Check {
         /// Look at everything a start needs: rights, psad, room for an outage, certificates, Kafka and the topic; exit 1
         /// when something does not work
         #[arg(long)]
         online: bool,
-        /// How to print it
+        /// Output format
         #[arg(long, value_enum, default_value_t = TextFormat::Table)]
         format: TextFormat,
         #[command(flatten)]
@@ -55,9 +55,9 @@ enum Command {
         #[command(flatten)]
         places: Places,
     },
-    /// Print one snapshot; needs neither Kafka nor the spool
+    /// Print one snapshot, without Kafka and the spool
     Snapshot {
-        /// How to print it
+        /// Output format
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
         #[command(flatten)]
@@ -75,7 +75,7 @@ enum Command {
         /// Seconds between two readings
         #[arg(long, value_name = "S", default_value_t = 2.0, value_parser = seconds)]
         every: f64,
-        /// How to print it
+        /// Output format
         #[arg(long, value_enum, default_value_t = CostFormat::Table)]
         format: CostFormat,
         #[command(flatten)]
@@ -83,32 +83,32 @@ enum Command {
         #[command(flatten)]
         places: Places,
     },
-    /// Ask the running agent how it is
+    /// Print the status of the running agent
     Status {
-        /// How to print it
+        /// Output format
         #[arg(long, value_enum, default_value_t = TextFormat::Table)]
         format: TextFormat,
         #[command(flatten)]
         config: ConfigFile,
     },
-    /// Look at the frames that wait on this host
+    /// Inspect the frames in the spool
     Spool {
         #[command(subcommand)]
         command: SpoolCommand,
     },
-    /// Print what a shell needs to complete these commands; the package has it installed
+    /// Print the completion script for a shell; installed by the package
     #[command(hide = true)]
     Completions { shell: clap_complete::Shell },
 }
 
 #[derive(Debug, Subcommand)]
 enum SpoolCommand {
-    /// One line a frame
+    /// List the frames, one per line
     List {
         #[command(flatten)]
         config: ConfigFile,
     },
-    /// Verify every frame; exit 1 when something is damaged
+    /// Verify every frame; exit 1 after a fault
     Verify {
         #[command(flatten)]
         config: ConfigFile,
@@ -140,9 +140,9 @@ struct Places {
 enum Format {
     /// Names and values; in strings, bytes outside UTF-8 are \xNN and a backslash is \\
     Json,
-    /// Columns for people
+    /// Columns of text
     Table,
-    /// The bytes that travel, uncompressed
+    /// The bytes of the wire format, uncompressed
     Msgpack,
 }
 
@@ -151,7 +151,7 @@ enum Format {
 enum CostFormat {
     /// The names of `agent.cost` in docs/schema.md
     Json,
-    /// Columns for people
+    /// Columns of text
     Table,
 }
 

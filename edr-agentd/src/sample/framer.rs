@@ -235,16 +235,16 @@ fn new_epoch() -> Epoch {
 
 fn log_start(chain: &Chain, start: Start, host_id: HostId, logs: usize) {
     let why = match start {
-        Start::Continued => "goes on",
+        Start::Continued => "continues",
         Start::Fresh => "is new: the spool is empty",
         Start::NewBoot => "is new: the machine was booted",
         Start::OtherHost => "is new: the spool is of another machine",
-        Start::Unproven => "is new: it is not proven that the newest frame in the spool was the last one",
+        Start::Unproven => "is new: no proof that the newest frame in the spool was the last frame",
         Start::InMemory => "is new: the disk takes no frames",
     };
     let (epoch, seq) = (chain.epoch(), chain.seq());
     edr_daemon::event!(
         log::Level::Info, Event::EpochBegins, EDR_HOST = host_id.to_string(), EDR_EPOCH = epoch.to_string(), EDR_SEQ = seq;
-        "epoch {epoch} {why}; the next frame is {seq}, {logs} logs go on where they were read"
+        "epoch {epoch} {why}; the next frame is {seq}, {logs} logs continue at their positions"
     );
 }

@@ -41,7 +41,7 @@ pub(super) enum ReadFault {
     Corrupt(#[from] FrameError),
     #[error("its file has {0} bytes, {FILE_BYTES_MAX} are allowed")]
     TooLarge(u64),
-    #[error("it says it is {0}")]
+    #[error("the header names another frame: {0}")]
     OtherFrame(FrameId),
 }
 
@@ -92,7 +92,7 @@ impl Disk {
         let mode = metadata.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
             fs::set_permissions(&self.root, fs::Permissions::from_mode(0o700))?;
-            log::warn!("spool {} had mode {mode:03o}; it is 700 now", self.root.display());
+            log::warn!("spool {} had mode {mode:03o}; changed to 700", self.root.display());
         }
         Ok(())
     }

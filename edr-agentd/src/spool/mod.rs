@@ -177,7 +177,7 @@ impl Spool {
             Err(error) if disk::is_transient(&error) => {
                 edr_daemon::event!(
                     log::Level::Error, Event::SpoolUnusable, EDR_SOURCE = "spool";
-                    "spool {}: {error}; frames are kept in memory until it is usable", disk.root().display()
+                    "spool {}: {error}; frames are kept in memory until the disk is usable", disk.root().display()
                 );
                 fallback.is_used = true;
             }
@@ -283,7 +283,7 @@ impl Spool {
             Err(error) => trouble = Some(format!("list spool {}: {error}", self.disk.root().display())),
         }
         if let Some(trouble) = &trouble {
-            edr_daemon::limited!(log::Level::Error, Event::SpoolUnreadable, EDR_SOURCE = "spool"; "{trouble}; it is tried again");
+            edr_daemon::limited!(log::Level::Error, Event::SpoolUnreadable, EDR_SOURCE = "spool"; "{trouble}; retrying");
         }
         self.lock().unlisted = trouble;
     }
@@ -309,11 +309,7 @@ impl Spool {
         match self.disk.remove(id) {
             Ok(()) => self.done(id),
             Err(error) => {
-                edr_daemon::limited!(
-                    log::Level::Warn,
-                    "remove {}: {error}; it is tried again",
-                    self.disk.path(id).display()
-                );
+                edr_daemon::limited!(log::Level::Warn, "remove {}: {error}; retrying", self.disk.path(id).display());
             }
         }
     }
@@ -330,14 +326,14 @@ impl Spool {
     fn set_aside(&self, id: FrameId) {
         match self.disk.read(id) {
             Ok(stored) => {
-                log::info!("spool frame {id} can be read again; it is sent after all");
+                log::info!("spool frame {id} can be read again and is sent");
                 self.lock().ledger.revived(&stored.header, stored.byte_len() as u64);
             }
             // No file to move. A folder is listed again after its return.
             Err(ReadFault::Vanished | ReadFault::Away) => self.done(id),
             Err(fault) => match self.disk.set_aside(id) {
                 Ok(path) => {
-                    log::warn!("spool frame {id}: {fault}; it is kept as {}", path.display());
+                    log::warn!("spool frame {id}: {fault}; kept as {}", path.display());
                     self.done(id);
                 }
                 Err(error) => edr_daemon::limited!(log::Level::Warn, "set spool frame {id} aside: {error}"),
@@ -427,7 +423,7 @@ impl Spool {
         if self.lock().ledger.give_up(id, Fault::from(fault), now) {
             edr_daemon::limited!(
                 log::Level::Error, Event::SpoolDamaged, EDR_SOURCE = "spool", EDR_EPOCH = id.epoch.to_string(), EDR_SEQ = id.seq;
-                "spool frame {id}: {fault}; it is declared lost"
+                "spool frame {id}: {fault}; declared lost"
             );
         }
     }
@@ -450,7 +446,7 @@ impl Spool {
         }
         edr_daemon::limited!(
             log::Level::Error, Event::SpoolUnreadable, EDR_SOURCE = "spool", EDR_EPOCH = id.epoch.to_string(), EDR_SEQ = id.seq;
-            "spool frame {id}: {fault}; it is tried again, and its epoch waits for it"
+            "spool frame {id}: {fault}; retrying, and later frames of the epoch wait"
         );
     }
 

@@ -55,14 +55,14 @@ pub struct Resume {
 pub(super) fn read(disk: &Disk, ledger: &mut Ledger) -> Resume {
     let mut strays = Strays::default();
     let epochs = disk.epochs(&mut strays).unwrap_or_else(|error| {
-        log::error!("list spool {}: {error}; it is tried again", disk.root().display());
+        log::error!("list spool {}: {error}; retrying", disk.root().display());
         BTreeSet::new()
     });
     let mut found = Vec::new();
     for epoch in epochs {
         match disk.frames(epoch, &mut strays) {
             Ok(files) => found.push((origin(disk, epoch, &files), files)),
-            Err(error) => log::error!("list spool folder {epoch}: {error}; it is tried again"),
+            Err(error) => log::error!("list spool folder {epoch}: {error}; retrying"),
         }
     }
     found.sort_by_key(|(origin, _)| (origin.captured_ns, origin.epoch));
@@ -88,7 +88,7 @@ pub(super) fn read(disk: &Disk, ledger: &mut Ledger) -> Resume {
                 // The shipper retries. Until then nothing proves that this frame was the last.
                 edr_daemon::event!(
                     log::Level::Error, Event::SpoolUnreadable, EDR_SOURCE = "spool", EDR_EPOCH = id.epoch.to_string(), EDR_SEQ = id.seq;
-                    "spool frame {id}: {fault}; it is tried again"
+                    "spool frame {id}: {fault}; retrying"
                 );
                 unreadable += 1;
                 if unreadable == UNREADABLE_MAX {
@@ -99,7 +99,7 @@ pub(super) fn read(disk: &Disk, ledger: &mut Ledger) -> Resume {
             Err(fault) => {
                 edr_daemon::event!(
                     log::Level::Error, Event::SpoolDamaged, EDR_SOURCE = "spool", EDR_EPOCH = id.epoch.to_string(), EDR_SEQ = id.seq;
-                    "spool frame {id}: {fault}; it is declared lost"
+                    "spool frame {id}: {fault}; declared lost"
                 );
                 ledger.give_up(id, Fault::from(&fault), Instant::now());
                 continue;

@@ -34,7 +34,7 @@ struct Cli {
 enum Command {
     /// Archive what comes and serve the page, until SIGTERM
     Run,
-    /// Check the configuration and print what is effective
+    /// Check the configuration and print the effective settings
     Check(Check),
     /// List the hosts
     Hosts {
@@ -57,7 +57,7 @@ enum Command {
     },
     /// Firewall log lines of one snapshot of a host
     Packets(ViewArgs),
-    /// Print what a shell needs to complete these commands; the package has it installed
+    /// Print the completion script for a shell; installed by the package
     #[command(hide = true)]
     Completions { shell: clap_complete::Shell },
 }
@@ -68,7 +68,7 @@ struct Check {
     /// exit 1 when something does not work
     #[arg(long)]
     online: bool,
-    /// How to print it
+    /// Output format
     #[arg(long, value_enum, default_value_t = CheckFormat::Table)]
     format: CheckFormat,
     /// Make the topic when there is none

@@ -11,11 +11,13 @@ const APPLICATION_KEY: [u8; 16] =
 /// The reason why a machine id cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NoIdentity {
-    #[error("it is empty: run systemd-machine-id-setup(1), which writes one")]
+    #[error("the file is empty: run systemd-machine-id-setup(1)")]
     Empty,
-    #[error("it says \"uninitialized\", so the first boot is not over: start again after it")]
+    #[error(
+        "the content is \"uninitialized\", so the first boot is not complete: start the agent after the first boot"
+    )]
     Uninitialized,
-    #[error("it is not 32 lower-case hex digits: remove it and run systemd-machine-id-setup(1)")]
+    #[error("the content is not 32 lower-case hex digits: remove the file and run systemd-machine-id-setup(1)")]
     Malformed,
 }
 

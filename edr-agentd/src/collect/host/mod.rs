@@ -51,7 +51,7 @@ impl HostReader {
         let machine_id = std::fs::read(MACHINE_ID).map_err(|error| {
             io::Error::new(
                 error.kind(),
-                format!("read machine id {MACHINE_ID:?}: {error}: systemd-machine-id-setup(1) makes one"),
+                format!("read machine id {MACHINE_ID:?}: {error}: run systemd-machine-id-setup(1)"),
             )
         })?;
         let machine_id = identity::machine_id(&machine_id).map_err(|problem| {

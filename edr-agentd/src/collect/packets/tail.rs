@@ -225,7 +225,7 @@ impl LogTail {
             }
             None if current.seen_size > position.offset => {
                 let detail = format!(
-                    "truncated in place: bytes {} to {} and whatever came after them were not read",
+                    "truncated in place: bytes {} to {} and all later bytes were not read",
                     position.offset, current.seen_size
                 );
                 gaps.add("packets", None, self.path.as_os_str().as_bytes(), GapReason::RotatedAway, &detail);

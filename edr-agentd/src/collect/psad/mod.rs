@@ -145,7 +145,13 @@ impl PsadReader {
         let now_ns = now_ns();
         let pid_file = self.pid_file("PSAD_PID_FILE", "psad.pid", "psad");
         if pid_file == PidFile::Unanswered {
-            gaps.add("psad", None, b"pid", GapReason::Stuck, "the kernel does not say what process its pid file names");
+            gaps.add(
+                "psad",
+                None,
+                b"pid",
+                GapReason::Stuck,
+                "the kernel does not answer for the process in psad's pid file",
+            );
         }
         let changed = |(path, stamp): &(PathBuf, Option<Stamp>)| stamp_of_path(path) != *stamp;
         if pid_file.running() != self.daemon || self.config_files.iter().any(changed) {

@@ -234,7 +234,7 @@ fn read_file(
         Err(error) => return gap(gaps, table.name, reason(&error), &error.to_string()),
     }
     if why != GapReason::Unsupported || table.file_tells_less() {
-        gap(gaps, table.name, why, &format!("sock_diag: {error}; read from /proc/net, which tells less"));
+        gap(gaps, table.name, why, &format!("sock_diag: {error}; read from /proc/net, with fewer fields"));
     }
 }
 

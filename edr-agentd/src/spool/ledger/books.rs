@@ -136,7 +136,7 @@ impl Books {
     pub(in crate::spool) fn trouble(&self, now: Instant) -> Option<String> {
         let wait = self.waits().min_by_key(|wait| wait.since)?;
         let seconds = now.saturating_duration_since(wait.since).as_secs();
-        Some(format!("for {seconds} s: {}; it is tried again, {} epochs wait", wait.words, self.waits().count()))
+        Some(format!("for {seconds} s: {}; retrying, {} epochs wait", wait.words, self.waits().count()))
     }
 
     fn waits(&self) -> impl Iterator<Item = &Wait> {

@@ -214,7 +214,7 @@ impl JournalFile {
             let next = self.u64(matches.array + 16)?;
             // journald only appends.
             if next <= matches.array {
-                return Err(JournalError::Malformed { what: "an entry array that goes back", at: matches.array });
+                return Err(JournalError::Malformed { what: "an entry array with a backward link", at: matches.array });
             }
             (matches.array, matches.array_start) = (next, matches.array_start + items);
         }

@@ -287,7 +287,7 @@ impl RowReader {
                     break;
                 }
                 Ok(_) if attempt == ATTEMPTS => {
-                    self.missed.because("exec", GapReason::Budget, "executes other programs faster than it is read");
+                    self.missed.because("exec", GapReason::Budget, "executes programs faster than one reading");
                 }
                 _ => std::thread::yield_now(),
             }
