@@ -43,7 +43,7 @@ impl DiskFault {
         match self.0 {
             Some(Errno::NOSPC) => format!("no space left on {folder}: free space there, or lower spool.bytes-max"),
             Some(Errno::DQUOT) => {
-                format!("the disk quota on {folder} is used up: raise it, or lower spool.bytes-max")
+                format!("the disk quota on {folder} is used up: raise the quota, or lower spool.bytes-max")
             }
             Some(Errno::ROFS) => {
                 format!(
@@ -54,7 +54,7 @@ impl DiskFault {
             Some(Errno::ACCESS | Errno::PERM) => format!(
                 "{folder} may not be written: chown -R edr-agentd: {folder}; chmod 700 {folder}; systemctl restart edr-agentd"
             ),
-            Some(Errno::STALE) => format!("the file server of {folder} lost it (stale handle): mount it again"),
+            Some(Errno::STALE) => format!("stale file handle on {folder}: mount the file system again"),
             Some(Errno::MFILE | Errno::NFILE) => {
                 format!("no file can be opened in {folder}, too many are open: look at LimitNOFILE= and fs.file-max")
             }

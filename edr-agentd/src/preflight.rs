@@ -35,7 +35,7 @@ pub fn preflight(config: &Config, overrides: &Overrides) -> Findings {
             psad(&mut findings, &measured.psad, config);
             spool(&mut findings, &measured, config);
         }
-        Err(error) => findings.fail("snapshot", error.to_string(), "run it as root, or as the service's user"),
+        Err(error) => findings.fail("snapshot", error.to_string(), "run the command as root, or as the service's user"),
     }
     clock(&mut findings);
     examine(&config.kafka, &mut findings);
@@ -88,7 +88,8 @@ fn rights(findings: &mut Findings, measured: &Measured, proc_root: &Path) {
         let reason = reason.strip_prefix("degraded: ").unwrap_or(reason);
         let (what, remedy) = reason.split_once("; ").unwrap_or((reason, ""));
         // A unit cannot give access outside of a container's namespaces.
-        let given = if reason.contains("CAP_") { "; the unit gives these: systemctl start edr-agentd" } else { "" };
+        let given =
+            if reason.contains("CAP_") { "; the unit has these capabilities: systemctl start edr-agentd" } else { "" };
         findings.warn("rights", what, format!("{remedy}{given}"));
     }
     if measured.degraded.is_empty() {
@@ -152,7 +153,7 @@ fn spool(findings: &mut Findings, measured: &Measured, config: &Config) {
         Ok(free) if free < config.spool.free_bytes_min => findings.fail(
             "disk",
             format!(
-                "{} has {} free: the spool leaves {} to others",
+                "{} has {} free: the spool leaves {} free",
                 config.state_dir.display(),
                 show_mib(free as f64),
                 show_bytes(config.spool.free_bytes_min)

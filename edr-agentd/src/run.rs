@@ -320,7 +320,7 @@ fn reload(shared: &Shared, config_path: &Path, overrides: &Overrides) {
     if config.state_dir != old.state_dir {
         edr_daemon::event!(
             log::Level::Error, Event::ConfigurationRefused;
-            "SIGHUP: state-dir takes a restart; it stays {}", old.state_dir.display()
+            "SIGHUP: state-dir needs a restart and stays {}", old.state_dir.display()
         );
         config.state_dir.clone_from(&old.state_dir);
         config.runtime_dir.clone_from(&old.runtime_dir);
@@ -328,7 +328,7 @@ fn reload(shared: &Shared, config_path: &Path, overrides: &Overrides) {
     if config.runtime_dir != old.runtime_dir {
         edr_daemon::event!(
             log::Level::Error, Event::ConfigurationRefused;
-            "SIGHUP: runtime-dir takes a restart; it stays {}", old.runtime_dir.display()
+            "SIGHUP: runtime-dir needs a restart and stays {}", old.runtime_dir.display()
         );
         config.runtime_dir.clone_from(&old.runtime_dir);
     }
@@ -424,9 +424,7 @@ fn ship(shared: &Shared) {
 fn stop(shared: &Shared, sampler: JoinHandle<()>, shipper: JoinHandle<()>) -> anyhow::Result<()> {
     shared.stop.request();
     if !join(sampler, FINISH_MAX)? {
-        bail!(
-            "thread sampler does not end; the frames it made are in the spool, or in memory when the disk takes none"
-        );
+        bail!("thread sampler does not end; its frames are in the spool, or in memory if the disk takes none");
     }
     // A last frame is delivered if Kafka takes the frame at once; undelivered frames stay in the spool.
     if !shared.health.is_in_trouble() {
@@ -436,7 +434,7 @@ fn stop(shared: &Shared, sampler: JoinHandle<()>, shipper: JoinHandle<()>) -> an
     shared.spool.wake();
     if !join(shipper, CLOSE_MAX)? {
         // librdkafka's client closes when its brokers allow. Undelivered frames are in the spool.
-        log::warn!("the Kafka client does not close; leaving it behind");
+        log::warn!("the Kafka client does not close in time; ending without it");
     }
     let (state, (in_memory, _)) = (shared.spool.state(), shared.spool.in_memory());
     if in_memory > 0 {

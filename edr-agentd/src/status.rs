@@ -295,7 +295,9 @@ pub fn ask(path: &Path) -> Result<Status, String> {
              edr-agentd"
         ),
         io::ErrorKind::PermissionDenied => {
-            format!("{shown} is for root and the group of the agent: run it as root, or join the group edr-agentd")
+            format!(
+                "{shown} is accessible for root and the group of the agent: run the command as root, or join the group edr-agentd"
+            )
         }
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
             format!(

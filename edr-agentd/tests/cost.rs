@@ -151,9 +151,15 @@ fn each_kind_of_reading_costs_less_than_the_previous() {
 fn cost_prints_columns_and_refuses_invalid_arguments() {
     let output = Command::new(AGENT).args(["cost", "--rounds", "1", "--every", "0"]).args(EMPTY).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    for word in
-        ["full: every row", "steady: what ran", "between: what ran", "SOURCE", "CALLS", "processes ", "sockets "]
-    {
+    for word in [
+        "full: every row",
+        "steady: processes that ran",
+        "between: only processes that ran",
+        "SOURCE",
+        "CALLS",
+        "processes ",
+        "sockets ",
+    ] {
         assert!(text.contains(word), "{word:?} is not in {text}");
     }
     for wrong in [["--rounds", "0"], ["--every", "-1"], ["--every", "x"], ["--every", "nan"]] {

@@ -99,7 +99,7 @@ pub fn read(path: &Path) -> Result<Secret, Fault> {
     if mode & 0o007 != 0 {
         return Err(Fault {
             rule: format!("{shown} is open to everybody, mode {mode:03o}"),
-            remedy: format!("run: chmod o= {shown}, and change the secret if others may have read it"),
+            remedy: format!("run: chmod o= {shown}, and change the secret if another user may have read it"),
         });
     }
     let bytes = read_all(path, file, SECRET_BYTES_MAX)?;

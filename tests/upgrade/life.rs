@@ -123,7 +123,7 @@ pub(crate) fn life() -> Verdict {
     drop(sights);
     // The catalogue is compiled by a trigger of systemd's package.
     let explained = sh(Path::new("/"), "journalctl -u edr-agentd -x --no-pager")?;
-    ensure!(explained.contains("Subject: edr-agentd watches this host"), "no explanation in\n{explained}");
+    ensure!(explained.contains("Subject: edr-agentd takes snapshots of this host"), "no explanation in\n{explained}");
     for round in 0..ROUNDS {
         let step = |what: &str| println!("{:4} s, round {round}: {what}", begin.elapsed().as_secs());
         step("downgrade");

@@ -43,8 +43,8 @@ enum Command {
     },
     /// Check the configuration and print the effective settings
     Check {
-        /// Look at everything a start needs: rights, psad, room for an outage, certificates, Kafka and the topic; exit 1
-        /// when something does not work
+        /// Also check everything needed for a start: rights, psad, room for an outage, certificates, Kafka and the topic;
+        /// exit 1 after a failed check
         #[arg(long)]
         online: bool,
         /// Output format
@@ -65,8 +65,8 @@ enum Command {
         #[command(flatten)]
         places: Places,
     },
-    /// Measure what each source costs on this host: time, CPU, system calls and bytes, when everything is read and when
-    /// only what changed is
+    /// Measure the cost of each source on this host (time, CPU, system calls, bytes), for full readings and for readings
+    /// of changes only
     #[command(after_help = COST_HELP)]
     Cost {
         /// Readings of each kind
@@ -117,7 +117,7 @@ enum SpoolCommand {
 
 #[derive(Debug, Args)]
 struct ConfigFile {
-    /// Configuration file; conf.d/*.toml beside it is read too
+    /// Configuration file; conf.d/*.toml in the same folder are read, too
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
 }
@@ -173,7 +173,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 /// How facts about the agent itself are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum TextFormat {
-    /// Lines for people
+    /// Lines of text
     Table,
     /// Names and values
     Json,

@@ -170,7 +170,7 @@ impl Framer {
                 // same snapshot gets another epoch.
                 edr_daemon::limited!(
                     log::Level::Error, Event::SpoolUnusable, EDR_SOURCE = "spool";
-                    "{error}; frames are kept in memory until the disk takes them"
+                    "{error}; frames are kept in memory until the disk is usable"
                 );
                 self.in_memory = Some(fault(&error));
                 self.chain.begin(new_epoch());

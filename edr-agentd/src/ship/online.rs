@@ -87,7 +87,7 @@ pub fn examine(kafka: &Kafka, findings: &mut Findings) {
     let text = format!("{}: {} partitions, {copies} copies", kafka.topic, partitions.len());
     if copies < 2 {
         let remedy = "kafka-reassign-partitions.sh, or make it anew with: edr-collectd check --online --create-topic --replication 3";
-        findings.warn("topic", format!("{text}: what Kafka acknowledged goes with one disk"), remedy);
+        findings.warn("topic", format!("{text}: the loss of one disk loses acknowledged records"), remedy);
     } else {
         findings.ok("topic", text);
     }
@@ -99,14 +99,14 @@ pub fn examine(kafka: &Kafka, findings: &mut Findings) {
     match answer.map(|resources| resources.into_iter().next()) {
         // A client without the right to read the settings gets an empty list.
         Ok(Some(Ok(resource))) if resource.entries.is_empty() => {
-            findings.ok("topic size", "settings are not told to this client: edr-collectd check --online judges them");
+            findings.ok("topic size", "this client may not read the settings: edr-collectd check --online checks them");
         }
         Ok(Some(Ok(resource))) => judge(findings, &kafka.topic, &kafka.brokers, record, |name| {
             resource.get(name).and_then(|entry| entry.value.clone())
         }),
         // Reading the settings needs a right that the agent does not need.
-        Ok(Some(Err(code))) => findings.ok("topic size", format!("settings are not told to this client: {code}")),
-        Ok(None) => findings.ok("topic size", "settings are not told to this client"),
+        Ok(Some(Err(code))) => findings.ok("topic size", format!("this client may not read the settings: {code}")),
+        Ok(None) => findings.ok("topic size", "this client may not read the settings"),
         Err(error) => findings.warn("topic size", format!("settings are not told: {error}"), ""),
     }
 }

@@ -39,7 +39,7 @@ pub(super) enum ReadFault {
     Unreadable(io::Error),
     #[error("{0}")]
     Corrupt(#[from] FrameError),
-    #[error("its file has {0} bytes, {FILE_BYTES_MAX} are allowed")]
+    #[error("the file has {0} bytes, {FILE_BYTES_MAX} are allowed")]
     TooLarge(u64),
     #[error("the header names another frame: {0}")]
     OtherFrame(FrameId),

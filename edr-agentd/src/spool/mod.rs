@@ -269,7 +269,7 @@ impl Spool {
                 for epoch in unlisted {
                     match self.disk.frames(epoch, &mut strays) {
                         Ok(files) => {
-                            log::debug!("spool folder {epoch} is there; it has {} frames", files.len());
+                            log::debug!("spool folder {epoch} found, with {} frames", files.len());
                             found.push((resume::origin(&self.disk, epoch, &files), files));
                         }
                         Err(error) => trouble = Some(format!("list spool folder {epoch}: {error}")),

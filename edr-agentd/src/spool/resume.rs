@@ -75,7 +75,7 @@ pub(super) fn read(disk: &Disk, ledger: &mut Ledger) -> Resume {
     }
     if let Some(first) = strays.foreign.first() {
         let others = strays.foreign.len() - 1;
-        log::warn!("{} is not of the spool and is left alone (and {others} others)", first.display());
+        log::warn!("{} does not belong to the spool and stays unchanged (and {others} more)", first.display());
     }
     let mut resume = Resume::default();
     let mut unreadable = 0;

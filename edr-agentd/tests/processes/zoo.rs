@@ -472,5 +472,5 @@ fn a_thread_that_lives_is_found_behind_many_that_are_dead() {
     std::fs::write(folder.join("task/801/stat"), &dead).unwrap();
     let seen = tick(&mut reader);
     assert!(seen.process(700).incomplete.contains(&"files".to_owned()));
-    assert!(seen.gaps.iter().any(|gap| gap.detail.contains("101 others that were looked at")), "{:?}", seen.gaps);
+    assert!(seen.gaps.iter().any(|gap| gap.detail.contains("101 other threads checked")), "{:?}", seen.gaps);
 }

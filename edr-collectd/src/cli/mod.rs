@@ -19,11 +19,11 @@ use crate::event::Event;
 use crate::query::table::View;
 use crate::run::{AlreadyRunning, run};
 
-/// Archives the snapshots of a fleet from Kafka and answers what runs and ran where.
+/// Archives the snapshots of a fleet from Kafka, and shows the present and past state of each host.
 #[derive(Debug, Parser)]
 #[command(name = "edr-collectd", version, max_term_width = 100)]
 struct Cli {
-    /// Configuration file; conf.d/*.toml beside it is read too
+    /// Configuration file; conf.d/*.toml in the same folder are read, too
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH, global = true)]
     config: PathBuf,
     #[command(subcommand)]
@@ -32,7 +32,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Archive what comes and serve the page, until SIGTERM
+    /// Archive snapshots and serve the page, until SIGTERM
     Run,
     /// Check the configuration and print the effective settings
     Check(Check),
@@ -47,9 +47,9 @@ enum Command {
     Files(ViewArgs),
     /// Sockets of a host with their owners
     Sockets(ViewArgs),
-    /// What psad knows on a host
+    /// State of psad on a host
     Psad {
-        /// Print this part only; all of them otherwise
+        /// Print only this part; all parts otherwise
         #[arg(long, value_enum)]
         section: Option<Section>,
         #[command(flatten)]
@@ -64,20 +64,20 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Check {
-    /// Look at everything a start needs: room for the archive, certificates, Kafka, the topic and the right to read it;
-    /// exit 1 when something does not work
+    /// Also check everything needed for a start: room for the archive, certificates, Kafka, the topic and the right to
+    /// read the topic; exit 1 after a failed check
     #[arg(long)]
     online: bool,
     /// Output format
     #[arg(long, value_enum, default_value_t = CheckFormat::Table)]
     format: CheckFormat,
-    /// Make the topic when there is none
+    /// Make the topic if missing
     #[arg(long, requires = "online")]
     create_topic: bool,
-    /// Partitions of the topic to make: so many collectors can share the work
+    /// Partitions of the new topic: the maximum number of collectors that can share the work
     #[arg(long, value_name = "N", default_value_t = crate::consume::PARTITIONS, value_parser = clap::value_parser!(i32).range(1..=10_000))]
     partitions: i32,
-    /// Copies of the topic to make; 1 loses snapshots with its broker
+    /// Copies of the new topic; with 1 the loss of a broker loses snapshots
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=100))]
     replication: i32,
 }
@@ -85,7 +85,7 @@ struct Check {
 /// Output format of findings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum CheckFormat {
-    /// Lines for people
+    /// Lines of text
     Table,
     /// Names and values
     Json,
@@ -93,7 +93,7 @@ enum CheckFormat {
 
 #[derive(Debug, Args)]
 struct ViewArgs {
-    /// Host id, or a name that only one host has; may be left out when there is one host
+    /// Host id, or a unique name; not needed for a single host
     #[arg(long, value_name = "HOST")]
     host: Option<String>,
     /// The last snapshot at or before this moment; the newest otherwise. 2026-03-10T03:12:40Z,
@@ -106,7 +106,7 @@ struct ViewArgs {
 
 #[derive(Debug, Args)]
 struct Print {
-    /// Rows that contain this text in any column; column:text for one column, equal where it holds numbers
+    /// Rows with this text in any column; column:text searches one column, numbers are compared for equality
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
     /// Column to sort by
@@ -115,10 +115,10 @@ struct Print {
     /// Largest first
     #[arg(long, requires = "sort")]
     descending: bool,
-    /// Columns to print, separated by commas; all of them with "all"
+    /// Columns to print, separated by commas; "all" prints all columns
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     columns: Vec<String>,
-    /// How to print them
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
 }

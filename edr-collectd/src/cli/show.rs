@@ -47,7 +47,7 @@ pub(super) fn view(config: &Path, view: View, args: &ViewArgs) -> anyhow::Result
         let rows = if view == View::Files { "files" } else { "rows" };
         let _ = writeln!(
             io::stderr().lock(),
-            "{rows} as of {} UTC or later; column as_of says it of each",
+            "{rows} as of {} UTC or later; column as_of has the time of each row",
             time_text(oldest_ns)
         );
     }

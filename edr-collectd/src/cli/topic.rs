@@ -112,7 +112,7 @@ fn kafka(findings: &mut Findings, config: &Config, args: &Check) -> anyhow::Resu
     if found.copies < 2 {
         findings.warn(
             "topic",
-            format!("{text}: what Kafka acknowledged goes with one disk"),
+            format!("{text}: the loss of one disk loses acknowledged records"),
             "give each partition copies on other brokers: kafka-reassign-partitions.sh",
         );
     } else {

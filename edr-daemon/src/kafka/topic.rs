@@ -67,7 +67,7 @@ pub fn judge(
             Some(Ok(ms)) if ms >= 0 && ms.unsigned_abs() < DAY_MS => findings.warn(
                 "topic keeps",
                 format!(
-                    "retention.ms is {}: a collector that is away longer loses what came",
+                    "retention.ms is {}: a longer outage of the collector loses records",
                     longest(ms.unsigned_abs())
                 ),
                 set("retention.ms=604800000"),
@@ -82,7 +82,7 @@ pub fn judge(
     match (value("message.timestamp.type").as_deref(), number("message.timestamp.after.max.ms")) {
         (Some("CreateTime"), Some(after)) if after < HOUR_MS => findings.warn(
             "topic time",
-            format!("records whose clock is {} ahead are refused", show_duration(Duration::from_millis(after))),
+            format!("records with a clock {} ahead are refused", show_duration(Duration::from_millis(after))),
             set("message.timestamp.type=LogAppendTime"),
         ),
         (Some(kind), _) => findings.ok("topic time", format!("message.timestamp.type is {kind}")),
@@ -101,8 +101,8 @@ pub fn judge_security(findings: &mut Findings, security: &Security, brokers: &[S
     if security.tls.is_none() {
         findings.warn(
             "security",
-            format!("Kafka is spoken to {}: everybody on the way can read and change it", security.summary()),
-            "enabled = true under [kafka.tls], with a port of the brokers that speaks TLS",
+            format!("the connection to Kafka is {}: it can be read and changed on the way", security.summary()),
+            "enabled = true under [kafka.tls], with a TLS port of the brokers",
         );
     } else {
         findings.ok("security", security.summary());
@@ -114,13 +114,13 @@ pub fn judge_security(findings: &mut Findings, security: &Security, brokers: &[S
         let text = format!("{key}: {} until {}", validity.subject, shown(validity.not_after));
         match left(validity.not_after) {
             Some(left) if left <= 0 => {
-                findings.fail("certificate", format!("{text}: expired"), "put a new one into the file");
+                findings.fail("certificate", format!("{text}: expired"), "put a new certificate into the file");
             }
             Some(left) if left < SOON_SECONDS => {
                 findings.warn(
                     "certificate",
                     format!("{text}: ends within 30 days"),
-                    "put a new one into the file in time",
+                    "put a new certificate into the file in time",
                 );
             }
             _ => findings.ok("certificate", text),

@@ -64,7 +64,7 @@ impl HostReader {
         proc_files::read(&root, BOOT_ID, &mut text)
             .map_err(|error| io::Error::new(error.kind(), format!("read boot id {path:?}: {error}")))?;
         let boot_id = identity::boot_id(&text)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("boot id {path:?}: it is no UUID")))?;
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("boot id {path:?}: not a UUID")))?;
         let fixed = Host {
             host_id: identity::host_id(&machine_id),
             os: os_name(),

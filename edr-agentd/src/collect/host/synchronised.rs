@@ -76,8 +76,8 @@ fn timesyncd(root: &Path, now: SystemTime) -> Result<(), String> {
     match now.duration_since(touched) {
         Ok(age) if age < CORRECTION_HOLDS => Ok(()),
         // No number in the text: a gap with the same text at each tick costs nothing.
-        Ok(_) => Err("its last correction is too long ago".to_owned()),
-        Err(_) => Err("its last correction lies in the future: the clock was set since".to_owned()),
+        Ok(_) => Err("the last correction is too long ago".to_owned()),
+        Err(_) => Err("the last correction lies in the future: the clock was set since".to_owned()),
     }
 }
 
@@ -94,7 +94,7 @@ fn chronyd(address: SocketAddr) -> Result<(), String> {
         Some((OWN_CLOCK, _)) => Err("takes the host's own clock for right (`local`)".to_owned()),
         Some((_, 0..=2)) => Ok(()),
         Some(_) => Err("is not synchronised".to_owned()),
-        None => Err("its answer is not understood".to_owned()),
+        None => Err("the answer is malformed".to_owned()),
     }
 }
 
@@ -216,7 +216,7 @@ mod tests {
             assert_eq!(patiently(&|sequence| reply(sequence, leap).to_vec()), Ok(()));
         }
         assert_eq!(patiently(&|sequence| reply(sequence, 3).to_vec()), Err("is not synchronised".to_owned()));
-        let refused = Err("its answer is not understood".to_owned());
+        let refused = Err("the answer is malformed".to_owned());
         assert_eq!(patiently(&|sequence| reply(sequence.map(|byte| !byte), 0).to_vec()), refused);
         assert_eq!(patiently(&|sequence| reply(sequence, 0)[..103].to_vec()), refused);
         assert_eq!(patiently(&|_| Vec::new()), refused);

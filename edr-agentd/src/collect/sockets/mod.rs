@@ -192,7 +192,7 @@ fn ask(
         dump = read(found)?;
     }
     if dump.interrupted {
-        gap(gaps, table.name, GapReason::Io, "the table changed twice while it was read");
+        gap(gaps, table.name, GapReason::Io, "the table changed twice during the read");
     }
     if dump.malformed > 0 {
         gap(gaps, table.name, GapReason::Malformed, &format!("{} messages", dump.malformed));
@@ -260,7 +260,7 @@ fn take_file(
         gap(gaps, field, GapReason::Malformed, &format!("{malformed} rows"));
     }
     if cut {
-        gap(gaps, field, GapReason::TooLong, "the file is longer than what is read of it");
+        gap(gaps, field, GapReason::TooLong, "the file is longer than the limit on reads");
     }
     taken
 }

@@ -113,7 +113,7 @@ impl Namespaces {
         self.tick += 1;
         if inhabitants.unknown_total > 0 {
             let detail = format!(
-                "processes {:?}{} may be in a network namespace that is not listed",
+                "processes {:?}{} may be in an unlisted network namespace",
                 inhabitants.unknown,
                 if inhabitants.unknown_total > inhabitants.unknown.len() as u64 { " and others" } else { "" }
             );
@@ -151,7 +151,7 @@ impl Namespaces {
                 break;
             }
             if self.hung.get(netns).is_some_and(|again| *again > self.tick) {
-                let why = (GapReason::Stuck, "not read: it hung of late");
+                let why = (GapReason::Stuck, "not read: a recent read hung");
                 self.carry_over_one(*netns, at, why, found, gaps);
                 continue;
             }
@@ -248,7 +248,7 @@ fn report_empty(inhabited: &BTreeMap<u64, Vec<u32>>, own: Option<u64>, gaps: &mu
                 *nsfs.get_or_insert_with(|| stat_of(rustix::fs::CWD, c"/proc/self/ns/net").map(|stat| stat.st_dev));
             if nsfs == Ok(stat.st_dev) && Some(stat.st_ino) != own && !inhabited.contains_key(&stat.st_ino) {
                 let path = std::path::Path::new(path).join(std::ffi::OsStr::from_bytes(name.to_bytes()));
-                let detail = format!("no process is in {path:?}, so its sockets cannot be read");
+                let detail = format!("no process in {path:?}, so the sockets there cannot be read");
                 gap(gaps, &format!("netns {}", stat.st_ino), GapReason::Unsupported, &detail);
             }
         });
@@ -292,7 +292,7 @@ pub(super) fn read_any(
             _ => *found = FoundRows::default(),
         }
     }
-    gap(gaps, &format!("netns {netns}"), GapReason::Gone, "its processes went away while it was read");
+    gap(gaps, &format!("netns {netns}"), GapReason::Gone, "the processes of the namespace ended during the read");
     spent_us
 }
 

@@ -49,7 +49,7 @@ impl RowReader {
         if living.is_none() && stat.is_dead() {
             if has_others {
                 // The process's threads have some namespace all the same.
-                self.missed.because("namespaces", GapReason::Budget, "no thread of it that lives was found");
+                self.missed.because("namespaces", GapReason::Budget, "no living thread of the process was found");
             }
             return;
         }
@@ -276,7 +276,7 @@ impl RowReader {
         if let Err(errno) = listed {
             self.missed.add("files", errno);
         } else if living.is_none() {
-            let detail = format!("its first thread is dead, and so are the {looked_at} others that were looked at");
+            let detail = format!("the first thread is dead, and so are the {looked_at} other threads checked");
             self.missed.because("files", GapReason::Budget, &detail);
         }
         living

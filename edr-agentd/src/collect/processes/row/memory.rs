@@ -18,7 +18,7 @@ const CMDLINE_COUNT_MAX: u64 = 16 << 20;
 impl RowReader {
     /// Reads the command line and the mapped files.
     pub(super) fn read_memory(&mut self, task: &Task, place: BorrowedFd<'_>) {
-        let detail = "not read: reads of this process, or of others like it, hang";
+        let detail = "not read: reads of this process, or of processes of the same owner, hang";
         if task.left_out.has(Step::Cmdline) {
             self.missed.because("argv", GapReason::Stuck, detail);
         } else {

@@ -110,7 +110,7 @@ impl RowReader {
         self.missed.because(
             "stat",
             GapReason::Stuck,
-            "reads of this process, or of too many others, hang or take too long",
+            "reads of this process, or of too many processes, hang or take too long",
         );
         self.row.incomplete.extend(LACKS.map(str::to_owned));
         if outline.kernel_thread.is_none() {
