@@ -89,7 +89,9 @@ pub(super) async fn hosts<A: Answers + 'static>(
 ) -> Result<Response, Problem> {
     let params = Params::parse(query.as_deref())?;
     if params.at.is_some() {
-        return Err(Problem::bad_parameters(&["at belongs to the page of one host: open the host first".to_owned()]));
+        return Err(Problem::bad_parameters(&[
+            "at is valid only on the page of a host: open the host first".to_owned()
+        ]));
     }
     let place = web.work.place().await?;
     let hosts = web.answers.hosts().await?;

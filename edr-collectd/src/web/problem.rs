@@ -37,9 +37,9 @@ impl Problem {
     pub(super) fn bad_parameters(wrong: &[String]) -> Self {
         Self {
             status: StatusCode::BAD_REQUEST,
-            title: "This address asks for something that cannot be",
+            title: "This address has invalid parameters",
             details: wrong.iter().map(Shown::of).collect(),
-            advice: "Correct what is named above in the address, or go back and use the form.",
+            advice: "Correct the parameters named above in the address, or go back and use the form.",
         }
     }
 
@@ -52,7 +52,7 @@ impl Problem {
     pub(super) fn read_only() -> Self {
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
-            "Everything here is read-only",
+            "This site is read-only",
             "only GET and HEAD are answered",
             "Open the page with GET.",
         )
@@ -60,12 +60,7 @@ impl Problem {
 
     /// 413.
     pub(super) fn body() -> Self {
-        Self::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "A request here has no body",
-            "",
-            "Put what you ask for into the address.",
-        )
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "Requests must not have a body", "", "Put the query into the address.")
     }
 
     /// 414.
@@ -82,9 +77,9 @@ impl Problem {
     pub(super) fn foreign_name(name: &str) -> Self {
         Self::new(
             StatusCode::MISDIRECTED_REQUEST,
-            "This collector does not answer under that name",
+            "This collector has a different name",
             name,
-            "Use the address it listens on, or localhost.",
+            "Use the configured address, or localhost.",
         )
     }
 
@@ -92,9 +87,9 @@ impl Problem {
     pub(super) fn slow() -> Self {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
-            "That took too long",
+            "The request took too long",
             "the time limit of one request was reached",
-            "Try again; ask for fewer rows, or for a moment nearer to now.",
+            "Try again; request fewer rows, or a later moment.",
         )
     }
 
@@ -103,8 +98,8 @@ impl Problem {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "The collector is busy",
-            "it works on as many questions as it may at a time, and none of them was done in time",
-            "Try again in a moment; ask for fewer rows, or for moments nearer to now.",
+            "the limit of concurrent requests is reached",
+            "Try again in a moment; request fewer rows, or later moments.",
         )
     }
 
@@ -112,9 +107,9 @@ impl Problem {
     pub(super) fn foreign_page() -> Self {
         Self::new(
             StatusCode::FORBIDDEN,
-            "A page of another site asked for this",
+            "The request came from a page of another site",
             "",
-            "Open the address itself, or follow a link to it.",
+            "Open the address directly, or follow a link.",
         )
     }
 
@@ -132,9 +127,9 @@ impl Problem {
     pub(super) fn internal(error: impl fmt::Display) -> Self {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
-            "This page could not be made",
+            "The page cannot be built",
             &error.to_string(),
-            "Please report it: this is a fault of the collector.",
+            "This is a fault of the collector; please report the fault.",
         )
     }
 
@@ -144,7 +139,7 @@ impl Problem {
             StatusCode::INTERNAL_SERVER_ERROR,
             "This snapshot cannot be read",
             &error.to_string(),
-            "Its agent may be newer than this collector, or hostile. The record itself is kept as it came.",
+            "The agent may be newer than this collector, or hostile. The record is archived unchanged.",
         )
     }
 }
@@ -162,35 +157,31 @@ impl fmt::Display for Problem {
 impl From<QueryError> for Problem {
     fn from(error: QueryError) -> Self {
         let (status, title, advice) = match error {
-            QueryError::UnknownHost(_) => (
-                StatusCode::NOT_FOUND,
-                "There is no such host",
-                "The list of hosts shows every host that ever reported here.",
-            ),
+            QueryError::UnknownHost(_) => {
+                (StatusCode::NOT_FOUND, "There is no such host", "The list of hosts shows every host with snapshots.")
+            }
             QueryError::AmbiguousHost { .. } => (
                 StatusCode::BAD_REQUEST,
                 "Several hosts have this name",
-                "Choose one in the list of hosts: its address holds the host id, which only one host has.",
+                "Choose a host in the list of hosts: the address there contains the unique host id.",
             ),
             QueryError::NothingThen { .. } => (
                 StatusCode::NOT_FOUND,
-                "Nothing is known of this host at that moment",
-                "Ask for a later moment, or for the newest state by leaving out “at”.",
+                "No snapshot of this host at that moment",
+                "Choose a later moment, or omit “at” for the newest state.",
             ),
-            QueryError::UnknownColumn(..) => (
-                StatusCode::BAD_REQUEST,
-                "There is no such column to sort by",
-                "Sort by a click on a column's heading.",
-            ),
+            QueryError::UnknownColumn(..) => {
+                (StatusCode::BAD_REQUEST, "Unknown column", "Click on a column's heading to sort.")
+            }
             QueryError::Archive(_) => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The archive cannot be read now",
-                "The newest state of each host is still shown; older moments come back with the archive. Try again.",
+                "The newest state of each host is still available; older moments need the archive. Try again later.",
             ),
             QueryError::Budget(_) => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "This question is larger than its budget",
-                "Ask for less: a narrower filter, fewer rows, one host.",
+                "The query exceeds its budget",
+                "Use a narrower filter, fewer rows, or a single host.",
             ),
         };
         Self::new(status, title, &error.to_string(), advice)
@@ -202,7 +193,7 @@ impl IntoResponse for Problem {
         let page = ProblemPage { assets: Assets, status: self.status.as_u16(), problem: &self };
         let mut response = match page.render() {
             Ok(html) => (self.status, [(header::CONTENT_TYPE, super::HTML)], html).into_response(),
-            Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "this page could not be made").into_response(),
+            Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the page cannot be built").into_response(),
         };
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("10"));

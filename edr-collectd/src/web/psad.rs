@@ -143,7 +143,7 @@ fn mode_meaning(mode: PsadMode) -> &'static str {
     match mode {
         PsadMode::Journal => "packets come from the journal",
         PsadMode::File => "packets come from a syslog file",
-        PsadMode::Kmsgsd => "packets come from fwdata, which kmsgsd fills",
+        PsadMode::Kmsgsd => "packets come from fwdata, written by kmsgsd",
         PsadMode::Ulogd => "packets come from ulogd's file",
         PsadMode::Absent => "there is no psad on this host",
         PsadMode::Unknown => "a mode this collector does not know",
@@ -162,9 +162,9 @@ pub(super) fn state(state: PsadRunState) -> &'static str {
 
 fn state_meaning(state: PsadRunState) -> &'static str {
     match state {
-        PsadRunState::Running => "it rewrites its files",
-        PsadRunState::Stuck => "its process is there, but it does not rewrite its files",
-        PsadRunState::Dead => "its files are there, its process is not: the figures are those of its last run",
+        PsadRunState::Running => "psad rewrites its files",
+        PsadRunState::Stuck => "the process exists, but does not rewrite its files",
+        PsadRunState::Dead => "the files exist without a process: the figures are of the last run",
         PsadRunState::Absent => "there is no psad on this host",
         PsadRunState::Unknown => "a state this collector does not know",
     }
@@ -279,7 +279,7 @@ impl Verdict {
         }
         let beside = [
             (other, "in another network namespace of this host"),
-            (loopback, "on its loopback address only, which no other host reaches"),
+            (loopback, "on the loopback address only, unreachable for other hosts"),
         ];
         let beside: Vec<String> = beside
             .iter()
@@ -307,7 +307,7 @@ impl Open {
                 yes,
                 text: Shown::of(match found.listening {
                     Listening::No => "nothing is open there",
-                    _ => "not known what is open there",
+                    _ => "open ports unknown",
                 }),
             });
         }

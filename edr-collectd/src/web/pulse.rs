@@ -42,9 +42,9 @@ impl Pulse {
 
     pub(super) fn meaning(self) -> &'static str {
         match self {
-            Self::Live => "its snapshots arrive",
+            Self::Live => "snapshots arrive",
             Self::Silent => "no snapshot arrived for three intervals",
-            Self::Stopped => "its agent was stopped and said goodbye",
+            Self::Stopped => "the agent was stopped cleanly",
             Self::Past => "an earlier moment",
         }
     }
@@ -79,10 +79,10 @@ impl Fresh {
         let tolerated_ns = believed_ns(interval_ns).max(10 * SECOND_NS);
         let on_the_way_ns = received_ns.saturating_sub(captured_ns);
         let note = if interval_ns > INTERVAL_NS_MAX {
-            Some("its agent claims an interval that no agent has; it is taken for one of an hour".to_owned())
+            Some("the agent claims an impossible interval; an interval of an hour is assumed".to_owned())
         } else if on_the_way_ns > tolerated_ns {
             Some(format!(
-                "arrived {} after it was taken: it waited on the way, or the host's clock is behind",
+                "arrived {} after the capture: delayed on the way, or the host's clock is behind",
                 when::span(on_the_way_ns)
             ))
         } else if on_the_way_ns < -2 * SECOND_NS {

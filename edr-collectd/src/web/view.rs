@@ -151,21 +151,21 @@ fn aged(view: View) -> Option<&'static str> {
 /// Returns an explanation for reading the table correctly.
 fn about(view: View) -> &'static str {
     match view {
-        View::Processes => "Sampled: a process that lives between two snapshots is not among them.",
-        View::Files => "Every open file of every process. “deleted” marks a file that has no name any more.",
+        View::Processes => "Sampled: processes that live only between two snapshots are missing.",
+        View::Files => "Every open file of every process. “deleted” marks a file without a name.",
         View::Sockets => {
-            "By network namespace. A socket without an owner is the kernel's, or its owner could not be seen."
+            "By network namespace. A socket without an owner belongs to the kernel, or the owner could not be read."
         }
         View::Exposed => {
-            "Sockets that listen on a port psad saw scanned, as of this snapshot. One bound to 0.0.0.0 or :: takes what comes to \
-             any address of its network namespace."
+            "Sockets listening on scanned ports, as of this snapshot. A socket bound to 0.0.0.0 or :: listens on every address of its \
+             network namespace."
         }
-        View::Contacts => "Sockets whose other end is one of psad's attackers, as of this snapshot.",
-        View::Sources => "By source and destination, as long as psad keeps them.",
-        View::Packets => "Firewall log lines since the snapshot before this one.",
-        View::Gaps => "What this snapshot missed, and why. Nothing is left out silently.",
+        View::Contacts => "Sockets connected to psad's attackers, as of this snapshot.",
+        View::Sources => "By source and destination, as kept by psad.",
+        View::Packets => "Firewall log lines since the previous snapshot.",
+        View::Gaps => "Facts missing in this snapshot, with reasons.",
         View::TopSignatures | View::TopAttackers | View::TopPorts | View::PrefixCounters | View::ProtocolCounters => {
-            "Counted by psad since its start."
+            "Counted by psad since psad's start."
         }
         View::Blocked => "Blocked by psad.",
     }

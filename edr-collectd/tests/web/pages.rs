@@ -68,7 +68,7 @@ async fn scanned_ports_show_listeners_and_attackers_with_sockets() {
     let page = site.get("/hosts/web-01/psad").await.body;
     for text in [
         "3 scanned ports are open on this host, and 2 attackers have sockets here<",
-        "Also 1 open in another network namespace of this host, 1 open on its loopback address only",
+        "Also 1 open in another network namespace of this host, 1 open on the loopback address only",
         "owner not seen",
         "open in this range: 22 sshd, 443 nginx",
         "1 socket here</a>",
@@ -97,7 +97,7 @@ async fn scanned_ports_show_listeners_and_attackers_with_sockets() {
     for text in [
         "It is not known whether a scanned port is open on this host<",
         "Sockets are missing from this snapshot, so one that is not listed may still be there: tcp: EACCES &lt;b&gt;",
-        "not known what is open there",
+        "open ports unknown",
         "sockets unknown",
     ] {
         assert!(page.contains(text), "{text}");
@@ -319,7 +319,7 @@ async fn an_earlier_moment_is_marked_and_before_the_first_snapshot_nothing_is_sh
     }
     let nothing = site.get("/hosts/web-01/processes?at=2020-01-01T00:00:00Z").await;
     assert_eq!(nothing.status, 404);
-    assert!(nothing.body.contains("Nothing is known of this host at that moment"));
+    assert!(nothing.body.contains("No snapshot of this host at that moment"));
     site.close().await;
 }
 

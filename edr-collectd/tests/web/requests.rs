@@ -161,7 +161,7 @@ async fn a_page_of_one_host_does_not_list_all_hosts() {
     for target in ["/hosts/web-01", "/hosts/web-01/files", "/hosts/web-01/psad"] {
         let page = site.get(target).await;
         assert_eq!(page.status, 200);
-        assert!(page.body.contains("its agent was stopped and said goodbye"), "what only the list knows is there");
+        assert!(page.body.contains("the agent was stopped cleanly"), "what only the list knows is there");
     }
     assert_eq!(fleet.lists.load(Ordering::Relaxed), 0);
     site.close().await;
