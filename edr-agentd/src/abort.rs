@@ -53,7 +53,7 @@ impl Aborts {
         Ok(Self { signal, heartbeats })
     }
 
-    /// Waits for the signal, tells, and ends the process. Returns only when the descriptor fails.
+    /// Waits for the signal, logs the report, and ends the process. Returns only when the descriptor fails.
     pub fn answer(&self) {
         loop {
             match self.signal.read_signal() {

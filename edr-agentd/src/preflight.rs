@@ -225,7 +225,7 @@ fn free_bytes(dir: &Path) -> io::Result<u64> {
 
 fn clock(findings: &mut Findings) {
     let remedy = "timedatectl set-ntp true, or install chrony";
-    // The protocol of Kafka tells no time, so this is the kernel's own account and not a comparison.
+    // Kafka's protocol has no time, so the kernel's own estimate is used instead of a comparison.
     match clock_state() {
         None => findings.warn("clock", "the kernel does not report the state of the clock", remedy),
         Some(state) if !state.synchronised => {

@@ -32,7 +32,7 @@ use crate::stop::Stop;
 
 /// How often the status line is renewed.
 const STATUS_PERIOD: Duration = Duration::from_secs(5);
-/// How often the log says how things are when nothing happens.
+/// Time between two status lines in the log without events.
 const HOUR: Duration = Duration::from_secs(3600);
 /// Time limit for the first summary, which otherwise comes with the arrival of the first snapshot.
 const FIRST_SUMMARY_MAX: Duration = Duration::from_secs(60);

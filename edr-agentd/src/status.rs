@@ -77,7 +77,7 @@ pub struct SpoolStatus {
     pub unsent_frames: u64,
     /// Their bytes.
     pub unsent_bytes: u64,
-    /// Frames dropped since the start for want of room, or damaged; each is declared.
+    /// Frames dropped since the start for lack of room, or damaged; each is declared lost.
     pub dropped_frames: u64,
     /// The disk cannot be used: frames wait in memory.
     pub memory_only: bool,

@@ -354,7 +354,7 @@ fn no_frame_is_accepted_in_a_folder_that_a_power_cut_would_take() {
     }
 }
 
-/// Ends the tracee, then the tracer: after SIGTERM a tracer lets its tracee go on.
+/// Ends the tracee, then the tracer: after SIGTERM a tracer lets its tracee continue.
 fn end_tracer(tracer: &mut Child) {
     let children = format!("/proc/{0}/task/{0}/children", tracer.id());
     for pid in fs::read_to_string(children).unwrap_or_default().split_whitespace() {

@@ -1,6 +1,6 @@
 //! The owner of a state folder: only one user may write there.
 //!
-//! The units run the daemons as users of their own. If root started a daemon by hand, the daemon would leave files in
+//! The units run the daemons as separate users. If root started a daemon by hand, the daemon would leave files in
 //! the folder that the unit's user cannot open, and every later start of the unit would fail. So such a start is
 //! refused. Where such files already exist, the error names their owner and the command that gives them to the unit's
 //! user.

@@ -99,7 +99,7 @@ impl Machine {
         for folder in [&stage, &in_, &out, &outside] {
             std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
         }
-        // The daemons run as users of their own, and use this folder.
+        // The daemons run as separate users, and use this folder.
         std::fs::set_permissions(&out, PermissionsExt::from_mode(0o1777)).context("open /out for everyone")?;
         let log = |name: &str| std::fs::File::create(dir.join(name)).with_context(|| format!("make {name}"));
         let name = format!("edr-test-{}-{}", std::process::id(), MACHINES.fetch_add(1, Ordering::Relaxed));

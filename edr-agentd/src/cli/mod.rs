@@ -43,8 +43,8 @@ enum Command {
     },
     /// Check the configuration and print the effective settings
     Check {
-        /// Also check everything needed for a start: rights, psad, room for an outage, certificates, Kafka and the topic;
-        /// exit 1 after a failed check
+        /// Also check everything needed for a start: rights, psad, room for an outage, certificates, Kafka and the
+        /// topic; exit 1 after a failed check
         #[arg(long)]
         online: bool,
         /// Output format
@@ -65,8 +65,8 @@ enum Command {
         #[command(flatten)]
         places: Places,
     },
-    /// Measure the cost of each source on this host (time, CPU, system calls, bytes), for full readings and for readings
-    /// of changes only
+    /// Measure the cost of each source on this host (time, CPU, system calls, bytes), for full readings and for
+    /// readings of changes only
     #[command(after_help = COST_HELP)]
     Cost {
         /// Readings of each kind

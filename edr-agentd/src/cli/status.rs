@@ -1,4 +1,4 @@
-//! `status`: asks the running agent.
+//! `status`: prints the status of the running agent.
 
 use std::io::{self, Write as _};
 use std::path::Path;

@@ -20,7 +20,7 @@ pub struct Inhabitants {
 }
 
 impl Inhabitants {
-    /// `pid` lives in `netns`.
+    /// Adds the process `pid` of the namespace `netns`.
     pub fn add(&mut self, netns: u64, pid: u32) {
         let members = self.by_netns.entry(netns).or_default();
         if members.len() < MEMBERS_MAX {

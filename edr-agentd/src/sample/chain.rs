@@ -21,7 +21,7 @@ pub(super) enum Start {
     /// No proof that the newest frame was the last frame made: the frame cannot be read, or was not written by this
     /// host at the time stated in the frame, or the witness is missing.
     Unproven,
-    /// The epoch could continue, but the disk takes no frames. Frames made in memory have an epoch of their own.
+    /// The epoch could continue, but the disk takes no frames. Frames made in memory have a separate epoch.
     InMemory,
 }
 

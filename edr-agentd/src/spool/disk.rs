@@ -320,7 +320,7 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 
 fn write_whole(path: &Path, records: &[Vec<u8>]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    // write_all goes on after a short write, and fails when there is no room for the rest.
+    // write_all continues after a short write, and fails without room for the rest.
     records.iter().try_for_each(|record| file.write_all(record))?;
     file.sync_all()
 }

@@ -9,7 +9,7 @@
 //!   of room or after damage: its file is removed after two later frames on the disk declare the loss of the frame, and
 //!   repeat every declaration of the lost frame. In doubt a frame is sent twice, never missing without a declaration.
 //! - An unreadable frame (an I/O error, no descriptor left, a folder that is away with its disk) is not lost. The read
-//!   is retried; later frames of the epoch wait, and all remaining epochs go on. The frame is given up only after
+//!   is retried; later frames of the epoch wait, and all remaining epochs continue. The frame is given up only after
 //!   [`Patience`], while other frames can be read, as `unreadable` or `vanished`; even then the file is not deleted.
 //! - An epoch whose folder was away, or could not be listed, is found by the first tick after the folder's return, in
 //!   the same run. Its frames are sent then, also frames declared lost meanwhile.
@@ -223,7 +223,7 @@ impl Spool {
     }
 
     /// Probes the disk with a file of `bytes`, and writes the frames in memory to the disk. True when the disk has all
-    /// frames; false when time ran out, and the next call goes on.
+    /// frames; false after the time limit: the next call continues.
     ///
     /// # Errors
     /// [`SpoolError::Unusable`]: the disk still takes nothing.
@@ -293,7 +293,7 @@ impl Spool {
         let deadline = Instant::now() + TIDY_MAX;
         let due = self.lock().ledger.due();
         for (id, operation) in due {
-            // A sick disk takes seconds for each.
+            // On a failing disk each file takes seconds.
             if Instant::now() > deadline {
                 break;
             }

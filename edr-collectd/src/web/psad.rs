@@ -72,7 +72,7 @@ pub(super) struct Verdict {
     /// `bad`, `good`, or `unknown`: the color of the text.
     pub(super) class: &'static str,
     pub(super) text: String,
-    /// Scanned ports that are open, but not to everybody.
+    /// Scanned ports that are open with restricted access.
     pub(super) beside: String,
     /// Why sockets may be missing.
     pub(super) missing: Option<Shown>,

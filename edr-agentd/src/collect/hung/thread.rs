@@ -44,7 +44,7 @@ pub(crate) struct Abandoned {
     pub(crate) place: Place,
     /// Why the thread was abandoned, in words.
     pub(crate) detail: String,
-    /// Shared with the thread while the job goes on.
+    /// Shared with the thread while the job runs.
     job: Weak<Progress>,
 }
 

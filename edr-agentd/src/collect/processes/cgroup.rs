@@ -79,7 +79,7 @@ fn container_of(path: &[u8]) -> Option<Container> {
     found
 }
 
-/// Runtime and id when a component names a container; the runtime is empty when only the place of a bare id can tell.
+/// Runtime and id when a component names a container; the runtime is empty for a bare id, whose place decides.
 fn container_name(component: &[u8], parent: &[u8], in_ecs: bool) -> Option<(&'static str, String)> {
     const SCOPES: [(&[u8], &str); 7] = [
         (b"docker-", "docker"),

@@ -117,7 +117,7 @@ pub(super) fn flag_names(flags: u32, names: &mut Vec<Cow<'static, str>>) {
 /// `include/uapi/asm-generic/fcntl.h`; rustix gives this name the value of `O_SYNC`.
 const DSYNC: OFlags = OFlags::from_bits_retain(0o10_000);
 
-/// The kernel's value; the C library of a 64-bit system says 0 (`include/uapi/asm-generic/fcntl.h`,
+/// The kernel's value; the C library of a 64-bit system defines 0 (`include/uapi/asm-generic/fcntl.h`,
 /// `arch/arm64/include/uapi/asm/fcntl.h`).
 #[cfg(not(any(target_arch = "aarch64", target_arch = "arm")))]
 const LARGEFILE: OFlags = OFlags::from_bits_retain(0o100_000);

@@ -25,7 +25,7 @@ pub(super) fn parse_io(io: &[u8]) -> Result<Io, Malformed> {
     if found == 4 { Ok(parsed) } else { Err(malformed("io", "rchar, wchar, read_bytes and write_bytes")) }
 }
 
-/// Parses `loginuid`; `None` when nobody logged in.
+/// Parses `loginuid`; `None` without a login.
 pub(super) fn parse_loginuid(loginuid: &[u8]) -> Result<Option<u32>, Malformed> {
     let uid = decimal(loginuid.trim_ascii()).and_then(|uid| u32::try_from(uid).ok());
     uid.map(|uid| Some(uid).filter(|&uid| uid != u32::MAX)).ok_or(malformed("loginuid", "a number"))

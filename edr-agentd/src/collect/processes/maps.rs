@@ -18,7 +18,7 @@ pub(super) struct Mapped {
 }
 
 impl Mapped {
-    /// Starts anew and keeps the memory of `old` rows.
+    /// Starts again and reuses the memory of `old` rows.
     pub(super) fn start(&mut self, old: &mut Vec<MappedFile>) {
         self.spare.append(old);
         self.spare.append(&mut self.files);

@@ -33,7 +33,7 @@ const FILE_US: u64 = 40;
 /// For `tcp` and `tcp6` the kernel walks the hash table of all namespaces, so the file of an idle container costs as
 /// much as the host's own (measured: 3.4 ms for 262,144 buckets, 13 ns each).
 const BUCKET_NS: u64 = 13;
-/// Buckets of a host with 16 GiB, where the kernel does not tell (before Linux 6.1).
+/// Buckets of a host with 16 GiB, for kernels without the number (before Linux 6.1).
 const BUCKETS_USUAL: u64 = 131_072;
 /// The kernel's file with the number of buckets; negative in a namespace that shares the host's table.
 const BUCKETS_FILE: &str = "sys/net/ipv4/tcp_ehash_entries";

@@ -146,7 +146,7 @@ impl Table {
     /// Asks the kernel for the whole table and gives each row to `take`.
     ///
     /// # Errors
-    /// As [`Diag::dump`]; `ENOENT` when there is nothing to ask.
+    /// As [`Diag::dump`]; `ENOENT` for a table without a query.
     pub(super) fn dump(&self, diag: &mut Diag, mut take: impl FnMut(Result<Found, Malformed>)) -> io::Result<Dump> {
         match self.asked {
             Asked::Nothing => Err(rustix::io::Errno::NOENT.into()),

@@ -70,7 +70,7 @@ pub(super) struct Book {
     /// True when every file in the epoch's folder is known here; false once the folder was away.
     pub(super) is_listed: bool,
     /// Set while the next frame cannot be read. Later frames of the epoch wait, so that the epoch arrives in order; all
-    /// remaining epochs go on.
+    /// remaining epochs continue.
     pub(super) wait: Option<Wait>,
 }
 

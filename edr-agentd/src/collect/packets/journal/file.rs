@@ -307,7 +307,7 @@ impl JournalFile {
         if buckets == 0 {
             return Ok(None);
         }
-        // The header comes from the file: the table may be said to lie anywhere.
+        // The header comes from the file: the place of the table is untrusted.
         let bucket = self.header.hash_table.saturating_add(hash % buckets * 16);
         let mut at = self.u64(bucket)?;
         for _ in 0..CHAIN_MAX {
