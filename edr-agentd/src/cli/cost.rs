@@ -259,7 +259,7 @@ fn print(measured: &Measured, out: &mut impl Write) -> io::Result<()> {
     let Measured { rounds, every_ms, processes, open_files, sockets, snapshot_bytes, phases, .. } = measured;
     writeln!(
         out,
-        "{processes} processes, {open_files} open files, {sockets} sockets; a snapshot of {snapshot_bytes} bytes. The middle of \
+        "{processes} processes, {open_files} open files, {sockets} sockets; a snapshot of {snapshot_bytes} bytes. Medians of \
         {rounds} rounds, {} s apart.",
         *every_ms as f64 / 1e3,
     )?;
@@ -291,8 +291,8 @@ fn print(measured: &Measured, out: &mut impl Write) -> io::Result<()> {
     }
     writeln!(
         out,
-        "\nCALLS are counted by the agent where it makes them; a library's are not seen. READ is counted with them, or else \
-        by the\nkernel (rchar). PRODUCED is rows, and bytes of encode and frame; CARRIED rows were taken over unread."
+        "\nCALLS are the agent's own system calls, without calls inside libraries. READ is counted with the calls, or else by \
+        the\nkernel (rchar). PRODUCED is rows, and bytes of encode and frame; CARRIED is rows reused without a read."
     )
 }
 

@@ -156,13 +156,13 @@ enum CostFormat {
 }
 
 const COST_HELP: &str = "\
-Three kinds of reading are measured: full (every row is read), steady (what ran since the last reading, and the share \
-of the rest that reread-interval asks for: the daemon's usual tick) and between (what ran, alone). Before that, \
+Three kinds of readings are measured: full (every row is read), steady (processes that ran since the last reading, and \
+a share of the rest as set by reread-interval: the daemon's usual tick) and between (only processes that ran). Before, \
 executables are read until each has its hash. The daemon puts the same figures of its last tick into each snapshot \
 (agent.cost).
 
-System calls are counted by the agent where it makes them, so there is no count for what libraries do (host, psad). \
-Bytes are counted with them, or else by the kernel (rchar of /proc/thread-self/io).";
+The agent counts its own system calls; calls inside libraries are not counted (host, psad). Bytes are counted together \
+with the calls, or else by the kernel (rchar of /proc/thread-self/io).";
 
 /// A time of up to an hour.
 fn seconds(text: &str) -> Result<f64, String> {
