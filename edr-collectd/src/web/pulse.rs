@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(Pulse::of(0, u64::MAX, false, 3 * 3_600 * S), Pulse::Live);
         assert_eq!(Pulse::of(0, u64::MAX, false, 3 * 3_600 * S + 1), Pulse::Silent);
         assert_eq!(Pulse::of(i64::MIN, u64::MAX, false, i64::MAX), Pulse::Silent);
-        assert!(Fresh::new(0, 0, u64::MAX, Pulse::Live, 0).note.unwrap().contains("no agent has"));
+        assert!(Fresh::new(0, 0, u64::MAX, Pulse::Live, 0).note.unwrap().contains("an impossible interval"));
     }
 
     #[test]
