@@ -8,9 +8,9 @@
 //!    row per record. The small table `hosts` holds the location of each host's newest **frame**.
 //! 4. [`newest`] assembles parts into frames. The newest frame of every host stays in memory, compressed, with the
 //!    **key** frame needed to open a delta frame.
-//! 5. [`query`] finds the **snapshot** for a question (in memory, or in the archive by one key and one delta) and turns
-//!    the snapshot into tables.
-//! 6. [`web`] serves the tables as pages, [`cli`] prints the tables.
+//! 5. [`query`] finds the **snapshot** for a question (in memory, or in the archive by one key and one delta).
+//! 6. The crate `edr-model` turns the snapshot into **tables**: each table is one declaration.
+//! 7. [`web`] serves the tables as pages, [`cli`] prints the tables.
 //!
 //! Every arrow points one way: the archive does not know Kafka, and the page knows only questions. Invalid records,
 //! duplicates, conflicts and gaps are recorded; nothing is silently missing.

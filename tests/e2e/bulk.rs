@@ -51,7 +51,7 @@ pub(crate) fn passes_a_broker_with_default_limits(shared: &Shared) -> Verdict {
         // argument.
         let host = collector.host_path(LIMIT)?;
         let parent = load.pid();
-        collector.page(&format!("{host}/processes?filter=ppid:{parent}&rows=20"), "all of them", LIMIT, |body| {
+        collector.page(&format!("{host}/processes?filter=parent:{parent}&rows=20"), "all of them", LIMIT, |body| {
             body.contains(&PROCESSES.to_string())
         })?;
         let hosts = collector.plan.archived_hosts(LIMIT)?;
@@ -59,7 +59,7 @@ pub(crate) fn passes_a_broker_with_default_limits(shared: &Shared) -> Verdict {
         let rows = collector.plan.view(&["processes", "--host", &name])?;
         let rows = rows.as_array().context("processes is no list")?;
         let mut shown = BTreeMap::new();
-        for row in rows.iter().filter(|row| row["ppid"] == parent) {
+        for row in rows.iter().filter(|row| row["parent"] == parent) {
             shown.insert(row["pid"].as_u64().context("a row without pid")?, row.to_string());
         }
         ensure!(shown.len() == PROCESSES, "{} processes are shown", shown.len());

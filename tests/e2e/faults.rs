@@ -205,7 +205,7 @@ pub(crate) fn psad_that_comes_later(shared: &Shared) -> Verdict {
             let rows = rows.as_array().context("exposed is no list")?;
             Ok(rows.iter().find(|row| row["port"] == port && row["pid"] == pid).cloned())
         })?;
-        ensure!(exposed["listening"] == "yes" && exposed["local"] == "0.0.0.0", "the row is {exposed}");
+        ensure!(exposed["listening"] == "yes" && exposed["address"] == "0.0.0.0", "the row is {exposed}");
         let exe = std::env::current_exe()?.display().to_string();
         ensure!(exposed["exe"] == exe && exposed["start_time"].is_string(), "the row is {exposed}");
         ensure!(agent.process.is_running()?, "the agent ended");

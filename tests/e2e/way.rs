@@ -109,12 +109,12 @@ fn from_the_archive(collector: &Collector, hostile: &Hostile) -> Result<()> {
     };
     let pid = hostile.process.pid();
     let process = row("processes", &|row| row["pid"] == pid)?;
-    ensure!(process["comm"] == edr_wire::escaped(COMM), "comm is {}", process["comm"]);
+    ensure!(process["name"] == edr_wire::escaped(COMM), "name is {}", process["name"]);
     ensure!(process.to_string().contains("<script>alert(1)</script>"), "no script among {process}");
     let deleted = hostile.deleted.display().to_string();
     let file =
         row("files", &|row| row["pid"] == pid && row["path"].as_str().is_some_and(|path| path.contains(&deleted)))?;
     ensure!(file["deleted"] == true, "the deleted file is {file}");
-    row("sockets", &|row| row["local"] == "127.0.0.1" && row["local_port"] == hostile.port)?;
+    row("sockets", &|row| row["local_address"] == "127.0.0.1" && row["local_port"] == hostile.port)?;
     Ok(())
 }

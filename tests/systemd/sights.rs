@@ -90,7 +90,7 @@ pub(crate) fn works(sights: &Sights) -> Result<()> {
         let process = |pid: u32| {
             processes.iter().find(|row| row["pid"] == pid).with_context(|| format!("no process {pid} in the archive"))
         };
-        let exe = |pid| process(pid).map(|row| row["exe"].to_string());
+        let exe = |pid| process(pid).map(|row| row["path"].to_string());
         ensure!(exe(mount)?.contains("/run/other/other-sleep"), "exe in another mount namespace: {}", exe(mount)?);
         ensure!(exe(deleted)?.contains("/run/gone-sleep"), "deleted exe: {}", exe(deleted)?);
         let files = view(&["files"])?;

@@ -62,6 +62,16 @@ fn the_wire_knows_only_bytes() {
 }
 
 #[test]
+fn the_catalogue_knows_only_snapshots() {
+    let allowed = ["edr-wire", "jiff", "rmp-serde", "serde", "serde_json", "thiserror"];
+    for dependency in dependencies("edr-collectd/model") {
+        assert!(allowed.contains(&dependency.as_str()), "edr-model must not depend on {dependency}");
+    }
+    let words = ["std::fs", "TcpStream", "UdpSocket", "std::time", "Timestamp::now", "std::process", "std::thread"];
+    assert_absent("edr-collectd/model/src", &words);
+}
+
+#[test]
 fn sources_know_neither_spool_nor_broker() {
     assert_absent("edr-agentd/src/collect", &["crate::spool", "crate::ship", "crate::sample", "rdkafka"]);
 }

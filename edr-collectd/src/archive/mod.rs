@@ -32,6 +32,7 @@ mod rows;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub mod typed;
 
 use std::path::{Path, PathBuf};
 

@@ -1,8 +1,9 @@
 //! Commands.
 
 mod at;
-mod output;
+pub mod output;
 mod show;
+mod tables;
 mod topic;
 
 use std::io::{self, Write as _};
@@ -12,11 +13,12 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use edr_daemon::config::Report;
 use edr_daemon::exit;
+use edr_model::{SelectError, SnapshotTable};
 
-use self::output::Format;
+use self::output::Print;
+use self::tables::TableCommand;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::event::Event;
-use crate::query::table::View;
 use crate::run::{AlreadyRunning, run};
 
 /// Archives the snapshots of a fleet from Kafka, and shows the present and past state of each host.
@@ -41,22 +43,17 @@ enum Command {
         #[command(flatten)]
         print: Print,
     },
-    /// Processes of a host
-    Processes(ViewArgs),
-    /// Open files of a host
-    Files(ViewArgs),
-    /// Sockets of a host with their owners
-    Sockets(ViewArgs),
+    /// The tables with a command of their own
+    #[command(flatten)]
+    Table(TableCommand),
     /// State of psad on a host
     Psad {
         /// Print only this part; all parts otherwise
-        #[arg(long, value_enum)]
-        section: Option<Section>,
+        #[arg(long, value_parser = tables::section())]
+        section: Option<&'static SnapshotTable>,
         #[command(flatten)]
         view: ViewArgs,
     },
-    /// Firewall log lines of one snapshot of a host
-    Packets(ViewArgs),
     /// Print the completion script for a shell; installed by the package
     #[command(hide = true)]
     Completions { shell: clap_complete::Shell },
@@ -104,111 +101,6 @@ struct ViewArgs {
     print: Print,
 }
 
-#[derive(Debug, Args)]
-struct Print {
-    /// Rows with this text in any column; column:text searches one column, numbers are compared for equality
-    #[arg(long, value_name = "TEXT")]
-    filter: Option<String>,
-    /// Column to sort by
-    #[arg(long, value_name = "COLUMN")]
-    sort: Option<String>,
-    /// Largest first
-    #[arg(long, requires = "sort")]
-    descending: bool,
-    /// Columns to print, separated by commas; "all" prints all columns
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
-    columns: Vec<String>,
-    /// Output format
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
-}
-
-/// A part of the psad data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Section {
-    /// Listening sockets on scanned ports, with their processes
-    Exposed,
-    /// Sockets to and from attackers, with their processes
-    Contacts,
-    /// Top signature matches
-    Signatures,
-    /// Top attackers
-    Attackers,
-    /// Top scanned ports
-    Ports,
-    /// iptables log prefix counters
-    Prefixes,
-    /// Packets by protocol
-    Protocols,
-    /// Sources in detail
-    Sources,
-    /// Blocked addresses
-    Blocked,
-}
-
-impl Section {
-    const ALL: [Self; 9] = [
-        Self::Exposed,
-        Self::Contacts,
-        Self::Signatures,
-        Self::Attackers,
-        Self::Ports,
-        Self::Prefixes,
-        Self::Protocols,
-        Self::Sources,
-        Self::Blocked,
-    ];
-
-    fn view(self) -> View {
-        match self {
-            Self::Exposed => View::Exposed,
-            Self::Contacts => View::Contacts,
-            Self::Signatures => View::TopSignatures,
-            Self::Attackers => View::TopAttackers,
-            Self::Ports => View::TopPorts,
-            Self::Prefixes => View::PrefixCounters,
-            Self::Protocols => View::ProtocolCounters,
-            Self::Sources => View::Sources,
-            Self::Blocked => View::Blocked,
-        }
-    }
-
-    /// Returns true for sections joined with sockets.
-    fn tells_of_sockets(self) -> bool {
-        matches!(self, Self::Exposed | Self::Contacts | Self::Attackers | Self::Ports | Self::Sources)
-    }
-
-    /// Returns the heading; for a table that psad prints too, the words of `psad --Status`.
-    fn heading(self) -> &'static str {
-        match self {
-            Self::Exposed => "Scanned ports that are open here",
-            Self::Contacts => "Sockets to and from attackers",
-            Self::Signatures => "Top 50 signature matches",
-            Self::Attackers => "Top 25 attackers",
-            Self::Ports => "Top 20 scanned ports",
-            Self::Prefixes => "iptables log prefix counters",
-            Self::Protocols => "Total protocol packet counters",
-            Self::Sources => "IP status detail",
-            Self::Blocked => "Auto-blocked addresses",
-        }
-    }
-
-    /// Returns the name of the section in JSON.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Exposed => "exposed",
-            Self::Contacts => "contacts",
-            Self::Signatures => "top_signatures",
-            Self::Attackers => "top_attackers",
-            Self::Ports => "top_ports",
-            Self::Prefixes => "prefix_counters",
-            Self::Protocols => "protocol_counters",
-            Self::Sources => "sources",
-            Self::Blocked => "blocked",
-        }
-    }
-}
-
 /// An error in the command line that clap does not detect, such as an unknown column.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -222,10 +114,7 @@ pub fn main() -> ExitCode {
         Command::Run => run(&config).map(|()| ExitCode::SUCCESS),
         Command::Check(check) => topic::check(&config, &check),
         Command::Hosts { print } => show::hosts(&config, &print),
-        Command::Processes(args) => show::view(&config, View::Processes, &args),
-        Command::Files(args) => show::view(&config, View::Files, &args),
-        Command::Sockets(args) => show::view(&config, View::Sockets, &args),
-        Command::Packets(args) => show::view(&config, View::Packets, &args),
+        Command::Table(command) => show::table(&config, command.table, &command.args),
         Command::Psad { section, view } => show::psad(&config, section, &view),
         Command::Completions { shell } => completions(shell),
     };
@@ -247,7 +136,9 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     }
     if error.downcast_ref::<Report>().is_some() {
         ExitCode::from(exit::CONFIG)
-    } else if error.downcast_ref::<Usage>().is_some() {
+    } else if error.downcast_ref::<Usage>().is_some()
+        || matches!(error.downcast_ref(), Some(SelectError::UnknownColumn { .. }))
+    {
         ExitCode::from(exit::USAGE)
     } else if error.downcast_ref::<AlreadyRunning>().is_some() {
         ExitCode::from(exit::ALREADY_RUNNING)
@@ -267,10 +158,38 @@ fn load(path: &Path) -> anyhow::Result<Config> {
 
 #[cfg(test)]
 mod tests {
+    use edr_model::catalogue::Group;
+
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn each_table_is_a_command_or_a_section_of_psad() {
+        for table in &edr_model::tables::TABLES {
+            let slug = table.about.slug;
+            let parsed = match table.about.group {
+                Group::Own => Cli::try_parse_from(["edr-collectd", slug, "--host", "web-01"]),
+                Group::Psad => Cli::try_parse_from(["edr-collectd", "psad", "--section", slug]),
+            };
+            let found = match parsed.unwrap().command {
+                Command::Table(TableCommand { table, args }) => {
+                    assert_eq!(args.host.as_deref(), Some("web-01"));
+                    table
+                }
+                Command::Psad { section, .. } => section.unwrap(),
+                other => panic!("{slug} is {other:?}"),
+            };
+            assert_eq!(found.about, table.about);
+            if let Some(command) = Cli::command().find_subcommand(slug) {
+                assert_eq!(command.get_about().map(ToString::to_string).as_deref(), Some(table.about.summary));
+                assert!(command.get_long_about().is_none());
+            }
+        }
+        assert!(Cli::try_parse_from(["edr-collectd", "psad", "--section", "processes"]).is_err());
+        assert!(Cli::try_parse_from(["edr-collectd", "ports"]).is_err());
     }
 }

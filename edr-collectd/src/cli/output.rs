@@ -1,27 +1,107 @@
-//! Tables, JSON and CSV on standard output.
+//! The rows of a table as aligned text, JSON or CSV.
 
 use std::io::{self, Write};
 
-use clap::ValueEnum;
-
-use crate::query::table::{Cell, Column};
+use clap::{Args, ValueEnum};
+use edr_model::catalogue::usual;
+use edr_model::select::place_of;
+use edr_model::{Cell, Column, Select, SelectError, Table};
 
 /// Largest width, in characters, of an aligned column; longer values push the rest of the row to the right.
 const ALIGNED_MAX: usize = 40;
 
+/// The rows and columns to print.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Print {
+    /// Rows with this text in any column; column:text searches one column, numbers are compared for equality
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Option<String>,
+    /// Column to sort by
+    #[arg(long, value_name = "COLUMN")]
+    pub sort: Option<String>,
+    /// Largest first
+    #[arg(long, requires = "sort")]
+    pub descending: bool,
+    /// Columns to print, separated by commas; "all" prints all columns
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub columns: Vec<String>,
+    /// Output format
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+}
+
 /// Output format of rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Format {
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
     /// Aligned columns for people
+    #[default]
     Table,
-    /// A list of objects, with the names of the wire; in strings, bytes outside UTF-8 are \xNN and a backslash is \\
+    /// A list of objects, with the names of docs/schema.md; in strings, bytes outside UTF-8 are \xNN and a backslash is \\
     Json,
     /// Comma-separated, for spreadsheets: a text that one would run as a formula starts with '
     Csv,
 }
 
+/// Prints the rows of a table, in the table's own order one by one; sorted rows are collected first. Returns the number
+/// of undecodable rows.
+///
+/// # Errors
+/// When a column does not exist, when there are too many rows to sort, or when the output fails.
+pub fn print<I: ?Sized>(out: &mut impl Write, table: &Table<I>, input: &I, print: &Print) -> anyhow::Result<usize> {
+    let all = table.columns();
+    let places = places(&all, print)?;
+    let columns: Vec<Column> = places.iter().map(|&place| all[place]).collect();
+    let mut printer = Rows::new(out, print.format, &columns);
+    let undecodable = if print.sort.is_some() {
+        let selection = table.select(input, &select(print))?;
+        let pick = |row: &Vec<Cell>| places.iter().map(|&place| row[place].clone()).collect();
+        let rows: Vec<Vec<Cell>> = selection.rows.iter().map(pick).collect();
+        rows.iter().for_each(|row| printer.measure(row));
+        printer.begin()?;
+        rows.iter().try_for_each(|row| printer.row(row))?;
+        selection.undecodable
+    } else {
+        let filter = print.filter.as_deref();
+        if printer.must_measure() {
+            table.each(input, filter, &places, &mut |row| printer.measure(&row));
+        }
+        printer.begin()?;
+        let mut result = Ok(());
+        let undecodable = table.each(input, filter, &places, &mut |row| {
+            if result.is_ok() {
+                result = printer.row(&row);
+            }
+        });
+        result?;
+        undecodable
+    };
+    printer.end()?;
+    Ok(undecodable)
+}
+
+/// Returns the indexes of the columns to print. Without a choice, a terminal gets the columns that fit; JSON and CSV
+/// get all.
+fn places(all: &[Column], print: &Print) -> Result<Vec<usize>, SelectError> {
+    match print.columns.as_slice() {
+        [] if print.format == Format::Table => Ok(usual(all, |column| column.on_terminal)),
+        [] => Ok((0..all.len()).collect()),
+        [one] if one == "all" => Ok((0..all.len()).collect()),
+        some => some.iter().map(|name| place_of(all, name.trim())).collect(),
+    }
+}
+
+fn select(print: &Print) -> Select {
+    Select {
+        filter: print.filter.clone(),
+        sort: print.sort.clone(),
+        descending: print.descending,
+        page: 0,
+        page_rows: 0,
+    }
+}
+
 /// Printer of rows. Aligned columns need two passes over the rows: first [`Rows::measure`], then [`Rows::row`].
-pub(super) struct Rows<'a, W: Write> {
+struct Rows<'a, W: Write> {
     out: W,
     format: Format,
     columns: &'a [Column],
@@ -30,29 +110,29 @@ pub(super) struct Rows<'a, W: Write> {
 }
 
 impl<'a, W: Write> Rows<'a, W> {
-    pub(super) fn new(out: W, format: Format, columns: &'a [Column]) -> Self {
+    fn new(out: W, format: Format, columns: &'a [Column]) -> Self {
         let widths = columns.iter().map(|column| column.title.chars().count()).collect();
         Self { out, format, columns, widths, count: 0 }
     }
 
     /// Returns true when rows must be measured before printing.
-    pub(super) fn must_measure(&self) -> bool {
+    fn must_measure(&self) -> bool {
         self.format == Format::Table
     }
 
     /// Widens the columns to fit a row.
-    pub(super) fn measure(&mut self, row: &[Cell]) {
+    fn measure(&mut self, row: &[Cell]) {
         for (width, cell) in self.widths.iter_mut().zip(row) {
             *width = (*width).max(cell.text().chars().count().min(ALIGNED_MAX));
         }
     }
 
     /// Prints the text before the first row.
-    pub(super) fn begin(&mut self) -> io::Result<()> {
+    fn begin(&mut self) -> io::Result<()> {
         match self.format {
             Format::Table => {
                 let titles: Vec<(String, bool)> =
-                    self.columns.iter().map(|column| (column.title.to_uppercase(), column.numeric)).collect();
+                    self.columns.iter().map(|column| (column.title.to_uppercase(), column.kind.is_numeric())).collect();
                 self.aligned(&titles)
             }
             Format::Json => write!(self.out, "["),
@@ -64,12 +144,15 @@ impl<'a, W: Write> Rows<'a, W> {
     }
 
     /// Prints a row.
-    pub(super) fn row(&mut self, row: &[Cell]) -> io::Result<()> {
+    fn row(&mut self, row: &[Cell]) -> io::Result<()> {
         self.count += 1;
         match self.format {
             Format::Table => {
-                let cells: Vec<(String, bool)> =
-                    row.iter().zip(self.columns).map(|(cell, column)| (cell.text(), column.numeric)).collect();
+                let cells: Vec<(String, bool)> = row
+                    .iter()
+                    .zip(self.columns)
+                    .map(|(cell, column)| (cell.text(), column.kind.is_numeric()))
+                    .collect();
                 self.aligned(&cells)
             }
             Format::Json => {
@@ -87,7 +170,7 @@ impl<'a, W: Write> Rows<'a, W> {
     }
 
     /// Prints the text after the last row.
-    pub(super) fn end(&mut self) -> io::Result<()> {
+    fn end(&mut self) -> io::Result<()> {
         if self.format == Format::Json {
             writeln!(self.out, "{}]", if self.count > 0 { "\n" } else { "" })?;
         }
@@ -143,12 +226,14 @@ fn harmless(json: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::query::table::View;
+    use edr_model::catalogue::find;
+    use edr_model::tables::TABLES;
     use edr_wire::Bytes;
 
+    use super::*;
+
     fn printed(format: Format, rows: &[Vec<Cell>]) -> String {
-        let columns = View::Blocked.columns();
+        let columns = find(&TABLES, "blocked").unwrap().columns();
         let mut out = Vec::new();
         let mut printer = Rows::new(&mut out, format, &columns);
         rows.iter().for_each(|row| printer.measure(row));

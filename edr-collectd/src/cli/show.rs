@@ -1,4 +1,4 @@
-//! Prints hosts and views of a snapshot, from the archive alone: the daemon need not run.
+//! Prints hosts and tables of a snapshot, from the archive alone: the daemon need not run.
 
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -6,59 +6,53 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use edr_model::tables::HOSTS;
+use edr_model::{AsOf, SnapshotTable, ages, time_text};
 use jiff::Timestamp;
 
-use super::output::{Format, Rows};
-use super::{Print, Section, Usage, ViewArgs, at};
+use super::output::{Format, Print, print};
+use super::tables::sections;
+use super::{Usage, ViewArgs, at};
 use crate::config::Config;
-use crate::query::table::{
-    AsOf, Cell, Column, EXPOSED_USUAL, Select, View, ages, host_columns, host_row, place_of, select_rows, time_text,
-};
 use crate::query::{Answers as _, HostAnswers, HostSnapshot, QueryError};
 use crate::run::runtime;
 
 /// Runs [`super::Command::Hosts`].
-pub(super) fn hosts(config: &Path, print: &Print) -> anyhow::Result<ExitCode> {
+pub(super) fn hosts(config: &Path, args: &Print) -> anyhow::Result<ExitCode> {
     let config = Config::load_without_kafka(config)?;
     let rows = runtime()?.block_on(async {
         let answers = HostAnswers::from_archive(&config.archive.dir).await?;
         answers.refresh_facts().await;
         anyhow::Ok(answers.hosts().await?)
     })?;
-    let rows: Vec<Vec<Cell>> = rows.iter().map(host_row).collect();
-    let (all, select) = (host_columns(), select(print));
-    let rows = select_rows(&all, rows, &select).map_err(usage)?;
-    let shown = shown(&all, print, &[])?;
-    let columns: Vec<Column> = shown.iter().map(|&place| all[place].clone()).collect();
-    let mut printer = Rows::new(BufWriter::new(io::stdout().lock()), print.format, &columns);
-    let rows: Vec<Vec<Cell>> = rows.into_iter().map(|row| pick(row, &shown)).collect();
-    rows.iter().for_each(|row| printer.measure(row));
-    printer.begin()?;
-    rows.iter().try_for_each(|row| printer.row(row))?;
-    printer.end()?;
+    print(&mut BufWriter::new(io::stdout().lock()), &HOSTS, rows.as_slice(), args)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs [`super::Command::Processes`] and the other commands for a single view.
-pub(super) fn view(config: &Path, view: View, args: &ViewArgs) -> anyhow::Result<ExitCode> {
+/// Runs [`super::Command::Table`].
+pub(super) fn table(config: &Path, table: &SnapshotTable, args: &ViewArgs) -> anyhow::Result<ExitCode> {
     let snapshot = snapshot(config, args)?;
-    if let Some(oldest_ns) = AsOf::new(&snapshot).oldest_ns().filter(|_| matches!(view, View::Processes | View::Files))
-    {
-        let rows = if view == View::Files { "files" } else { "rows" };
+    if let Some((rows, oldest_ns)) = table.about.aged.zip(AsOf::new(&snapshot).oldest_ns()) {
+        // Errors are ignored: standard error may be closed.
         let _ = writeln!(
             io::stderr().lock(),
-            "{rows} as of {} UTC or later; column as_of has the time of each row",
+            "{} as of {} UTC or later; column as_of has the time of each row",
+            rows.to_lowercase(),
             time_text(oldest_ns)
         );
     }
     let mut out = BufWriter::new(io::stdout().lock());
-    print_view(&mut out, view, &snapshot, &args.print)?;
+    print_table(&mut out, table, &snapshot, &args.print)?;
     out.flush()?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Runs [`super::Command::Psad`].
-pub(super) fn psad(config: &Path, section: Option<Section>, args: &ViewArgs) -> anyhow::Result<ExitCode> {
+pub(super) fn psad(
+    config: &Path,
+    section: Option<&'static SnapshotTable>,
+    args: &ViewArgs,
+) -> anyhow::Result<ExitCode> {
     let format = args.print.format;
     let Some(section) = section else {
         if format == Format::Csv {
@@ -68,24 +62,24 @@ pub(super) fn psad(config: &Path, section: Option<Section>, args: &ViewArgs) -> 
         say_what_is_missing(&snapshot);
         let mut out = BufWriter::new(io::stdout().lock());
         let separators = if format == Format::Json { ["{", ",", "}\n"] } else { ["", "\n", ""] };
-        for (number, section) in Section::ALL.into_iter().enumerate() {
+        for (number, section) in sections().enumerate() {
             write!(out, "{}", separators[usize::from(number > 0)])?;
             match format {
-                Format::Json => write!(out, "\"{}\": ", section.name())?,
-                _ => writeln!(out, "{}", section.heading())?,
+                Format::Json => write!(out, "\"{}\": ", section.about.name)?,
+                _ => writeln!(out, "{}", section.about.words())?,
             }
-            print_view(&mut out, section.view(), &snapshot, &args.print)?;
+            print_table(&mut out, section, &snapshot, &args.print)?;
         }
         write!(out, "{}", separators[2])?;
         out.flush()?;
         return Ok(ExitCode::SUCCESS);
     };
     let snapshot = snapshot(config, args)?;
-    if section.tells_of_sockets() {
+    if section.about.needs_sockets {
         say_what_is_missing(&snapshot);
     }
     let mut out = BufWriter::new(io::stdout().lock());
-    print_view(&mut out, section.view(), &snapshot, &args.print)?;
+    print_table(&mut out, section, &snapshot, &args.print)?;
     out.flush()?;
     Ok(ExitCode::SUCCESS)
 }
@@ -158,122 +152,15 @@ async fn only_host(answers: &HostAnswers) -> anyhow::Result<String> {
     }
 }
 
-fn print_view(out: &mut impl Write, view: View, snapshot: &HostSnapshot, print: &Print) -> anyhow::Result<()> {
-    let all = view.columns();
-    let shown = shown(&all, print, people(view))?;
-    let columns: Vec<Column> = shown.iter().map(|&place| all[place].clone()).collect();
-    let mut printer = Rows::new(out, print.format, &columns);
-    let undecodable = if print.sort.is_some() {
-        let table = view.table(snapshot, &select(print)).map_err(usage)?;
-        let rows: Vec<Vec<Cell>> = table.rows.into_iter().map(|row| pick(row, &shown)).collect();
-        rows.iter().for_each(|row| printer.measure(row));
-        printer.begin()?;
-        rows.iter().try_for_each(|row| printer.row(row))?;
-        table.undecodable
-    } else {
-        let filter = print.filter.as_deref();
-        if printer.must_measure() {
-            view.each(snapshot, filter, &mut |row| printer.measure(&pick(row, &shown)));
-        }
-        printer.begin()?;
-        let mut result = Ok(());
-        let undecodable = view.each(snapshot, filter, &mut |row| {
-            if result.is_ok() {
-                result = printer.row(&pick(row, &shown));
-            }
-        });
-        result?;
-        undecodable
-    };
-    printer.end()?;
+fn print_table(
+    out: &mut impl Write,
+    table: &SnapshotTable,
+    snapshot: &HostSnapshot,
+    args: &Print,
+) -> anyhow::Result<()> {
+    let undecodable = print(out, table, snapshot, args)?;
     if undecodable > 0 {
         writeln!(io::stderr().lock(), "{undecodable} rows could not be decoded").context("say what is missing")?;
     }
     Ok(())
-}
-
-/// Returns the columns for the table format, chosen to fit a terminal; empty for all. JSON and CSV have all columns.
-fn people(view: View) -> &'static [&'static str] {
-    match view {
-        View::Processes => &[
-            "user",
-            "pid",
-            "ppid",
-            "cpu_percent",
-            "memory_percent",
-            "rss_bytes",
-            "tty",
-            "state",
-            "start_time",
-            "cpu_time",
-            "comm",
-            "argv",
-        ],
-        View::Files => &["comm", "pid", "user", "fd", "access", "kind", "dev", "size", "inode", "deleted", "path"],
-        View::Sockets => {
-            &["protocol", "state", "local", "local_port", "remote", "remote_port", "pids", "comm", "user", "path"]
-        }
-        View::Exposed => EXPOSED_USUAL,
-        View::Contacts => &[
-            "ip",
-            "danger_level",
-            "direction",
-            "protocol",
-            "state",
-            "local",
-            "local_port",
-            "remote_port",
-            "pid",
-            "comm",
-            "unit",
-            "start_time",
-            "exe",
-        ],
-        View::Packets => &["time", "prefix", "protocol", "src", "src_port", "dst", "dst_port", "flags", "interface_in"],
-        _ => &[],
-    }
-}
-
-/// Returns the indexes of the columns to print.
-fn shown(all: &[Column], print: &Print, people: &[&str]) -> anyhow::Result<Vec<usize>> {
-    let names: Vec<&str> = match print.columns.as_slice() {
-        [] if print.format == Format::Table && !people.is_empty() => people.to_vec(),
-        [] => all.iter().map(|column| column.name).collect(),
-        [one] if one == "all" => all.iter().map(|column| column.name).collect(),
-        some => some.iter().map(String::as_str).collect(),
-    };
-    names.into_iter().map(|name| place_of(all, name.trim()).map_err(usage)).collect()
-}
-
-fn pick(mut row: Vec<Cell>, shown: &[usize]) -> Vec<Cell> {
-    // A column named twice is printed twice.
-    shown
-        .iter()
-        .enumerate()
-        .map(|(at, &place)| {
-            if shown[at + 1..].contains(&place) {
-                row[place].clone()
-            } else {
-                std::mem::replace(&mut row[place], Cell::Empty)
-            }
-        })
-        .collect()
-}
-
-fn select(print: &Print) -> Select {
-    Select {
-        filter: print.filter.clone(),
-        sort: print.sort.clone(),
-        descending: print.descending,
-        page: 0,
-        page_rows: 0,
-    }
-}
-
-/// Turns an unknown column into a usage error.
-fn usage(error: QueryError) -> anyhow::Error {
-    match error {
-        QueryError::UnknownColumn(..) => Usage(error.to_string()).into(),
-        other => other.into(),
-    }
 }

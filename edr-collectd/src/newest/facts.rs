@@ -93,8 +93,9 @@ impl<'de> Deserialize<'de> for Length {
 
 #[cfg(test)]
 mod tests {
+    use edr_model::testing::{host_snapshot, sample};
+
     use super::*;
-    use crate::query::table::tests::{host_snapshot, sample};
 
     #[test]
     fn facts_equal_the_snapshots() {

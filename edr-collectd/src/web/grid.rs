@@ -2,11 +2,14 @@
 
 use std::ops::Range;
 
-use super::columns::usual_columns;
+use edr_model::catalogue::usual;
+use edr_model::column::{Link, Look, Mark};
+use edr_model::select::place_of;
+use edr_model::{Cell, Column, Kind, Selection};
+
 use super::params::{Params, ROWS_CHOICES};
 use super::shown::{Danger, Shown, grouped, size};
 use super::when;
-use crate::query::table::{Cell, Column, Table, View};
 
 /// Longest text, in characters, that is shown in full; longer text is clipped to one line until opened.
 const CLIP_CHARS: usize = 48;
@@ -174,176 +177,105 @@ pub(super) enum Body {
     Danger(Danger),
 }
 
-/// Format of a column.
-#[derive(Clone, Copy, PartialEq)]
-enum Face {
-    Plain,
-    /// A count, with grouped digits.
-    Count,
-    /// A link to another view, with a filter for this value in the named column.
-    Leads(&'static str, &'static str),
-    Danger,
-    /// Uses the remaining width.
-    Wide,
-    /// Uses the remaining width, in a monospaced font: paths and command lines.
-    WidePath,
-}
-
-fn face(view: View, column: &str) -> Face {
-    match (view, column) {
-        (View::Processes, "pid") => Face::Leads("files", "pid"),
-        (View::Processes, "ppid") | (View::Files | View::Gaps, "pid") | (View::Sockets, "pids") => {
-            Face::Leads("processes", "pid")
-        }
-        (View::Exposed | View::Contacts, "pid") | (View::TopPorts, "pids") => Face::Leads("processes", "pid"),
-        (View::Exposed, "port") | (View::Contacts, "local_port") => Face::Leads("sockets", "local_port"),
-        (View::Contacts, "ip") => Face::Leads("sources", "ip"),
-        (View::Exposed | View::Contacts, "inode") => Face::Leads("files", "inode"),
-        (View::Sockets, "inode") => Face::Leads("files", "inode"),
-        (View::Sockets, "peer_inode") => Face::Leads("sockets", "inode"),
-        (View::TopAttackers, "ip") | (View::Packets, "src") => Face::Leads("sources", "ip"),
-        (View::Sources, "ip") | (View::Blocked, "address") => Face::Leads("packets", "src"),
-        (View::TopSignatures | View::Sources, "sid") => Face::Leads("sources", "sid"),
-        (_, "danger_level") => Face::Danger,
-        (_, "argv" | "exe" | "path" | "cwd" | "raw") => Face::WidePath,
-        (_, "msg" | "detail" | "field") => Face::Wide,
-        (
-            _,
-            "packets" | "matches" | "sources" | "attackers" | "count" | "threads" | "emails" | "files_total"
-            | "unique_signatures" | "signature_matches" | "repeated" | "receive_queue" | "send_queue" | "offset",
-        ) => Face::Count,
-        _ => Face::Plain,
-    }
-}
-
-/// Makes the grid of a table. `base` is the address of the host, `path` the address of this view.
-pub(super) fn grid(view: View, caption: &'static str, table: Table, params: &Params, base: &str, path: &str) -> Grid {
-    let usual = usual_columns(view);
-    let place = |name: &str| table.columns.iter().position(|column| column.name == name);
-    let tags = Tags { deleted: place("deleted"), exe_state: place("exe_state"), pid: place("pid") };
-    let mut order: Vec<usize> = if params.all_columns || usual.is_empty() {
-        (0..table.columns.len()).collect()
-    } else {
-        usual.iter().filter_map(|name| place(name)).collect()
-    };
-    if order.is_empty() {
-        order = (0..table.columns.len()).collect();
-    }
-    let headings = order
+/// Makes the grid of a table's rows. `base` is the address of the host, `path` the address of the table.
+pub(super) fn grid(caption: &'static str, table: Selection, params: &Params, base: &str, path: &str) -> Grid {
+    let Selection { columns, rows, undecodable, .. } = table;
+    let shown: Vec<usize> =
+        if params.all_columns { (0..columns.len()).collect() } else { usual(&columns, |column| column.on_page) };
+    let headings = shown
         .iter()
-        .map(|&i| {
-            let column = &table.columns[i];
-            let times = table.rows.iter().any(|row| matches!(row.get(i), Some(Cell::Time(_))));
+        .map(|&at| {
+            let column = &columns[at];
+            let times = rows.iter().any(|row| matches!(row.get(at), Some(Cell::Time(_))));
             let title = if times { format!("{} (UTC)", column.title) } else { column.title.to_owned() };
-            let mut heading = Heading::new(path, params, column.name, &title, column.numeric);
-            heading.class = class(face(view, column.name), column.numeric);
+            let mut heading = Heading::new(path, params, column.name, &title, column.kind.is_numeric());
+            heading.class = class(column);
             heading
         })
         .collect();
-    let links = Links { view, params, base };
-    let rows = table
-        .rows
+    let faces: Vec<Face<'_>> = shown.iter().map(|&at| Face::new(&columns, at)).collect();
+    let links = Links { params, base };
+    let rows = rows
         .iter()
-        .map(|row| {
-            let cells = order
-                .iter()
-                .map(|&i| {
-                    let column = &table.columns[i];
-                    let mut cell = links.cell(column, row.get(i).unwrap_or(&Cell::Empty));
-                    cell.tag = tags.of(view, column.name, row);
-                    cell
-                })
-                .collect();
-            Row { key: key(view, &table.columns, row), cells }
-        })
+        .map(|row| Row { key: key(&columns, row), cells: faces.iter().map(|face| face.cell(row, &links)).collect() })
         .collect();
-    Grid { caption, headings, rows, undecodable: table.undecodable, hidden: table.columns.len() - order.len() }
+    Grid { caption, headings, rows, undecodable, hidden: columns.len() - shown.len() }
 }
 
-/// Indexes of the columns with marks: a mark stands beside a value and changes the meaning of the value.
-struct Tags {
-    deleted: Option<usize>,
-    exe_state: Option<usize>,
-    pid: Option<usize>,
-}
-
-impl Tags {
-    fn of(&self, view: View, column: &str, row: &[Cell]) -> Option<Shown> {
-        let cell = |place: Option<usize>| place.and_then(|i| row.get(i));
-        match (view, column) {
-            (View::Files, "path") if cell(self.deleted) == Some(&Cell::Flag(true)) => Some(Shown::of("deleted")),
-            (View::Exposed | View::Contacts, "comm") if cell(self.pid) == Some(&Cell::Empty) => {
-                Some(Shown::of("owner not seen"))
-            }
-            (View::Processes, "argv" | "exe") => {
-                cell(self.exe_state).map(Shown::from).filter(|state| !state.is_empty())
-            }
-            _ => None,
-        }
-    }
-}
-
-/// Returns the key that identifies a row within its view.
-fn key(view: View, columns: &[Column], row: &[Cell]) -> Shown {
-    let names: &[&str] = match view {
-        View::Processes => &["pid", "start_ticks"],
-        View::Files => &["pid", "fd"],
-        View::Sockets => &["inode", "local", "local_port", "remote", "remote_port"],
-        View::Exposed => &["protocol", "port", "local", "netns", "inode", "pid"],
-        View::Contacts => &["ip", "protocol", "local", "local_port", "remote_port", "inode", "pid"],
-        View::TopSignatures => &["sid"],
-        View::TopAttackers => &["ip"],
-        View::TopPorts => &["protocol", "port"],
-        View::PrefixCounters => &["prefix"],
-        View::ProtocolCounters => &["protocol"],
-        View::Blocked => &["address"],
-        View::Sources | View::Packets | View::Gaps => return Shown::default(),
-    };
+/// Returns the text that identifies a row within its table: the key fields.
+fn key(columns: &[Column], row: &[Cell]) -> Shown {
     let mut key = String::new();
-    for name in names {
-        if let Some(cell) = columns.iter().position(|column| column.name == *name).and_then(|i| row.get(i)) {
-            key.push_str(&cell.text_within(KEY_BYTES_MAX));
-            key.push(' ');
-        }
+    for (_, cell) in columns.iter().zip(row).filter(|(column, _)| column.is_key) {
+        key.push_str(&cell.text_within(KEY_BYTES_MAX));
+        key.push(' ');
     }
     Shown::of(key.trim_end())
 }
 
-fn class(face: Face, numeric: bool) -> &'static str {
-    match face {
-        Face::WidePath => "wide path",
-        Face::Wide => "wide",
-        _ if numeric => "num",
-        _ => "",
+fn class(column: &Column) -> &'static str {
+    match column.look {
+        Look::Code => "wide path",
+        Look::Wide => "wide",
+        Look::Plain if column.kind.is_numeric() => "num",
+        Look::Plain => "",
     }
 }
 
-/// Makes the cells for a view of a host.
+/// A shown column.
+struct Face<'a> {
+    column: &'a Column,
+    /// Index of the column.
+    at: usize,
+    /// The mark, with the index of the column that decides.
+    mark: Option<(Mark, usize)>,
+}
+
+impl<'a> Face<'a> {
+    fn new(columns: &'a [Column], at: usize) -> Self {
+        let column = &columns[at];
+        let mark = column.mark.and_then(|mark| Some((mark, place_of(columns, mark.field()).ok()?)));
+        Self { column, at, mark }
+    }
+
+    fn cell(&self, row: &[Cell], links: &Links<'_>) -> GridCell {
+        let cell = row.get(self.at).unwrap_or(&Cell::Empty);
+        let tag = self.mark.and_then(|(mark, decides)| match (mark, row.get(decides)?) {
+            (Mark::Text { .. }, text) => Some(Shown::from(text)).filter(|text| !text.is_empty()),
+            (Mark::True { text, .. }, Cell::Flag(true)) | (Mark::Empty { text, .. }, Cell::Empty) => {
+                Some(Shown::of(text))
+            }
+            _ => None,
+        });
+        GridCell { class: class(self.column), body: self.body(cell, links), tag }
+    }
+
+    fn body(&self, cell: &Cell, links: &Links<'_>) -> Body {
+        match (cell, self.column.link) {
+            (Cell::Empty | Cell::Flag(false), _) => Body::Empty,
+            (Cell::Flag(true), _) => Body::Yes,
+            (Cell::Number(level), _) if self.column.kind == Kind::DangerLevel => {
+                Body::Danger(Danger::new(u8::try_from(*level).unwrap_or(0)))
+            }
+            (_, Some(link)) => links.body(link, cell),
+            // A number with a unit is an amount, a number without is an id.
+            (Cell::Number(amount), None) if !self.column.unit.is_empty() => Body::Text(Shown::of(grouped(*amount))),
+            (Cell::Size(bytes), None) => Body::Size { text: size(*bytes), exact: grouped(*bytes) },
+            (Cell::Time(ns), None) => time(*ns),
+            (_, None) => text(Shown::from(cell)),
+        }
+    }
+}
+
+/// Makes links to other tables of a host.
 struct Links<'a> {
-    view: View,
     params: &'a Params,
     base: &'a str,
 }
 
 impl Links<'_> {
-    fn cell(&self, column: &Column, cell: &Cell) -> GridCell {
-        let face = face(self.view, column.name);
-        let body = match (face, cell) {
-            (_, Cell::Empty | Cell::Flag(false)) => Body::Empty,
-            (_, Cell::Flag(true)) => Body::Yes,
-            (Face::Danger, Cell::Number(level)) => Body::Danger(Danger::new(u8::try_from(*level).unwrap_or(0))),
-            (Face::Count, Cell::Number(count)) => Body::Text(Shown::of(grouped(*count))),
-            (Face::Leads(slug, by), _) => self.leads(slug, by, cell),
-            (_, Cell::Size(bytes)) => Body::Size { text: size(*bytes), exact: grouped(*bytes) },
-            (_, Cell::Time(ns)) => time(*ns),
-            _ => text(Shown::from(cell)),
-        };
-        GridCell { class: class(face, column.numeric), body, tag: None }
-    }
-
-    fn leads(&self, slug: &str, by: &str, cell: &Cell) -> Body {
+    fn body(&self, Link { slug, field }: Link, cell: &Cell) -> Body {
         let path = format!("{}/{slug}", self.base);
-        let link = |value: &str| (self.params.elsewhere_filtered(&path, format!("{by}:{value}")), Shown::of(value));
+        let link = |value: &str| (self.params.elsewhere_filtered(&path, format!("{field}:{value}")), Shown::of(value));
         match cell {
             Cell::Number(0) => Body::Text(Shown::of("0")),
             Cell::Numbers(numbers) => Body::Links {
@@ -355,7 +287,7 @@ impl Links<'_> {
                 if shown.len() > LINK_CHARS_MAX {
                     return text(shown);
                 }
-                let href = self.params.elsewhere_filtered(&path, format!("{by}:{shown}"));
+                let href = self.params.elsewhere_filtered(&path, format!("{field}:{shown}"));
                 Body::Link { href, text: shown }
             }
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::pages::PAGES;
+use super::pages::Pages;
 use super::params::{At, Params};
 use super::problem::Problem;
 use super::pulse::{Fresh, Pulse};
@@ -57,7 +57,7 @@ pub(super) struct Head {
 impl Head {
     /// Makes the head. `here` is the path of this page, `tab` the slug of its tab.
     pub(super) fn new(found: &Found, params: &Params, here: &str, tab: &str) -> Result<Self, Problem> {
-        let Found { snapshot, row, now_ns } = found;
+        let Found { snapshot, row, now_ns, pages } = found;
         let host = snapshot.view.host().map_err(Problem::undecodable)?;
         let agent = snapshot.view.agent().map_err(Problem::undecodable)?;
         let id = snapshot.host_id.to_string();
@@ -88,10 +88,10 @@ impl Head {
                 ],
             }
         });
-        let tabs = PAGES.iter().filter(|page| page.tab == page.slug).map(|page| Tab {
-            href: params.elsewhere(&format!("{base}/{}", page.slug)),
-            title: page.tab_title,
-            current: page.slug == tab,
+        let tabs = pages.tabs().map(|page| Tab {
+            href: params.elsewhere(&format!("{base}/{}", page.slug())),
+            title: page.tab_title(),
+            current: page.slug() == tab,
         });
         let overview = Tab { href: params.elsewhere(&base), title: "Overview", current: tab.is_empty() };
         Ok(Self {
@@ -119,6 +119,7 @@ pub(super) struct Found {
     /// Entry in the list of hosts; `None` for an earlier moment.
     pub(super) row: Option<HostRow>,
     pub(super) now_ns: i64,
+    pub(super) pages: Pages,
 }
 
 /// Finds the host and the snapshot. The caller must hold a place.
@@ -133,5 +134,5 @@ pub(super) async fn find<A: Answers>(
         Some(_) => None,
         None => web.answers.host(snapshot.host_id).await?,
     };
-    Ok(Found { snapshot, row, now_ns: when::now_ns() })
+    Ok(Found { snapshot, row, now_ns: when::now_ns(), pages: web.pages })
 }

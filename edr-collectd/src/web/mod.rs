@@ -1,13 +1,13 @@
 //! The page: the state of the hosts, in a browser.
 //!
 //! Pages are rendered on the server and complete without a script; `assets/app.js` only refreshes a page. The only
-//! source is [`crate::query`]: no archive, no consumer, no file. All access is read-only, by GET and HEAD.
+//! source is [`crate::query`], the only tables are those of the catalogue: no archive, no consumer, no file. All access is read-only, by GET and HEAD.
 //!
 //! | address | shows |
 //! | --- | --- |
 //! | `/` | all hosts |
 //! | `/hosts/{host}` | one host |
-//! | `/hosts/{host}/{view}` | a view: `processes`, `files`, `sockets`, `psad` and its parts, `packets`, `gaps` |
+//! | `/hosts/{host}/{view}` | a table of the catalogue, or `psad`: several tables |
 //! | `/events` | server-sent events: newer data is available |
 //! | `/healthz` | `ok` |
 //!
@@ -17,7 +17,6 @@
 //! time ([`work`]), streams. Requests made by pages of other sites are refused ([`guard`]).
 
 mod assets;
-mod columns;
 mod events;
 mod grid;
 mod guard;
@@ -45,19 +44,24 @@ use axum::Router;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use edr_model::SnapshotTable;
+use edr_model::tables::TABLES;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use self::guard::{Guard, Names};
+use self::pages::Pages;
 use self::problem::Problem;
 use self::work::{Place, Work};
 use crate::query::{Answers, HostSnapshot};
 
 const HTML: &str = "text/html; charset=utf-8";
 
-/// Limits of the page, and the names under which the page answers.
+/// Limits of the page, the names under which the page answers, and the tables.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// The tables of a host, in the order of the navigation.
+    pub tables: &'static [SnapshotTable],
     /// Names allowed in a request's `Host:` header, besides `localhost` and the address listened on.
     pub names: Vec<String>,
     /// Connections at the same time; further connections wait in the kernel.
@@ -82,6 +86,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            tables: &TABLES,
             names: Vec::new(),
             connections_max: 512,
             streams_max: 256,
@@ -140,6 +145,7 @@ pub fn router<A: Answers + 'static>(
     let guard = Guard { names: Names::new(listen, &options.names), request_timeout: options.request_timeout };
     let web = Arc::new(Web {
         answers,
+        pages: Pages(options.tables),
         work: Work::new(options.work_max, options.work_wait),
         streams: Arc::new(Semaphore::new(options.streams_max)),
         closing,
@@ -159,6 +165,7 @@ pub fn router<A: Answers + 'static>(
 /// The state of all request handlers.
 struct Web<A> {
     answers: Arc<A>,
+    pages: Pages,
     work: Work,
     streams: Arc<Semaphore>,
     closing: watch::Receiver<bool>,

@@ -1,64 +1,68 @@
-//! The pages of a host: addresses and titles.
+//! The pages of a host: addresses and titles, from the catalogue.
 
-use crate::query::table::View;
+use edr_model::SnapshotTable;
+use edr_model::catalogue::{Group, find};
+
+/// Last segment of the address of psad's page.
+pub(super) const PSAD: &str = "psad";
 
 /// A page of a host.
-#[derive(Debug)]
-pub(super) struct Page {
-    /// Last segment of the address.
-    pub(super) slug: &'static str,
-    /// Slug of the tab above the page.
-    pub(super) tab: &'static str,
-    /// Title in the navigation.
-    pub(super) tab_title: &'static str,
-    /// The rows; `None` for psad's page, which has several tables.
-    pub(super) view: Option<View>,
-    /// Title for users.
-    pub(super) title: &'static str,
-    /// Title and number of rows of a page that shows only the top rows.
-    pub(super) top: Option<(&'static str, usize)>,
-    /// Noun for the rows.
-    pub(super) noun: &'static str,
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Page {
+    /// A page with one table.
+    Table(&'static SnapshotTable),
+    /// psad's page, with several tables.
+    Psad,
 }
 
-const fn tab(slug: &'static str, title: &'static str, view: Option<View>, noun: &'static str) -> Page {
-    Page { slug, tab: slug, tab_title: title, view, title, top: None, noun }
+impl Page {
+    /// Returns the last segment of the address.
+    pub(super) fn slug(self) -> &'static str {
+        match self {
+            Self::Table(table) => table.about.slug,
+            Self::Psad => PSAD,
+        }
+    }
+
+    /// Returns the slug of the tab above the page.
+    pub(super) fn tab(self) -> &'static str {
+        match self {
+            Self::Table(table) if table.about.group == Group::Own => table.about.slug,
+            Self::Table(_) | Self::Psad => PSAD,
+        }
+    }
+
+    /// Returns the title in the navigation.
+    pub(super) fn tab_title(self) -> &'static str {
+        match self {
+            Self::Table(table) => table.about.top.map_or(table.about.title, |top| top.title),
+            Self::Psad => "psad data",
+        }
+    }
 }
 
-const fn psad(slug: &'static str, title: &'static str, view: View, noun: &'static str) -> Page {
-    Page { slug, tab: "psad", tab_title: title, view: Some(view), title, top: None, noun }
-}
+/// The pages of a host, made of these tables.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pages(pub(super) &'static [SnapshotTable]);
 
-const fn top(
-    slug: &'static str,
-    titles: (&'static str, &'static str),
-    rows: usize,
-    view: View,
-    noun: &'static str,
-) -> Page {
-    Page { top: Some((titles.0, rows)), tab_title: titles.0, ..psad(slug, titles.1, view, noun) }
-}
+impl Pages {
+    /// Returns the page with this slug.
+    pub(super) fn find(self, slug: &str) -> Option<Page> {
+        if slug == PSAD { Some(Page::Psad) } else { find(self.0, slug).map(Page::Table) }
+    }
 
-/// All pages, in the order of the navigation.
-pub(super) const PAGES: [Page; 15] = [
-    tab("processes", "Process data", Some(View::Processes), "processes"),
-    tab("files", "lsof data", Some(View::Files), "open files"),
-    tab("sockets", "Sockets", Some(View::Sockets), "sockets"),
-    tab("psad", "psad data", None, ""),
-    psad("exposed", "Scanned and open", View::Exposed, "listening sockets"),
-    psad("contacts", "Sockets to attackers", View::Contacts, "sockets"),
-    top("signatures", ("Top 50 signature matches", "Signature matches"), 50, View::TopSignatures, "signatures"),
-    top("attackers", ("Top 25 attackers", "Attackers"), 25, View::TopAttackers, "attackers"),
-    top("ports", ("Top 20 scanned ports", "Scanned ports"), 20, View::TopPorts, "ports"),
-    psad("prefixes", "iptables log prefix counters", View::PrefixCounters, "prefixes"),
-    psad("protocols", "Total protocol packet counters", View::ProtocolCounters, "protocols"),
-    psad("sources", "IP status detail", View::Sources, "rows"),
-    psad("blocked", "Blocked addresses", View::Blocked, "addresses"),
-    tab("packets", "Packets", Some(View::Packets), "packets"),
-    tab("gaps", "Gaps", Some(View::Gaps), "gaps"),
-];
+    /// Returns the pages with a tab of their own, in the order of the navigation. psad's page stands in the place of
+    /// the first table of psad.
+    pub(super) fn tabs(self) -> impl Iterator<Item = Page> {
+        let first_of_psad = self.0.iter().position(|table| table.about.group == Group::Psad);
+        self.0.iter().enumerate().filter_map(move |(at, table)| match table.about.group {
+            Group::Own => Some(Page::Table(table)),
+            Group::Psad => (Some(at) == first_of_psad).then_some(Page::Psad),
+        })
+    }
 
-/// Returns the page with this slug.
-pub(super) fn page(slug: &str) -> Option<&'static Page> {
-    PAGES.iter().find(|page| page.slug == slug)
+    /// Returns the tables of psad.
+    pub(super) fn psad(self) -> impl Iterator<Item = &'static SnapshotTable> {
+        self.0.iter().filter(|table| table.about.group == Group::Psad)
+    }
 }

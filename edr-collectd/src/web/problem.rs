@@ -5,10 +5,15 @@ use std::fmt;
 use askama::Template;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use edr_model::SelectError;
 
 use super::assets::Assets;
 use super::shown::Shown;
 use crate::query::QueryError;
+
+/// Title and advice for a question beyond a limit.
+const LARGE: &str = "The query exceeds its budget";
+const ASK_FOR_LESS: &str = "Use a narrower filter, fewer rows, or a single host.";
 
 /// An answer in place of the requested page.
 #[derive(Debug)]
@@ -170,19 +175,24 @@ impl From<QueryError> for Problem {
                 "No snapshot of this host at that moment",
                 "Choose a later moment, or omit “at” for the newest state.",
             ),
-            QueryError::UnknownColumn(..) => {
-                (StatusCode::BAD_REQUEST, "Unknown column", "Click on a column's heading to sort.")
-            }
             QueryError::Archive(_) => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The archive cannot be read now",
                 "The newest state of each host is still available; older moments need the archive. Try again later.",
             ),
-            QueryError::Budget(_) => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "The query exceeds its budget",
-                "Use a narrower filter, fewer rows, or a single host.",
-            ),
+            QueryError::Budget(_) => (StatusCode::SERVICE_UNAVAILABLE, LARGE, ASK_FOR_LESS),
+        };
+        Self::new(status, title, &error.to_string(), advice)
+    }
+}
+
+impl From<SelectError> for Problem {
+    fn from(error: SelectError) -> Self {
+        let (status, title, advice) = match error {
+            SelectError::UnknownColumn { .. } => {
+                (StatusCode::BAD_REQUEST, "Unknown column", "Click on a column's heading to sort.")
+            }
+            SelectError::TooMany(_) => (StatusCode::SERVICE_UNAVAILABLE, LARGE, ASK_FOR_LESS),
         };
         Self::new(status, title, &error.to_string(), advice)
     }

@@ -2,17 +2,17 @@
 
 use std::collections::BTreeSet;
 
+use edr_model::exposure::{Chain, Exposure, Listening, Transport};
+use edr_model::{Select, SnapshotTable};
 use edr_wire::snapshot::{PsadMode, PsadRunState, ScanSource, TargetPackets};
 
 use super::grid::{Grid, grid};
 use super::host::{Found, Head};
-use super::pages::{PAGES, Page};
+use super::pages::Page;
 use super::params::Params;
 use super::problem::Problem;
 use super::shown::{Danger, Shown, grouped};
 use super::when::{self, iso_and_clock};
-use crate::query::exposure::{Chain, Exposure, Listening, Transport};
-use crate::query::table::{Select, View};
 
 /// Sources shown in detail; the view of sources lists them all.
 const SOURCES_MAX: usize = 25;
@@ -176,14 +176,13 @@ impl PsadPage {
         let now_ns = head.now_ns;
         let link = |slug: &str| params.elsewhere(&format!("{}/{slug}", head.base));
         let (mut columns, mut joined) = ([Vec::new(), Vec::new()], Vec::new());
-        for page in PAGES.iter().filter(|page| page.tab == "psad") {
-            if let Some(view) = page.view.filter(|view| *view != View::Sources) {
-                let section = Section::new(page, view, found, params, head)?;
-                match view {
-                    View::Exposed | View::Contacts => joined.push(section),
-                    View::TopSignatures => columns[0].push(section),
-                    _ => columns[1].push(section),
-                }
+        // The sources have a form of their own on this page.
+        for table in found.pages.psad().filter(|table| table.about.slug != "sources") {
+            let section = Section::new(table, found, params, head)?;
+            match table.about.slug {
+                "exposed" | "contacts" => joined.push(section),
+                "signatures" => columns[0].push(section),
+                _ => columns[1].push(section),
             }
         }
         // psad's own order: highest danger level first.
@@ -239,18 +238,20 @@ impl PsadPage {
 }
 
 impl Section {
-    fn new(page: &'static Page, view: View, found: &Found, params: &Params, head: &Head) -> Result<Self, Problem> {
-        let rows = page.top.map_or(ROWS_MAX, |(_, rows)| rows);
-        let table = view.table(&found.snapshot, &Select { page_rows: rows, ..Select::default() })?;
-        let more = (table.total > rows).then(|| format!("all {} {}", grouped(table.total), page.noun));
-        let here = format!("{}/{}", head.base, page.slug);
+    fn new(table: &'static SnapshotTable, found: &Found, params: &Params, head: &Head) -> Result<Self, Problem> {
+        let about = &table.about;
+        let rows = about.top.map_or(ROWS_MAX, |top| top.rows);
+        let title = Page::Table(table).tab_title();
+        let table = table.select(&found.snapshot, &Select { page_rows: rows, ..Select::default() })?;
+        let more = (table.total > rows).then(|| format!("all {} {}", grouped(table.total), about.noun));
+        let here = format!("{}/{}", head.base, about.slug);
         // Sorting leads to the section's own view; only the moment of this page's parameters applies there.
         let params = Params { at: params.at.clone(), ..Params::default() };
         Ok(Self {
-            slug: page.slug,
-            title: page.tab_title,
+            slug: about.slug,
+            title,
             href: params.elsewhere(&here),
-            grid: grid(view, page.tab_title, table, &params, &head.base, &here),
+            grid: grid(title, table, &params, &head.base, &here),
             more,
         })
     }

@@ -4,8 +4,7 @@
 use std::fmt;
 
 use askama::filters::HtmlSafe;
-
-use crate::query::table::Cell;
+use edr_model::Cell;
 
 /// Bytes shown of a cell: a control character takes 24 bytes of HTML, and a snapshot may contain a single value of 32
 /// MiB.

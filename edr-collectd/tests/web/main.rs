@@ -3,6 +3,7 @@
 
 mod client;
 mod fleet;
+mod made_up;
 mod pages;
 mod requests;
 mod sample;

@@ -214,7 +214,7 @@ async fn bad_parameters_are_named_with_the_remedy() {
     let fleet = Fleet::new(&[Sample::server("web-01", now_ns())]);
     let site = Site::open(&fleet).await;
     for (target, text) in [
-        ("/hosts/web-01/processes?sort=nope", "pid, ppid, user"),
+        ("/hosts/web-01/processes?sort=nope", "pid, parent, user"),
         ("/hosts/web-01/processes?page=0", "whole number from 1"),
         ("/hosts/web-01/processes?page=-1&rows=1000000", "20, 50, 100, 200, 500"),
         ("/hosts/web-01/processes?at=yesterday", "2026-11-24T03:12:00Z"),

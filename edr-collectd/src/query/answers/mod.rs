@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use edr_model::time_text;
 use edr_wire::frame::{Frame, FrameKind};
 use edr_wire::snapshot::SnapshotView;
 use edr_wire::{Epoch, HostId};
@@ -15,7 +16,6 @@ use edr_wire::{Epoch, HostId};
 use tokio::sync::Semaphore;
 
 use super::cache::{Cache, Identity};
-use super::table::time_text;
 use super::{Answers, HostRow, HostSnapshot, Joined, QueryError};
 use crate::archive::{ArchiveError, ArchivedHeader, Cut, Found, HostsTable, Reader};
 use crate::newest::{Current, Known, Newest, catch_up, facts};

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::archive::testing::{delta, header, partition, records, row};
 use crate::archive::{Coverage, Frames};
-use crate::query::table::tests::sample;
+use edr_model::testing::sample;
 use edr_wire::frame::FrameHeader;
 
 const SECOND_NS: i64 = 1_000_000_000;

@@ -11,6 +11,7 @@
 
 mod completeness;
 mod listener;
+mod probes;
 #[cfg(test)]
 mod tests;
 
@@ -21,8 +22,9 @@ use edr_wire::Bytes;
 use edr_wire::snapshot::{FileKind, Process, Psad, SnapshotView, Socket};
 
 use self::completeness::Missing;
-pub(crate) use self::listener::{Chain, Listener, Listening, Reach, Transport, address};
-use super::table::joined;
+pub use self::listener::{Chain, Listener, Listening, Transport};
+use self::listener::{Reach, address};
+use crate::cell::joined;
 
 /// Listening sockets to examine; the agent lists at most 50,000 sockets in total.
 const LISTENERS_MAX: usize = 16_384;
@@ -32,62 +34,72 @@ const CONTACTS_MAX: usize = 16_384;
 const OWNERS_MAX: usize = 64;
 /// Ports listed per range of scanned ports.
 const PORTS_MAX: usize = 64;
-/// Listening sockets compared with one range, and with all ranges of a snapshot.
+/// Listening sockets compared with one range.
 const STEPS_OF_A_RANGE_MAX: usize = 4_096;
-const STEPS_MAX: usize = 4_000_000;
 /// Rows that psad writes for the ports of each protocol by default (`TOP_PORTS_LOG_THRESHOLD`), if the configuration is
 /// unknown.
 const TOP_PORTS_USUAL: u64 = 500;
 
 /// A process that holds a socket.
 #[derive(Debug)]
-pub(crate) struct Owner {
-    pub(crate) pid: u32,
-    pub(crate) comm: Bytes,
-    pub(crate) exe: Bytes,
-    pub(crate) unit: Bytes,
-    pub(crate) user: String,
-    pub(crate) start_time_ns: i64,
+pub struct Owner {
+    /// Process id.
+    pub pid: u32,
+    /// `comm`, cut as a [`joined`] value.
+    pub comm: Bytes,
+    /// Path of the executable, cut as a [`joined`] value; empty when unknown.
+    pub exe: Bytes,
+    /// systemd unit, of the system or of the user; empty when unknown.
+    pub unit: Bytes,
+    /// Name of the effective uid; empty when unknown.
+    pub user: String,
+    /// Wall-clock start time, ns since the epoch; 0 when unknown.
+    pub start_time_ns: i64,
 }
 
 /// A socket that listens on a scanned port.
 #[derive(Debug)]
-pub(crate) struct Exposed {
+pub struct Exposed {
     /// Index of the listener.
-    pub(crate) listener: usize,
-    pub(crate) listening: Listening,
+    listener: usize,
+    /// How exposed the socket is.
+    pub listening: Listening,
     /// Packets to this port, to any destination, as counted by psad. `None` when psad's list of ports lacks the port:
     /// only a signature match names the port, or the port is in a scanned range and the list is cut.
-    pub(crate) packets: Option<u64>,
+    pub packets: Option<u64>,
     /// Sources whose scanned ports include this port at an address of the socket; `None` when the limit of comparisons
     /// was reached.
-    pub(crate) attackers: Option<u64>,
+    pub attackers: Option<u64>,
     /// Highest danger level of the sources; 0 for no source.
-    pub(crate) danger_level: u8,
+    pub danger_level: u8,
 }
 
 /// A socket to or from an attacker.
 #[derive(Debug)]
-pub(crate) struct Contact {
-    pub(crate) ip: IpAddr,
-    pub(crate) danger_level: u8,
-    pub(crate) socket: Socket,
+pub struct Contact {
+    /// Address of the attacker.
+    pub ip: IpAddr,
+    /// Danger level of the attacker, 1 to 5.
+    pub danger_level: u8,
+    /// The socket.
+    pub socket: Socket,
     /// True when the attacker connected to a listening port, false for an outgoing connection, `None` when unknown.
-    pub(crate) inbound: Option<bool>,
+    pub inbound: Option<bool>,
     owners: Vec<usize>,
 }
 
 /// Listeners in a range of scanned ports.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct InRange {
-    pub(crate) listening: Listening,
+pub struct InRange {
+    /// The most exposed listener, or the reason why none is listed.
+    pub listening: Listening,
     /// Ports with a listener, ascending; at most [`PORTS_MAX`].
-    pub(crate) ports: Vec<u16>,
+    pub ports: Vec<u16>,
 }
 
 /// The join of a snapshot.
 #[derive(Debug, Default)]
-pub(crate) struct Exposure {
+pub struct Exposure {
     /// Network namespace of pid 1, otherwise of the kernel threads; `None` when neither was listed.
     host_netns: Option<u64>,
     missing: Missing,
@@ -102,7 +114,7 @@ pub(crate) struct Exposure {
 
 impl Exposure {
     /// Joins psad's part of a snapshot with the sockets and their owners.
-    pub(crate) fn of(view: &SnapshotView) -> Self {
+    pub fn of(view: &SnapshotView) -> Self {
         let psad = view.psad().unwrap_or_default();
         let mut join = Self { missing: Missing::of(view), ..Self::default() };
         let attackers = attackers(&psad);
@@ -237,45 +249,6 @@ impl Exposure {
         self.exposed = exposed;
     }
 
-    /// Finds the listeners that the scanned ranges of all sources reach. Ports with a signature match are added to
-    /// `scanned`.
-    fn probes(&self, psad: &Psad, scanned: &mut HashMap<(Transport, u16), Option<u64>>) -> Probes {
-        let mut probes = Probes { of: HashMap::new(), whole: true };
-        let mut steps = 0;
-        for (number, source) in psad.sources.iter().enumerate() {
-            for target in &source.targets {
-                let to = address(&target.ip);
-                let ranges = target.packets.iter().filter_map(|row| {
-                    let (low, high) = (row.port_low?, row.port_high.or(row.port_low)?);
-                    Some((Transport::of(&row.protocol)?, low, high, Chain::of(&row.chain)))
-                });
-                let matches =
-                    target.signatures.iter().filter(|row| row.port != 0).filter_map(|row| {
-                        Some((Transport::of(&row.protocol)?, row.port, row.port, Chain::of(&row.chain)))
-                    });
-                for (transport, low, high, chain) in ranges.chain(matches.clone()) {
-                    if low > high {
-                        continue;
-                    }
-                    for &at in self.by_port.range((transport, low)..=(transport, high)).flat_map(|(_, all)| all) {
-                        steps += 1;
-                        if steps > STEPS_MAX {
-                            probes.whole = false;
-                            return probes;
-                        }
-                        if self.reach(&self.listeners[at], to, chain) == Reach::Yes {
-                            probes.add(at, number, source.danger_level);
-                        }
-                    }
-                }
-                for (transport, port, ..) in matches {
-                    scanned.entry((transport, port)).or_insert(None);
-                }
-            }
-        }
-        probes
-    }
-
     fn reach(&self, listener: &Listener, to: Option<IpAddr>, chain: Chain) -> Reach {
         listener.reached_by(to, chain, self.host_netns)
     }
@@ -292,7 +265,7 @@ impl Exposure {
     }
 
     /// Returns how exposed a port is at any address, and the listeners on the port.
-    pub(crate) fn on_port(&self, transport: Transport, port: u16) -> (Listening, Vec<&Listener>) {
+    pub fn on_port(&self, transport: Transport, port: u16) -> (Listening, Vec<&Listener>) {
         let places = self.by_port.get(&(transport, port));
         let found: Vec<&Listener> = places.into_iter().flatten().map(|&at| &self.listeners[at]).collect();
         let best = found.iter().map(|listener| self.seen_from_outside(listener)).min().unwrap_or(Listening::No);
@@ -303,13 +276,7 @@ impl Exposure {
 
     /// Returns the listeners on the ports `low` to `high` of the packets' destination; `None` for packets sent by this
     /// host.
-    pub(crate) fn in_range(
-        &self,
-        transport: Transport,
-        (low, high): (u16, u16),
-        to: &str,
-        chain: Chain,
-    ) -> Option<InRange> {
+    pub fn in_range(&self, transport: Transport, (low, high): (u16, u16), to: &str, chain: Chain) -> Option<InRange> {
         if chain == Chain::Output {
             return None;
         }
@@ -350,17 +317,17 @@ impl Exposure {
     }
 
     /// Returns the listeners on scanned ports, the most exposed first.
-    pub(crate) fn exposed(&self) -> &[Exposed] {
+    pub fn exposed(&self) -> &[Exposed] {
         &self.exposed
     }
 
     /// Returns the listener of a row of [`Self::exposed`].
-    pub(crate) fn listener(&self, row: &Exposed) -> &Listener {
+    pub fn listener(&self, row: &Exposed) -> &Listener {
         &self.listeners[row.listener]
     }
 
     /// Returns the names of processes that listen on a port, each once and at most three.
-    pub(crate) fn names_on(&self, transport: Transport, port: u16) -> Vec<&Bytes> {
+    pub fn names_on(&self, transport: Transport, port: u16) -> Vec<&Bytes> {
         let places = self.by_port.get(&(transport, port)).into_iter().flatten();
         let mut names: Vec<&Bytes> = Vec::new();
         for owner in places.flat_map(|&at| self.owners_of(&self.listeners[at])) {
@@ -372,60 +339,34 @@ impl Exposure {
     }
 
     /// Returns the sockets to and from attackers, the highest danger level first.
-    pub(crate) fn contacts(&self) -> &[Contact] {
+    pub fn contacts(&self) -> &[Contact] {
         &self.contacts
     }
 
     /// Returns the number of sockets to an address; `None` when none is listed and sockets are missing.
-    pub(crate) fn contacts_of(&self, ip: &str) -> Option<u64> {
+    pub fn contacts_of(&self, ip: &str) -> Option<u64> {
         let listed = address(ip).and_then(|ip| self.contacts_of.get(&ip).copied()).unwrap_or(0);
         (listed > 0 || self.missing.any().is_none()).then_some(listed)
     }
 
     /// Returns the processes that hold a listener.
-    pub(crate) fn owners_of(&self, listener: &Listener) -> impl Iterator<Item = &Owner> {
+    pub fn owners_of(&self, listener: &Listener) -> impl Iterator<Item = &Owner> {
         listener.owners.iter().map(|&at| &self.owners[at])
     }
 
     /// Returns the processes that hold a contact.
-    pub(crate) fn holders_of(&self, contact: &Contact) -> impl Iterator<Item = &Owner> {
+    pub fn holders_of(&self, contact: &Contact) -> impl Iterator<Item = &Owner> {
         contact.owners.iter().map(|&at| &self.owners[at])
     }
 
     /// Returns the network namespace of the packets in psad's log, if known.
-    pub(crate) fn host_netns(&self) -> Option<u64> {
+    pub fn host_netns(&self) -> Option<u64> {
         self.host_netns
     }
 
     /// Returns why sockets may be missing; `None` when all were listed.
-    pub(crate) fn missing(&self) -> Option<&str> {
+    pub fn missing(&self) -> Option<&str> {
         self.missing.any()
-    }
-}
-
-/// The sources of scans that reach a listener.
-#[derive(Debug, Default)]
-struct Probed {
-    sources: u64,
-    last: Option<usize>,
-    danger_level: u8,
-}
-
-#[derive(Debug)]
-struct Probes {
-    of: HashMap<usize, Probed>,
-    /// False when the limit of comparisons was reached.
-    whole: bool,
-}
-
-impl Probes {
-    /// Adds a source to a listener; repeated calls count the source once.
-    fn add(&mut self, listener: usize, source: usize, danger_level: u8) {
-        let probed = self.of.entry(listener).or_default();
-        if probed.last.replace(source) != Some(source) {
-            probed.sources += 1;
-        }
-        probed.danger_level = probed.danger_level.max(danger_level);
     }
 }
 

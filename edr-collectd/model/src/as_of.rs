@@ -4,11 +4,12 @@
 use edr_wire::ProcessKey;
 use edr_wire::snapshot::{Process, Reread};
 
-use super::{Cell, HostSnapshot};
+use crate::cell::Cell;
+use crate::snapshot::HostSnapshot;
 
 /// Reading times of the rows of a snapshot.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct AsOf {
+pub struct AsOf {
     captured_ns: i64,
     interval_ns: i64,
     reread: Reread,
@@ -16,7 +17,7 @@ pub(crate) struct AsOf {
 
 impl AsOf {
     /// A snapshot without this data counts as completely read at the time of capture.
-    pub(crate) fn new(snapshot: &HostSnapshot) -> Self {
+    pub fn new(snapshot: &HostSnapshot) -> Self {
         let interval_ns = snapshot.view.agent().map_or(0, |agent| agent.interval_ns);
         Self {
             captured_ns: snapshot.captured_ns,
@@ -27,13 +28,13 @@ impl AsOf {
 
     /// Returns the earliest possible reading time of this process and its files: the regular turn. A process that ran
     /// since that turn was read later.
-    pub(super) fn cell(&self, process: &Process) -> Cell {
+    pub(crate) fn cell(&self, process: &Process) -> Cell {
         let key = ProcessKey { pid: process.pid, start_ticks: process.start_ticks };
         Cell::Time(self.before(self.reread.age_ticks_max(key)))
     }
 
     /// Returns the moment before which no row was read; `None` when all rows were read with the snapshot.
-    pub(crate) fn oldest_ns(&self) -> Option<i64> {
+    pub fn oldest_ns(&self) -> Option<i64> {
         (self.reread.slices > 1).then(|| self.before(self.reread.slices - 1))
     }
 

@@ -3,6 +3,10 @@
 use std::cmp::Ordering;
 
 use edr_wire::{Bytes, escaped, visible};
+use serde::Serialize;
+
+/// Bytes of a value that a join repeats in several rows; the kernel's longest `comm` is 64.
+pub const JOINED_BYTES_MAX: usize = 256;
 
 /// A value.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,23 +37,67 @@ pub enum Cell {
 
 impl Cell {
     /// Makes a cell from bytes of the host; empty for no bytes.
-    pub(super) fn bytes(bytes: impl AsRef<[u8]>) -> Self {
+    pub fn bytes(bytes: impl AsRef<[u8]>) -> Self {
         let bytes = bytes.as_ref();
         if bytes.is_empty() { Self::Empty } else { Self::Bytes(Bytes::from(bytes)) }
     }
 
     /// Makes a number.
-    pub(super) fn number(number: impl Into<i128>) -> Self {
+    pub fn number(number: impl Into<i128>) -> Self {
         Self::Number(number.into())
     }
 
     /// Makes a number, or an empty cell.
-    pub(super) fn optional(number: Option<impl Into<i128>>) -> Self {
+    pub fn optional(number: Option<impl Into<i128>>) -> Self {
         number.map_or(Self::Empty, |number| Self::Number(number.into()))
     }
 
+    /// Makes a number; an empty cell for 0, where 0 stands for no value.
+    pub fn nonzero(number: impl Into<i128>) -> Self {
+        match number.into() {
+            0 => Self::Empty,
+            number => Self::Number(number),
+        }
+    }
+
+    /// Makes a count.
+    pub fn count(count: usize) -> Self {
+        Self::Number(i128::try_from(count).unwrap_or(i128::MAX))
+    }
+
+    /// Makes several numbers; an empty cell for none.
+    pub fn numbers(numbers: Vec<u64>) -> Self {
+        if numbers.is_empty() { Self::Empty } else { Self::Numbers(numbers) }
+    }
+
+    /// Makes several byte strings; an empty cell for none.
+    pub fn list(list: Vec<Bytes>) -> Self {
+        if list.is_empty() { Self::Empty } else { Self::List(list) }
+    }
+
+    /// Makes a time from ns since the epoch; an empty cell for 0, where 0 stands for an unknown time.
+    pub fn nonzero_time(ns: i64) -> Self {
+        if ns == 0 { Self::Empty } else { Self::Time(ns) }
+    }
+
+    /// Makes a cell with the wire's name of a value of a closed list (`listen`, `regular`, `rw`).
+    pub fn wire_name<T: Serialize>(value: &T) -> Self {
+        match serde_json::to_value(value) {
+            Ok(serde_json::Value::String(name)) => Self::Text(name),
+            _ => Self::Empty,
+        }
+    }
+
+    /// Makes a percentage; empty without a whole.
+    pub fn percent(part: u64, whole: u64) -> Self {
+        match (u128::from(part) * 10_000).checked_div(whole.into()) {
+            Some(hundredths) => Self::Hundredths(i64::try_from(hundredths).unwrap_or(i64::MAX)),
+            None => Self::Empty,
+        }
+    }
+
     /// Makes a time from Unix seconds; empty for 0, which psad writes for an unknown time.
-    pub(super) fn seconds(seconds: u64) -> Self {
+    pub fn seconds(seconds: u64) -> Self {
         match i64::try_from(seconds).ok().and_then(|s| s.checked_mul(1_000_000_000)) {
             None | Some(0) => Self::Empty,
             Some(ns) => Self::Time(ns),
@@ -166,7 +214,7 @@ impl Cell {
 
     /// Compares two values of a column: first empty values, then numbers by size, then text with its digits by size
     /// (`10.0.0.9` before `10.0.0.10`).
-    pub(super) fn order(&self, other: &Self) -> Ordering {
+    pub(crate) fn order(&self, other: &Self) -> Ordering {
         match (self, other) {
             (Self::Numbers(a), Self::Numbers(b)) => a.cmp(b),
             (Self::List(a), Self::List(b)) => {
@@ -181,7 +229,7 @@ impl Cell {
     }
 
     /// Returns true when the value contains `needle`, without regard to case. `needle` must be in lower case.
-    pub(super) fn contains(&self, needle: &str) -> bool {
+    pub(crate) fn contains(&self, needle: &str) -> bool {
         match self {
             Self::Empty => needle.is_empty(),
             other => other.text().to_lowercase().contains(needle),
@@ -189,7 +237,7 @@ impl Cell {
     }
 
     /// Returns true when the value equals `text`: the filter for columns of numbers.
-    pub(super) fn equals(&self, text: &str) -> bool {
+    pub(crate) fn equals(&self, text: &str) -> bool {
         match self {
             Self::Numbers(numbers) => text.parse().is_ok_and(|number| numbers.contains(&number)),
             other => match (other.amount(), text.parse::<i128>()) {
@@ -202,7 +250,7 @@ impl Cell {
     }
 
     /// Returns a copy of bounded size, to sort by.
-    pub(super) fn sort_key(&self) -> Self {
+    pub(crate) fn sort_key(&self) -> Self {
         const BYTES_MAX: usize = 256;
         let cut = |bytes: &[u8]| Bytes::from(&bytes[..bytes.len().min(BYTES_MAX)]);
         match self {
@@ -243,13 +291,13 @@ impl Cell {
 }
 
 /// Formats a time as `2026-03-10 03:12:40` in UTC; a time outside of the calendar is shown as a number.
-pub(crate) fn time_text(ns: i64) -> String {
+pub fn time_text(ns: i64) -> String {
     jiff::Timestamp::from_nanosecond(ns.into())
         .map_or_else(|_| ns.to_string(), |time| time.strftime("%Y-%m-%d %H:%M:%S").to_string())
 }
 
 /// Formats the age of a moment at `now_ns`: `4 s ago`, `3 min ago`, `2 d ago`.
-pub(crate) fn ages(ns: i64, now_ns: i64) -> String {
+pub fn ages(ns: i64, now_ns: i64) -> String {
     let seconds = now_ns.saturating_sub(ns) / 1_000_000_000;
     match seconds {
         ..0 => format!("{} s ahead of this clock", seconds.unsigned_abs()),
@@ -316,4 +364,14 @@ fn digits(text: &[u8]) -> (&[u8], &[u8]) {
     let (run, rest) = text.split_at(end);
     let zeros = run.iter().position(|&byte| byte != b'0').unwrap_or(run.len());
     (&run[zeros..], rest)
+}
+
+/// Cuts a value that a join repeats, at [`JOINED_BYTES_MAX`].
+pub fn joined(bytes: &[u8]) -> Bytes {
+    if bytes.len() <= JOINED_BYTES_MAX {
+        return Bytes::from(bytes);
+    }
+    let mut cut = bytes[..JOINED_BYTES_MAX].to_vec();
+    cut.extend_from_slice("…".as_bytes());
+    Bytes(cut)
 }

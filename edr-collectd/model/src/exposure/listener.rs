@@ -6,15 +6,18 @@ use edr_wire::snapshot::Socket;
 
 /// A transport protocol with ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Transport {
+pub enum Transport {
+    /// TCP, with multipath TCP.
     Tcp,
+    /// UDP.
     Udp,
+    /// UDP-Lite.
     Udplite,
 }
 
 impl Transport {
     /// Returns the protocol with this name in psad and the agent. A multipath TCP socket accepts plain TCP, too.
-    pub(crate) fn of(protocol: &str) -> Option<Self> {
+    pub fn of(protocol: &str) -> Option<Self> {
         match protocol {
             "tcp" | "mptcp" => Some(Self::Tcp),
             "udp" => Some(Self::Udp),
@@ -23,7 +26,8 @@ impl Transport {
         }
     }
 
-    pub(crate) fn name(self) -> &'static str {
+    /// Returns the name of the protocol.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
@@ -34,7 +38,7 @@ impl Transport {
 
 /// The firewall chain in which psad found a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Chain {
+pub enum Chain {
     /// To this host.
     Input,
     /// Through this host: to another host, or to a network namespace of this host.
@@ -46,7 +50,8 @@ pub(crate) enum Chain {
 }
 
 impl Chain {
-    pub(crate) fn of(chain: &str) -> Self {
+    /// Returns the chain with this name.
+    pub fn of(chain: &str) -> Self {
         match chain {
             "INPUT" => Self::Input,
             "FORWARD" => Self::Forward,
@@ -58,7 +63,8 @@ impl Chain {
 
 /// The answer to "does a socket listen on this port?", strongest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Listening {
+pub enum Listening {
+    /// In the host's own network namespace, at an address that other hosts reach.
     Yes,
     /// In a network namespace other than the host's, such as a container's: reachable by forwarding at most.
     OtherNamespace,
@@ -66,11 +72,13 @@ pub(crate) enum Listening {
     Loopback,
     /// Unknown, because sockets are missing from the snapshot.
     Unknown,
+    /// No socket listens on the port.
     No,
 }
 
 impl Listening {
-    pub(crate) fn name(self) -> &'static str {
+    /// Returns the words for the answer.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Yes => "yes",
             Self::OtherNamespace => "other namespace",
@@ -83,7 +91,7 @@ impl Listening {
 
 /// The answer to "does this packet reach this listener?".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reach {
+pub(super) enum Reach {
     Yes,
     /// Depends on addresses that a snapshot does not contain.
     Perhaps,
@@ -92,24 +100,28 @@ pub(crate) enum Reach {
 
 /// A socket that accepts packets from any sender at a port: listening for TCP, unconnected for UDP.
 #[derive(Debug)]
-pub(crate) struct Listener {
-    pub(crate) transport: Transport,
-    pub(crate) port: u16,
+pub struct Listener {
+    /// Protocol.
+    pub transport: Transport,
+    /// Local port.
+    pub port: u16,
     /// The address, as written by the kernel.
-    pub(crate) local: String,
+    pub local: String,
     /// The parsed address; `None` when `local` is not an IP address.
-    pub(crate) ip: Option<IpAddr>,
+    pub(super) ip: Option<IpAddr>,
     /// True when the socket accepts only IPv6.
     v6only: bool,
-    pub(crate) netns: u64,
-    pub(crate) inode: u64,
+    /// Inode of the network namespace.
+    pub netns: u64,
+    /// Inode of the socket.
+    pub inode: u64,
     /// Indexes of the processes that hold the socket.
     pub(super) owners: Vec<usize>,
 }
 
 impl Listener {
     /// Returns the listener of a socket; `None` when the socket does not listen.
-    pub(crate) fn of(socket: &Socket) -> Option<Self> {
+    pub(super) fn of(socket: &Socket) -> Option<Self> {
         let transport = Transport::of(&socket.protocol)?;
         let listens = match transport {
             Transport::Tcp => socket.state == "listen",
@@ -129,7 +141,7 @@ impl Listener {
     }
 
     /// Returns true for an address that only the host itself can reach.
-    pub(crate) fn is_loopback(&self) -> bool {
+    pub(super) fn is_loopback(&self) -> bool {
         self.ip.is_some_and(|ip| ip.is_loopback())
     }
 
@@ -176,7 +188,7 @@ impl Listener {
 }
 
 /// Parses an IP address. An IPv4 address mapped into IPv6 counts as IPv4; a zone is ignored.
-pub(crate) fn address(text: &str) -> Option<IpAddr> {
+pub(super) fn address(text: &str) -> Option<IpAddr> {
     let text = text.split_once('%').map_or(text, |(address, _)| address);
     text.parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
 }

@@ -1,0 +1,189 @@
+//! Selects rows of a table: filter, order, page.
+
+use std::cmp::Ordering;
+
+use crate::catalogue::{Cells, Table};
+use crate::cell::Cell;
+use crate::column::Column;
+
+/// Rows of an answer. A page has some hundred rows; a complete table of a large host has 32,000 open files.
+pub const ROWS_MAX: usize = 250_000;
+
+/// The rows of a table to return.
+#[derive(Debug, Clone, Default)]
+pub struct Select {
+    /// Text that a row must contain in any column, without regard to case; `column:text` for a single column, where
+    /// numbers must be equal.
+    pub filter: Option<String>,
+    /// Name of the column to sort by; without a name, the table's own order.
+    pub sort: Option<String>,
+    /// True for the largest value first.
+    pub descending: bool,
+    /// Number of the page, from 0.
+    pub page: usize,
+    /// Rows per page; 0 for all rows.
+    pub page_rows: usize,
+}
+
+/// The selected rows.
+#[derive(Debug, Clone)]
+pub struct Selection {
+    /// The columns.
+    pub columns: Vec<Column>,
+    /// The rows of the page, with a cell for each column.
+    pub rows: Vec<Vec<Cell>>,
+    /// Number of rows that match the filter.
+    pub matched: usize,
+    /// Number of all rows.
+    pub total: usize,
+    /// Number of undecodable rows.
+    pub undecodable: usize,
+}
+
+/// Why rows cannot be selected.
+#[derive(Debug, thiserror::Error)]
+pub enum SelectError {
+    /// The column does not exist.
+    #[error("no column {name:?}; there are: {known}")]
+    UnknownColumn {
+        /// The name.
+        name: String,
+        /// Names of the table's columns.
+        known: String,
+    },
+    /// All rows were requested, and there are too many.
+    #[error("{0} rows, {ROWS_MAX} are shown at once; filter them, or ask for pages")]
+    TooMany(usize),
+}
+
+/// A parsed filter.
+struct Filter {
+    /// Index of the single column to search, and whether the column holds numbers.
+    column: Option<(usize, bool)>,
+    /// Number of the table's columns.
+    width: usize,
+    text: String,
+}
+
+impl Filter {
+    fn new(filter: Option<&str>, columns: &[Column]) -> Option<Self> {
+        let filter = filter.map(str::trim).filter(|filter| !filter.is_empty())?;
+        let one = filter.split_once(':').and_then(|(name, text)| {
+            let place = columns.iter().position(|column| column.name == name)?;
+            Some((place, columns[place].kind.is_numeric(), text))
+        });
+        let width = columns.len();
+        Some(match one {
+            Some((place, numeric, text)) => {
+                Self { column: Some((place, numeric)), width, text: text.trim().to_lowercase() }
+            }
+            None => Self { column: None, width, text: filter.to_lowercase() },
+        })
+    }
+
+    fn matches(&self, cells: &Cells<'_>) -> bool {
+        match self.column {
+            Some((place, true)) => cells(place).equals(&self.text),
+            Some((place, false)) => cells(place).contains(&self.text),
+            None => (0..self.width).any(|place| cells(place).contains(&self.text)),
+        }
+    }
+}
+
+/// Implements [`Table::select`]. An unsorted page takes one pass over the rows, a sorted page two: the first pass keeps
+/// a bounded key of each matching row, the second makes the rows of the page.
+pub(crate) fn select<I: ?Sized>(table: &Table<I>, input: &I, select: &Select) -> Result<Selection, SelectError> {
+    let columns = table.columns();
+    let sort = select.sort.as_deref().filter(|name| !name.is_empty());
+    let sort = sort.map(|name| place_of(&columns, name)).transpose()?;
+    let filter = Filter::new(select.filter.as_deref(), &columns);
+    let page_rows = if select.page_rows == 0 { ROWS_MAX } else { select.page_rows.min(ROWS_MAX) };
+    let first = select.page.saturating_mul(page_rows);
+    let page = first..first.saturating_add(page_rows);
+
+    let mut keys: Vec<(Cell, usize)> = Vec::new();
+    let mut rows = Vec::new();
+    let (mut total, mut matched) = (0, 0);
+    let undecodable = table.rows(input, &mut |cells| {
+        let place = total;
+        total += 1;
+        if filter.as_ref().is_some_and(|filter| !filter.matches(cells)) {
+            return;
+        }
+        match sort {
+            Some(column) => keys.push((cells(column).sort_key(), place)),
+            None if page.contains(&matched) => rows.push((0..columns.len()).map(cells).collect()),
+            None => {}
+        }
+        matched += 1;
+    });
+
+    if select.page_rows == 0 && matched > ROWS_MAX {
+        return Err(SelectError::TooMany(matched));
+    }
+    if sort.is_some() {
+        sort_keys(&mut keys, select.descending);
+        let end = page.end.min(keys.len());
+        let wanted = &keys[page.start.min(end)..end];
+        rows = rows_at(table, input, columns.len(), wanted.iter().map(|(_, place)| *place).collect());
+    }
+    Ok(Selection { columns, rows, matched, total, undecodable })
+}
+
+/// Implements [`Table::each`].
+pub(crate) fn each<I: ?Sized>(
+    table: &Table<I>,
+    input: &I,
+    filter: Option<&str>,
+    places: &[usize],
+    take: &mut dyn FnMut(Vec<Cell>),
+) -> usize {
+    let filter = Filter::new(filter, &table.columns());
+    table.rows(input, &mut |cells| {
+        if filter.as_ref().is_none_or(|filter| filter.matches(cells)) {
+            take(places.iter().map(|&place| cells(place)).collect());
+        }
+    })
+}
+
+/// Returns the index of the column with this name.
+///
+/// # Errors
+/// When there is no such column.
+pub fn place_of(columns: &[Column], name: &str) -> Result<usize, SelectError> {
+    columns.iter().position(|column| column.name == name).ok_or_else(|| {
+        let names: Vec<&str> = columns.iter().map(|column| column.name).collect();
+        SelectError::UnknownColumn { name: name.to_owned(), known: names.join(", ") }
+    })
+}
+
+/// Sorts keys. Equal keys keep the table's order in both directions; rows without a value come last in both.
+fn sort_keys(keys: &mut [(Cell, usize)], descending: bool) {
+    keys.sort_by(|(a, _), (b, _)| compare(a, b, descending));
+}
+
+fn compare(a: &Cell, b: &Cell, descending: bool) -> Ordering {
+    match (matches!(a, Cell::Empty), matches!(b, Cell::Empty)) {
+        (true, true) => Ordering::Equal,
+        (true, false) => Ordering::Greater,
+        (false, true) => Ordering::Less,
+        (false, false) if descending => b.order(a),
+        (false, false) => a.order(b),
+    }
+}
+
+/// Returns the rows at these indexes, in this order.
+fn rows_at<I: ?Sized>(table: &Table<I>, input: &I, width: usize, places: Vec<usize>) -> Vec<Vec<Cell>> {
+    let mut by_place: Vec<(usize, usize)> = places.into_iter().enumerate().map(|(slot, place)| (place, slot)).collect();
+    by_place.sort_unstable();
+    let mut rows = vec![Vec::new(); by_place.len()];
+    let mut wanted = by_place.into_iter().peekable();
+    let mut at = 0;
+    table.rows(input, &mut |cells| {
+        if let Some((_, slot)) = wanted.next_if(|(place, _)| *place == at) {
+            rows[slot] = (0..width).map(cells).collect();
+        }
+        at += 1;
+    });
+    rows
+}

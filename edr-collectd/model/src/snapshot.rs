@@ -1,0 +1,75 @@
+//! An opened snapshot of a host, and a host in the list of hosts.
+
+use std::sync::OnceLock;
+
+use edr_wire::snapshot::SnapshotView;
+use edr_wire::{Epoch, HostId};
+
+use crate::exposure::Exposure;
+
+/// A host in the list of hosts.
+#[derive(Debug, Clone)]
+pub struct HostRow {
+    /// Identity.
+    pub host_id: HostId,
+    /// Name.
+    pub hostname: String,
+    /// Operating system.
+    pub os: String,
+    /// When the newest snapshot was taken, ns since the epoch, by the host's clock.
+    pub captured_ns: i64,
+    /// When the collector received the newest snapshot, ns since the epoch.
+    pub received_ns: i64,
+    /// Interval between two snapshots, ns.
+    pub interval_ns: u64,
+    /// Sequence number of the newest snapshot.
+    pub seq: u64,
+    /// Number of processes.
+    pub processes: usize,
+    /// Number of open files.
+    pub files: usize,
+    /// Number of sockets.
+    pub sockets: usize,
+    /// Highest danger level of any attacker, 0 for none.
+    pub danger_level: u8,
+    /// psad's mode and state, as `mode/state`.
+    pub psad: String,
+    /// Reasons why the agent's data is incomplete.
+    pub degraded: Vec<String>,
+    /// Problems with the host's frames: contradictory contents, or an unreadable snapshot.
+    pub alarms: Vec<String>,
+    /// True when the agent stopped cleanly after its last frame.
+    pub bye: bool,
+}
+
+/// A snapshot of a host, with values of the frame.
+#[derive(Debug)]
+pub struct HostSnapshot {
+    /// Identity.
+    pub host_id: HostId,
+    /// Epoch of the frame.
+    pub epoch: Epoch,
+    /// Sequence number of the frame.
+    pub seq: u64,
+    /// When the snapshot was taken, ns since the epoch.
+    pub captured_ns: i64,
+    /// When the collector received the frame, ns since the epoch.
+    pub received_ns: i64,
+    /// The snapshot.
+    pub view: SnapshotView,
+    /// Problems with this snapshot: the frame was received with other contents too, or the content names another host.
+    pub alarms: Vec<String>,
+    /// The scanned ports and attackers, joined with the snapshot's sockets.
+    pub joined: Joined,
+}
+
+/// A join for several tables of a snapshot, computed at the first use.
+#[derive(Debug, Default)]
+pub struct Joined(OnceLock<Exposure>);
+
+impl HostSnapshot {
+    /// Returns the join of scanned ports and attackers with the snapshot's sockets.
+    pub fn exposure(&self) -> &Exposure {
+        self.joined.0.get_or_init(|| Exposure::of(&self.view))
+    }
+}

@@ -1,0 +1,163 @@
+//! Sockets with their owners: the processes that hold a descriptor with the socket's inode.
+
+use std::collections::HashMap;
+
+use edr_wire::Bytes;
+use edr_wire::snapshot::{FileKind, Socket};
+
+use super::joined_user;
+use crate::catalogue::{About, Declaration, Field};
+use crate::cell::{Cell, joined};
+use crate::snapshot::HostSnapshot;
+
+/// Owners listed per socket: a forking server shares its listening socket with hundreds of children.
+const OWNERS_MAX: usize = 64;
+
+/// The sockets of a snapshot.
+pub(super) struct Sockets;
+
+/// A socket with its owners.
+pub(super) struct Row<'a> {
+    socket: &'a Socket,
+    owners: &'a Owners,
+}
+
+/// The owners of a socket, lowest pid first.
+#[derive(Default)]
+struct Owners {
+    pids: Vec<u64>,
+    /// Name and user of the first owner.
+    first: Option<(Bytes, Cell)>,
+}
+
+type F = Field<Sockets>;
+
+impl Declaration for Sockets {
+    type Input = HostSnapshot;
+    type Row<'a> = Row<'a>;
+
+    const ABOUT: About = About {
+        name: "sockets",
+        slug: "sockets",
+        title: "Sockets",
+        noun: "sockets",
+        summary: "Sockets of a host with their owners",
+        hint: "By network namespace. A socket without an owner belongs to the kernel, or the owner could not be read.",
+        ..About::NONE
+    };
+
+    const FIELDS: &'static [F] = &[
+        F::text("family", "Family", |row| Cell::wire_name(&row.socket.family)).ecs("network.type").on_page(),
+        F::text("protocol", "Protocol", |row| Cell::bytes(&row.socket.protocol)).ecs("network.transport").usual(),
+        F::text("state", "State", |row| Cell::bytes(&row.socket.state))
+            .ecs("edr.socket.state")
+            .usual()
+            .meaning("As in the filters of ss(8)."),
+        F::text("local_address", "Local address", |row| Cell::bytes(&row.socket.local))
+            .ecs("edr.socket.local.ip")
+            .key()
+            .usual(),
+        F::number("local_port", "Port", |row| port(row.socket, row.socket.local_port))
+            .ecs("edr.socket.local.port")
+            .key()
+            .usual(),
+        F::text("remote_address", "Remote address", |row| Cell::bytes(&row.socket.remote))
+            .ecs("edr.socket.remote.ip")
+            .key()
+            .usual(),
+        F::number("remote_port", "Port", |row| port(row.socket, row.socket.remote_port))
+            .ecs("edr.socket.remote.port")
+            .key()
+            .usual(),
+        F::numbers("pids", "PID", |row| Cell::numbers(row.owners.pids.clone()))
+            .ecs("process.pid")
+            .usual()
+            .link("processes", "pid")
+            .meaning("Processes that hold the socket, at most 64."),
+        F::bytes("comm", "Command", |row| row.owners.first.as_ref().map_or(Cell::Empty, |(comm, _)| Cell::bytes(comm)))
+            .ecs("process.name")
+            .usual()
+            .meaning("Name of the first process in `pids`."),
+        F::text("user", "User", |row| row.owners.first.as_ref().map_or(Cell::Empty, |(_, user)| user.clone()))
+            .ecs("process.user.name")
+            .usual()
+            .meaning("User of the first process in `pids`."),
+        F::number("uid", "UID", |row| Cell::optional(row.socket.uid))
+            .ecs("edr.socket.uid")
+            .meaning("Owner according to the kernel."),
+        F::bytes("path", "Path", |row| Cell::bytes(&row.socket.path))
+            .ecs("edr.socket.unix.path")
+            .usual()
+            .code()
+            .meaning("Path of a unix socket."),
+        F::number("receive_queue", "Recv-Q", |row| Cell::number(row.socket.receive_queue))
+            .ecs("edr.socket.rx_queue")
+            .unit("bytes")
+            .on_page()
+            .changing(),
+        F::number("send_queue", "Send-Q", |row| Cell::number(row.socket.send_queue))
+            .ecs("edr.socket.tx_queue")
+            .unit("bytes")
+            .on_page()
+            .changing(),
+        F::number("socket", "Inode", |row| Cell::number(row.socket.inode))
+            .ecs("edr.socket.inode")
+            .key()
+            .on_page()
+            .link("files", "inode")
+            .meaning("Inode; 0 for sockets without an inode."),
+        F::number("peer_inode", "Peer inode", |row| Cell::nonzero(row.socket.peer_inode))
+            .ecs("edr.socket.unix.peer_inode")
+            .link("sockets", "socket")
+            .meaning("Inode of the unix socket at the other end."),
+        F::number("net_namespace", "Net ns", |row| Cell::number(row.socket.netns))
+            .ecs("edr.socket.net_ns")
+            .meaning("Inode of the network namespace."),
+        F::number("interface", "Interface", |row| Cell::nonzero(row.socket.interface))
+            .ecs("edr.socket.interface")
+            .meaning("Index of the interface to which the socket is bound."),
+        F::flag("v6only", "IPv6 only", |row| Cell::Flag(row.socket.v6only)).ecs("edr.socket.v6only"),
+    ];
+
+    fn rows(snapshot: &HostSnapshot, take: &mut dyn FnMut(&Row<'_>)) -> usize {
+        let (owners, mut undecodable) = owners(snapshot);
+        let nobody = Owners::default();
+        for socket in snapshot.view.sockets() {
+            match socket {
+                Ok(socket) => {
+                    let owners = if socket.inode == 0 { None } else { owners.get(&socket.inode) };
+                    take(&Row { socket: &socket, owners: owners.unwrap_or(&nobody) });
+                }
+                Err(_) => undecodable += 1,
+            }
+        }
+        undecodable
+    }
+}
+
+/// Returns a port; empty for a socket without ports.
+fn port(socket: &Socket, port: u32) -> Cell {
+    let has_ports = !socket.local.is_empty() || socket.local_port != 0;
+    if has_ports { Cell::nonzero(port) } else { Cell::Empty }
+}
+
+/// Returns the owners of sockets by inode, and the number of undecodable processes.
+fn owners(snapshot: &HostSnapshot) -> (HashMap<u64, Owners>, usize) {
+    let mut owners: HashMap<u64, Owners> = HashMap::new();
+    let mut undecodable = 0;
+    for process in snapshot.view.processes() {
+        let Ok(process) = process else {
+            undecodable += 1;
+            continue;
+        };
+        for file in process.files.iter().filter(|file| file.kind == FileKind::Socket) {
+            let of_socket = owners.entry(file.inode).or_default();
+            let pid = u64::from(process.pid);
+            if of_socket.pids.last() != Some(&pid) && of_socket.pids.len() < OWNERS_MAX {
+                of_socket.pids.push(pid);
+            }
+            of_socket.first.get_or_insert_with(|| (joined(&process.comm.0), joined_user(&process)));
+        }
+    }
+    (owners, undecodable)
+}
