@@ -64,9 +64,9 @@ pub struct Kafka {
 pub struct Archive {
     /// Folder of the Delta tables.
     pub dir: PathBuf,
-    /// Longest time a received record waits for its commit.
+    /// Time between two commits, and the longest wait of a received record for its commit.
     pub commit_interval: Duration,
-    /// Size of a batch, in bytes, at which a commit starts before its interval is over. Two such batches can be in
+    /// Size of a batch, in bytes, at which a commit starts before its interval is over. Three such batches can be in
     /// memory.
     pub batch_bytes_max: usize,
 }
@@ -118,8 +118,7 @@ impl Config {
                     Duration::from_secs(5),
                     Duration::from_millis(100)..=Duration::from_secs(300),
                 ),
-                // One record may have 4 MiB. A commit of more than 1 GiB takes longer than Kafka lets a consumer be
-                // silent.
+                // One record may have 4 MiB. Three batches of 1 GiB are in memory while a disk is slow.
                 batch_bytes_max: usize::try_from(keys.bytes("archive.batch-bytes-max", 32 << 20, 4 << 20..=1 << 30))
                     .unwrap_or(32 << 20),
             },

@@ -1,6 +1,7 @@
-//! The daemon. All tasks are spawned here, and all signals arrive here.
+//! The daemon. All tasks are spawned here, except the stages of [`consume`](crate::consume), and all signals arrive
+//! here.
 //!
-//! The task `consumer` reads Kafka and commits to the archive; `facts` opens the newest snapshot of each host whose
+//! The task `consumer` runs the stages from Kafka to the readers; `facts` opens the newest snapshot of each host whose
 //! snapshot changed; `page` answers requests; `status` reports to systemd. SIGHUP reads the configuration again; an
 //! invalid configuration is reported and the old one stays. On SIGTERM and SIGINT the consumer commits the current
 //! batch and saves the hosts, and the page finishes its requests. Records of a commit that exceeds the time limit are
@@ -9,7 +10,6 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -26,7 +26,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::archive::{Frames, HostsTable, Reader};
 use crate::config::{Config, STATE_DIR};
-use crate::consume::{Archive, Consumer, Progress};
+use crate::consume::{Archive, Consumer, Progress, Schedule, Vitals};
 use crate::event::Event;
 use crate::newest::{Newest, catch_up};
 use crate::query::HostAnswers;
@@ -88,19 +88,20 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
     let begin = Instant::now();
     let archive = &config.archive.dir;
     let frames = Frames::open(archive).await?;
-    let mut hosts = HostsTable::open(archive).await?;
+    // Two handles: reading at a start of partitions must not wait for a save.
+    let (mut saved, hosts) = (HostsTable::open(archive).await?, HostsTable::open(archive).await?);
     let newest = Arc::new(Newest::default());
     let reader = Arc::new(Reader::new(archive));
     let answers = Arc::new(HostAnswers::new(Arc::clone(&newest), Arc::clone(&reader)));
-    catch_up(&newest, &reader, Some(&mut hosts), &|| manager.extend(START_EXTENSION)).await?;
+    catch_up(&newest, &reader, Some(&mut saved), &|| manager.extend(START_EXTENSION)).await?;
     log::info!("{} hosts read from {} in {:?}", newest.len(), archive.display(), begin.elapsed());
 
-    let (consumer, progress) =
-        Consumer::new(config.clone(), &instance, Archive { frames, hosts, reader }, Arc::clone(&newest))
-            .context("make a Kafka consumer")?;
+    let archive = Archive { frames, reader, saved, hosts, schedule: Schedule::default() };
     let (settings, followed) = watch::channel(config.clone());
-    let consumer = consumer.follow(followed);
-    let beats = consumer.beats();
+    let consumer = Consumer::new(&config, &instance, archive, Arc::clone(&newest))
+        .context("make a Kafka consumer")?
+        .follow(followed);
+    let (progress, vitals) = (consumer.progress(), consumer.vitals());
     let (stop, stopped) = watch::channel(false);
     let mut tasks: JoinSet<(&'static str, anyhow::Result<()>)> = JoinSet::new();
     {
@@ -108,11 +109,11 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
         tasks.spawn(async move { ("consumer", consumer.run(stopped).await) });
     }
     {
-        let (answers, stopped) = (Arc::clone(&answers), stopped.clone());
+        let (answers, vitals, stopped) = (Arc::clone(&answers), Arc::clone(&vitals), stopped.clone());
         tasks.spawn(async move {
             tokio::select! {
                 () = until(stopped) => {}
-                () = facts(&answers) => {}
+                () = facts(&answers, &vitals) => {}
             }
             ("facts", Ok(()))
         });
@@ -127,7 +128,7 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
     {
         let (newest, stopped) = (Arc::clone(&newest), stopped.clone());
         let answers = Arc::clone(&answers);
-        let service = Service { manager: ServiceManager::from_env(), newest, answers, progress, beats };
+        let service = Service { manager: ServiceManager::from_env(), newest, answers, progress, vitals };
         tasks.spawn(async move {
             tokio::select! {
                 () = until(stopped) => {}
@@ -201,10 +202,15 @@ fn by_itself(ended: Result<(&'static str, anyhow::Result<()>), tokio::task::Join
 
 /// Computes the facts of every host whose newest snapshot changed, one host at a time. The queue holds a host once, so
 /// under load only the newest of several waiting snapshots is opened.
-async fn facts(answers: &HostAnswers) {
+async fn facts(answers: &HostAnswers, vitals: &Vitals) {
     loop {
         answers.facts_are_stale().await;
-        answers.refresh_facts().await;
+        loop {
+            let _step = vitals.list.step();
+            if !answers.refresh_next().await {
+                break;
+            }
+        }
     }
 }
 
@@ -220,27 +226,29 @@ struct Service {
     newest: Arc<Newest>,
     answers: Arc<HostAnswers>,
     progress: watch::Receiver<Progress>,
-    beats: Arc<AtomicU64>,
+    vitals: Arc<Vitals>,
 }
 
 impl Service {
-    /// Renews status line and watchdog, and logs the status once an hour. The watchdog is only renewed when the
-    /// consumer's loop has turned since the last renewal.
+    /// Renews status line and watchdog, and logs the status once an hour. The watchdog is not renewed while a stage
+    /// hangs.
     async fn report(self) {
         let period = self.manager.watchdog().map_or(STATUS_PERIOD, |limit| (limit / 2).min(STATUS_PERIOD));
         let mut ticks = tokio::time::interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut last, mut next_hour) = (None, Instant::now() + HOUR);
+        let mut next_hour = Instant::now() + HOUR;
         loop {
             ticks.tick().await;
-            let beats = Some(self.beats.load(Ordering::Relaxed));
-            if beats != last {
-                self.manager.alive();
+            match self.vitals.hung() {
+                None => self.manager.alive(),
+                Some((stage, silence)) => edr_daemon::limited!(
+                    log::Level::Error,
+                    "stage {stage} gave no sign of life for {silence:?}; the watchdog is not renewed"
+                ),
             }
-            last = beats;
             let progress = self.progress.borrow().clone();
             let status = status(&progress, self.newest.len());
-            self.answers.set_trouble(progress.trouble);
+            self.answers.set_trouble(progress.trouble());
             self.manager.status(&status);
             if Instant::now() >= next_hour {
                 next_hour += HOUR;
@@ -251,13 +259,13 @@ impl Service {
 }
 
 fn status(progress: &Progress, hosts: usize) -> String {
-    let Progress { archived, faults, partitions, trouble, commit, .. } = progress;
+    let Progress { archived, faults, partitions, commit, .. } = progress;
     let mut status =
         format!("{hosts} hosts; {archived} records archived, {faults} of them no frames; {partitions} partitions");
     if progress.commits > 0 {
         status.push_str(&format!("; last commit {} ms", commit.as_millis()));
     }
-    match trouble {
+    match progress.trouble() {
         Some(reason) => format!("{reason}; {status}"),
         None => status,
     }

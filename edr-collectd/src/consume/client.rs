@@ -1,5 +1,7 @@
 //! The Kafka client: settings, and callbacks that send events to the consumer.
 
+use std::time::Duration;
+
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, StreamConsumer};
@@ -10,6 +12,8 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::config::Kafka;
 
+/// Timeout for a broker's answer about cluster and offsets.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// Size of librdkafka's read-ahead, in KiB; the default is 64 MiB.
 const FETCH_AHEAD_KBYTES: &str = "32768";
 
@@ -24,6 +28,44 @@ pub(super) enum Event {
     Trouble(String),
     /// The explanation of a reason, for people.
     InWords(String),
+    /// The answer to a question about partitions.
+    Ends {
+        /// Number of the question.
+        round: u64,
+        /// The answer, or the reason of the failure.
+        answer: Result<TopicEnds, String>,
+    },
+}
+
+/// The cluster, and the ends of the logs of some partitions.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct TopicEnds {
+    /// Id of the cluster.
+    pub(super) cluster: String,
+    pub(super) partitions: Vec<PartitionEnds>,
+}
+
+/// The ends of a partition's log.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct PartitionEnds {
+    pub(super) partition: i32,
+    /// The first offset.
+    pub(super) low: i64,
+    /// The offset after the last.
+    pub(super) high: i64,
+}
+
+impl TopicEnds {
+    /// Asks the brokers; blocks for [`ANSWER_MAX`] at most, for each question.
+    pub(super) fn ask(client: &Client, topic: &str, partitions: Vec<i32>) -> Result<Self, String> {
+        let cluster =
+            client.client().fetch_cluster_id(ANSWER_MAX).ok_or("Kafka does not tell the id of its cluster")?;
+        let ends = |partition| match client.fetch_watermarks(topic, partition, ANSWER_MAX) {
+            Ok((low, high)) => Ok(PartitionEnds { partition, low, high }),
+            Err(error) => Err(format!("ask Kafka what partition {partition} holds: {error}")),
+        };
+        Ok(Self { cluster, partitions: partitions.into_iter().map(ends).collect::<Result<_, String>>()? })
+    }
 }
 
 /// Turns callbacks into events and log lines.

@@ -1,103 +1,155 @@
-//! Starts partitions where the archive ends.
+//! The start of partitions, as seen by `poll`: ask Kafka, order the stages to find the positions, await the reply.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::collections::BTreeSet;
 
-use rdkafka::consumer::Consumer as _;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::time::Instant;
 
-use super::batch::Batch;
-use super::{ANSWER_MAX, BACKOFF, Consumer, Reading, position};
-use crate::archive::PartitionName;
-use crate::event::Event as Said;
-use crate::newest::catch_up;
+use super::RetryDelay;
+use super::client::TopicEnds;
+use super::message::StartOrder;
 
-impl Consumer {
-    /// Starts reading the waiting partitions, or schedules a retry after a failure.
-    pub(super) async fn start(&mut self) {
-        let Some((partitions, _)) = self.waiting.take() else { return };
-        match self.try_start(&partitions).await {
-            Ok(()) => {
-                self.backoff = BACKOFF.0;
-                self.trouble(None);
-            }
-            Err(reason) => {
-                edr_daemon::limited!(log::Level::Warn, Said::KafkaAway, EDR_SOURCE = "consume"; "start reading: {reason}; trying again");
-                self.trouble(Some(reason));
-                self.waiting = Some((partitions, Instant::now() + self.next_backoff()));
-            }
+/// The start under way, if any.
+#[derive(Debug, Default)]
+pub(super) struct PendingStart {
+    /// Number of the current attempt. Answers with another number are outdated.
+    round: u64,
+    /// The partitions to start.
+    partitions: Vec<i32>,
+    step: StartStep,
+    delay: RetryDelay,
+}
+
+#[derive(Debug, Default)]
+enum StartStep {
+    /// No partition is to be started.
+    #[default]
+    Nothing,
+    /// Kafka is to be asked at this moment.
+    Ask(Instant),
+    /// Kafka has been asked.
+    Asked,
+    /// The order is to be sent to the stages.
+    Order(StartOrder),
+    /// The stages have the order.
+    Ordered,
+}
+
+impl PendingStart {
+    /// Begins a start of these partitions, instead of the start under way.
+    pub(super) fn begin(&mut self, partitions: Vec<i32>) {
+        self.partitions = partitions;
+        self.step = StartStep::Ask(Instant::now());
+        self.round += 1;
+    }
+
+    /// Abandons the start under way.
+    pub(super) fn cancel(&mut self) {
+        self.step = StartStep::Nothing;
+        self.round += 1;
+    }
+
+    pub(super) fn is_under_way(&self) -> bool {
+        !matches!(self.step, StartStep::Nothing)
+    }
+
+    /// Returns when Kafka is to be asked.
+    pub(super) fn ask_at(&self) -> Option<Instant> {
+        match self.step {
+            StartStep::Ask(at) => Some(at),
+            _ => None,
         }
     }
 
-    async fn try_start(&mut self, partitions: &[i32]) -> Result<(), String> {
-        let topic = self.config.kafka.topic.clone();
-        let client = Arc::clone(&self.client);
-        let (asked, wanted) = (topic.clone(), partitions.to_vec());
-        let ask = move || {
-            let cluster =
-                client.client().fetch_cluster_id(ANSWER_MAX).ok_or("Kafka does not tell the id of its cluster")?;
-            let mut marks = Vec::new();
-            for partition in wanted {
-                let (low, high) = client
-                    .fetch_watermarks(&asked, partition, ANSWER_MAX)
-                    .map_err(|error| format!("ask Kafka what partition {partition} holds: {error}"))?;
-                marks.push((partition, low, high));
+    /// Returns the number of the attempt and the partitions to ask Kafka about.
+    pub(super) fn ask(&mut self) -> (u64, Vec<i32>) {
+        self.step = StartStep::Asked;
+        (self.round, self.partitions.clone())
+    }
+
+    /// Takes Kafka's answer, unless outdated.
+    pub(super) fn answered(&mut self, round: u64, topic: &str, ends: TopicEnds, replaced: &BTreeSet<i32>) {
+        if round == self.round {
+            let (topic, replaced) = (topic.to_owned(), replaced.clone());
+            self.step = StartStep::Order(StartOrder { round, topic, ends, replaced });
+        }
+    }
+
+    pub(super) fn has_order(&self) -> bool {
+        matches!(self.step, StartStep::Order(_))
+    }
+
+    /// Returns the order for the stages, once.
+    pub(super) fn take_order(&mut self) -> Option<StartOrder> {
+        match std::mem::take(&mut self.step) {
+            StartStep::Order(order) => {
+                self.step = StartStep::Ordered;
+                Some(order)
             }
-            Ok::<_, String>((cluster, marks))
-        };
-        let (cluster, marks) = tokio::task::spawn_blocking(ask).await.map_err(|error| error.to_string())??;
-        let frames = self.frames.as_mut().ok_or("a commit is under way")?;
-        let mut assignment = TopicPartitionList::new();
-        let mut reading = BTreeMap::new();
-        // The dropped records are read again from the end of the archive.
-        self.batch = Batch::default();
-        frames.reload().await.map_err(|error| error.to_string())?;
-        // Records archived meanwhile by another collector are loaded from the archive, not from Kafka.
-        let beats = Arc::clone(&self.beats);
-        let alive = || _ = beats.fetch_add(1, Ordering::Relaxed);
-        catch_up(&self.newest, &self.reader, Some(&mut self.hosts), &alive).await.map_err(|error| error.to_string())?;
-        for (partition, low, high) in marks {
-            let name = PartitionName { cluster: cluster.clone(), topic: topic.clone(), partition, generation: 0 };
-            let archived = frames.newest(&name).await.map_err(|error| error.to_string())?;
-            let is_replaced = self.replaced.contains(&partition);
-            let start = position::start(archived, low, high, is_replaced);
-            if let Some(note) = &start.note {
-                edr_daemon::event!(log::Level::Warn, Said::RecordsGone, EDR_SOURCE = "consume"; "{note}");
-            }
-            let proof = if start.has_proof {
-                self.reader.record_at(&start.partition, start.offset - 1).await.map_err(|error| error.to_string())?
-            } else {
+            other => {
+                self.step = other;
                 None
-            };
-            let from = start.offset - i64::from(proof.is_some());
-            assignment
-                .add_partition_offset(&topic, partition, Offset::Offset(from))
-                .map_err(|error| error.to_string())?;
-            self.archived.insert(start.partition.clone(), start.offset);
-            reading.insert(partition, Reading { name: start.partition, next: start.offset, proof });
+            }
         }
-        self.client.assign(&assignment).map_err(|error| format!("start at the archive's positions: {error}"))?;
-        self.paused = false;
-        self.replaced.clear();
-        let starts: Vec<String> =
-            reading.values().map(|reading| format!("{}@{}", reading.name.partition, reading.next)).collect();
-        edr_daemon::event!(
-            log::Level::Info, Said::KafkaReading, EDR_SOURCE = "consume";
-            "reading {topic} of cluster {cluster}: partitions {}", starts.join(" ")
-        );
-        self.reading = reading;
-        self.report();
-        Ok(())
     }
 
-    /// Restarts all partitions at the archive's positions.
-    pub(super) fn restart(&mut self) {
-        let partitions: Vec<i32> = self.reading.keys().copied().collect();
-        self.batch = Batch::default();
-        if !partitions.is_empty() && self.waiting.is_none() {
-            self.waiting = Some((partitions, Instant::now()));
+    /// Returns true when a reply belongs to the current attempt.
+    pub(super) fn is_current(&self, round: u64) -> bool {
+        round == self.round && self.is_under_way()
+    }
+
+    /// Ends the start with success.
+    pub(super) fn done(&mut self) {
+        (self.step, self.delay) = (StartStep::Nothing, RetryDelay::default());
+    }
+
+    /// Schedules the next attempt.
+    pub(super) fn failed(&mut self) {
+        self.round += 1;
+        self.step = StartStep::Ask(Instant::now() + self.delay.next());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ends() -> TopicEnds {
+        TopicEnds { cluster: "c".into(), partitions: Vec::new() }
+    }
+
+    #[test]
+    fn an_answer_to_an_earlier_attempt_changes_nothing() {
+        let mut start = PendingStart::default();
+        start.begin(vec![0]);
+        let (first, _) = start.ask();
+        // The group changed its mind meanwhile.
+        start.begin(vec![0, 1]);
+        start.answered(first, "t", ends(), &BTreeSet::new());
+        assert!(!start.has_order() && !start.is_current(first));
+        let (second, partitions) = start.ask();
+        assert_eq!(partitions, [0, 1]);
+        start.answered(second, "t", ends(), &BTreeSet::new());
+        assert_eq!(start.take_order().unwrap().round, second);
+        assert!(start.take_order().is_none() && start.is_current(second));
+        start.cancel();
+        assert!(!start.is_current(second) && !start.is_under_way());
+    }
+
+    #[test]
+    fn a_failed_attempt_is_repeated_later_and_later() {
+        let mut start = PendingStart::default();
+        start.begin(vec![0]);
+        assert!(start.ask_at().unwrap() <= Instant::now());
+        for delay_ms in [500, 1_000, 2_000] {
+            let begin = Instant::now();
+            let (round, _) = start.ask();
+            assert_eq!(start.ask_at(), None);
+            start.failed();
+            assert!(!start.is_current(round));
+            let delay = std::time::Duration::from_millis(delay_ms);
+            assert!((begin + delay..=Instant::now() + delay).contains(&start.ask_at().unwrap()));
         }
+        start.done();
+        assert!(!start.is_under_way());
     }
 }

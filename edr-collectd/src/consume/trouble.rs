@@ -15,7 +15,7 @@ const HOLDS: Duration = Duration::from_secs(60);
 
 /// The last failure: cause, time and explanation.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct Explained {
     last: Option<(Cause, Instant)>,
     /// The explanation for people; empty while the broker is being contacted.
     pub(super) words: String,
@@ -45,7 +45,7 @@ impl Ask {
     }
 }
 
-impl Told {
+impl Explained {
     pub(super) fn judge(&mut self, reason: String, kafka: &Kafka) -> Judged {
         let now = Instant::now();
         let cause = cause(&reason);

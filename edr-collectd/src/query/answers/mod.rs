@@ -24,6 +24,8 @@ use crate::newest::{Current, Known, Newest, catch_up, facts};
 const SEARCH_MAX: Duration = Duration::from_secs(10);
 /// Snapshots opened at the same time by all questions, each with at most 96 MiB of memory.
 const OPENS_MAX: usize = 2;
+/// Snapshots opened at the same time for the list of hosts, each with at most 96 MiB of memory.
+const LIST_OPENS_MAX: usize = 1;
 /// Candidates with a common search for their contents.
 const TOGETHER: usize = 32;
 /// Distance, in ns of the host's clock, for the search for other contents of a frame. Contents further away are not
@@ -40,8 +42,30 @@ pub struct HostAnswers {
     reader: Arc<Reader>,
     cache: Cache,
     search_max: Duration,
+    /// Places of [`Purpose::Question`].
     opens: Arc<Semaphore>,
+    /// Places of [`Purpose::List`].
+    list_opens: Arc<Semaphore>,
     trouble: Mutex<Option<String>>,
+}
+
+/// Why a snapshot is opened. Each purpose has its own limit, so that readers do not wait for the list of hosts, nor the
+/// list for readers.
+#[derive(Debug, Clone, Copy)]
+enum Purpose {
+    /// A question of a reader.
+    Question,
+    /// The values of a host in the list of hosts.
+    List,
+}
+
+/// A snapshot to open.
+#[derive(Debug, Clone, Copy)]
+struct Opening {
+    identity: Identity,
+    /// When the frame was received, ns since the epoch.
+    received_ns: i64,
+    purpose: Purpose,
 }
 
 impl HostAnswers {
@@ -53,6 +77,7 @@ impl HostAnswers {
             cache: Cache::default(),
             search_max: SEARCH_MAX,
             opens: Arc::new(Semaphore::new(OPENS_MAX)),
+            list_opens: Arc::new(Semaphore::new(LIST_OPENS_MAX)),
             trouble: Mutex::default(),
         }
     }
@@ -82,19 +107,23 @@ impl HostAnswers {
 
     /// Computes facts for hosts with stale facts, until the queue is empty.
     pub async fn refresh_facts(&self) {
-        while let Some(current) = self.newest.next_stale() {
-            let saved = current.newest.saved.clone();
-            let host_id = current.host_id;
-            let opened = self.open_current(current).await;
-            let facts = match &opened {
-                Ok(snapshot) => match other_host(host_id, &snapshot.view) {
-                    Some(alarm) => Err(alarm),
-                    None => facts(&snapshot.view).map_err(|error| error.to_string()),
-                },
-                Err(error) => Err(error.to_string()),
-            };
-            self.newest.set_facts(host_id, &saved, facts);
-        }
+        while self.refresh_next().await {}
+    }
+
+    /// Computes facts for the next host with stale facts. Returns false when there is none.
+    pub async fn refresh_next(&self) -> bool {
+        let Some(current) = self.newest.next_stale() else { return false };
+        let saved = current.newest.saved.clone();
+        let host_id = current.host_id;
+        let facts = match self.open_current(current, Purpose::List).await {
+            Ok(snapshot) => match other_host(host_id, &snapshot.view) {
+                Some(alarm) => Err(alarm),
+                None => facts(&snapshot.view).map_err(|error| error.to_string()),
+            },
+            Err(error) => Err(error.to_string()),
+        };
+        self.newest.set_facts(host_id, &saved, facts);
+        true
     }
 
     /// Waits until a host may have stale facts.
@@ -103,22 +132,21 @@ impl HostAnswers {
     }
 
     /// Opens a host's newest snapshot.
-    async fn open_current(&self, current: Current) -> Result<Arc<HostSnapshot>, QueryError> {
+    async fn open_current(&self, current: Current, purpose: Purpose) -> Result<Arc<HostSnapshot>, QueryError> {
         let saved = &current.newest.saved;
         let identity = (current.host_id, saved.epoch, saved.seq, saved.raw_hash, current.conflict);
         if let Some(snapshot) = self.cache.get(&identity) {
             return Ok(snapshot);
         }
+        let opening = Opening { identity, received_ns: saved.received_ns, purpose };
         let newest = self.body(current.host_id, &current.newest).await?;
         match (newest.header.kind, &current.key) {
-            (FrameKind::Key, _) => self.open(&newest, None, saved.received_ns, identity).await,
+            (FrameKind::Key, _) => self.open(&newest, None, opening).await,
             (FrameKind::Delta, Some(key)) => {
                 let key = self.body(current.host_id, key).await?;
-                self.open(&newest, Some(key), saved.received_ns, identity).await
+                self.open(&newest, Some(key), opening).await
             }
-            (FrameKind::Delta, None) => {
-                self.open_with_keys(&newest, &mut Cuts::new(), saved.received_ns, identity).await
-            }
+            (FrameKind::Delta, None) => self.open_with_keys(&newest, &mut Cuts::new(), opening).await,
         }
     }
 
@@ -156,8 +184,7 @@ impl HostAnswers {
         &self,
         delta: &Arc<Frame>,
         cuts: &mut Cuts,
-        received_ns: i64,
-        identity: Identity,
+        opening: Opening,
     ) -> Result<Arc<HostSnapshot>, QueryError> {
         let header = &delta.header;
         let frame = (header.epoch, header.base_seq);
@@ -168,7 +195,7 @@ impl HostAnswers {
         let mut first_error = None;
         for key in cuts.get(&frame).into_iter().flatten().filter(|key| key.header.kind == FrameKind::Key) {
             let opened = match self.read(key).await {
-                Ok(key) => self.open(delta, Some(Arc::new(key)), received_ns, identity).await,
+                Ok(key) => self.open(delta, Some(Arc::new(key)), opening).await,
                 Err(error) => Err(error),
             };
             match opened {
@@ -184,10 +211,14 @@ impl HostAnswers {
         &self,
         frame: &Arc<Frame>,
         key: Option<Arc<Frame>>,
-        received_ns: i64,
-        identity: Identity,
+        opening: Opening,
     ) -> Result<Arc<HostSnapshot>, QueryError> {
-        let place = Arc::clone(&self.opens).acquire_owned().await;
+        let Opening { identity, received_ns, purpose } = opening;
+        let places = match purpose {
+            Purpose::Question => &self.opens,
+            Purpose::List => &self.list_opens,
+        };
+        let place = Arc::clone(places).acquire_owned().await;
         let place = place.map_err(|error| QueryError::Archive(format!("open a snapshot: {error}")))?;
         let (frame, conflict) = (Arc::clone(frame), identity.4);
         let opening = tokio::task::spawn_blocking(move || {
@@ -316,10 +347,11 @@ impl HostAnswers {
         if let Some(snapshot) = self.cache.get(&identity) {
             return Ok(snapshot);
         }
+        let opening = Opening { identity, received_ns: found.received_ns(), purpose: Purpose::Question };
         let frame = Arc::new(self.read(found).await?);
         match frame.header.kind {
-            FrameKind::Key => self.open(&frame, None, found.received_ns(), identity).await,
-            FrameKind::Delta => self.open_with_keys(&frame, cuts, found.received_ns(), identity).await,
+            FrameKind::Key => self.open(&frame, None, opening).await,
+            FrameKind::Delta => self.open_with_keys(&frame, cuts, opening).await,
         }
     }
 }
@@ -338,7 +370,7 @@ impl Answers for HostAnswers {
         let current = self.newest.current(host_id).ok_or_else(|| QueryError::UnknownHost(host.to_owned()))?;
         match at_ns {
             Some(at_ns) if at_ns < current.newest.saved.captured_ns => self.at(host_id, at_ns).await,
-            _ => match self.open_current(current).await {
+            _ => match self.open_current(current, Purpose::Question).await {
                 Ok(snapshot) => Ok(snapshot),
                 // The last readable snapshot, with its own time, is better than an error.
                 Err(error) => self.at(host_id, at_ns.unwrap_or(i64::MAX)).await.map_err(|_| error),

@@ -246,3 +246,24 @@ async fn a_search_that_runs_out_of_time_says_where_to_go_on_and_goes_on_there() 
     let answers = answers.searching_for(Duration::from_secs(300));
     assert_eq!(answers.snapshot(&id, Some(43 * SECOND_NS)).await.unwrap().seq, 3);
 }
+
+#[tokio::test]
+async fn readers_and_the_list_of_hosts_do_not_wait_for_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut frames = Frames::open(dir.path()).await.unwrap();
+    frames.position(&partition(0)).await.unwrap();
+    archive_three(&mut frames, 1, 0).await;
+    let answers = open(dir.path()).await;
+    let limit = Duration::from_secs(60);
+
+    let readers = answers.opens.acquire_many(u32::try_from(OPENS_MAX).unwrap()).await.unwrap();
+    tokio::time::timeout(limit, answers.refresh_facts()).await.unwrap();
+    assert_eq!(answers.hosts().await.unwrap()[0].hostname, "host-1");
+    let then = Some(10 * SECOND_NS);
+    let wait = tokio::time::timeout(Duration::from_millis(100), answers.snapshot("host-1", then)).await;
+    assert!(wait.is_err(), "all places of readers are taken");
+    drop(readers);
+
+    let _list = answers.list_opens.acquire_many(u32::try_from(LIST_OPENS_MAX).unwrap()).await.unwrap();
+    assert_eq!(tokio::time::timeout(limit, processes(&answers, "host-1", then)).await.unwrap(), 1);
+}
