@@ -96,6 +96,27 @@ struct Life {
     /// Frames removed by a purge together with the spool.
     purged: Frames,
     installations: usize,
+    /// Files of the host named like the product, for example a checkout, in place before the first installation.
+    foreign: BTreeSet<String>,
+}
+
+/// Returns the files and folders with the names or the owners of an installation.
+///
+/// Left out are the index of apt, which keeps the names of removed packages like the list of users and the log of dpkg,
+/// and `/var/tmp`, where other tests of this host make and remove files meanwhile.
+fn named_like_the_product() -> Result<BTreeSet<String>> {
+    let places = "/etc /usr /var /run /opt /srv /home";
+    let named = "-name '*edr-agentd*' -o -name '*edr-collectd*' -o -name agent.toml -o -name collector.toml";
+    // Before the first installation the users do not exist, and find refuses an unknown user.
+    let owned: String = DAEMONS
+        .iter()
+        .filter(|daemon| nix::unistd::User::from_name(daemon.name).is_ok_and(|user| user.is_some()))
+        .map(|daemon| format!(" -o -user {}", daemon.name))
+        .collect();
+    let pruned = "-path /var/lib/apt -o -path /var/tmp";
+    let found =
+        sh(Path::new("/"), &format!("find {places} -xdev \\( {pruned} \\) -prune -o \\( {named}{owned} \\) -print"))?;
+    Ok(found.lines().map(str::to_owned).collect())
 }
 
 /// The scenario of [`come_and_go_under_load`].
@@ -109,7 +130,7 @@ pub(crate) fn life() -> Verdict {
     let broker = Broker::start(Path::new("/var/tmp/kafka"))?;
     let load = "while :; do /bin/true; sleep 0.02; done";
     let _load = Program::new("load", Path::new("/var/tmp"), "sh").args(["-c", load]).start()?;
-    let mut life = Life { broker, purged: Frames::new(), installations: 0 };
+    let mut life = Life { broker, purged: Frames::new(), installations: 0, foreign: named_like_the_product()? };
 
     life.install_as_readme_says()?;
     ensure!(
@@ -256,16 +277,8 @@ impl Life {
         }
         sh(Path::new("/"), "systemctl start edr-agentd")?;
         apt("purge -y edr-agentd edr-collectd")?;
-        let places = "/etc /usr /var /run /opt /srv /home";
-        let named = "-name '*edr-agentd*' -o -name '*edr-collectd*' -o -name agent.toml -o -name collector.toml";
-        let owned = "-user edr-agentd -o -user edr-collectd";
-        // The index of apt is left out: like the list of users and the log of dpkg, it keeps the names of removed
-        // packages.
-        let left = sh(
-            Path::new("/"),
-            &format!("find {places} -xdev -path /var/lib/apt -prune -o \\( {named} -o {owned} \\) -print"),
-        )?;
-        ensure!(left.is_empty(), "left after purge:\n{left}");
+        let left: Vec<String> = named_like_the_product()?.difference(&self.foreign).cloned().collect();
+        ensure!(left.is_empty(), "left after purge:\n{}", left.join("\n"));
         for daemon in DAEMONS {
             ensure!(!active(daemon)?, "{} runs after its purge", daemon.name);
             let status =
