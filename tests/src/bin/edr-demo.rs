@@ -112,6 +112,8 @@ fn demo(once: bool, signals: &Receiver<Signal>) -> Result<()> {
     // 5 s instead of the 10 s of a real host, so that changes appear sooner.
     plan.interval = "5s".to_owned();
     let mut agent = plan.start()?;
+    // The first line about Kafka's acknowledgement; the wait ends at once when the agent does.
+    agent.process.says("last ack", SHOWN_LIMIT)?;
 
     let host =
         collector.host_path(SHOWN_LIMIT).with_context(|| format!("the agent's log:\n{}", agent.process.log_tail()))?;
