@@ -95,6 +95,7 @@ boot() {
     mkdir -p root/run/lock
     mount -t tmpfs -o mode=1777 tmpfs root/tmp
     local folder
+    # Sorted: a folder before the folders inside, which are then there already.
     while IFS= read -r folder; do
         [ -n "$folder" ] && [ ! -e "root$folder" ] || continue
         mkdir -p "root$folder"
@@ -138,7 +139,7 @@ while read -r boot_id; do
     (
         for group in "${groups[@]}"; do echo "$BASHPID" >"$group/cgroup.procs"; done
         # shellcheck disable=SC2016 # expanded inside
-        groups_in="${groups[*]}" visible_in="$(printf '%s\n' "${visible[@]}")" exec unshare --mount --propagation private --pid --fork --cgroup --uts --net --ipc \
+        groups_in="${groups[*]}" visible_in="$(printf '%s\n' "${visible[@]}" | LC_ALL=C sort)" exec unshare --mount --propagation private --pid --fork --cgroup --uts --net --ipc \
             --kill-child bash -euc 'groups=($groups_in); boot "$1"' machine "$boot_id"
     ) </dev/null || status=$?
     leave
