@@ -11,6 +11,7 @@ use edr_collectd::archive::{ArchivedHeader, Coverage, Frames, HostsTable, Partit
 use edr_collectd::decode::decode;
 use edr_collectd::newest::Newest;
 use edr_collectd::query::{Answers as _, HostAnswers};
+use edr_model::accounting::Declarations;
 use edr_wire::frame::{EncodedFrame, FrameHeader, FrameKind};
 use edr_wire::snapshot::{Host, OpenFile, Process, Snapshot};
 use edr_wire::{Bytes, Epoch, HostId};
@@ -60,6 +61,7 @@ async fn measure(hosts: u32, commits: i64) -> anyhow::Result<()> {
                     key: Some(vec![0; 32]),
                     record: Some(record),
                     content: Ok(ArchivedHeader::from(&decoded)),
+                    declared: Declarations::of(&decoded.header),
                 };
                 newest.offer(&partition, row.place(), decoded);
                 decoding += begin.elapsed();

@@ -21,8 +21,11 @@ pub fn tables() -> String {
         section(&mut text, table, &page, &command);
     }
     section(&mut text, &HOSTS, "/", "edr-collectd hosts");
+    text.push_str(FRAMES);
     text
 }
+
+const FRAMES: &str = include_str!("frames.md");
 
 const INTRODUCTION: &str = "
 # The tables

@@ -15,6 +15,7 @@
 //! 6. [`tables`]: all declarations.
 //! 7. [`select`]: filter, order and page of a table's rows.
 //! 8. [`document`]: the tables as a text for `docs/schema.md`.
+//! 9. [`accounting`]: the account of a host's frames.
 //!
 //! # Rules of this crate
 //!
@@ -23,6 +24,7 @@
 //!   not become gigabytes of cells.
 //! - A value that a join repeats in many rows is cut at [`cell::JOINED_BYTES_MAX`].
 
+pub mod accounting;
 mod as_of;
 pub mod catalogue;
 pub mod cell;

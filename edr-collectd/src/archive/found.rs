@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use deltalake::DeltaTableError;
 use deltalake::arrow::record_batch::RecordBatch;
+use edr_model::accounting::Declarations;
 use edr_wire::frame::FrameKind;
 
 use super::columns::{Columns, binary, integer, long, text};
+use super::declared::declarations_of;
 use super::{ArchivedHeader, Cut, PartitionName, Place};
 
 /// Records kept per part of a cut, in order of receipt. Several records can claim to be the same part, and belong to
@@ -34,6 +36,20 @@ pub(super) const HEADER_COLUMNS: [&str; 18] = [
     "bye",
     "previous_epoch",
 ];
+
+/// The columns of [`ArchivedRow`] beside the [`HEADER_COLUMNS`].
+pub(super) const DECLARED_COLUMNS: [&str; 4] = ["boot_id", "previous_last_seq", "lost", "missed"];
+
+/// A row of `frames`, without the record's bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchivedRow {
+    /// The log of the record.
+    pub partition: PartitionName,
+    /// Location of the record.
+    pub place: Place,
+    /// Header and declarations; `None` for a record that is no frame.
+    pub content: Option<(ArchivedHeader, Declarations)>,
+}
 
 /// The columns of one record in `frames`, without the record's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +121,33 @@ pub(super) fn newest_first(cuts: BTreeMap<Cut, Found>) -> Vec<Found> {
 
 /// Passes the headers of a batch to `take`; rows with missing or invalid columns are skipped.
 pub(super) fn headers_of(batch: &RecordBatch, take: &mut impl FnMut(Header)) -> Result<(), DeltaTableError> {
+    numbered_headers_of(batch, &mut |_, header| take(header))
+}
+
+/// Passes every row of a batch to `take`, frames and other records.
+pub(super) fn rows_of(batch: &RecordBatch, take: &mut impl FnMut(ArchivedRow)) -> Result<(), DeltaTableError> {
+    let columns = Columns(batch);
+    let (clusters, topics) = (columns.texts("cluster")?, columns.texts("topic")?);
+    let (partitions, generations) = (columns.integers("partition")?, columns.integers("generation")?);
+    let (offsets, received) = (columns.longs("offset")?, columns.longs("received_ns")?);
+    let mut headers: Vec<Option<Header>> = vec![None; batch.num_rows()];
+    numbered_headers_of(batch, &mut |at, header| headers[at] = Some(header))?;
+    for ((at, header), declared) in headers.into_iter().enumerate().zip(declarations_of(batch)?) {
+        let partition = PartitionName {
+            cluster: text(&clusters, at).unwrap_or_default().to_owned(),
+            topic: text(&topics, at).unwrap_or_default().to_owned(),
+            partition: partitions.value(at),
+            generation: generations.value(at),
+        };
+        let place =
+            Place { received_ns: received.value(at), partition: partition.partition, offset: offsets.value(at) };
+        take(ArchivedRow { partition, place, content: header.map(|header| (header.content, declared)) });
+    }
+    Ok(())
+}
+
+/// Like [`headers_of`], with the index of each row.
+fn numbered_headers_of(batch: &RecordBatch, take: &mut impl FnMut(usize, Header)) -> Result<(), DeltaTableError> {
     let columns = Columns(batch);
     let (clusters, topics) = (columns.texts("cluster")?, columns.texts("topic")?);
     let (partitions, generations) = (columns.integers("partition")?, columns.integers("generation")?);
@@ -141,6 +184,6 @@ pub(super) fn headers_of(batch: &RecordBatch, take: &mut impl FnMut(Header)) -> 
             },
         })
     };
-    (0..batch.num_rows()).filter_map(header).for_each(take);
+    (0..batch.num_rows()).filter_map(|at| Some((at, header(at)?))).for_each(|(at, header)| take(at, header));
     Ok(())
 }

@@ -20,6 +20,7 @@
 //! The archive does not know Kafka: a position is a number given by the caller.
 
 mod columns;
+mod declared;
 mod durable;
 mod engine;
 mod found;
@@ -39,7 +40,7 @@ use std::path::{Path, PathBuf};
 use deltalake::kernel::StructField;
 use deltalake::operations::create::CreateBuilder;
 use deltalake::{DeltaTable, DeltaTableBuilder};
-pub use found::{Candidates, Found, Header};
+pub use found::{ArchivedRow, Candidates, Found, Header};
 pub use frames::{Appended, Frames};
 pub use hosts::{Coverage, HostsTable, SavedFacts, SavedFrame, SavedHost, SavedHosts};
 pub use read::Reader;
@@ -163,7 +164,7 @@ async fn open_or_create(
     let mut table = table_at(path)?;
     if table.verify_deltatable_existence().await.map_err(ArchiveError::store("look for", path))? {
         table.load().await.map_err(ArchiveError::store("open", path))?;
-        return Ok(table);
+        return add_missing_columns(table, path, columns).await;
     }
     let properties = [
         ("delta.checkpointInterval", checkpoint_commits.to_string()),
@@ -183,6 +184,22 @@ async fn open_or_create(
         Err(_) if table.load().await.is_ok() => Ok(table),
         Err(error) => Err(ArchiveError::store("make", path)(error)),
     }
+}
+
+/// Adds the columns that a table of an earlier version lacks. Rows of that version have no values there.
+async fn add_missing_columns(
+    table: DeltaTable,
+    path: &Path,
+    columns: Vec<StructField>,
+) -> Result<DeltaTable, ArchiveError> {
+    let failed = |error| ArchiveError::store("add columns to", path)(error);
+    let schema = table.snapshot().map_err(failed)?.schema();
+    let is_missing = |column: &StructField| column.is_nullable() && schema.field(column.name()).is_none();
+    let missing: Vec<StructField> = columns.into_iter().filter(is_missing).collect();
+    if missing.is_empty() {
+        return Ok(table);
+    }
+    table.add_columns().with_fields(missing).await.map_err(failed)
 }
 
 /// Opens the table in this folder, if there is one.

@@ -22,7 +22,10 @@ use tokio::sync::Mutex;
 
 use super::columns::{Columns, binary};
 use super::engine::Engine;
-use super::found::{Candidates, Found, HEADER_COLUMNS, Header, headers_of, newest_first, note_part};
+use super::found::{
+    ArchivedRow, Candidates, DECLARED_COLUMNS, Found, HEADER_COLUMNS, Header, headers_of, newest_first, note_part,
+    rows_of,
+};
 use super::{ArchiveError, Cut, FRAMES, PartitionName, Place, day_of};
 use crate::decode::{Rest, Rests};
 
@@ -81,18 +84,26 @@ impl Reader {
         Ok(known.insert(super::table_at(&self.path)?).clone())
     }
 
-    /// Passes the header of every record received in this span (ns since the epoch) to `take`, in no particular order.
-    /// Records that are not frames are skipped.
+    /// Passes every row received in this span (ns since the epoch) to `take`, in no particular order.
     ///
     /// # Errors
     /// When the archive cannot be read.
-    pub async fn headers(&self, span: Range<i64>, mut take: impl FnMut(Header)) -> Result<(), ArchiveError> {
+    pub async fn rows(&self, span: Range<i64>, mut take: impl FnMut(ArchivedRow)) -> Result<(), ArchiveError> {
         let filter = col("receive_day")
             .gt_eq(day(day_of(span.start)))
             .and(col("receive_day").lt_eq(day(day_of(span.end))))
             .and(col("received_ns").gt_eq(lit(span.start)))
             .and(col("received_ns").lt(lit(span.end)));
-        self.search(filter, &mut take).await
+        let columns = [HEADER_COLUMNS.as_slice(), &DECLARED_COLUMNS].concat();
+        let table = self.table().await?;
+        let read = async {
+            let mut rows = self.engine.scan(&table, Some(filter), &columns).await?;
+            while let Some(batch) = rows.next().await? {
+                rows_of(&batch, &mut take)?;
+            }
+            Ok(())
+        };
+        read.await.map_err(ArchiveError::store("search", &self.path))
     }
 
     /// Returns when the first and the last record of each file was received (ns since the epoch), ordered by the first,

@@ -7,10 +7,12 @@ use deltalake::arrow::array::{ArrayRef, new_null_array};
 use deltalake::arrow::datatypes::{Field, Schema};
 use deltalake::arrow::record_batch::RecordBatch;
 use deltalake::kernel::{DataType, PrimitiveType, StructField};
+use edr_model::accounting::Declarations;
 use edr_wire::frame::{FrameKind, Record};
 use edr_wire::{Epoch, HostId};
 
 use super::columns::{binaries, dates, flags, integers, longs, texts};
+use super::declared::{self, signed};
 use super::{PartitionName, Place};
 
 /// A Kafka record to be archived.
@@ -30,6 +32,8 @@ pub struct Row {
     pub record: Option<Vec<u8>>,
     /// The decoded header, or the fault.
     pub content: Result<ArchivedHeader, String>,
+    /// Declarations in the header; none for a fault.
+    pub declared: Declarations,
 }
 
 /// Header fields with a column: identity of the frame and of the part.
@@ -130,7 +134,7 @@ impl Row {
     /// Returns the approximate memory of the row, in bytes.
     pub fn byte_len(&self) -> usize {
         let bytes = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
-        256 + bytes(&self.key) + bytes(&self.record)
+        256 + bytes(&self.key) + bytes(&self.record) + self.declared.byte_len()
     }
 }
 
@@ -138,7 +142,7 @@ impl Row {
 pub(super) fn columns() -> Vec<StructField> {
     let not_null = |name: &str, kind| StructField::new(name, DataType::Primitive(kind), false);
     let nullable = |name: &str, kind| StructField::new(name, DataType::Primitive(kind), true);
-    vec![
+    let mut columns = vec![
         not_null("receive_day", PrimitiveType::Date),
         not_null("received_ns", PrimitiveType::Long),
         not_null("cluster", PrimitiveType::String),
@@ -159,10 +163,14 @@ pub(super) fn columns() -> Vec<StructField> {
         nullable("parts", PrimitiveType::Integer),
         nullable("bye", PrimitiveType::Boolean),
         nullable("previous_epoch", PrimitiveType::String),
+    ];
+    columns.extend(declared::columns());
+    columns.extend([
         nullable("fault", PrimitiveType::String),
         nullable("key", PrimitiveType::Binary),
         nullable("record", PrimitiveType::Binary),
-    ]
+    ]);
+    columns
 }
 
 /// Columns with statistics, for excluding files from a search; the bytes themselves have none.
@@ -198,12 +206,23 @@ fn column(field: &Field, rows: &[Row]) -> ArrayRef {
         "parts" => integers(rows, |row| i32::try_from(header(row)?.parts).ok()),
         "bye" => flags(rows, |row| Some(header(row)?.bye)),
         "previous_epoch" => texts(rows, |row| header(row)?.previous_epoch.map(|epoch| epoch.to_string())),
+        "boot_id" => texts(rows, |row| Some(declarations(row)?.boot_id.clone())),
+        "previous_last_seq" => {
+            longs(rows, |row| declarations(row)?.previous_epoch.map(|previous| signed(previous.last_seq)))
+        }
+        "lost" => declared::lost(rows, declarations),
+        "missed" => declared::missed(rows, declarations),
         "fault" => texts(rows, |row| row.content.as_ref().err().cloned()),
         "key" => binaries(rows, |row| row.key.as_deref()),
         "record" => binaries(rows, |row| row.record.as_deref()),
         // A column of the table that this version does not know, added by a later version: null.
         _ => new_null_array(field.data_type(), rows.len()),
     }
+}
+
+/// Returns the declarations of a frame; `None` for a record that is no frame.
+fn declarations(row: &Row) -> Option<&Declarations> {
+    row.content.is_ok().then_some(&row.declared)
 }
 
 /// Returns the wire's name of a kind.

@@ -1,6 +1,7 @@
 //! Records in the form of an agent's, for tests.
 
-use edr_wire::frame::{EncodedFrame, FrameHeader, FrameKind, Record};
+use edr_model::accounting::Declarations;
+use edr_wire::frame::{EncodedFrame, FrameHeader, FrameKind};
 use edr_wire::{Epoch, HostId};
 
 use super::{ArchivedHeader, PartitionName, Row};
@@ -39,6 +40,7 @@ pub(crate) fn partition(number: i32) -> PartitionName {
 
 /// Returns a record in the form that the consumer gives to the archive.
 pub(crate) fn row(number: i32, offset: i64, received_ns: i64, bytes: &[u8]) -> Row {
+    let decoded = crate::decode::decode(bytes);
     Row {
         partition: partition(number),
         offset,
@@ -46,7 +48,8 @@ pub(crate) fn row(number: i32, offset: i64, received_ns: i64, bytes: &[u8]) -> R
         received_ns,
         key: Some(b"key".to_vec()),
         record: Some(bytes.to_vec()),
-        content: crate::decode::decode(bytes).map(|record: Record| ArchivedHeader::from(&record)),
+        declared: decoded.as_ref().map(|record| Declarations::of(&record.header)).unwrap_or_default(),
+        content: decoded.map(|record| ArchivedHeader::from(&record)),
     }
 }
 

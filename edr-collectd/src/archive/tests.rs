@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use edr_wire::HostId;
+use edr_model::accounting::Declarations;
+use edr_wire::frame::{LostRange, MissedTicks, PreviousEpoch};
+use edr_wire::{Epoch, HostId};
 
 use super::testing::{delta, header, noise, partition, records, row};
 use super::*;
@@ -54,13 +56,50 @@ async fn records_come_back_verbatim_and_the_position_with_them() {
     let reader = Reader::new(dir.path());
     let places: Vec<Place> = rows[..sent.len()].iter().map(Row::place).collect();
     assert_eq!(reader.frame(&places).await.unwrap().open(None).unwrap(), raw);
-    let mut headers = Vec::new();
-    reader.headers(0..i64::MAX, |header| headers.push(header)).await.unwrap();
-    headers.sort_by_key(|header| header.place.offset);
-    assert_eq!(headers.len(), sent.len());
-    for (header, row) in headers.iter().zip(&rows) {
-        assert_eq!((&header.content, header.place), (row.content.as_ref().unwrap(), row.place()));
+    let mut found = Vec::new();
+    reader.rows(0..i64::MAX, |row| found.push(row)).await.unwrap();
+    found.sort_by_key(|row| row.place.offset);
+    assert_eq!(found.len(), rows.len());
+    for (found, row) in found.iter().zip(&rows) {
+        let content = row.content.as_ref().ok().map(|header| (header.clone(), row.declared.clone()));
+        assert_eq!((&found.content, found.place), (&content, row.place()));
     }
+}
+
+/// Declarations come back from typed columns, also from a table made before the columns existed.
+#[tokio::test]
+async fn declared_losses_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut old = rows::columns();
+    old.retain(|column| !["boot_id", "previous_last_seq", "lost", "missed"].contains(&column.name().as_str()));
+    open_or_create(&dir.path().join(FRAMES), old, "receive_day", rows::STATS_COLUMNS, 100).await.unwrap();
+    let mut frames = Frames::open(dir.path()).await.unwrap();
+    frames.position(&partition(0)).await.unwrap();
+    let mut declaring = header(1, 5);
+    declaring.previous_epoch = Some(PreviousEpoch { id: Epoch([9; 8]), last_seq: u64::MAX });
+    declaring.lost = vec![
+        LostRange { epoch: Epoch([1; 8]), first_seq: 2, last_seq: 3, reason: "spool_full".into() },
+        LostRange { epoch: Epoch([9; 8]), first_seq: 1, last_seq: u64::MAX, reason: "\u{1b}<i>".into() },
+    ];
+    declaring.missed =
+        vec![MissedTicks { from_boottime_ns: 10, to_boottime_ns: 40, ticks: 4, reason: "not_running".into() }];
+    let rows = [
+        row(0, 0, 1, &records(&header(1, 4), b"quiet", None, 99)[0]),
+        row(0, 1, 2, &records(&declaring, b"raw", None, 99)[0]),
+    ];
+    append(&mut frames, &rows).await.unwrap();
+
+    let mut found = Vec::new();
+    Reader::new(dir.path()).rows(0..i64::MAX, |row| found.push(row)).await.unwrap();
+    found.sort_by_key(|row| row.place.offset);
+    let declared: Vec<&Declarations> = found.iter().map(|row| &row.content.as_ref().unwrap().1).collect();
+    assert_eq!(declared[0], &Declarations { boot_id: "boot".into(), ..Declarations::default() });
+    // Delta has no larger number than 2^63 - 1.
+    let largest = u64::MAX / 2;
+    let mut expected = rows[1].declared.clone();
+    expected.previous_epoch = Some(PreviousEpoch { id: Epoch([9; 8]), last_seq: largest });
+    expected.lost[1].last_seq = largest;
+    assert_eq!(declared[1], &expected);
 }
 
 #[tokio::test]

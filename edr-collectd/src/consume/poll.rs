@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use edr_model::accounting::Declarations;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::types::RDKafkaErrorCode;
@@ -295,6 +296,7 @@ impl Poll {
             received_ns: now_ns(),
             key: message.key().map(<[u8]>::to_vec),
             record: payload.map(<[u8]>::to_vec),
+            declared: content.as_ref().map(|record| Declarations::of(&record.header)).unwrap_or_default(),
             content: content.map(|record| ArchivedHeader::from(&record)),
         });
     }

@@ -5,7 +5,7 @@ use std::ops::{Range, RangeInclusive};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Newest;
-use crate::archive::{ArchiveError, HostsTable, Reader};
+use crate::archive::{ArchiveError, ArchivedRow, Header, HostsTable, Reader};
 
 /// Span of receipt, in ns, to read from `frames` at once: an hour of 1,000 hosts is 360,000 rows.
 const WINDOW_NS: i64 = 3_600_000_000_000;
@@ -38,16 +38,20 @@ pub async fn catch_up(
     let from = saved.complete_until_ns.map_or(i64::MIN, |until| until.min(now_ns).saturating_sub(MARGIN_NS));
     for window in windows(&reader.received().await?, from) {
         alive();
-        let mut headers = Vec::new();
-        let take = |header| {
-            headers.push(header);
-            if headers.len().is_multiple_of(SIGN_RECORDS) {
+        let mut rows: Vec<ArchivedRow> = Vec::new();
+        let take = |row| {
+            rows.push(row);
+            if rows.len().is_multiple_of(SIGN_RECORDS) {
                 alive();
             }
         };
-        reader.headers(window, take).await?;
-        headers.sort_unstable_by_key(|header| header.place);
-        headers.into_iter().for_each(|header| newest.note(header));
+        reader.rows(window, take).await?;
+        rows.sort_unstable_by_key(|row| row.place);
+        for row in rows {
+            if let Some((content, _)) = row.content {
+                newest.note(Header { partition: row.partition, place: row.place, content });
+            }
+        }
     }
     Ok(())
 }

@@ -153,11 +153,8 @@ pub(crate) async fn offsets(archive: &Path) -> BTreeMap<(i32, i32), Vec<i64>> {
     let mut offsets: BTreeMap<(i32, i32), Vec<i64>> = BTreeMap::new();
     let reader = Reader::new(archive);
     reader
-        .headers(0..i64::MAX, |header| {
-            offsets
-                .entry((header.partition.generation, header.partition.partition))
-                .or_default()
-                .push(header.place.offset);
+        .rows(0..i64::MAX, |row| {
+            offsets.entry((row.partition.generation, row.partition.partition)).or_default().push(row.place.offset);
         })
         .await
         .unwrap();
