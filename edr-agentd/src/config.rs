@@ -11,7 +11,7 @@ use edr_daemon::secret;
 use edr_wire::limits::{FILES_PER_PROCESS_MAX, PART_BYTES, RECORD_BYTES_MAX};
 use log::LevelFilter;
 
-use crate::collect::psad;
+use edr_sources::psad;
 
 /// Where the configuration lies unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/edr-agentd/agent.toml";

@@ -2,9 +2,9 @@
 //!
 //! The way of the data, and the order of the modules:
 //!
-//! 1. [`collect`]: **sources** read the state of the host: processes with their open files, sockets, host facts, psad
-//!    and the firewall's packets. Each source returns rows and records missed facts as gaps.
-//! 2. [`sample`]: one **tick** reads all sources, encodes the result as one **snapshot** (`edr_wire::snapshot`) and
+//! 1. Crate [`edr_sources`]: **sources** read the state of the host: processes with their open files, sockets, host
+//!    facts, psad and the firewall's packets. One **tick** holds their rows, and missed facts as gaps.
+//! 2. [`sample`]: at each tick reads all sources, encodes the result as one **snapshot** (`edr_wire::snapshot`) and
 //!    compresses the snapshot into one **frame** (`edr_wire::frame`): a key, or a delta against the latest key.
 //! 3. [`spool`]: the frame is written to disk and fsynced, and thereby accepted. The newest frame and its key stay on
 //!    the disk and are the agent's only state: sequence number, log positions, losses still to be declared.
@@ -16,11 +16,9 @@
 //!
 //! Beside the data path: [`config`] (files to exact types), [`run`] (threads and signals), [`cli`] (commands), [`stop`]
 //! (end of threads), [`heartbeat`] (progress of threads, for the watchdog), [`abort`] (report of hung threads),
-//! [`clock`], [`errno`], [`status`] (answers to `edr-agentd status`), [`preflight`] (checks before a start) and
+//! [`disk_fault`] (why the disk refuses), [`status`] (answers to `edr-agentd status`), [`preflight`] (checks before a start) and
 //! [`event`] (kinds of journal events). Configuration files, log and service manager are in crate `edr-daemon`, shared
-//! with the collector.
-
-pub mod collect;
+//! with the collector; clocks and heartbeats are those of the sources.
 
 pub mod sample;
 
@@ -30,13 +28,12 @@ pub mod ship;
 
 pub mod abort;
 pub mod cli;
-pub mod clock;
 pub mod config;
-pub mod errno;
+pub mod disk_fault;
 pub mod event;
-pub mod heartbeat;
 pub mod preflight;
-pub mod redact;
 pub mod run;
 pub mod status;
 pub mod stop;
+
+pub use edr_sources::common::{clock, heartbeat};

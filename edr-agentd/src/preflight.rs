@@ -2,18 +2,20 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use edr_daemon::config::{show_bytes, show_duration};
 use edr_daemon::preflight::Findings;
+use edr_sources::host::clock_state;
+use edr_sources::{Sources, Tick};
 use edr_wire::frame::{EncodedFrame, FrameHeader, FrameKind};
 use edr_wire::snapshot::{Agent, Psad, PsadMode, PsadRunState, SnapshotView};
 use edr_wire::{Epoch, HostId};
 
-use crate::collect::host::clock_state;
 use crate::config::Config;
 use crate::run::Overrides;
-use crate::sample::{Reading, Sources};
+use crate::sample::{budget, source_settings};
 use crate::ship::examine;
 use crate::spool::{Listing, verify};
 
@@ -52,11 +54,11 @@ struct Measured {
 }
 
 fn measure(config: &Config, overrides: &Overrides) -> anyhow::Result<Measured> {
-    let mut sources = Sources::open(config, overrides.proc_root(), &[])?;
-    let mut reading = Reading::default();
+    let mut sources = Sources::open(source_settings(config, overrides.proc_root(), &Arc::default())?, &[])?;
+    let mut tick = Tick::new(budget(config));
     let mut read = || {
-        sources.read(config, overrides.proc_root(), &mut reading);
-        (reading.encode(&Agent::default()), reading.degraded.clone())
+        sources.read(&mut tick);
+        (tick.encode(&Agent::default()), tick.degraded.clone())
     };
     let (first, degraded) = read();
     std::thread::sleep(APART.min(config.interval));

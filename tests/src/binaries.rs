@@ -96,19 +96,19 @@ pub fn packages(folder: &Path) -> Result<PathBuf> {
 /// # Errors
 /// When the build fails.
 pub fn release_agent() -> Result<PathBuf> {
-    release(&[], "edr-agentd")
+    release("edr-agentd", &[], "edr-agentd")
 }
 
-/// Builds the agent's example `psad_bench` with the code as shipped.
+/// Builds the example `psad_bench` of edr-sources with the code as shipped.
 ///
 /// # Errors
 /// When the build fails.
 pub fn release_psad_bench() -> Result<PathBuf> {
-    release(&["--example", "psad_bench"], "psad_bench")
+    release("edr-sources", &["--example", "psad_bench"], "psad_bench")
 }
 
-fn release(args: &[&str], name: &str) -> Result<PathBuf> {
-    let paths = build(&[&["--release", "--package", "edr-agentd"], args].concat())?;
+fn release(package: &str, args: &[&str], name: &str) -> Result<PathBuf> {
+    let paths = build(&[&["--release", "--package", package], args].concat())?;
     let found = paths.into_iter().find(|(known, _)| known == name);
     found.map(|(_, path)| path).with_context(|| format!("cargo built no {name}"))
 }

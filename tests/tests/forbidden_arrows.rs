@@ -73,13 +73,18 @@ fn the_catalogue_knows_only_snapshots() {
 
 #[test]
 fn sources_know_neither_spool_nor_broker() {
-    assert_absent("edr-agentd/src/collect", &["crate::spool", "crate::ship", "crate::sample", "rdkafka"]);
+    let found = dependencies("edr-agentd/sources");
+    assert!(found.contains(&"edr-wire".to_owned()));
+    for dependency in found {
+        let forbidden = ["edr-agentd", "edr-daemon", "rdkafka", "tokio"];
+        assert!(!forbidden.contains(&dependency.as_str()), "edr-sources must not depend on {dependency}");
+    }
 }
 
 #[test]
 fn shipping_knows_only_the_spool() {
-    assert_absent("edr-agentd/src/ship", &["crate::collect", "crate::sample"]);
-    assert_absent("edr-agentd/src/spool", &["crate::collect", "crate::ship", "rdkafka"]);
+    assert_absent("edr-agentd/src/ship", &["edr_sources", "crate::sample"]);
+    assert_absent("edr-agentd/src/spool", &["edr_sources", "crate::ship", "rdkafka"]);
 }
 
 #[test]
@@ -96,5 +101,6 @@ fn the_page_knows_only_queries() {
 fn no_daemon_code_starts_a_program() {
     let forbidden = ["process::Command", "Command::new", "fork()", "execv", "posix_spawn"];
     assert_absent("edr-agentd/src", &forbidden);
+    assert_absent("edr-agentd/sources/src", &forbidden);
     assert_absent("edr-collectd/src", &forbidden);
 }

@@ -3,8 +3,11 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
+use edr_sources::common::cost::measured;
+use edr_sources::{Sources, Tick};
 use edr_wire::Epoch;
 use edr_wire::frame::{EncodedFrame, FrameHeader, FrameKind};
 use edr_wire::snapshot::{Agent, SnapshotView, SourceCost};
@@ -13,7 +16,7 @@ use serde::Serialize;
 use super::{CostFormat, show};
 use crate::config::Config;
 use crate::run::Overrides;
-use crate::sample::{Reading, Sources, measured};
+use crate::sample::{budget, source_settings};
 
 /// Maximum number of readings before the measurement. The readings continue until every executable has its hash, since
 /// hashing has a budget per tick.
@@ -89,7 +92,7 @@ pub(super) fn cost(path: &Path, overrides: &Overrides, rounds: Rounds) -> anyhow
         ),
     ];
     let last_rss_kib = rss_kib();
-    let view = SnapshotView::parse(host.reading.encode(&Agent::default()))?;
+    let view = SnapshotView::parse(host.tick.encode(&Agent::default()))?;
     let mut open_files = 0;
     for process in view.processes() {
         open_files += process?.files_total.unwrap_or(0);
@@ -121,9 +124,8 @@ pub(super) fn cost(path: &Path, overrides: &Overrides, rounds: Rounds) -> anyhow
 /// The open sources, and the state needed to make frames of readings.
 struct Looked<'a> {
     config: &'a Config,
-    overrides: &'a Overrides,
     sources: Sources,
-    reading: Reading,
+    tick: Tick,
     key: Option<Vec<u8>>,
     first_rss_kib: Option<u64>,
     settled_rss_kib: Option<u64>,
@@ -132,20 +134,18 @@ struct Looked<'a> {
 impl<'a> Looked<'a> {
     /// Opens the sources and reads until every executable has its hash. An executable is hashed only once, so hashing
     /// is not measured.
-    fn at(config: &'a Config, overrides: &'a Overrides) -> anyhow::Result<Self> {
-        let sources = Sources::open(config, overrides.proc_root(), &[])?;
+    fn at(config: &'a Config, overrides: &Overrides) -> anyhow::Result<Self> {
         let mut looked = Self {
             config,
-            overrides,
-            sources,
-            reading: Reading::default(),
+            sources: Sources::open(source_settings(config, overrides.proc_root(), &Arc::default())?, &[])?,
+            tick: Tick::new(budget(config)),
             key: None,
             first_rss_kib: None,
             settled_rss_kib: None,
         };
         for _ in 0..WARM_UP_MAX {
             looked.read();
-            let view = SnapshotView::parse(looked.reading.encode(&Agent::default()))?;
+            let view = SnapshotView::parse(looked.tick.encode(&Agent::default()))?;
             let waits =
                 view.processes().flatten().filter_map(|process| process.exe?.not_hashed).any(|why| why == "budget");
             if !waits {
@@ -156,11 +156,11 @@ impl<'a> Looked<'a> {
     }
 
     fn read(&mut self) {
-        self.sources.read(self.config, self.overrides.proc_root(), &mut self.reading);
+        self.sources.read(&mut self.tick);
     }
 
     fn phase(&mut self, rounds: Rounds, reread: Duration, name: &'static str, meaning: String) -> Phase {
-        self.sources.set_reread_interval(reread);
+        self.tick.budget.reread_interval = reread;
         if reread > Duration::ZERO {
             for _ in 0..SETTLE {
                 self.read();
@@ -184,22 +184,22 @@ impl<'a> Looked<'a> {
     /// One tick, without the spool.
     fn round(&mut self) -> Vec<SourceCost> {
         self.read();
-        let mut cost = self.reading.cost.clone();
+        let mut cost = self.tick.cost.clone();
         let raw = measured(&mut cost, "encode", || {
-            let raw = self.reading.encode(&Agent::default());
+            let raw = self.tick.encode(&Agent::default());
             let bytes = raw.len();
             (raw, bytes)
         });
         // The first frame is a key; each later frame is a delta against this key.
         let header = FrameHeader {
-            host_id: self.reading.host.host_id,
+            host_id: self.tick.host.host_id,
             epoch: Epoch([0; 8]),
             seq: if self.key.is_some() { 2 } else { 1 },
             kind: if self.key.is_some() { FrameKind::Delta } else { FrameKind::Key },
             base_seq: 1,
-            boot_id: self.reading.host.boot_id.clone(),
+            boot_id: self.tick.host.boot_id.clone(),
             previous_epoch: None,
-            captured_ns: self.reading.time.wall_ns,
+            captured_ns: self.tick.time.wall_ns,
             lost: Vec::new(),
             missed: Vec::new(),
             bye: false,

@@ -14,10 +14,9 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use edr_daemon::config::Report;
 use edr_daemon::exit;
 use edr_daemon::preflight::{Findings, Level};
-use edr_wire::snapshot::Rows;
+use edr_sources::process::{ProcessReader, ProcessSettings, degraded};
+use edr_sources::{Source as _, Tick};
 
-use crate::collect::Gaps;
-use crate::collect::processes::{ProcessReader, ProcessSettings, degraded};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::event::Event;
 use crate::preflight::preflight;
@@ -240,12 +239,12 @@ fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
 /// Reasons why this user's view is limited.
 fn rights(proc_root: &Path) -> Vec<String> {
     let settings = ProcessSettings { mapped: false, hash: None, ..ProcessSettings::default() };
-    let access = ProcessReader::open(proc_root, settings).map(|mut reader| {
-        reader.read(&mut Rows::default(), &mut Gaps::default());
-        reader.access()
-    });
+    let mut tick = Tick::default();
     // A failure to open the reader is among the reasons.
-    degraded(proc_root, &access.unwrap_or_default())
+    if let Ok(mut reader) = ProcessReader::open(proc_root, settings) {
+        reader.read(&mut tick);
+    }
+    degraded(proc_root, &tick.access)
 }
 
 fn check(path: &Path, overrides: &Overrides, online: bool, format: TextFormat) -> anyhow::Result<ExitCode> {

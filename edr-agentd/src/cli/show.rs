@@ -3,33 +3,35 @@
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use edr_daemon::exit;
+use edr_sources::{Sources, Tick};
 use edr_wire::snapshot::{Agent, SCHEMA, Snapshot, SnapshotView};
 
 use super::{Format, table};
 use crate::clock::nanos;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::run::Overrides;
-use crate::sample::{Reading, Sources};
+use crate::sample::{budget, source_settings};
 use crate::spool::verify;
 
 /// `snapshot`: works without a configuration file, so that an administrator can see the agent's data before the setup.
 pub(super) fn snapshot(format: Format, path: &Path, overrides: &Overrides) -> anyhow::Result<ExitCode> {
     let config = config_or_default(path, overrides)?;
-    let mut sources = Sources::open(&config, overrides.proc_root(), &[])?;
-    let mut reading = Reading::default();
-    sources.read(&config, overrides.proc_root(), &mut reading);
+    let settings = source_settings(&config, overrides.proc_root(), &Arc::default())?;
+    let mut tick = Tick::new(budget(&config));
+    Sources::open(settings, &[])?.read(&mut tick);
     let agent = Agent {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         interval_ns: nanos(config.interval),
         config_hash: config.hash(),
-        cost: reading.cost.clone(),
-        degraded: reading.degraded.clone(),
+        cost: tick.cost.clone(),
+        degraded: tick.degraded.clone(),
         ..Agent::default()
     };
-    let raw = reading.encode(&agent);
+    let raw = tick.encode(&agent);
     let mut out = io::BufWriter::new(io::stdout().lock());
     match format {
         Format::Msgpack => out.write_all(&raw)?,

@@ -11,13 +11,13 @@ use edr_wire::snapshot::{Position, SourceCost};
 use edr_wire::{Epoch, HostId};
 
 use super::chain::{Chain, Start};
-use super::sources::measured;
 use super::ticks;
 use crate::clock::{boottime, nanos};
-use crate::errno::DiskFault;
+use crate::disk_fault::DiskFault;
 use crate::event::Event;
 use crate::heartbeat::Heartbeat;
 use crate::spool::{FrameId, Resume, Spool, SpoolError};
+use edr_sources::common::cost::measured;
 
 /// Minimum number of bytes accepted by the disk before frames go to the disk again.
 const PROBE_BYTES_MIN: usize = 64 << 10;

@@ -2,19 +2,20 @@
 
 mod chain;
 mod framer;
-mod sources;
+mod settings;
 pub mod ticks;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use edr_sources::host::HostIdentity;
+use edr_sources::{Sources, Tick};
 use edr_wire::frame::{FrameError, MissedTicks};
 use edr_wire::snapshot::{Agent, SourceCost};
 
 pub use self::framer::{Framer, Made, Moment, Shape};
-pub(crate) use self::sources::measured;
-pub use self::sources::{Reading, Sources};
+pub use self::settings::{budget, source_settings};
 use crate::clock::{boottime, nanos};
 use crate::config::Config;
 use crate::event::Event;
@@ -28,10 +29,13 @@ pub struct Sampler {
     config: Arc<Config>,
     proc_root: PathBuf,
     sources: Sources,
-    reading: Reading,
+    /// The last reading.
+    tick: Tick,
     framer: Framer,
     /// Cost of each stage in the last tick: a snapshot cannot contain its own end.
     cost: Vec<SourceCost>,
+    /// Reasons for limited visibility that are in the log.
+    degraded: Vec<String>,
     heartbeat: Arc<Heartbeat>,
 }
 
@@ -48,14 +52,19 @@ impl Sampler {
         resume: &Resume,
         heartbeat: Arc<Heartbeat>,
     ) -> io::Result<Self> {
-        let mut sources = Sources::open(&config, proc_root, &[])?.beating(&heartbeat);
-        let host = sources.host();
-        let (framer, positions) =
-            Framer::start(Arc::clone(&spool), resume, host.host_id, &host.boot_id, config.interval);
-        sources.seek(&config, proc_root, &positions);
-        let framer = framer.beating(&heartbeat);
-        let (proc_root, reading) = (proc_root.to_owned(), Reading::default());
-        Ok(Self { spool, config, proc_root, sources, reading, framer, cost: Vec::new(), heartbeat })
+        let HostIdentity { host_id, boot_id } = HostIdentity::read(proc_root)?;
+        let (framer, positions) = Framer::start(Arc::clone(&spool), resume, host_id, &boot_id, config.interval);
+        Ok(Self {
+            sources: Sources::open(source_settings(&config, proc_root, &heartbeat)?, &positions)?,
+            tick: Tick::new(budget(&config)),
+            framer: framer.beating(&heartbeat),
+            cost: Vec::new(),
+            degraded: Vec::new(),
+            proc_root: proc_root.to_owned(),
+            spool,
+            config,
+            heartbeat,
+        })
     }
 
     /// Uses another configuration from the next tick on. Sources with changed settings are opened again.
@@ -69,9 +78,10 @@ impl Sampler {
             (config.labels.clone(), config.interval, config.processes, config.redact.clone(), psad)
         };
         if settings(&config) != settings(&self.config) {
-            let sources = Sources::open(&config, &self.proc_root, self.reading.positions())?;
-            self.sources = sources.beating(&self.heartbeat);
+            let settings = source_settings(&config, &self.proc_root, &self.heartbeat)?;
+            self.sources = Sources::open(settings, &self.tick.positions)?;
         }
+        self.tick.budget = budget(&config);
         self.config = config;
         Ok(())
     }
@@ -83,11 +93,12 @@ impl Sampler {
     /// When no frame can be made of the snapshot; a later frame then names the missed tick.
     pub fn tick(&mut self, stops: impl Fn() -> bool) -> Result<Made, FrameError> {
         let began = boottime();
-        self.sources.read(&self.config, &self.proc_root, &mut self.reading);
+        self.sources.read(&mut self.tick);
+        self.report_degraded();
         let moment = Moment {
-            host_id: self.reading.host.host_id,
-            boot_id: self.reading.host.boot_id.clone(),
-            captured_ns: self.reading.time.wall_ns,
+            host_id: self.tick.host.host_id,
+            boot_id: self.tick.host.boot_id.clone(),
+            captured_ns: self.tick.time.wall_ns,
             boottime: began,
             bye: stops(),
         };
@@ -97,7 +108,7 @@ impl Sampler {
                 log::Level::Error, Event::SnapshotLost, EDR_SOURCE = "psad";
                 "no frame of a snapshot: {error}; once more without psad"
             );
-            self.reading.shed(&error.to_string());
+            self.tick.shed(&error.to_string());
             made = self.frame(&moment);
         }
         if made.is_err() {
@@ -118,11 +129,26 @@ impl Sampler {
 
     /// Reasons for missing facts in the last snapshot.
     pub fn degraded(&self) -> &[String] {
-        &self.reading.degraded
+        &self.tick.degraded
+    }
+
+    /// Logs the reasons for limited visibility when they change.
+    fn report_degraded(&mut self) {
+        if self.tick.degraded == self.degraded {
+            return;
+        }
+        self.degraded.clone_from(&self.tick.degraded);
+        for reason in &self.degraded {
+            edr_daemon::event!(log::Level::Warn, Event::Degraded, EDR_SOURCE = "processes"; "{reason}");
+        }
+        if self.degraded.is_empty() {
+            let words = "snapshots show everything again";
+            edr_daemon::event!(log::Level::Info, Event::Whole, EDR_SOURCE = "processes"; "{words}");
+        }
     }
 
     fn frame(&mut self, moment: &Moment) -> Result<Made, FrameError> {
-        let Self { spool, config, reading, framer, .. } = self;
+        let Self { spool, config, tick, framer, .. } = self;
         let shape = Shape { key_interval: config.key_interval, part_bytes_max: config.kafka.part_bytes_max };
         let mut agent = Agent {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -131,13 +157,13 @@ impl Sampler {
             config_hash: config.hash(),
             cost: std::mem::take(&mut self.cost),
             spool: spool.state(),
-            degraded: reading.degraded.clone(),
+            degraded: tick.degraded.clone(),
             ..Agent::default()
         };
-        let mut cost = reading.cost.clone();
+        let mut cost = tick.cost.clone();
         let made = framer.frame(moment, shape, &mut cost, |FrameId { epoch, seq }| {
             (agent.epoch, agent.seq) = (epoch, seq);
-            reading.encode(&agent)
+            tick.encode(&agent)
         });
         self.cost = cost;
         made

@@ -1,4 +1,4 @@
-//! Reading of psad's files and packet lines, compared with `cat`, `wc -l` and psad. The agent's example `psad_bench`
+//! Reading of psad's files and packet lines, compared with `cat`, `wc -l` and psad. the example `psad_bench` of edr-sources
 //! measures each baseline in the same run. The figures are CPU time, so further load on the machine hardly matters.
 
 use std::collections::BTreeMap;

@@ -1,0 +1,22 @@
+//! What several sources need: gaps, counted system calls, bounded reads, threads that may hang.
+//!
+//! Nothing here knows a source.
+
+mod access;
+pub mod calls;
+pub mod clock;
+pub mod cost;
+pub mod errno;
+pub(crate) mod files;
+mod gaps;
+pub mod heartbeat;
+pub(crate) mod hung;
+mod inhabitants;
+pub(crate) mod lines;
+pub(crate) mod proc_files;
+mod recorder;
+
+pub use self::access::Access;
+pub use self::gaps::Gaps;
+pub use self::inhabitants::Inhabitants;
+pub use self::recorder::Recorder;

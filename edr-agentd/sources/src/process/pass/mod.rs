@@ -1,0 +1,237 @@
+//! The passes over all processes, one a tick.
+//!
+//! A pass has three parts: [`plan`] decides what to read, [`walk`] reads one process after the other, and
+//! [`Passes::run`] hands the result to the tick.
+//!
+//! The walk runs on a thread that may be abandoned ([`crate::common::hung`]). Then another thread goes on: with the same
+//! process, without the steps that hang, and with the rest. While nothing hangs this costs one hand-over a tick (20 µs)
+//! and one uncontended lock a process (10 ns): 0.01 % of a full read of 490 processes.
+
+mod plan;
+mod walk;
+
+use std::hash::RandomState;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use edr_wire::snapshot::{GapReason, Reread};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+
+use self::plan::Planner;
+use self::walk::{Found, SharedWalk};
+use super::ProcessSettings;
+use super::file::PseudoDevices;
+use super::hash::Hashes;
+use super::row::{RowReader, Tools};
+use crate::common::errno::reason;
+use crate::common::hung::policy::PROCESS_THREADS_MAX;
+use crate::common::hung::{AbandonableThread, NoAnswer};
+use crate::tick::{Produced, Tick};
+
+/// Largest number of files a row may list: below the elements that a reader of the wire accepts in one row.
+const FILES_MAX: usize = 16_384;
+
+/// The passes over `/proc`, one a tick.
+#[derive(Debug)]
+pub(super) struct Passes {
+    planner: Planner,
+    tools: Tools,
+    settings: ProcessSettings,
+    thread: AbandonableThread,
+    /// Lent to the reading thread; `None` after that thread was abandoned.
+    reader: Option<RowReader>,
+    walk: SharedWalk,
+}
+
+impl Passes {
+    pub(super) fn open(proc_root: &Path, mut settings: ProcessSettings) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let proc = Arc::new(openat(CWD, proc_root, flags, Mode::empty())?);
+        settings.files_per_process_max = settings.files_per_process_max.clamp(1, FILES_MAX);
+        Ok(Self {
+            planner: Planner::new(Arc::clone(&proc), settings.clone()),
+            tools: Tools {
+                proc,
+                devices: PseudoDevices::find(),
+                hashes: Arc::new(Mutex::new(Hashes::new(settings.hash))),
+                redactor: settings.redactor.clone(),
+                hasher: RandomState::new(),
+            },
+            thread: AbandonableThread::new("edr-processes", PROCESS_THREADS_MAX)
+                .with_hung_after(settings.hung_after)
+                .beating(&settings.heartbeat),
+            settings,
+            reader: None,
+            walk: SharedWalk::default(),
+        })
+    }
+
+    /// Reads every process once.
+    pub(super) fn run(&mut self, tick: &mut Tick) -> Produced {
+        let plan = self.planner.plan(&tick.budget, &mut tick.gaps);
+        let (turn, rows_bytes_soft) = (plan.turn, plan.rows_bytes_soft);
+        self.tools.hashes.lock().unwrap_or_else(PoisonError::into_inner).start_pass(turn.slices.into());
+        self.thread.start_round();
+        self.walk.lock().start(plan, std::mem::take(&mut tick.rows.processes));
+        self.complete();
+
+        let mut walk = self.walk.lock();
+        let mut found = walk.finish("too many reads hang");
+        let keeps_limits = self.planner.keeps_limits(&found, rows_bytes_soft);
+        walk.remember(&mut found, keeps_limits);
+        name_short_rows(&mut found);
+        let produced = Produced { rows: found.rows.len(), carried: found.carried };
+        tick.rows.processes = found.rows;
+        tick.gaps.append(&mut found.gaps);
+        tick.reread = Reread { slice: turn.slice, slices: turn.slices, out_of_turn: found.out_of_turn };
+        (tick.inhabitants, tick.access) = (found.inhabitants, found.access);
+        produced
+    }
+
+    /// Completes the walk, by as many threads as needed.
+    fn complete(&mut self) {
+        // Threads that panic make room at once, so their number is limited here.
+        for _ in 0..PROCESS_THREADS_MAX {
+            let attempt = self.walk.lock().attempt();
+            let mut reader = self.reader.take().unwrap_or_else(|| RowReader::new(&self.tools, &self.settings));
+            let walk = self.walk.clone();
+            let answer = self.thread.run(move |progress| {
+                walk.go_on(attempt, &mut reader, progress);
+                reader
+            });
+            match answer {
+                Ok(reader) => {
+                    self.reader = Some(reader);
+                    return;
+                }
+                Err(NoAnswer::Abandoned(abandoned)) => self.walk.lock().abandon(abandoned),
+                Err(NoAnswer::NoThread(error)) => {
+                    self.go_on_without_thread(&error);
+                    return;
+                }
+                Err(NoAnswer::Full(_)) => return,
+            }
+        }
+    }
+
+    /// Reads on the caller's own thread, without protection, while nothing hangs: a limit on tasks allows no thread.
+    fn go_on_without_thread(&self, error: &io::Error) {
+        let mut walk = self.walk.lock();
+        let detail = format!("start a thread that may hang: {error}");
+        walk.found.gaps.add("processes", None, b"", reason(error), &detail);
+        let (attempt, nothing_hangs) = (walk.attempt(), walk.hung_reads.abandoned() == 0);
+        drop(walk);
+        if nothing_hangs {
+            let mut reader = RowReader::new(&self.tools, &self.settings);
+            self.walk.go_on(attempt, &mut reader, &Arc::default());
+        }
+    }
+}
+
+/// Records the rows without files, and the processes without a row, for want of room.
+fn name_short_rows(found: &mut Found) {
+    for (source, field, count, what) in [
+        ("files", b"files".as_slice(), found.short, "rows list no files"),
+        ("processes", b"", found.unlisted, "processes without a row"),
+    ] {
+        if count > 0 {
+            let detail = format!("{count} {what}: no room in the snapshot");
+            found.gaps.add(source, None, field, GapReason::TooLong, &detail);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use edr_wire::snapshot::Rows;
+
+    use super::super::step::Step;
+    use super::walk::Walk;
+    use super::*;
+    use crate::common::Gaps;
+    use crate::common::hung::{Abandoned, Place, Progress};
+    use crate::tick::Budget;
+
+    /// Three processes of which the outline can be read.
+    fn passes() -> (tempfile::TempDir, Passes) {
+        let proc = tempfile::tempdir().unwrap();
+        for pid in 1..=3 {
+            let folder = proc.path().join(pid.to_string());
+            std::fs::create_dir(&folder).unwrap();
+            std::fs::write(folder.join("status"), "Name:\tx\nUid:\t7\t7\t7\t7\nGid:\t7\t7\t7\t7\n").unwrap();
+            std::fs::write(folder.join("cgroup"), "0::/\n").unwrap();
+        }
+        let passes = Passes::open(proc.path(), ProcessSettings::default()).unwrap();
+        (proc, passes)
+    }
+
+    fn pids(walk: &Walk) -> Vec<u32> {
+        walk.found.processes.iter().map(|process| process.pid).collect()
+    }
+
+    /// A pass that has just begun.
+    fn begun(passes: &mut Passes) -> SharedWalk {
+        let plan = passes.planner.plan(&Budget::default(), &mut Gaps::default());
+        passes.walk.lock().start(plan, Rows::default());
+        passes.walk.clone()
+    }
+
+    #[test]
+    fn a_pass_that_spent_its_time_reads_outlines() {
+        let (_proc, mut passes) = passes();
+        let mut reader = RowReader::new(&passes.tools, &passes.settings);
+        for (spent_s, rows) in [(19, vec![]), (21, vec![1, 2, 3])] {
+            let (walk, progress) = (begun(&mut passes), Arc::new(Progress::default()));
+            progress.set_spent(Duration::from_secs(spent_s));
+            walk.go_on(0, &mut reader, &progress);
+            assert_eq!(pids(&walk.lock()), rows, "`stat` is missing: no whole row can be read");
+        }
+    }
+
+    #[test]
+    fn the_results_of_an_abandoned_thread_are_discarded() {
+        let (_proc, mut passes) = passes();
+        let (walk, progress) = (begun(&mut passes), Arc::new(Progress::default()));
+        progress.set_spent(Duration::from_secs(60));
+        let hung = Abandoned::new(Place { pid: 1, step: Step::Stat.into() }, String::new(), &progress);
+        walk.lock().abandon(hung);
+        let mut reader = RowReader::new(&passes.tools, &passes.settings);
+        walk.go_on(0, &mut reader, &progress);
+        assert_eq!(walk.with(1, |walk| pids(walk)), Some(vec![]));
+        walk.go_on(1, &mut reader, &progress);
+        assert_eq!(walk.with(1, |walk| pids(walk)), Some(vec![1, 2, 3]));
+        assert_eq!(walk.with(0, |walk| pids(walk)), None);
+        walk.lock().finish("");
+        let next = begun(&mut passes);
+        next.go_on(1, &mut reader, &progress);
+        assert!(pids(&next.lock()).is_empty(), "a late thread of an earlier pass");
+    }
+
+    #[test]
+    fn a_process_is_left_behind_only_where_nothing_of_it_is_safe() {
+        for (step, left_behind) in [(Step::Cmdline, false), (Step::Status, true)] {
+            let (_proc, mut passes) = passes();
+            let (walk, thread) = (begun(&mut passes), Arc::new(Progress::default()));
+            walk.lock().abandon(Abandoned::new(Place { pid: 1, step: step.into() }, "hung".to_owned(), &thread));
+            let progress = Arc::new(Progress::default());
+            progress.set_spent(Duration::from_secs(60));
+            walk.go_on(1, &mut RowReader::new(&passes.tools, &passes.settings), &progress);
+            let mut walk = walk.lock();
+            assert_eq!(pids(&walk).contains(&1), !left_behind);
+            let gaps = walk.found.gaps.take();
+            assert_eq!(gaps.iter().any(|gap| gap.pid == Some(1) && gap.detail == "hung"), left_behind, "{gaps:?}");
+        }
+    }
+
+    #[test]
+    fn processes_that_a_pass_did_not_reach_are_named() {
+        let (_proc, mut passes) = passes();
+        let mut found = begun(&mut passes).lock().finish("too many reads hang");
+        let gaps = found.gaps.take();
+        assert_eq!(gaps.iter().map(|gap| gap.count).sum::<u64>(), 3, "{gaps:?}");
+        assert_eq!(found.inhabitants.unknown, [1, 2, 3]);
+    }
+}

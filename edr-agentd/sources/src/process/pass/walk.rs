@@ -1,0 +1,233 @@
+//! The walk over all processes, one after the other.
+//!
+//! The walk is shared by the reading thread and the caller. Only the thread of the current attempt adds results, so a
+//! late result of an abandoned thread is discarded.
+
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use edr_wire::ProcessKey;
+use edr_wire::snapshot::{GapReason, Reread, Rows};
+
+use super::super::hung_reads::HungReads;
+use super::super::remembered::{Process, Remembered};
+use super::super::row::{Context, Counting, Netns, Outcome, RowReader, Task};
+use super::super::step::{Step, Steps};
+use super::plan::Plan;
+use crate::common::Access;
+use crate::common::hung::policy::is_late;
+use crate::common::hung::{Abandoned, Progress};
+use crate::common::{Gaps, Inhabitants};
+
+/// Bytes of rows, beyond the soft limit, from which on a process is counted and not listed.
+const ROWS_BYTES_BEYOND: usize = 3 << 20;
+
+/// The walk, shared by the caller and the reading threads. Clones share the walk.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SharedWalk(Arc<Mutex<Walk>>);
+
+/// The state of the walk, and the facts kept from one pass to the next.
+#[derive(Debug, Default)]
+pub(super) struct Walk {
+    plan: Plan,
+    /// Position in [`Plan::pids`].
+    next: usize,
+    /// Grows with each abandoned thread and at the end of each pass. Only the thread that was started with this number
+    /// may change the walk.
+    attempt: u64,
+    pub(super) hung_reads: HungReads,
+    /// The rows of the previous pass.
+    previous: Remembered,
+    pub(super) found: Found,
+}
+
+/// The results of a walk.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) rows: Rows,
+    pub(super) gaps: Gaps,
+    pub(super) processes: Vec<Process>,
+    pub(super) out_of_turn: Vec<u32>,
+    pub(super) carried: u64,
+    /// Rows without their files, for want of room.
+    pub(super) short: u64,
+    /// Processes without a row, for want of room.
+    pub(super) unlisted: u64,
+    pub(super) inhabitants: Inhabitants,
+    pub(super) access: Access,
+}
+
+/// The next process to read.
+struct Next {
+    task: Task,
+    context: Arc<Context>,
+    /// The row of the tick before was not whole.
+    is_doubtful: bool,
+    /// The owner decides what is read: reads of some owner hang.
+    needs_owner: bool,
+}
+
+impl SharedWalk {
+    /// The walk, for the caller.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Walk> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the walk, for a reading thread. Does nothing and returns `None` after another attempt has begun.
+    pub(super) fn with<T>(&self, attempt: u64, change: impl FnOnce(&mut Walk) -> T) -> Option<T> {
+        let mut walk = self.lock();
+        (walk.attempt == attempt).then(|| change(&mut walk))
+    }
+
+    /// Reads the processes that are left, until another attempt begins.
+    pub(super) fn go_on(&self, attempt: u64, reader: &mut RowReader, progress: &Arc<Progress>) {
+        reader.progress = Arc::clone(progress);
+        let mut next = self.with(attempt, |walk| walk.next_task(progress));
+        while let Some(Some(Next { mut task, context, mut is_doubtful, needs_owner })) = next {
+            progress.begin(task.pid);
+            if needs_owner && let Some((owner, waits)) = reader.owner(task.pid) {
+                is_doubtful |= waits;
+                let left_out = self.with(attempt, |walk| walk.hung_reads.left_out(task.pid, owner, is_doubtful));
+                let Some(left_out) = left_out else { return };
+                task.left_out = task.left_out.with(left_out);
+            }
+            let outcome = reader.read(&task, &context);
+            next = self.with(attempt, |walk| {
+                walk.put(&task, outcome, reader);
+                walk.next_task(progress)
+            });
+        }
+    }
+}
+
+impl Walk {
+    /// Begins a pass. The rows go into `rows`, so that their memory is used again.
+    pub(super) fn start(&mut self, plan: Plan, mut rows: Rows) {
+        rows.clear();
+        self.hung_reads.start_pass();
+        self.found = Found {
+            rows,
+            processes: Vec::with_capacity(plan.pids.len()),
+            access: Access::of(rustix::process::geteuid().as_raw()),
+            ..Found::default()
+        };
+        (self.plan, self.next) = (plan, 0);
+    }
+
+    /// The number of the current attempt.
+    pub(super) fn attempt(&self) -> u64 {
+        self.attempt
+    }
+
+    /// Ends the pass, and records the rest of the processes as not read. Later results are discarded.
+    pub(super) fn finish(&mut self, detail: &str) -> Found {
+        while let Some(pid) = self.plan.pids.get(self.next) {
+            self.skip(*pid, "", detail);
+        }
+        self.attempt += 1;
+        mem::take(&mut self.found)
+    }
+
+    /// Keeps the rows for the next pass, unless the limits of a row change.
+    pub(super) fn remember(&mut self, found: &mut Found, keeps_limits: bool) {
+        if keeps_limits {
+            self.previous.replace(mem::take(&mut found.processes), found.rows.bytes());
+        } else {
+            self.previous.clear();
+        }
+    }
+
+    /// Begins the next attempt, after a thread was abandoned. The process is read once more without the steps that hang,
+    /// or gets no row when these are all steps.
+    pub(super) fn abandon(&mut self, abandoned: Abandoned) {
+        let (pid, step) = (abandoned.place.pid, Step::of(abandoned.place.step));
+        self.attempt += 1;
+        if step.kin() == Steps::ALL && self.plan.pids.get(self.next) == Some(&pid) {
+            self.skip(pid, step.field(), &abandoned.detail);
+        }
+        self.hung_reads.add(abandoned);
+    }
+
+    fn next_task(&mut self, progress: &Progress) -> Option<Next> {
+        loop {
+            let pid = *self.plan.pids.get(self.next)?;
+            let used = self.found.rows.byte_len();
+            let mut left_out = self.hung_reads.of(pid);
+            if is_late(progress.spent(), self.plan.interval) {
+                left_out = left_out.with(Steps::HELD_BACK);
+            }
+            if used > self.plan.rows_bytes_soft + ROWS_BYTES_BEYOND {
+                self.found.unlisted += 1;
+                self.found.inhabitants.add_unknown(pid);
+                self.next += 1;
+            } else if left_out == Steps::ALL {
+                self.skip(pid, "", "an earlier read of it hangs");
+            } else {
+                let short = used > self.plan.rows_bytes_soft;
+                let counts = self.plan.context.schedstat == Counting::Yes;
+                let previous = self.previous.find(pid);
+                let unchanged = previous.filter(|process| counts && !short && !self.plan.turn.has_come(process));
+                return Some(Next {
+                    task: Task { pid, before: unchanged.map(|process| process.memory), left_out, short },
+                    context: Arc::clone(&self.plan.context),
+                    is_doubtful: !previous.is_some_and(|process| process.memory.is_whole()),
+                    needs_owner: !self.hung_reads.is_empty(),
+                });
+            }
+        }
+    }
+
+    /// Leaves a process without a row because of a read that hangs.
+    fn skip(&mut self, pid: u32, field: &str, detail: &str) {
+        self.found.gaps.add("processes", Some(pid), field.as_bytes(), GapReason::Stuck, detail);
+        self.found.inhabitants.add_unknown(pid);
+        self.next += 1;
+    }
+
+    /// Adds the result of a process.
+    fn put(&mut self, task: &Task, outcome: Outcome, reader: &mut RowReader) {
+        let (pid, found, turn) = (task.pid, &mut self.found, &self.plan.turn);
+        self.next += 1;
+        if let Some(step) = reader.progress.take_slow(pid) {
+            self.hung_reads.add_slow(pid, Step::of(step), reader.owner_of_row());
+        }
+        let start = found.rows.byte_len();
+        let (missed, read_at_ns, told) = match (outcome, self.previous.find(pid)) {
+            (Outcome::Unchanged, Some(process)) => {
+                found.rows.push_encoded(self.previous.row(process));
+                found.carried += 1;
+                (process.missed.clone(), process.read_at_ns, process.told)
+            }
+            _ => {
+                if outcome == Outcome::Row {
+                    found.rows.push_encoded(&reader.encoded);
+                    found.short += u64::from(task.short);
+                    let key = ProcessKey { pid, start_ticks: reader.memory.start_ticks };
+                    if Reread::slice_of(key, turn.slices) != turn.slice {
+                        found.out_of_turn.push(pid);
+                    }
+                }
+                let told = reader.told();
+                (reader.missed.drain().collect(), turn.now_ns, told)
+            }
+        };
+        for miss in &missed {
+            let source = if matches!(miss.field, "files" | "fdinfo" | "path") { "files" } else { "processes" };
+            found.gaps.add(source, Some(pid), miss.field.as_bytes(), miss.reason, &miss.detail);
+        }
+        match outcome {
+            Outcome::Gone => {}
+            Outcome::Unreadable => found.inhabitants.add_unknown(pid),
+            Outcome::Row | Outcome::Unchanged => {
+                match told.netns {
+                    Netns::Is(netns) => found.inhabitants.add(netns, pid),
+                    Netns::Unknown => found.inhabitants.add_unknown(pid),
+                    Netns::None => {}
+                }
+                found.access.note(pid, told.uid, told.files);
+                let row = start..found.rows.byte_len();
+                found.processes.push(Process { pid, memory: reader.memory, read_at_ns, row, missed, told });
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The encoded rows of the previous tick, and the facts that must be unchanged before a row is taken over.
+
+use std::ops::Range;
+
+use edr_wire::ProcessKey;
+use edr_wire::snapshot::Reread;
+
+use super::missed::Miss;
+use super::row::{Memory, Told};
+
+/// Rows of one tick, by pid.
+#[derive(Debug, Default)]
+pub(super) struct Remembered {
+    /// All rows in order.
+    bytes: Vec<u8>,
+    processes: Vec<Process>,
+}
+
+/// A process of the previous tick.
+#[derive(Debug, Clone)]
+pub(super) struct Process {
+    pub(super) pid: u32,
+    pub(super) memory: Memory,
+    /// Time of the last read, `CLOCK_BOOTTIME` ns.
+    pub(super) read_at_ns: u64,
+    /// Place of the row in the bytes.
+    pub(super) row: Range<usize>,
+    /// Facts missing in the row: the gaps of every snapshot with the row.
+    pub(super) missed: Vec<Miss>,
+    /// Facts of the process for other sources.
+    pub(super) told: Told,
+}
+
+impl Remembered {
+    /// The process that had this pid in the previous tick.
+    pub(super) fn find(&self, pid: u32) -> Option<&Process> {
+        let place = self.processes.binary_search_by_key(&pid, |process| process.pid).ok()?;
+        self.processes.get(place)
+    }
+
+    /// The bytes of a process's row.
+    pub(super) fn row(&self, process: &Process) -> &[u8] {
+        self.bytes.get(process.row.clone()).unwrap_or_default()
+    }
+
+    /// Replaces the previous tick by the next.
+    pub(super) fn replace(&mut self, processes: Vec<Process>, bytes: &[u8]) {
+        self.processes = processes;
+        self.bytes.clear();
+        // Frees memory on a host with fewer processes than before.
+        if self.bytes.capacity() > 2 * bytes.len() + (1 << 20) {
+            self.bytes.shrink_to(bytes.len());
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Forgets everything: the next tick reads every process.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// Decides which processes are read although they did not run.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Turn {
+    pub(super) slice: u32,
+    pub(super) slices: u32,
+    /// `CLOCK_BOOTTIME` ns.
+    pub(super) now_ns: u64,
+    /// Maximum age of a row; only reached after missed ticks.
+    pub(super) age_ns_max: u64,
+}
+
+impl Turn {
+    /// True when the row of a process must be read anew.
+    pub(super) fn has_come(&self, process: &Process) -> bool {
+        let key = ProcessKey { pid: process.pid, start_ticks: process.memory.start_ticks };
+        Reread::slice_of(key, self.slices) == self.slice
+            || self.now_ns.saturating_sub(process.read_at_ns) >= self.age_ns_max
+    }
+}
