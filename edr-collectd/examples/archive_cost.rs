@@ -101,7 +101,7 @@ async fn measure(hosts: u32, commits: i64) -> anyhow::Result<()> {
     let until_ns = BEGIN_NS + commits * INTERVAL_NS / 2;
     let coverage: Coverage = BTreeMap::from([(partition, (offset, until_ns))]);
     let begin = Instant::now();
-    table.save(&newest.save(|_| true), &coverage).await?;
+    table.save(newest.save(|_| true), &coverage).await?;
     writeln!(out, "saving {hosts} hosts: {:?}", begin.elapsed())?;
     let begin = Instant::now();
     let answers = HostAnswers::from_archive(dir.path()).await?;

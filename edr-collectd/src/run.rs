@@ -26,7 +26,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::archive::{Frames, HostsTable, Reader};
 use crate::config::{Config, STATE_DIR};
-use crate::consume::{Archive, Consumer, Progress, Schedule, Vitals};
+use crate::consume::{Archive, Consumer, DerivedTables, Progress, Schedule, Vitals};
 use crate::event::Event;
 use crate::newest::{Newest, catch_up};
 use crate::query::HostAnswers;
@@ -89,14 +89,14 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
     let archive = &config.archive.dir;
     let frames = Frames::open(archive).await?;
     // Two handles: reading at a start of partitions must not wait for a save.
-    let (mut saved, hosts) = (HostsTable::open(archive).await?, HostsTable::open(archive).await?);
+    let (mut saved, derived) = (HostsTable::open(archive).await?, DerivedTables::open(archive).await?);
     let newest = Arc::new(Newest::default());
     let reader = Arc::new(Reader::new(archive));
     let answers = Arc::new(HostAnswers::new(Arc::clone(&newest), Arc::clone(&reader)));
     catch_up(&newest, &reader, Some(&mut saved), &|| manager.extend(START_EXTENSION)).await?;
     log::info!("{} hosts read from {} in {:?}", newest.len(), archive.display(), begin.elapsed());
 
-    let archive = Archive { frames, reader, saved, hosts, schedule: Schedule::default() };
+    let archive = Archive { frames, reader, saved, derived, schedule: Schedule::default() };
     let (settings, followed) = watch::channel(config.clone());
     let consumer = Consumer::new(&config, &instance, archive, Arc::clone(&newest))
         .context("make a Kafka consumer")?

@@ -15,7 +15,9 @@ use deltalake::kernel::{ArrayType, DataType as DeltaType, PrimitiveType, StructF
 use edr_model::accounting::Declarations;
 use edr_wire::frame::{LostRange, MissedTicks, PreviousEpoch};
 
-use super::columns::{Columns, long, text};
+use super::Row;
+use super::delta::ArchiveColumn;
+use super::delta::values::{Columns, long, text};
 
 /// Name of the elements of lists in Delta.
 const ELEMENT: &str = "element";
@@ -24,43 +26,44 @@ const LOST: ([&str; 2], [&str; 2]) = (["epoch", "reason"], ["first_seq", "last_s
 /// Fields of an element of `missed`.
 const MISSED: ([&str; 1], [&str; 3]) = (["reason"], ["from_boottime_ns", "to_boottime_ns", "ticks"]);
 
-/// Returns the columns with the declarations of a frame, for `frames`.
-pub(super) fn columns() -> Vec<StructField> {
-    let nullable = |name: &str, kind| StructField::new(name, DeltaType::Primitive(kind), true);
-    let list = |name: &str, texts: &[&str], numbers: &[&str]| {
-        let fields = texts.iter().map(|name| nullable(name, PrimitiveType::String));
-        let fields = fields.chain(numbers.iter().map(|name| nullable(name, PrimitiveType::Long)));
-        // Fails for two fields with the same name only.
-        let element = StructType::try_new(fields).ok()?;
-        Some(StructField::new(name, DeltaType::Array(Box::new(ArrayType::new(element, true))), true))
-    };
-    let scalars = [nullable("boot_id", PrimitiveType::String), nullable("previous_last_seq", PrimitiveType::Long)];
-    let lists = [list("lost", &LOST.0, &LOST.1), list("missed", &MISSED.0, &MISSED.1)];
-    scalars.into_iter().chain(lists.into_iter().flatten()).collect()
+/// Returns the columns with the declarations of a frame, for `frames`; null for a record that is no frame.
+pub(super) fn columns() -> Vec<ArchiveColumn<Row>> {
+    fn declared(row: &Row) -> Option<&Declarations> {
+        row.content.is_ok().then_some(&row.declared)
+    }
+    vec![
+        ArchiveColumn::text("boot_id", |row| Some(declared(row)?.boot_id.clone())),
+        ArchiveColumn::long("previous_last_seq", |row| Some(signed(declared(row)?.previous_epoch?.last_seq))),
+        ArchiveColumn::new("lost", list_type(&LOST.0, &LOST.1), |rows, _| {
+            lists(rows, &LOST.0, &LOST.1, |row| {
+                let entries = declared(row)?.lost.iter();
+                let entry =
+                    |lost: &LostRange| ([lost.epoch.to_string(), lost.reason.clone()], [lost.first_seq, lost.last_seq]);
+                Some(entries.map(entry))
+            })
+        }),
+        ArchiveColumn::new("missed", list_type(&MISSED.0, &MISSED.1), |rows, _| {
+            lists(rows, &MISSED.0, &MISSED.1, |row| {
+                let entries = declared(row)?.missed.iter();
+                let entry = |missed: &MissedTicks| {
+                    ([missed.reason.clone()], [missed.from_boottime_ns, missed.to_boottime_ns, missed.ticks])
+                };
+                Some(entries.map(entry))
+            })
+        }),
+    ]
 }
 
-/// Returns the column `lost`: null for a record that is no frame.
-pub(super) fn lost<T>(rows: &[T], declared: impl Fn(&T) -> Option<&Declarations>) -> ArrayRef {
-    lists(rows, &LOST.0, &LOST.1, |row| {
-        let entries = declared(row)?.lost.iter();
-        Some(entries.map(|lost| ([lost.epoch.to_string(), lost.reason.clone()], [lost.first_seq, lost.last_seq])))
-    })
-}
-
-/// Returns the column `missed`: null for a record that is no frame.
-pub(super) fn missed<T>(rows: &[T], declared: impl Fn(&T) -> Option<&Declarations>) -> ArrayRef {
-    lists(rows, &MISSED.0, &MISSED.1, |row| {
-        let entries = declared(row)?.missed.iter();
-        Some(
-            entries.map(|missed| {
-                ([missed.reason.clone()], [missed.from_boottime_ns, missed.to_boottime_ns, missed.ticks])
-            }),
-        )
-    })
+/// Returns the type of a list of structs with these fields. The names differ, as the type requires.
+fn list_type(texts: &[&str], numbers: &[&str]) -> DeltaType {
+    let field = |name: &&str, of| StructField::new(*name, DeltaType::Primitive(of), true);
+    let texts = texts.iter().map(|name| field(name, PrimitiveType::String));
+    let fields = texts.chain(numbers.iter().map(|name| field(name, PrimitiveType::Long)));
+    ArrayType::new(StructType::new_unchecked(fields), true).into()
 }
 
 /// Returns a number in the signed form of Delta.
-pub(super) fn signed(number: u64) -> i64 {
+fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 

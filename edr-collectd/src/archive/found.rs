@@ -7,8 +7,8 @@ use deltalake::arrow::record_batch::RecordBatch;
 use edr_model::accounting::Declarations;
 use edr_wire::frame::FrameKind;
 
-use super::columns::{Columns, binary, integer, long, text};
 use super::declared::declarations_of;
+use super::delta::values::{Columns, binary, integer, long, text};
 use super::{ArchivedHeader, Cut, PartitionName, Place};
 
 /// Records kept per part of a cut, in order of receipt. Several records can claim to be the same part, and belong to

@@ -5,13 +5,7 @@
 //! - **`frames` has one row per Kafka record**, whatever the content: a part, a duplicate, or bytes that are not a
 //!   frame (column `fault` then holds the reason). So the position can always advance, no record waits for a missing
 //!   part, and a forged record that is sent first cannot suppress evidence.
-//! - **The position moves in the commit of the data** (Delta `txn` action, one per Kafka partition). A crash at any
-//!   moment leaves both or neither.
-//! - **Two writers of one partition: one commit wins.** A position is committed through the same handle that read the
-//!   position. The handle remembers the last version seen in the table's log. Later entries of other writers are
-//!   examined before the handle writes an entry; when another writer moved the position, the commit is refused
-//!   ([`log`]). A handle that was idle for minutes reads the table again first, because log entries are kept for an
-//!   hour only.
+//! - **The position moves in the commit of the data**, and of two writers of one partition one wins ([`delta`]).
 //! - **The first content stays.** Later records hide no frame and replace no content, even if forged; a search finds
 //!   all contents ([`read`]).
 //! - **`hosts` is small** (one row per host) and derived: a start reads `hosts` and the rows of `frames` received
@@ -19,38 +13,33 @@
 //!
 //! The archive does not know Kafka: a position is a number given by the caller.
 
-mod columns;
 mod declared;
-mod durable;
-mod engine;
+pub mod delta;
+mod files;
 mod found;
-mod frames;
-mod hosts;
-mod log;
 mod read;
 mod rows;
+mod tables;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
-pub mod typed;
 
 use std::path::{Path, PathBuf};
 
-use deltalake::kernel::StructField;
-use deltalake::operations::create::CreateBuilder;
-use deltalake::{DeltaTable, DeltaTableBuilder};
+pub use delta::{Appended, Upkeep};
+pub use files::FirstSnapshot;
 pub use found::{ArchivedRow, Candidates, Found, Header};
-pub use frames::{Appended, Frames};
-pub use hosts::{Coverage, HostsTable, SavedFacts, SavedFrame, SavedHost, SavedHosts};
 pub use read::Reader;
 pub use rows::{ArchivedHeader, Cut, Row};
 use serde::{Deserialize, Serialize};
+pub use tables::frames::Frames;
+pub use tables::hosts::{Coverage, HostsTable, SavedFacts, SavedFrame, SavedHost, SavedHosts};
 
-/// Folder of the table with the records.
-const FRAMES: &str = "frames";
-/// Folder of the table with the hosts.
-const HOSTS: &str = "hosts";
+/// Returns the upkeep of each table in an archive's folder.
+pub fn upkeep(archive: &Path) -> Vec<Upkeep> {
+    tables::ALL.into_iter().map(|storage| Upkeep::new(archive, storage)).collect()
+}
 
 /// A partition of a Kafka topic, in the archive's terms.
 ///
@@ -139,94 +128,6 @@ impl ArchiveError {
         let table = table.to_owned();
         move |error| Self::Store { operation, table, cause: error.to_string() }
     }
-}
-
-/// Opens a table; creates the table, partitioned by one column, when missing.
-async fn open_or_create(
-    path: &Path,
-    columns: Vec<StructField>,
-    partition_column: &str,
-    stats_columns: &str,
-    checkpoint_commits: u32,
-) -> Result<DeltaTable, ArchiveError> {
-    let io = |operation, error: &std::io::Error| ArchiveError::Store {
-        operation,
-        table: path.to_owned(),
-        cause: error.to_string(),
-    };
-    std::fs::create_dir_all(path).map_err(|error| io("make the folder", &error))?;
-    if let Some(version) = durable::put_aside_torn_version(path).map_err(|error| io("look into", &error))? {
-        ::log::warn!(
-            "{}: log entry {version} was empty and is put aside; its records come again from Kafka",
-            path.display()
-        );
-    }
-    let mut table = table_at(path)?;
-    if table.verify_deltatable_existence().await.map_err(ArchiveError::store("look for", path))? {
-        table.load().await.map_err(ArchiveError::store("open", path))?;
-        return add_missing_columns(table, path, columns).await;
-    }
-    let properties = [
-        ("delta.checkpointInterval", checkpoint_commits.to_string()),
-        ("delta.logRetentionDuration", "interval 1 hour".to_owned()),
-        ("delta.deletedFileRetentionDuration", "interval 1 hour".to_owned()),
-        ("delta.dataSkippingStatsColumns", stats_columns.to_owned()),
-    ];
-    let created = CreateBuilder::new()
-        .with_log_store(table.log_store())
-        .with_columns(columns)
-        .with_partition_columns([partition_column])
-        .with_configuration(properties.map(|(key, value)| (key, Some(value))))
-        .await;
-    match created {
-        Ok(table) => Ok(table),
-        // Another collector created the table first.
-        Err(_) if table.load().await.is_ok() => Ok(table),
-        Err(error) => Err(ArchiveError::store("make", path)(error)),
-    }
-}
-
-/// Adds the columns that a table of an earlier version lacks. Rows of that version have no values there.
-async fn add_missing_columns(
-    table: DeltaTable,
-    path: &Path,
-    columns: Vec<StructField>,
-) -> Result<DeltaTable, ArchiveError> {
-    let failed = |error| ArchiveError::store("add columns to", path)(error);
-    let schema = table.snapshot().map_err(failed)?.schema();
-    let is_missing = |column: &StructField| column.is_nullable() && schema.field(column.name()).is_none();
-    let missing: Vec<StructField> = columns.into_iter().filter(is_missing).collect();
-    if missing.is_empty() {
-        return Ok(table);
-    }
-    table.add_columns().with_fields(missing).await.map_err(failed)
-}
-
-/// Opens the table in this folder, if there is one.
-async fn existing(path: &Path) -> Result<Option<DeltaTable>, ArchiveError> {
-    if !exists(path).await? {
-        return Ok(None);
-    }
-    let mut table = table_at(path)?;
-    table.load().await.map_err(ArchiveError::store("open", path))?;
-    Ok(Some(table))
-}
-
-/// Returns true when this folder holds a table.
-async fn exists(path: &Path) -> Result<bool, ArchiveError> {
-    // The store would create a missing folder when asked for the table.
-    if !path.join("_delta_log").is_dir() {
-        return Ok(false);
-    }
-    table_at(path)?.verify_deltatable_existence().await.map_err(ArchiveError::store("look for", path))
-}
-
-fn table_at(path: &Path) -> Result<DeltaTable, ArchiveError> {
-    let uri = path.to_string_lossy();
-    deltalake::ensure_table_uri(&uri)
-        .and_then(DeltaTableBuilder::from_url)
-        .and_then(DeltaTableBuilder::build)
-        .map_err(ArchiveError::store("open", path))
 }
 
 /// Returns the days since 1970-01-01 UTC.

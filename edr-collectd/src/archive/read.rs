@@ -3,30 +3,28 @@
 //! Search filters use columns that exclude whole files: the folder is the day of receipt, and the table's log keeps
 //! minimum and maximum of times, offsets and sequence numbers per file.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 
 use deltalake::arrow::record_batch::RecordBatch;
 use deltalake::datafusion::common::ScalarValue;
 use deltalake::datafusion::logical_expr::{Expr, col, lit};
-use deltalake::kernel::Snapshot;
 use deltalake::{DeltaTable, DeltaTableError};
 use edr_wire::frame::{Frame, FrameError, Record};
 use edr_wire::limits::RAW_BYTES_MAX;
 use edr_wire::{Epoch, HostId};
-use futures::TryStreamExt as _;
-use jiff::civil::Date;
-use serde::Deserialize;
 use tokio::sync::Mutex;
 
-use super::columns::{Columns, binary};
-use super::engine::Engine;
+use super::delta::engine::Engine;
+use super::delta::values::{Columns, binary};
+use super::delta::{exists, unloaded};
+use super::files::{self, Candidate, FirstSnapshot};
 use super::found::{
     ArchivedRow, Candidates, DECLARED_COLUMNS, Found, HEADER_COLUMNS, Header, headers_of, newest_first, note_part,
     rows_of,
 };
-use super::{ArchiveError, Cut, FRAMES, PartitionName, Place, day_of};
+use super::{ArchiveError, Cut, PartitionName, Place, day_of, tables};
 use crate::decode::{Rest, Rests};
 
 /// Cuts kept by a search back in time, complete or not; a continued search looks below the last.
@@ -40,22 +38,10 @@ const BODY_BYTES_MAX: usize = RAW_BYTES_MAX + RAW_BYTES_MAX / 4;
 const RECORDS_AT_ONCE: usize = 8;
 /// Time spans, in ns, that a search tries before the whole archive.
 const WINDOWS_NS: [i64; 2] = [600_000_000_000, 86_400_000_000_000];
+/// Files read by a search for the first snapshot of a host.
+const FIRST_FILES_MAX: usize = 64;
 /// Largest age of a key frame relative to its delta, in ns of the host's clock, unless that clock jumped.
 const KEY_AGE_NS_MAX: i64 = 2 * 86_400_000_000_000;
-
-/// Minimum and maximum values of a file, from the table's log.
-#[derive(Deserialize)]
-struct Statistics {
-    #[serde(rename = "minValues")]
-    least: Times,
-    #[serde(rename = "maxValues")]
-    most: Times,
-}
-
-#[derive(Deserialize)]
-struct Times {
-    received_ns: i64,
-}
 
 /// Reader of the archive. Cheap to keep; every query sees the newest version of the table.
 #[derive(Debug)]
@@ -68,7 +54,7 @@ pub struct Reader {
 impl Reader {
     /// Makes a reader of the archive in this folder; the folder need not exist yet.
     pub fn new(archive: &Path) -> Self {
-        Self { path: archive.join(FRAMES), table: Mutex::new(None), engine: Engine::new() }
+        Self { path: archive.join(tables::frames::STORAGE.folder), table: Mutex::new(None), engine: Engine::new() }
     }
 
     /// Returns the table without loading it: each scan reads the newest version, and only the part of the file list
@@ -78,10 +64,10 @@ impl Reader {
         if let Some(table) = known.as_ref() {
             return Ok(table.clone());
         }
-        if !super::exists(&self.path).await? {
+        if !exists(&self.path).await? {
             return Err(ArchiveError::Missing(self.path.clone()));
         }
-        Ok(known.insert(super::table_at(&self.path)?).clone())
+        Ok(known.insert(unloaded(&self.path)?).clone())
     }
 
     /// Passes every row received in this span (ns since the epoch) to `take`, in no particular order.
@@ -113,17 +99,7 @@ impl Reader {
     /// When the archive cannot be read.
     pub async fn received(&self) -> Result<Vec<RangeInclusive<i64>>, ArchiveError> {
         let store = self.table().await?.log_store();
-        let failed = |error| ArchiveError::store("read", &self.path)(error);
-        let snapshot = Snapshot::try_new(&store, None).await.map_err(failed)?;
-        let mut files = snapshot.file_views(&store, None);
-        let mut received = BTreeSet::new();
-        while let Some(file) = files.try_next().await.map_err(failed)? {
-            match file.stats().and_then(|text| serde_json::from_str::<Statistics>(&text).ok()) {
-                Some(Statistics { least, most }) => _ = received.insert((least.received_ns, most.received_ns)),
-                // A file without statistics still has its day of receipt: assume records in every hour.
-                None => received.extend(day_hours(&file.partition_values_map())),
-            }
-        }
+        let received = files::received(&store).await.map_err(ArchiveError::store("read", &self.path))?;
         Ok(received.into_iter().map(|(first, last)| first..=last).collect())
     }
 
@@ -222,18 +198,38 @@ impl Reader {
         Ok(Vec::new())
     }
 
-    /// Returns when the first snapshot of a host was taken, ns since the epoch, by the host's clock.
+    /// Returns when the first snapshot of a host after a moment was taken, by the host's clock. At most
+    /// [`FIRST_FILES_MAX`] files are read, those with the earliest snapshots.
     ///
     /// # Errors
     /// When the archive cannot be read.
-    pub async fn first_captured_ns(&self, host_id: HostId) -> Result<Option<i64>, ArchiveError> {
-        let mut first: Option<i64> = None;
-        let mut take = |header: Header| {
-            let captured_ns = header.content.captured_ns;
-            first = Some(first.map_or(captured_ns, |first| first.min(captured_ns)));
-        };
-        self.search(col("host_id").eq(lit(host_id.to_string())), &mut take).await?;
-        Ok(first)
+    pub async fn first_after(&self, host_id: HostId, after_ns: i64) -> Result<FirstSnapshot, ArchiveError> {
+        let table = self.table().await?;
+        let failed = |error| ArchiveError::store("search", &self.path)(error);
+        let found = files::candidates(&table.log_store(), host_id, after_ns, FIRST_FILES_MAX + 1).await;
+        let mut files: VecDeque<Candidate> = found.map_err(failed)?.into_iter().collect();
+        let filter = col("host_id").eq(lit(host_id.to_string())).and(col("captured_ns").gt(lit(after_ns)));
+        let (mut first, mut at_once, mut read) = (None, 1, 0);
+        while read < FIRST_FILES_MAX
+            && let Some(next) = files.front()
+            && first.is_none_or(|first| next.least_ns < first)
+        {
+            let count = at_once.min(files.len()).min(FIRST_FILES_MAX - read);
+            let paths: Vec<String> = files.drain(..count).map(|file| file.path).collect();
+            let rows = self.engine.scan_files(&table, &paths, Some(filter.clone()), &["captured_ns"]).await;
+            let mut rows = rows.map_err(failed)?;
+            while let Some(batch) = rows.next().await.map_err(failed)? {
+                let times = Columns(&batch).longs("captured_ns").map_err(failed)?;
+                first = times.iter().flatten().chain(first).min();
+            }
+            (read, at_once) = (read + count, at_once * 4);
+        }
+        Ok(match (first, files.front()) {
+            (Some(first), None) => FirstSnapshot::At(first),
+            (Some(first), Some(next)) if first <= next.least_ns => FirstSnapshot::At(first),
+            (_, Some(next)) => FirstSnapshot::NotBefore(next.least_ns),
+            (None, None) => FirstSnapshot::Absent,
+        })
     }
 
     /// Reads the frame with records at these places.
@@ -417,21 +413,6 @@ fn records_of(batch: &RecordBatch) -> Result<Vec<(Place, Vec<u8>)>, DeltaTableEr
 
 fn too_large() -> FrameError {
     FrameError::Parts(format!("its parts have more than {BODY_BYTES_MAX} bytes together"))
-}
-
-/// Returns the first and last ns (since the epoch) of each hour of a file's day of receipt.
-fn day_hours(values: &HashMap<String, Option<String>>) -> Vec<(i64, i64)> {
-    const HOUR_NS: i64 = 3_600_000_000_000;
-    let midnight = || -> Option<i64> {
-        let day: Date = values.get("receive_day")?.as_ref()?.parse().ok()?;
-        let days = Date::constant(1970, 1, 1).until(day).ok()?.get_days();
-        i64::from(days).checked_mul(24 * HOUR_NS)
-    };
-    let hour = |midnight: i64, hour: i64| {
-        let from = midnight.saturating_add(hour * HOUR_NS);
-        (from, from.saturating_add(HOUR_NS - 1))
-    };
-    midnight().into_iter().flat_map(|midnight| (0..24).map(move |n| hour(midnight, n))).collect()
 }
 
 fn day(days: i32) -> Expr {

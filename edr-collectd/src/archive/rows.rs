@@ -1,18 +1,9 @@
-//! The rows of `frames`: their columns, and the conversion of records.
+//! The rows of `frames`: records, and the header fields with a column.
 
-use std::sync::Arc;
-
-use deltalake::DeltaTableError;
-use deltalake::arrow::array::{ArrayRef, new_null_array};
-use deltalake::arrow::datatypes::{Field, Schema};
-use deltalake::arrow::record_batch::RecordBatch;
-use deltalake::kernel::{DataType, PrimitiveType, StructField};
 use edr_model::accounting::Declarations;
 use edr_wire::frame::{FrameKind, Record};
 use edr_wire::{Epoch, HostId};
 
-use super::columns::{binaries, dates, flags, integers, longs, texts};
-use super::declared::{self, signed};
 use super::{PartitionName, Place};
 
 /// A Kafka record to be archived.
@@ -135,100 +126,5 @@ impl Row {
     pub fn byte_len(&self) -> usize {
         let bytes = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
         256 + bytes(&self.key) + bytes(&self.record) + self.declared.byte_len()
-    }
-}
-
-/// Returns the columns of `frames`, in order. Delta keeps minimum and maximum of the [`STATS_COLUMNS`] per file.
-pub(super) fn columns() -> Vec<StructField> {
-    let not_null = |name: &str, kind| StructField::new(name, DataType::Primitive(kind), false);
-    let nullable = |name: &str, kind| StructField::new(name, DataType::Primitive(kind), true);
-    let mut columns = vec![
-        not_null("receive_day", PrimitiveType::Date),
-        not_null("received_ns", PrimitiveType::Long),
-        not_null("cluster", PrimitiveType::String),
-        not_null("topic", PrimitiveType::String),
-        not_null("partition", PrimitiveType::Integer),
-        not_null("generation", PrimitiveType::Integer),
-        not_null("offset", PrimitiveType::Long),
-        nullable("kafka_timestamp_ms", PrimitiveType::Long),
-        nullable("host_id", PrimitiveType::String),
-        nullable("epoch", PrimitiveType::String),
-        nullable("seq", PrimitiveType::Long),
-        nullable("kind", PrimitiveType::String),
-        nullable("base_seq", PrimitiveType::Long),
-        nullable("captured_ns", PrimitiveType::Long),
-        nullable("raw_len", PrimitiveType::Long),
-        nullable("raw_hash", PrimitiveType::Binary),
-        nullable("part", PrimitiveType::Integer),
-        nullable("parts", PrimitiveType::Integer),
-        nullable("bye", PrimitiveType::Boolean),
-        nullable("previous_epoch", PrimitiveType::String),
-    ];
-    columns.extend(declared::columns());
-    columns.extend([
-        nullable("fault", PrimitiveType::String),
-        nullable("key", PrimitiveType::Binary),
-        nullable("record", PrimitiveType::Binary),
-    ]);
-    columns
-}
-
-/// Columns with statistics, for excluding files from a search; the bytes themselves have none.
-pub(super) const STATS_COLUMNS: &str = "received_ns,partition,offset,host_id,epoch,seq,captured_ns";
-
-/// Converts rows to columns.
-pub(super) fn batch(rows: &[Row], schema: Arc<Schema>) -> Result<RecordBatch, DeltaTableError> {
-    let arrays = schema.fields().iter().map(|field| column(field, rows)).collect();
-    Ok(RecordBatch::try_new(schema, arrays)?)
-}
-
-fn column(field: &Field, rows: &[Row]) -> ArrayRef {
-    let header = |row: &Row| row.content.as_ref().ok().cloned();
-    match field.name().as_str() {
-        "receive_day" => dates(rows, |row| Some(super::day_of(row.received_ns))),
-        "received_ns" => longs(rows, |row| Some(row.received_ns)),
-        "cluster" => texts(rows, |row| Some(row.partition.cluster.clone())),
-        "topic" => texts(rows, |row| Some(row.partition.topic.clone())),
-        "partition" => integers(rows, |row| Some(row.partition.partition)),
-        "generation" => integers(rows, |row| Some(row.partition.generation)),
-        "offset" => longs(rows, |row| Some(row.offset)),
-        "kafka_timestamp_ms" => longs(rows, |row| row.kafka_timestamp_ms),
-        "host_id" => texts(rows, |row| Some(header(row)?.host_id.to_string())),
-        "epoch" => texts(rows, |row| Some(header(row)?.epoch.to_string())),
-        // `decode` refuses larger numbers.
-        "seq" => longs(rows, |row| i64::try_from(header(row)?.seq).ok()),
-        "kind" => texts(rows, |row| Some(kind_name(header(row)?.kind).to_owned())),
-        "base_seq" => longs(rows, |row| i64::try_from(header(row)?.base_seq).ok()),
-        "captured_ns" => longs(rows, |row| Some(header(row)?.captured_ns)),
-        "raw_len" => longs(rows, |row| Some(header(row)?.raw_len.into())),
-        "raw_hash" => binaries(rows, |row| row.content.as_ref().ok().map(|header| header.raw_hash.as_slice())),
-        "part" => integers(rows, |row| i32::try_from(header(row)?.part).ok()),
-        "parts" => integers(rows, |row| i32::try_from(header(row)?.parts).ok()),
-        "bye" => flags(rows, |row| Some(header(row)?.bye)),
-        "previous_epoch" => texts(rows, |row| header(row)?.previous_epoch.map(|epoch| epoch.to_string())),
-        "boot_id" => texts(rows, |row| Some(declarations(row)?.boot_id.clone())),
-        "previous_last_seq" => {
-            longs(rows, |row| declarations(row)?.previous_epoch.map(|previous| signed(previous.last_seq)))
-        }
-        "lost" => declared::lost(rows, declarations),
-        "missed" => declared::missed(rows, declarations),
-        "fault" => texts(rows, |row| row.content.as_ref().err().cloned()),
-        "key" => binaries(rows, |row| row.key.as_deref()),
-        "record" => binaries(rows, |row| row.record.as_deref()),
-        // A column of the table that this version does not know, added by a later version: null.
-        _ => new_null_array(field.data_type(), rows.len()),
-    }
-}
-
-/// Returns the declarations of a frame; `None` for a record that is no frame.
-fn declarations(row: &Row) -> Option<&Declarations> {
-    row.content.is_ok().then_some(&row.declared)
-}
-
-/// Returns the wire's name of a kind.
-pub(super) fn kind_name(kind: FrameKind) -> &'static str {
-    match kind {
-        FrameKind::Key => "key",
-        FrameKind::Delta => "delta",
     }
 }

@@ -1,10 +1,15 @@
-//! Records in the form of an agent's, for tests.
+//! Records in the form of an agent's, and archives with records, for tests.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use edr_model::accounting::Declarations;
 use edr_wire::frame::{EncodedFrame, FrameHeader, FrameKind};
 use edr_wire::{Epoch, HostId};
 
-use super::{ArchivedHeader, PartitionName, Row};
+use super::delta::engine::Engine;
+use super::delta::values::Columns;
+use super::{Appended, ArchiveError, ArchivedHeader, Frames, PartitionName, Row};
 
 /// Returns the header of a key frame of host and epoch `n`.
 pub(crate) fn header(n: u8, seq: u64) -> FrameHeader {
@@ -63,4 +68,31 @@ pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
         (state >> 24) as u8
     };
     (0..len).map(|_| next()).collect()
+}
+
+/// Commits rows together with the position after the last row.
+pub(crate) async fn append(frames: &mut Frames, rows: &[Row]) -> Result<Appended, ArchiveError> {
+    let mut positions = BTreeMap::new();
+    for row in rows {
+        positions.insert(row.partition.clone(), row.offset + 1);
+    }
+    frames.append(rows, &positions).await
+}
+
+/// Returns the offsets of all rows in `frames`.
+pub(crate) async fn offsets(frames: &Frames) -> Vec<i64> {
+    let mut offsets = Vec::new();
+    let mut rows = Engine::new().scan(&frames.newest_version(), None, &["offset"]).await.unwrap();
+    while let Some(batch) = rows.next().await.unwrap() {
+        offsets.extend(Columns(&batch).longs("offset").unwrap().values().iter().copied());
+    }
+    offsets.sort_unstable();
+    offsets
+}
+
+/// Returns the log entries of a table, by version.
+pub(crate) fn entries(table: &Path) -> BTreeMap<u64, PathBuf> {
+    let files = std::fs::read_dir(table.join("_delta_log")).unwrap().map(|file| file.unwrap().path());
+    let version = |path: &Path| path.file_name()?.to_str()?.strip_suffix(".json")?.parse().ok();
+    files.filter_map(|path| Some((version(&path)?, path))).collect()
 }

@@ -1,9 +1,10 @@
-//! Stage 4: work derived from archived records: saves the table `hosts`, from which the next start reads, and removes
-//! the files of earlier saves.
+//! Stage 4: saves the table `hosts`, from which the next start reads, and does the upkeep of all tables: checkpoints,
+//! removal of old log entries and unused files.
 //!
-//! Nothing waits for this stage. While a save takes long, the newest coverage replaces the coverage before.
+//! No other stage waits for this stage. While a save takes long, the newest coverage replaces the coverage before.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Vitals, sleep_until};
-use crate::archive::{ArchiveError, Coverage, HostsTable, PartitionName, SavedHost};
+use crate::archive::{self, ArchiveError, Coverage, HostsTable, PartitionName, SavedHost, Upkeep};
 use crate::event::Event as Said;
 use crate::newest::Newest;
 
@@ -23,13 +24,13 @@ const WAITING_NS_MAX: i64 = 600_000_000_000;
 pub struct Schedule {
     /// Between two saves of the hosts. A start reads all records of `frames` received after the last save.
     pub save: Duration,
-    /// Between two removals of the files of earlier saves.
-    pub clean: Duration,
+    /// Between two rounds of upkeep, which look for due work.
+    pub upkeep: Duration,
 }
 
 impl Default for Schedule {
     fn default() -> Self {
-        Self { save: Duration::from_secs(60), clean: Duration::from_secs(3_600) }
+        Self { save: Duration::from_secs(60), upkeep: Duration::from_secs(60) }
     }
 }
 
@@ -52,39 +53,63 @@ impl PublishedPositions {
     }
 }
 
-/// The stored list of hosts, as this stage uses the list.
-pub trait HostsStore: Send + 'static {
-    /// Replaces the rows of the covered partitions.
-    fn save(
+/// The tables of the archive, as this stage uses the tables.
+pub trait DerivedStore: Send + 'static {
+    /// Replaces the rows of `hosts` in the covered partitions.
+    fn save_hosts(
         &mut self,
-        hosts: &[SavedHost],
+        hosts: Vec<SavedHost>,
         coverage: &Coverage,
     ) -> impl Future<Output = Result<(), ArchiveError>> + Send;
 
-    /// Removes the files of earlier saves.
-    fn clean(&mut self) -> impl Future<Output = Result<(), ArchiveError>> + Send;
+    /// Does the due upkeep of all tables. `sign` is called before each table. Upkeep goes on after a failure; the first
+    /// error is returned.
+    fn maintain(&mut self, sign: &(dyn Fn() + Sync)) -> impl Future<Output = Result<(), ArchiveError>> + Send;
 }
 
-impl HostsStore for HostsTable {
-    async fn save(&mut self, hosts: &[SavedHost], coverage: &Coverage) -> Result<(), ArchiveError> {
-        Self::save(self, hosts, coverage).await
+/// The tables in an archive's folder.
+#[derive(Debug)]
+pub struct DerivedTables {
+    /// The table of hosts.
+    pub hosts: HostsTable,
+    /// The upkeep of each table.
+    pub upkeep: Vec<Upkeep>,
+}
+
+impl DerivedTables {
+    /// Opens the tables in the archive's folder; creates tables when missing.
+    ///
+    /// # Errors
+    /// When the folder cannot be used, or holds something else.
+    pub async fn open(archive: &Path) -> Result<Self, ArchiveError> {
+        Ok(Self { hosts: HostsTable::open(archive).await?, upkeep: archive::upkeep(archive) })
+    }
+}
+
+impl DerivedStore for DerivedTables {
+    async fn save_hosts(&mut self, hosts: Vec<SavedHost>, coverage: &Coverage) -> Result<(), ArchiveError> {
+        self.hosts.save(hosts, coverage).await
     }
 
-    async fn clean(&mut self) -> Result<(), ArchiveError> {
-        Self::clean(self).await
+    async fn maintain(&mut self, sign: &(dyn Fn() + Sync)) -> Result<(), ArchiveError> {
+        let mut result = Ok(());
+        for table in &mut self.upkeep {
+            sign();
+            result = result.and(table.run().await);
+        }
+        result
     }
 }
 
 /// The fourth stage.
 #[derive(Debug)]
-pub(super) struct Derive<H> {
+pub(super) struct Derive<S> {
     published: watch::Receiver<PublishedPositions>,
     newest: Arc<Newest>,
-    hosts: H,
+    store: S,
     schedule: Schedule,
     save_at: Instant,
-    /// `None` when there are no files of earlier saves.
-    clean_at: Option<Instant>,
+    upkeep_at: Instant,
     /// True when something was published after the last save.
     is_unsaved: bool,
     /// [`PublishedPositions::set_back`] at the last look.
@@ -92,23 +117,23 @@ pub(super) struct Derive<H> {
     vitals: Arc<Vitals>,
 }
 
-impl<H: HostsStore> Derive<H> {
+impl<S: DerivedStore> Derive<S> {
     pub(super) fn new(
         published: watch::Receiver<PublishedPositions>,
         newest: Arc<Newest>,
-        hosts: H,
+        store: S,
         schedule: Schedule,
         vitals: Arc<Vitals>,
     ) -> Self {
-        let save_at = Instant::now() + schedule.save;
-        Self { published, newest, hosts, schedule, save_at, clean_at: None, is_unsaved: false, set_back: 0, vitals }
+        let (save_at, upkeep_at) = (Instant::now() + schedule.save, Instant::now() + schedule.upkeep);
+        Self { published, newest, store, schedule, save_at, upkeep_at, is_unsaved: false, set_back: 0, vitals }
     }
 
-    /// Runs until `publish` has ended; then saves once more. A clean-up ends early when `ending` becomes true, so that
-    /// the last save has time.
+    /// Runs until `publish` has ended; then saves once more. Upkeep ends early when `ending` becomes true, so that the
+    /// last save has time.
     pub(super) async fn run(mut self, mut ending: watch::Receiver<bool>) {
         loop {
-            let (save_at, clean_at) = (self.is_unsaved.then_some(self.save_at), self.clean_at);
+            let (save_at, upkeep_at) = (self.is_unsaved.then_some(self.save_at), self.upkeep_at);
             tokio::select! {
                 biased;
                 changed = self.published.changed() => match changed {
@@ -116,12 +141,12 @@ impl<H: HostsStore> Derive<H> {
                     Err(_) => break,
                 },
                 () = sleep_until(save_at) => self.save().await,
-                () = sleep_until(clean_at) => {
+                () = tokio::time::sleep_until(upkeep_at) => {
                     tokio::select! {
-                        () = self.clean() => {}
+                        () = self.maintain() => {}
                         _ = ending.wait_for(|ending| *ending) => {}
                     }
-                    self.clean_at = None;
+                    self.upkeep_at = Instant::now() + self.schedule.upkeep;
                 }
             }
         }
@@ -153,19 +178,19 @@ impl<H: HostsStore> Derive<H> {
         let hosts = self.newest.save(|partition| positions.keys().any(|read| read.partition == partition.partition));
         let until_ns = waiting_since_ns.map_or(until_ns, |since_ns| since_ns.min(until_ns));
         let coverage = positions.into_iter().map(|(partition, position)| (partition, (position, until_ns))).collect();
-        if let Err(error) = self.hosts.save(&hosts, &coverage).await {
+        if let Err(error) = self.store.save_hosts(hosts, &coverage).await {
             edr_daemon::limited!(
                 log::Level::Warn, Said::ArchiveFails, EDR_SOURCE = "archive";
                 "{error}; a start would read more of the archive"
             );
         }
-        self.clean_at.get_or_insert_with(|| Instant::now() + self.schedule.clean);
     }
 
-    async fn clean(&mut self) {
+    async fn maintain(&mut self) {
         let _step = self.vitals.derive.step();
-        if let Err(error) = self.hosts.clean().await {
-            edr_daemon::limited!(log::Level::Warn, "{error}; it is tried again after the next save");
+        let sign = || self.vitals.derive.sign();
+        if let Err(error) = self.store.maintain(&sign).await {
+            edr_daemon::limited!(log::Level::Warn, "{error}; upkeep of the table is tried again");
         }
     }
 }

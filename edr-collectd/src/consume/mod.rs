@@ -14,7 +14,7 @@
 //! 2. `commit` writes a batch and the positions after the batch to the archive in one Delta commit, and retries until
 //!    success.
 //! 3. `publish` gives the records of a committed batch to the readers' memory.
-//! 4. `derive` saves the table `hosts` and removes old files of the table.
+//! 4. `derive` saves the table `hosts`, and does the upkeep of all tables.
 //!
 //! Promises:
 //! - A partition starts at the archive's position, never at the group's offset. The record before the position is
@@ -26,7 +26,7 @@
 //! - When a commit of another collector wins, all later records in memory are dropped and reading restarts at the
 //!   archive's position. After a failed commit the archive shows, before each retry, whether the commit was made in
 //!   spite of the failure.
-//! - A slow save or clean-up of `hosts` delays neither a commit nor a reader.
+//! - A slow save of `hosts` and slow upkeep of a table delay neither a commit nor a reader.
 //!
 //! No stage opens a snapshot.
 
@@ -58,7 +58,7 @@ use tokio::time::Instant;
 use self::commit::Commit;
 use self::connection::Connection;
 use self::derive::{Derive, PublishedPositions};
-pub use self::derive::{HostsStore, Schedule};
+pub use self::derive::{DerivedStore, DerivedTables, Schedule};
 use self::message::{BATCHES_WAITING, REPLIES_WAITING};
 use self::poll::Poll;
 pub use self::progress::Progress;
@@ -76,37 +76,37 @@ const STOP_MAX: Duration = Duration::from_secs(3);
 
 /// Access of the stages to the archive.
 #[derive(Debug)]
-pub struct Archive<H = HostsTable> {
+pub struct Archive<S = DerivedTables> {
     /// The table of records, to write.
     pub frames: Frames,
     /// The reader, for comparison with archived records and for records of other collectors.
     pub reader: Arc<Reader>,
     /// The table of hosts, to read at each start of partitions.
     pub saved: HostsTable,
-    /// The table of hosts, to save.
-    pub hosts: H,
-    /// When to save and clean the table of hosts.
+    /// The tables, to save hosts and for upkeep.
+    pub derived: S,
+    /// When to save hosts and to do upkeep.
     pub schedule: Schedule,
 }
 
 /// The way from Kafka to the readers: four stages.
 #[derive(Debug)]
-pub struct Consumer<H = HostsTable> {
+pub struct Consumer<S = DerivedTables> {
     poll: Poll,
     commit: Commit,
     publish: Publish,
-    derive: Derive<H>,
+    derive: Derive<S>,
     vitals: Arc<Vitals>,
     progress: watch::Receiver<Progress>,
 }
 
-impl<H: HostsStore> Consumer<H> {
+impl<S: DerivedStore> Consumer<S> {
     /// Makes the stages and subscribes to the topic; reading begins with [`run`](Self::run). `instance` is the member's
     /// name in the consumer group and must be the same at every start.
     ///
     /// # Errors
     /// When the Kafka client cannot be made. An unreachable broker is not an error.
-    pub fn new(config: &Config, instance: &str, archive: Archive<H>, newest: Arc<Newest>) -> anyhow::Result<Self> {
+    pub fn new(config: &Config, instance: &str, archive: Archive<S>, newest: Arc<Newest>) -> anyhow::Result<Self> {
         let connection = Connection::new(config.kafka.clone(), instance)?;
         let (orders, inbox) = mpsc::channel(BATCHES_WAITING);
         let (committed, archived) = mpsc::channel(BATCHES_WAITING);
@@ -114,7 +114,7 @@ impl<H: HostsStore> Consumer<H> {
         let (coverage, published) = watch::channel(PublishedPositions::default());
         let (sender, progress) = watch::channel(Progress::default());
         let vitals = Arc::new(Vitals::default());
-        let Archive { frames, reader, saved, hosts, schedule } = archive;
+        let Archive { frames, reader, saved, derived, schedule } = archive;
         Ok(Self {
             poll: Poll::new(connection, &config.archive, orders, answers, sender.clone(), Arc::clone(&vitals)),
             commit: Commit {
@@ -137,7 +137,7 @@ impl<H: HostsStore> Consumer<H> {
                 progress: sender,
                 vitals: Arc::clone(&vitals),
             },
-            derive: Derive::new(published, newest, hosts, schedule, Arc::clone(&vitals)),
+            derive: Derive::new(published, newest, derived, schedule, Arc::clone(&vitals)),
             vitals,
             progress,
         })

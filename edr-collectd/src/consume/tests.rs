@@ -56,8 +56,8 @@ impl Stages {
             progress: reports,
             vitals: Arc::clone(&vitals),
         };
-        let hosts = HostsTable::open(archive).await.unwrap();
-        let derive = Derive::new(published, Arc::clone(&newest), hosts, Schedule::default(), vitals);
+        let derived = DerivedTables::open(archive).await.unwrap();
+        let derive = Derive::new(published, Arc::clone(&newest), derived, Schedule::default(), vitals);
         let (ending, ended) = watch::channel(false);
         let derive = async move {
             derive.run(ended).await;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// Longest time between two signs of `poll`, whose loop turns once a second.
 const POLL_MAX: Duration = Duration::from_secs(20);
-/// Longest step of the other stages. A commit or a clean-up on a slow disk takes seconds, perhaps minutes.
+/// Longest step of the other stages. A commit or a vacuum on a slow disk takes seconds, perhaps minutes.
 const STEP_MAX: Duration = Duration::from_secs(600);
 
 /// Signs of life of all stages.
@@ -20,7 +20,7 @@ pub struct Vitals {
     pub commit: Vital,
     /// Publication to readers.
     pub publish: Vital,
-    /// Saving and cleaning of the table of hosts.
+    /// Saving of hosts, and upkeep of all tables.
     pub derive: Vital,
     /// Opening of the newest snapshots for the list of hosts.
     pub list: Vital,

@@ -29,13 +29,13 @@ pub enum QueryError {
         ids: String,
     },
     /// The host has no snapshot at or before this moment.
-    #[error("no snapshot of {host} at or before {at}; its first one is of {first}")]
+    #[error("no snapshot of {host} at or before {at}; its first one is {first}")]
     NothingThen {
         /// The host.
         host: String,
         /// The moment.
         at: String,
-        /// When the first snapshot was taken.
+        /// When the first snapshot was taken: "of TIME", "not before TIME", or "not archived yet".
         first: String,
     },
     /// The archive could not be read.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use edr_collectd::archive::{ArchiveError, Coverage, HostsTable, SavedHost};
-use edr_collectd::consume::{HostsStore, Schedule};
+use edr_collectd::archive::{ArchiveError, Coverage, SavedHost};
+use edr_collectd::consume::{DerivedStore, DerivedTables, Schedule};
 use edr_wire::HostId;
 use tokio::sync::watch;
 
@@ -158,42 +158,42 @@ async fn a_commit_that_hangs_does_not_hold_up_the_poll_loop_and_shows_nothing() 
     assert_eq!(offsets(&archive).await, BTreeMap::from([((0, 0), span(sent.len()))]));
 }
 
-/// A disk on which each save and each clean-up of the table of hosts takes ten seconds.
-struct SlowHosts {
-    hosts: HostsTable,
-    /// Saves and clean-ups begun.
+/// A disk on which each save of hosts and each round of upkeep takes ten seconds.
+struct SlowTables {
+    tables: DerivedTables,
+    /// Saves and rounds of upkeep begun.
     begun: watch::Sender<(u32, u32)>,
 }
 
 const SLOW: Duration = Duration::from_secs(10);
 
-impl HostsStore for SlowHosts {
-    async fn save(&mut self, hosts: &[SavedHost], coverage: &Coverage) -> Result<(), ArchiveError> {
+impl DerivedStore for SlowTables {
+    async fn save_hosts(&mut self, hosts: Vec<SavedHost>, coverage: &Coverage) -> Result<(), ArchiveError> {
         self.begun.send_modify(|(saves, _)| *saves += 1);
         tokio::time::sleep(SLOW).await;
-        self.hosts.save(hosts, coverage).await
+        self.tables.save_hosts(hosts, coverage).await
     }
 
-    async fn clean(&mut self) -> Result<(), ArchiveError> {
-        self.begun.send_modify(|(_, cleans)| *cleans += 1);
+    async fn maintain(&mut self, sign: &(dyn Fn() + Sync)) -> Result<(), ArchiveError> {
+        self.begun.send_modify(|(_, rounds)| *rounds += 1);
         tokio::time::sleep(SLOW).await;
-        self.hosts.clean().await
+        self.tables.maintain(sign).await
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn saves_and_cleanups_of_ten_seconds_delay_neither_kafka_nor_the_archive_nor_readers() {
+async fn saves_and_upkeep_of_ten_seconds_delay_neither_kafka_nor_the_archive_nor_readers() {
     let Some(scene) = Scene::new() else { return };
     let archive = scene.archive();
     scene.create_topic().await;
-    let hosts = HostsTable::open(&archive).await.unwrap();
+    let tables = DerivedTables::open(&archive).await.unwrap();
     let (begun, mut seen) = watch::channel((0, 0));
-    let schedule = Schedule { save: Duration::from_millis(1), clean: Duration::from_millis(1) };
-    let slow = SlowHosts { hosts, begun };
+    let schedule = Schedule { save: Duration::from_millis(1), upkeep: SLOW + SLOW / 2 };
+    let slow = SlowTables { tables, begun };
     let mut collector = scene.collector_saving("one", &archive, slow, schedule).await;
     let mut sent = 0;
     let mut seq = 0;
-    // One save, and then one clean-up, are under way while a frame is sent each second.
+    // One save, and then one round of upkeep, are under way while a frame is sent each second.
     for wanted in [(1, 0), (1, 1)] {
         let reached = seen.wait_for(|begun| begun.0 >= wanted.0 && begun.1 >= wanted.1);
         let begun = *tokio::time::timeout(LIMIT, reached).await.unwrap().unwrap();
@@ -207,10 +207,10 @@ async fn saves_and_cleanups_of_ten_seconds_delay_neither_kafka_nor_the_archive_n
             assert_eq!(collector.newest.current(HostId([1; 16])).unwrap().newest.saved.seq, seq);
             collector.polls_for(Duration::from_secs(1)).await;
         }
-        assert_eq!(*seen.borrow(), begun, "the same save or clean-up is still under way");
+        assert_eq!(*seen.borrow(), begun, "the same save or upkeep is still under way");
     }
     assert_eq!(collector.vitals.hung(), None);
-    // A stop does not wait for the clean-up, and the records are archived.
+    // A stop does not wait for upkeep, and the records are archived.
     let begin = Instant::now();
     collector.stop().await;
     assert!(begin.elapsed() < SLOW, "{:?}", begin.elapsed());

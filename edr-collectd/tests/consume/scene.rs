@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use edr_collectd::archive::{Frames, HostsTable, Reader};
 use edr_collectd::config::Config;
-use edr_collectd::consume::{Archive, Consumer, HostsStore, Progress, Schedule, Vitals, create, look};
+use edr_collectd::consume::{Archive, Consumer, DerivedStore, DerivedTables, Progress, Schedule, Vitals, create, look};
 use edr_collectd::newest::{Newest, catch_up};
 use edr_tests::cache::cached;
 use edr_tests::kafka::{Broker, free_port};
@@ -66,16 +66,16 @@ impl Scene {
     }
 
     pub(crate) async fn collector(&self, group: &str, archive: &Path) -> Collector {
-        let hosts = HostsTable::open(archive).await.unwrap();
-        self.collector_saving(group, archive, hosts, Schedule::default()).await
+        let derived = DerivedTables::open(archive).await.unwrap();
+        self.collector_saving(group, archive, derived, Schedule::default()).await
     }
 
-    /// Starts a collector that saves its hosts into `hosts`.
-    pub(crate) async fn collector_saving<H: HostsStore>(
+    /// Starts a collector that saves its hosts and does upkeep in `derived`.
+    pub(crate) async fn collector_saving<S: DerivedStore>(
         &self,
         group: &str,
         archive: &Path,
-        hosts: H,
+        derived: S,
         schedule: Schedule,
     ) -> Collector {
         let config = self.config(group, archive);
@@ -84,7 +84,7 @@ impl Scene {
         let reader = Arc::new(Reader::new(archive));
         let newest = Arc::new(Newest::default());
         catch_up(&newest, &reader, Some(&mut saved), &|| {}).await.unwrap();
-        let archive = Archive { frames, reader, saved, hosts, schedule };
+        let archive = Archive { frames, reader, saved, derived, schedule };
         let consumer = Consumer::new(&config, group, archive, Arc::clone(&newest)).unwrap();
         let (progress, vitals) = (consumer.progress(), consumer.vitals());
         let (stop, stopped) = watch::channel(false);

@@ -95,7 +95,7 @@ impl Answers for Fleet {
         before.cloned().ok_or_else(|| QueryError::NothingThen {
             host: host.to_owned(),
             at: format!("{at_ns:?}"),
-            first: "2026-11-24 00:00:00 UTC".to_owned(),
+            first: "of 2026-11-24 00:00:00 UTC".to_owned(),
         })
     }
 

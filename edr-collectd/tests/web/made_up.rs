@@ -1,7 +1,11 @@
 //! Tests that a table is declared in one place: a made-up table, declared here only, is on the page, in the terminal, in
 //! CSV, in JSON and in Delta.
 
-use edr_collectd::archive::typed::typed_rows;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use deltalake::datafusion::logical_expr::col;
+use edr_collectd::archive::delta::{ArchiveColumn, TableDeclaration, TableStorage, catalogue};
 use edr_collectd::cli::output::{Format, Print, print};
 use edr_collectd::web::Options;
 use edr_model::catalogue::{About, Declaration, Field};
@@ -137,18 +141,32 @@ fn a_made_up_table_is_in_terminal_csv_and_json() {
     );
 }
 
+/// A label in a Delta table: the values of the made-up table, with the host.
+struct Archived {
+    hostname: &'static str,
+    cells: Vec<Cell>,
+}
+
 #[tokio::test]
 async fn a_made_up_table_is_written_to_delta_and_read_back() {
     use deltalake::arrow::util::pretty::pretty_format_batches;
     use deltalake::datafusion::prelude::SessionContext;
 
     let all = LABELS.select(&sample().snapshot(), &Select::default()).unwrap();
-    let typed = typed_rows(&all.columns, &all.rows).unwrap();
+    let storage = TableStorage {
+        folder: "host_labels",
+        partition_column: "hostname",
+        checkpoint_commits: 10,
+        vacuum_interval: Duration::from_secs(3_600),
+    };
+    let mut columns = vec![ArchiveColumn::text("hostname", |row: &Archived| Some(row.hostname.to_owned()))];
+    columns.extend(catalogue::columns(&all.columns, |row: &Archived| &row.cells));
     let folder = tempfile::tempdir().unwrap();
-    let address = deltalake::ensure_table_uri(folder.path().to_str().unwrap()).unwrap();
-    let table = deltalake::DeltaTable::try_from_url(address.clone()).await.unwrap();
-    table.write([typed.batch.clone()]).await.unwrap();
+    let mut table = TableDeclaration { storage, columns }.open(folder.path()).await.unwrap();
+    let rows: Vec<Archived> = all.rows.iter().map(|cells| Archived { hostname: "web", cells: cells.clone() }).collect();
+    table.append(&rows, &BTreeMap::new()).await.unwrap();
 
+    let address = deltalake::ensure_table_uri(table.path().to_str().unwrap()).unwrap();
     let table = deltalake::open_table(address).await.unwrap();
     let schema = serde_json::to_value(table.snapshot().unwrap().schema()).unwrap();
     let types: Vec<(&str, &serde_json::Value)> = schema["fields"]
@@ -160,17 +178,38 @@ async fn a_made_up_table_is_written_to_delta_and_read_back() {
         .collect();
     let of = |name| types.iter().find(|(field, _)| *field == name).map(|(_, of)| of.as_str().unwrap());
     assert_eq!(
-        ["value", "amount", "share", "since", "is_first"].map(of),
-        ["string", "long", "double", "timestamp", "boolean"].map(Some)
+        ["hostname", "value", "amount", "share", "since", "is_first"].map(of),
+        ["string", "string", "long", "double", "timestamp", "boolean"].map(Some)
     );
     let session = SessionContext::new();
-    let found = session.read_table(table.table_provider().await.unwrap()).unwrap().collect().await.unwrap();
-    let lines = |batches: &[deltalake::arrow::record_batch::RecordBatch]| {
-        let mut lines: Vec<String> =
-            pretty_format_batches(batches).unwrap().to_string().lines().map(str::to_owned).collect();
-        lines.sort();
-        lines
-    };
-    assert_eq!(lines(&found), lines(&[typed.batch]));
-    assert!(lines(&found).iter().any(|line| line.contains("a <b>") && line.contains("[a, <b>]")), "{found:?}");
+    let found = session.read_table(table.table_provider().await.unwrap()).unwrap().sort_by(vec![col("label")]).unwrap();
+    let found = pretty_format_batches(&found.collect().await.unwrap()).unwrap().to_string();
+    let lines: Vec<Vec<&str>> = found
+        .lines()
+        .filter(|line| line.starts_with('|'))
+        .map(|line| line.split('|').map(str::trim).filter(|cell| !cell.is_empty()).collect())
+        .collect();
+    assert_eq!(lines.len(), 1 + all.rows.len(), "{found}");
+    assert_eq!(lines[0], {
+        let names = all.columns.iter().map(|column| column.name);
+        [vec!["hostname"], names.collect()].concat()
+    });
+    assert_eq!(
+        lines[1],
+        [
+            "web",
+            "note",
+            "a <b>",
+            "[a, <b>]",
+            "0",
+            "[1]",
+            "none",
+            "0",
+            "0.0",
+            "0",
+            "2026-03-08T20:00:00.123456Z",
+            "0.0",
+            "true"
+        ]
+    );
 }

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 
 use super::cache::{Cache, Identity};
 use super::{Answers, HostRow, HostSnapshot, Joined, QueryError};
-use crate::archive::{ArchiveError, ArchivedHeader, Cut, Found, HostsTable, Reader};
+use crate::archive::{ArchiveError, ArchivedHeader, Cut, FirstSnapshot, Found, HostsTable, Reader};
 use crate::newest::{Current, Known, Newest, catch_up, facts};
 
 /// Default time limit for skipping unreadable frames in a question.
@@ -304,12 +304,13 @@ impl HostAnswers {
         if let Some(error) = first_error {
             return Err(error);
         }
-        let first = self.reader.first_captured_ns(host_id).await.map_err(archive)?;
-        Err(QueryError::NothingThen {
-            host: host_id.to_string(),
-            at: format!("{} UTC", time_text(at_ns)),
-            first: first.map_or_else(|| "not archived yet".to_owned(), |first| format!("{} UTC", time_text(first))),
-        })
+        let first = match self.reader.first_after(host_id, at_ns).await.map_err(archive)? {
+            FirstSnapshot::At(first_ns) => format!("of {} UTC", time_text(first_ns)),
+            FirstSnapshot::NotBefore(later_ns) => format!("not before {} UTC", time_text(later_ns)),
+            FirstSnapshot::Absent => "not archived yet".to_owned(),
+        };
+        let at = format!("{} UTC", time_text(at_ns));
+        Err(QueryError::NothingThen { host: host_id.to_string(), at, first })
     }
 
     fn used_up(&self, host_id: HostId, tried: u64, captured_ns: i64) -> QueryError {

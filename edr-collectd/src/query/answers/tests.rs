@@ -84,7 +84,7 @@ async fn a_start_reads_what_was_saved_and_what_came_since() {
     let mut hosts = HostsTable::open(dir.path()).await.unwrap();
     let until = 32 * SECOND_NS;
     let coverage: Coverage = BTreeMap::from([(partition(0), (next, until))]);
-    hosts.save(&first.newest.save(|_| true), &coverage).await.unwrap();
+    hosts.save(first.newest.save(|_| true), &coverage).await.unwrap();
 
     // After the save, one more delta of the saved host; its key was received before the save.
     let bytes = records(&delta(1, 4, 1), &raw(1, 2), Some(&raw(1, 1)), 1 << 20).remove(0);

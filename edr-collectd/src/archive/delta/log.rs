@@ -11,7 +11,8 @@
 //! checkpoint may exist at the new number or above. The second check closes the gap: the checkpoint is always written
 //! before entries are removed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::io;
 use std::path::Path;
 
 use deltalake::DeltaTableError;
@@ -25,10 +26,10 @@ const OTHERS_MAX: usize = 1_000;
 /// Result of an append.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Entry {
-    /// Written as this version. Other writers moved the positions in `moved` in the versions before; none is in `own`.
+    /// Written as this version. Other writers moved the positions in `moved` in the versions before; none is claimed.
     Written { version: u64, moved: BTreeSet<String> },
-    /// Not written: another writer moved a position in `own` first.
-    Refused { app_id: String },
+    /// Not written: another writer came first.
+    Refused(Conflict),
     /// Not written: the previous entry is no longer in the log. The table must be read again first.
     Gone,
     /// Not written: another writer changed schema or protocol. The table must be read again first.
@@ -38,9 +39,44 @@ pub(super) enum Entry {
     Doubtful { version: u64 },
 }
 
+/// An entry of another writer against a [`Claim`].
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Conflict {
+    /// The entry moves this position.
+    Position { app_id: String },
+    /// The entry changes the part of the table with this value of the partition column.
+    Part { value: String },
+}
+
+/// Everything that no other writer may have changed before an entry is written.
+#[derive(Debug, Default)]
+pub(super) struct Claim {
+    /// The positions moved by the entry.
+    pub(super) app_ids: BTreeSet<String>,
+    /// The table's partition column.
+    pub(super) partition_column: &'static str,
+    /// The parts of the table replaced by the entry: values of the partition column.
+    pub(super) parts: BTreeSet<String>,
+}
+
+impl Claim {
+    /// Returns the conflict with an action of another writer.
+    fn conflict(&self, line: &Line) -> Option<Conflict> {
+        if let Some(Txn { app_id }) = &line.txn
+            && self.app_ids.contains(app_id)
+        {
+            return Some(Conflict::Position { app_id: app_id.clone() });
+        }
+        let files = [&line.add, &line.remove].into_iter().flatten();
+        let values = files.filter_map(|file| file.partition_values.as_ref()?.get(self.partition_column)?.as_ref());
+        let mut claimed = values.filter(|value| self.parts.contains(*value));
+        claimed.next().map(|value| Conflict::Part { value: value.clone() })
+    }
+}
+
 /// Freshness of version `known`, after which an entry is to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Known {
+pub(super) enum Freshness {
     /// The version was the newest a moment ago.
     JustRead,
     /// The version was the newest at some time.
@@ -51,6 +87,8 @@ pub(super) enum Known {
 #[derive(Deserialize)]
 struct Line {
     txn: Option<Txn>,
+    add: Option<FileLine>,
+    remove: Option<FileLine>,
     #[serde(rename = "metaData")]
     metadata: Option<serde::de::IgnoredAny>,
     protocol: Option<serde::de::IgnoredAny>,
@@ -62,16 +100,22 @@ struct Txn {
     app_id: String,
 }
 
-/// Writes an entry after version `known`, behind the entries of other writers, unless another writer moved a position
-/// in `own`.
+#[derive(Deserialize)]
+struct FileLine {
+    #[serde(rename = "partitionValues")]
+    partition_values: Option<HashMap<String, Option<String>>>,
+}
+
+/// Writes an entry after version `known`, behind the entries of other writers, unless one of these entries is against
+/// the claim.
 pub(super) async fn append(
     store: &LogStoreRef,
     table: &Path,
-    (known, state): (u64, Known),
+    (known, state): (u64, Freshness),
     commit: &CommitData,
-    own: &BTreeSet<String>,
+    claim: &Claim,
 ) -> Result<Entry, DeltaTableError> {
-    if state == Known::Earlier && store.read_commit_entry(known).await?.is_none() {
+    if state == Freshness::Earlier && store.read_commit_entry(known).await?.is_none() {
         return Ok(Entry::Gone);
     }
     let bytes = commit.get_bytes()?;
@@ -90,12 +134,10 @@ pub(super) async fn append(
             if line.metadata.is_some() || line.protocol.is_some() {
                 return Ok(Entry::Changed);
             }
-            if let Some(txn) = line.txn {
-                if own.contains(&txn.app_id) {
-                    return Ok(Entry::Refused { app_id: txn.app_id });
-                }
-                moved.insert(txn.app_id);
+            if let Some(conflict) = claim.conflict(&line) {
+                return Ok(Entry::Refused(conflict));
             }
+            moved.extend(line.txn.map(|txn| txn.app_id));
         }
     }
     Err(DeltaTableError::generic(format!("{OTHERS_MAX} commits of others came in between")))
@@ -103,17 +145,34 @@ pub(super) async fn append(
 
 /// Returns true when a checkpoint of this or a later version exists.
 async fn is_summed_up(table: &Path, version: u64) -> Result<bool, DeltaTableError> {
+    Ok(ends(table).await?.checkpoint.is_some_and(|checkpoint| checkpoint >= version))
+}
+
+/// The newest files of a log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct LogEnds {
+    /// Version of the newest entry.
+    pub(super) entry: Option<u64>,
+    /// Version of the newest checkpoint.
+    pub(super) checkpoint: Option<u64>,
+}
+
+/// Returns the newest files of a table's log, on a thread that may block.
+pub(super) async fn ends(table: &Path) -> io::Result<LogEnds> {
     let log = table.join("_delta_log");
-    let look = move || -> std::io::Result<bool> {
+    let look = move || -> io::Result<LogEnds> {
+        let mut ends = LogEnds::default();
         for entry in std::fs::read_dir(log)? {
             let name = entry?.file_name();
-            let checkpoint = name.to_str().and_then(|name| name.split_once(".checkpoint"));
-            if checkpoint.is_some_and(|(number, _)| number.parse::<u64>().is_ok_and(|number| number >= version)) {
-                return Ok(true);
-            }
+            let Some((number, kind)) = name.to_str().and_then(|name| name.split_once('.')) else { continue };
+            let newest = match kind {
+                "json" => &mut ends.entry,
+                kind if kind.starts_with("checkpoint") => &mut ends.checkpoint,
+                _ => continue,
+            };
+            *newest = (*newest).max(number.parse().ok());
         }
-        Ok(false)
+        Ok(ends)
     };
-    let looked = tokio::task::spawn_blocking(look).await.map_err(std::io::Error::other);
-    looked.and_then(|looked| looked).map_err(DeltaTableError::from)
+    tokio::task::spawn_blocking(look).await.map_err(io::Error::other)?
 }

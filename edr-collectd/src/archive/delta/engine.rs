@@ -10,6 +10,7 @@ use deltalake::datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool
 use deltalake::datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use deltalake::datafusion::logical_expr::Expr;
 use deltalake::datafusion::prelude::SessionConfig;
+use deltalake::delta_datafusion::TableProviderBuilder;
 use deltalake::{DeltaTable, DeltaTableError};
 use futures::TryStreamExt as _;
 
@@ -20,19 +21,19 @@ const BATCH_ROWS: usize = 8_192;
 
 /// A query engine. All queries share a single memory budget.
 #[derive(Debug, Clone)]
-pub(super) struct Engine {
+pub(in crate::archive) struct Engine {
     memory: Arc<dyn MemoryPool>,
     /// Rows per batch.
     batch_rows: usize,
 }
 
 impl Engine {
-    pub(super) fn new() -> Self {
+    pub(in crate::archive) fn new() -> Self {
         Self { memory: Arc::new(GreedyMemoryPool::new(QUERY_BYTES_MAX)), batch_rows: BATCH_ROWS }
     }
 
     /// Returns the same engine with fewer rows per batch, for tables with large rows.
-    pub(super) fn by(&self, batch_rows: usize) -> Self {
+    pub(in crate::archive) fn by(&self, batch_rows: usize) -> Self {
         Self { memory: Arc::clone(&self.memory), batch_rows }
     }
 
@@ -47,15 +48,36 @@ impl Engine {
     }
 
     /// Returns the matching rows of a table, with these columns.
-    pub(super) async fn scan(
+    pub(in crate::archive) async fn scan(
         &self,
         table: &DeltaTable,
         filter: Option<Expr>,
         columns: &[&str],
     ) -> Result<Rows, DeltaTableError> {
+        self.run(table, table.table_provider(), filter, columns).await
+    }
+
+    /// Returns the matching rows of these files of a table, with these columns.
+    pub(in crate::archive) async fn scan_files(
+        &self,
+        table: &DeltaTable,
+        files: &[String],
+        filter: Option<Expr>,
+        columns: &[&str],
+    ) -> Result<Rows, DeltaTableError> {
+        self.run(table, table.table_provider().with_file_paths(files), filter, columns).await
+    }
+
+    async fn run(
+        &self,
+        table: &DeltaTable,
+        provider: TableProviderBuilder,
+        filter: Option<Expr>,
+        columns: &[&str],
+    ) -> Result<Rows, DeltaTableError> {
         let generic = |error: DataFusionError| DeltaTableError::generic(error.to_string());
         let session = self.session().map_err(generic)?;
-        let provider = table.table_provider().await.map_err(generic)?;
+        let provider = provider.await.map_err(generic)?;
         table.update_datafusion_session(&session.state())?;
         let mut frame = session.read_table(provider).map_err(generic)?;
         if let Some(filter) = filter {
@@ -67,10 +89,10 @@ impl Engine {
 }
 
 /// Batches of a result, one at a time.
-pub(super) struct Rows(SendableRecordBatchStream);
+pub(in crate::archive) struct Rows(SendableRecordBatchStream);
 
 impl Rows {
-    pub(super) async fn next(&mut self) -> Result<Option<RecordBatch>, DeltaTableError> {
+    pub(in crate::archive) async fn next(&mut self) -> Result<Option<RecordBatch>, DeltaTableError> {
         self.0.try_next().await.map_err(|error| DeltaTableError::generic(error.to_string()))
     }
 }

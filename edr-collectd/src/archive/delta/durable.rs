@@ -26,6 +26,21 @@ pub(super) async fn sync_version(table: &Path, version: u64) -> io::Result<()> {
     sync(vec![log.join(format!("{version:020}.json")), log]).await
 }
 
+/// Flushes the files of a checkpoint.
+pub(super) async fn sync_checkpoint(table: &Path, version: u64) -> io::Result<()> {
+    let log = table.join("_delta_log");
+    let prefix = format!("{version:020}.checkpoint");
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(&log)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(&prefix)) {
+            paths.push(entry.path());
+        }
+    }
+    paths.push(log);
+    sync(paths).await
+}
+
 /// Flushes files and folders in this order, on a thread that may block: on a busy disk this takes seconds.
 async fn sync(paths: Vec<PathBuf>) -> io::Result<()> {
     let flush = move || paths.iter().try_for_each(|path| File::open(path)?.sync_all());

@@ -1,0 +1,136 @@
+//! Declarations of tables, and the opening of a declared table.
+
+use std::path::Path;
+use std::time::Duration;
+
+use deltalake::DeltaTable;
+use deltalake::kernel::StructField;
+use deltalake::operations::create::CreateBuilder;
+
+use super::{ArchiveColumn, ArchiveTable, durable, exists, unloaded};
+use crate::archive::ArchiveError;
+
+/// How a table is stored.
+#[derive(Debug, Clone, Copy)]
+pub struct TableStorage {
+    /// Folder of the table in the archive.
+    pub folder: &'static str,
+    /// The column whose values divide the table into folders, and into the parts that can be replaced.
+    pub partition_column: &'static str,
+    /// Log entries between two checkpoints, and so about the most entries that a reader has to apply.
+    pub checkpoint_commits: u32,
+    /// Time between two searches for unused files.
+    pub vacuum_interval: Duration,
+}
+
+/// How long log entries below a checkpoint and unused files stay: readers of older versions have this long to finish.
+const KEPT: &str = "interval 1 hour";
+
+/// A table with rows of type `R`: how the table is stored, and the columns in order.
+#[derive(Debug)]
+pub struct TableDeclaration<R> {
+    /// How the table is stored.
+    pub storage: TableStorage,
+    /// The columns. A column may be added later, at the end, if null is allowed.
+    pub columns: Vec<ArchiveColumn<R>>,
+}
+
+impl<R> TableDeclaration<R> {
+    /// Opens the table in the archive's folder. Creates the table when missing, and adds columns that an older version
+    /// of the program did not declare.
+    ///
+    /// # Errors
+    /// When the folder cannot be used, or holds something else.
+    pub async fn open(self, archive: &Path) -> Result<ArchiveTable<R>, ArchiveError> {
+        let path = archive.join(self.storage.folder);
+        let io = |operation, error: &std::io::Error| ArchiveError::Store {
+            operation,
+            table: path.clone(),
+            cause: error.to_string(),
+        };
+        std::fs::create_dir_all(&path).map_err(|error| io("make the folder", &error))?;
+        if let Some(version) = durable::put_aside_torn_version(&path).map_err(|error| io("look into", &error))? {
+            ::log::warn!(
+                "{}: log entry {version} was empty and is put aside; its records come again from Kafka",
+                path.display()
+            );
+        }
+        let table = match exists(&path).await? {
+            true => self.add_columns(&path).await?,
+            false => self.create(&path).await?,
+        };
+        ArchiveTable::new(self, path, &table).await
+    }
+
+    /// Opens the table only if there is one, and changes nothing.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub async fn existing(self, archive: &Path) -> Result<Option<ArchiveTable<R>>, ArchiveError> {
+        let path = archive.join(self.storage.folder);
+        if !exists(&path).await? {
+            return Ok(None);
+        }
+        let table = load(&path).await?;
+        ArchiveTable::new(self, path, &table).await.map(Some)
+    }
+
+    async fn create(&self, path: &Path) -> Result<DeltaTable, ArchiveError> {
+        let statistics = self.columns.iter().filter(|column| column.has_statistics).map(ArchiveColumn::name);
+        let statistics: Vec<&str> = statistics.collect();
+        let properties = [
+            ("delta.checkpointInterval", self.storage.checkpoint_commits.to_string()),
+            ("delta.logRetentionDuration", KEPT.to_owned()),
+            ("delta.deletedFileRetentionDuration", KEPT.to_owned()),
+            match statistics.is_empty() {
+                true => ("delta.dataSkippingNumIndexedCols", "0".to_owned()),
+                false => ("delta.dataSkippingStatsColumns", statistics.join(",")),
+            },
+        ];
+        let created = CreateBuilder::new()
+            .with_log_store(unloaded(path)?.log_store())
+            .with_columns(self.columns.iter().map(|column| column.field.clone()))
+            .with_partition_columns([self.storage.partition_column])
+            .with_configuration(properties.map(|(key, value)| (key, Some(value))))
+            .await;
+        match created {
+            Ok(table) => Ok(table),
+            // Another collector created the table first.
+            Err(error) => load(path).await.map_err(|_| ArchiveError::store("make", path)(error)),
+        }
+    }
+
+    async fn add_columns(&self, path: &Path) -> Result<DeltaTable, ArchiveError> {
+        let failed = |error| ArchiveError::store("add columns to", path)(error);
+        let table = load(path).await?;
+        let missing = self.missing(&table).map_err(failed)?;
+        if missing.is_empty() {
+            return Ok(table);
+        }
+        if let Some(field) = missing.iter().find(|field| !field.nullable) {
+            let cause = format!("column {} is missing, and older rows have no value", field.name);
+            return Err(ArchiveError::Store { operation: "open", table: path.to_owned(), cause });
+        }
+        match table.add_columns().with_fields(missing).await {
+            Ok(table) => Ok(table),
+            Err(error) => {
+                // Another collector may have added the columns first.
+                let table = load(path).await?;
+                if self.missing(&table).map_err(failed)?.is_empty() { Ok(table) } else { Err(failed(error)) }
+            }
+        }
+    }
+
+    /// Returns the declared columns that the table does not have.
+    fn missing(&self, table: &DeltaTable) -> Result<Vec<StructField>, deltalake::DeltaTableError> {
+        let schema = table.snapshot()?.schema();
+        let missing = self.columns.iter().filter(|column| schema.field(column.name()).is_none());
+        Ok(missing.map(|column| column.field.clone()).collect())
+    }
+}
+
+async fn load(path: &Path) -> Result<DeltaTable, ArchiveError> {
+    let mut table = unloaded(path)?;
+    table.load().await.map_err(ArchiveError::store("open", path))?;
+    Ok(table)
+}

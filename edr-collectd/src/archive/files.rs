@@ -1,0 +1,122 @@
+//! The data files of `frames`, from the statistics in the table's log alone.
+
+use std::collections::{BTreeSet, HashMap};
+
+use deltalake::DeltaTableError;
+use deltalake::kernel::{LogicalFileView, Snapshot};
+use deltalake::logstore::LogStoreRef;
+use edr_wire::HostId;
+use futures::TryStreamExt as _;
+use jiff::civil::Date;
+use serde::Deserialize;
+
+/// Minimum and maximum values of a file, from the table's log.
+#[derive(Deserialize)]
+struct FileStatistics {
+    #[serde(rename = "minValues")]
+    least: FileValues,
+    #[serde(rename = "maxValues")]
+    most: FileValues,
+}
+
+/// A file without any frame has neither a time of capture nor a host.
+#[derive(Deserialize)]
+struct FileValues {
+    received_ns: i64,
+    captured_ns: Option<i64>,
+    host_id: Option<String>,
+}
+
+/// The first snapshot of a host after a moment, as far as a bounded search finds out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstSnapshot {
+    /// The snapshot was taken at this time, ns since the epoch.
+    At(i64),
+    /// The snapshot was not taken before this time, ns since the epoch; the search ended here.
+    NotBefore(i64),
+    /// The host has no snapshot after the moment.
+    Absent,
+}
+
+/// A file that may hold snapshots of a host.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Candidate {
+    /// No snapshot in the file was taken before this time, ns since the epoch.
+    pub(super) least_ns: i64,
+    /// Path of the file in the table.
+    pub(super) path: String,
+}
+
+/// Passes each file of the table's newest version to `take`.
+async fn each(store: &LogStoreRef, mut take: impl FnMut(&LogicalFileView)) -> Result<(), DeltaTableError> {
+    let snapshot = Snapshot::try_new(store, None).await?;
+    let mut files = snapshot.file_views(store, None);
+    while let Some(file) = files.try_next().await? {
+        take(&file);
+    }
+    Ok(())
+}
+
+fn statistics(file: &LogicalFileView) -> Option<FileStatistics> {
+    serde_json::from_str(&file.stats()?).ok()
+}
+
+/// Returns when the first and the last record of each file was received, ns since the epoch.
+pub(super) async fn received(store: &LogStoreRef) -> Result<BTreeSet<(i64, i64)>, DeltaTableError> {
+    let mut received = BTreeSet::new();
+    let take = |file: &LogicalFileView| match statistics(file) {
+        Some(FileStatistics { least, most }) => _ = received.insert((least.received_ns, most.received_ns)),
+        // A file without statistics still has its day of receipt: assume records in every hour.
+        None => received.extend(day_hours(&file.partition_values_map())),
+    };
+    each(store, take).await?;
+    Ok(received)
+}
+
+/// Returns the files that may hold snapshots of a host taken after a moment, in order of [`Candidate::least_ns`]; only
+/// the first `count_max`.
+pub(super) async fn candidates(
+    store: &LogStoreRef,
+    host_id: HostId,
+    after_ns: i64,
+    count_max: usize,
+) -> Result<BTreeSet<Candidate>, DeltaTableError> {
+    let host_id = host_id.to_string();
+    let mut candidates = BTreeSet::new();
+    let take = |file: &LogicalFileView| {
+        let mut least_ns = after_ns.saturating_add(1);
+        if let Some(FileStatistics { least, most }) = statistics(file) {
+            let is_before = most.captured_ns.is_none_or(|captured_ns| captured_ns <= after_ns);
+            // A long maximum may be cut.
+            let is_above = |most: &str| most < host_id.get(..most.len()).unwrap_or(&host_id);
+            if is_before
+                || least.host_id.is_some_and(|least| least > host_id)
+                || most.host_id.is_some_and(|id| is_above(&id))
+            {
+                return;
+            }
+            least_ns = least.captured_ns.map_or(least_ns, |captured_ns| captured_ns.max(least_ns));
+        }
+        candidates.insert(Candidate { least_ns, path: file.path().into_owned() });
+        if candidates.len() > count_max {
+            candidates.pop_last();
+        }
+    };
+    each(store, take).await?;
+    Ok(candidates)
+}
+
+/// Returns the first and last ns (since the epoch) of each hour of a file's day of receipt.
+fn day_hours(values: &HashMap<String, Option<String>>) -> Vec<(i64, i64)> {
+    const HOUR_NS: i64 = 3_600_000_000_000;
+    let midnight = || -> Option<i64> {
+        let day: Date = values.get("receive_day")?.as_ref()?.parse().ok()?;
+        let days = Date::constant(1970, 1, 1).until(day).ok()?.get_days();
+        i64::from(days).checked_mul(24 * HOUR_NS)
+    };
+    let hour = |midnight: i64, hour: i64| {
+        let from = midnight.saturating_add(hour * HOUR_NS);
+        (from, from.saturating_add(HOUR_NS - 1))
+    };
+    midnight().into_iter().flat_map(|midnight| (0..24).map(move |n| hour(midnight, n))).collect()
+}

@@ -1,0 +1,236 @@
+//! `hosts`: one row per host, with the locations of the newest frame and key frame, and the values for the list of
+//! hosts.
+//!
+//! The table is small and derived from `frames`. Rows are grouped by Kafka partition. A collector overwrites only the
+//! rows of assigned partitions, together with the valid positions; so several collectors do not conflict.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use deltalake::DeltaTableError;
+use edr_wire::frame::FrameKind;
+use edr_wire::{Epoch, HostId};
+use serde::{Deserialize, Serialize};
+
+use crate::archive::delta::engine::Engine;
+use crate::archive::delta::values::{Columns, long, text};
+use crate::archive::delta::{ArchiveColumn, ArchiveTable, TableDeclaration, TableStorage};
+use crate::archive::{ArchiveError, PartitionName, Place};
+
+/// How the table is stored; a collector replaces the rows of its partitions once a minute.
+pub(crate) const STORAGE: TableStorage = TableStorage {
+    folder: "hosts",
+    partition_column: "partition",
+    checkpoint_commits: 20,
+    vacuum_interval: Duration::from_secs(3_600),
+};
+
+const DAY_NS: i64 = 86_400_000_000_000;
+
+/// State of a host, as saved for a start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SavedHost {
+    /// Identity of the host.
+    pub host_id: HostId,
+    /// The Kafka partition with the host's frames.
+    pub partition: PartitionName,
+    /// Values for the list of hosts.
+    pub facts: SavedFacts,
+    /// The newest frame.
+    pub newest: SavedFrame,
+    /// The key frame for `newest`; `None` when `newest` is itself a key frame, or the key was never received.
+    pub key: Option<SavedFrame>,
+    /// The frame that `facts` are taken from. A newest frame received just before the save is not opened yet.
+    #[serde(default)]
+    pub facts_of: Option<(Epoch, u64)>,
+    /// Epochs seen, with the highest sequence number of each.
+    pub epochs: Vec<(Epoch, u64)>,
+    /// Number of conflicts: second contents under a sequence number.
+    #[serde(default)]
+    pub conflicts: u64,
+    /// The last conflicting contents: epoch, sequence number and half of the hash.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conflicting: Vec<(Epoch, u64, [u8; 16])>,
+}
+
+/// Values of a host for the list of hosts.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SavedFacts {
+    /// Host name.
+    pub hostname: String,
+    /// Operating system.
+    pub os: String,
+    /// Interval between two snapshots, ns.
+    pub interval_ns: u64,
+    /// Number of processes in the snapshot.
+    pub processes: usize,
+    /// Number of open files.
+    pub files: usize,
+    /// Number of sockets.
+    pub sockets: usize,
+    /// Highest danger level of any attacker in psad, 0 to 5.
+    pub danger_level: u8,
+    /// psad's mode and state.
+    pub psad: String,
+    /// Reasons why the agent's data is incomplete.
+    pub degraded: Vec<String>,
+}
+
+/// A frame and the locations of the records.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedFrame {
+    /// Epoch.
+    pub epoch: Epoch,
+    /// Sequence number.
+    pub seq: u64,
+    /// Key or delta.
+    pub kind: FrameKind,
+    /// Sequence number of the key frame for a delta.
+    pub base_seq: u64,
+    /// First 16 bytes of the snapshot's BLAKE3 hash.
+    pub raw_hash: [u8; 16],
+    /// When the snapshot was taken, ns since the epoch.
+    pub captured_ns: i64,
+    /// When the last of the frame's records was received, ns since the epoch.
+    pub received_ns: i64,
+    /// True when the agent stopped cleanly after this frame.
+    pub bye: bool,
+    /// Locations of the records, by part.
+    pub places: Vec<Place>,
+}
+
+/// Content of the table.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SavedHosts {
+    /// The hosts.
+    pub hosts: Vec<SavedHost>,
+    /// Everything received before this moment (ns since the epoch) is in the table; `None` for an empty table.
+    pub complete_until_ns: Option<i64>,
+}
+
+/// Coverage of a save: for each partition, the valid position, and the time (ns since the epoch) up to which the rows
+/// are complete.
+pub type Coverage = BTreeMap<PartitionName, (i64, i64)>;
+
+/// Reader and writer of `hosts`.
+#[derive(Debug)]
+pub struct HostsTable(ArchiveTable<SavedRow>);
+
+impl HostsTable {
+    /// Opens the table in the archive's folder; creates the table when missing.
+    ///
+    /// # Errors
+    /// When the folder cannot be used, or holds something else.
+    pub async fn open(archive: &Path) -> Result<Self, ArchiveError> {
+        TableDeclaration { storage: STORAGE, columns: columns() }.open(archive).await.map(Self)
+    }
+
+    /// Opens the table for reading only; `None` when there is no table.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub async fn existing(archive: &Path) -> Result<Option<Self>, ArchiveError> {
+        Ok(TableDeclaration { storage: STORAGE, columns: columns() }.existing(archive).await?.map(Self))
+    }
+
+    /// Reads all hosts. When a host has two rows, the row with the later time of receipt counts.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub async fn load(&self) -> Result<SavedHosts, ArchiveError> {
+        self.load_rows().await.map_err(ArchiveError::store("read", self.0.path()))
+    }
+
+    async fn load_rows(&self) -> Result<SavedHosts, DeltaTableError> {
+        let mut newest: BTreeMap<HostId, SavedHost> = BTreeMap::new();
+        let mut untils: Vec<i64> = Vec::new();
+        let mut rows = Engine::new().scan(&self.0.newest_version(), None, &["state", "complete_until_ns"]).await?;
+        while let Some(batch) = rows.next().await? {
+            let values = Columns(&batch);
+            let (states, until) = (values.texts("state")?, values.longs("complete_until_ns")?);
+            for at in 0..batch.num_rows() {
+                untils.extend(long(&until, at));
+                let saved = text(&states, at).and_then(|state| serde_json::from_str::<SavedHost>(state).ok());
+                let Some(saved) = saved else { continue };
+                let known = newest.get(&saved.host_id).map_or(i64::MIN, |known| known.newest.received_ns);
+                if saved.newest.received_ns >= known {
+                    newest.insert(saved.host_id, saved);
+                }
+            }
+        }
+        // Rows more than a day behind belong to partitions without a reader, where no later records come.
+        let latest = untils.iter().copied().max().unwrap_or(i64::MIN);
+        let complete_until_ns = untils.into_iter().filter(|until| *until >= latest.saturating_sub(DAY_NS)).min();
+        Ok(SavedHosts { hosts: newest.into_values().collect(), complete_until_ns })
+    }
+
+    /// Overwrites the rows and positions of the covered partitions in one commit. Partitions with a later position,
+    /// saved by another collector, are skipped.
+    ///
+    /// # Errors
+    /// When the store fails, or another collector saved one of the partitions at the same time.
+    pub async fn save(&mut self, hosts: Vec<SavedHost>, coverage: &Coverage) -> Result<(), ArchiveError> {
+        let table = &mut self.0;
+        table.reload().await?;
+        let mut covered = Coverage::new();
+        for (name, &(position, until_ns)) in coverage {
+            if table.position(name).await?.is_none_or(|saved| saved <= position) {
+                covered.insert(name.clone(), (position, until_ns));
+            }
+        }
+        if covered.is_empty() {
+            return Ok(());
+        }
+        // By number: a host whose last frame came from an earlier log of the topic stays listed.
+        let by_number: BTreeMap<i32, (i64, i64)> =
+            covered.iter().map(|(name, covered)| (name.partition, *covered)).collect();
+        let rows = hosts.into_iter().filter_map(|host| {
+            let coverage = *by_number.get(&host.partition.partition)?;
+            Some(serde_json::to_string(&host).map(|state| SavedRow { host, coverage, state }))
+        });
+        let rows: Vec<SavedRow> = rows.collect::<Result<_, _>>().map_err(|error| ArchiveError::Store {
+            operation: "save a host to",
+            table: table.path().to_owned(),
+            cause: error.to_string(),
+        })?;
+        let numbers = by_number.keys().map(ToString::to_string).collect();
+        let positions = covered.into_iter().map(|(name, (position, _))| (name, position)).collect();
+        table.replace(numbers, &rows, &positions).await.map(|_| ())
+    }
+}
+
+/// A row: a host with the coverage of the host's partition.
+struct SavedRow {
+    host: SavedHost,
+    coverage: (i64, i64),
+    /// The host as JSON.
+    state: String,
+}
+
+fn columns() -> Vec<ArchiveColumn<SavedRow>> {
+    type Row = SavedRow;
+    fn count(value: usize) -> Option<i64> {
+        i64::try_from(value).ok()
+    }
+    vec![
+        ArchiveColumn::integer("partition", |row: &Row| Some(row.host.partition.partition)).required(),
+        ArchiveColumn::long("position", |row: &Row| Some(row.coverage.0)).required(),
+        ArchiveColumn::long("complete_until_ns", |row: &Row| Some(row.coverage.1)).required(),
+        ArchiveColumn::text("host_id", |row: &Row| Some(row.host.host_id.to_string())).required(),
+        ArchiveColumn::text("hostname", |row: &Row| Some(row.host.facts.hostname.clone())).required(),
+        ArchiveColumn::text("os", |row: &Row| Some(row.host.facts.os.clone())).required(),
+        ArchiveColumn::long("captured_ns", |row: &Row| Some(row.host.newest.captured_ns)).required(),
+        ArchiveColumn::long("received_ns", |row: &Row| Some(row.host.newest.received_ns)).required().statistics(),
+        ArchiveColumn::text("epoch", |row: &Row| Some(row.host.newest.epoch.to_string())).required(),
+        ArchiveColumn::long("seq", |row: &Row| i64::try_from(row.host.newest.seq).ok()).required(),
+        ArchiveColumn::long("processes", |row: &Row| count(row.host.facts.processes)).required(),
+        ArchiveColumn::long("files", |row: &Row| count(row.host.facts.files)).required(),
+        ArchiveColumn::long("sockets", |row: &Row| count(row.host.facts.sockets)).required(),
+        ArchiveColumn::integer("danger_level", |row: &Row| Some(row.host.facts.danger_level.into())).required(),
+        ArchiveColumn::text("psad", |row: &Row| Some(row.host.facts.psad.clone())).required(),
+        ArchiveColumn::flag("bye", |row: &Row| Some(row.host.newest.bye)).required(),
+        // A start reads only `state` and `complete_until_ns`; the other columns are for SQL queries.
+        ArchiveColumn::text("state", |row: &Row| Some(row.state.clone())).required(),
+    ]
+}
