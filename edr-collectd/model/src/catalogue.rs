@@ -2,7 +2,6 @@
 
 use crate::cell::Cell;
 use crate::column::{Column, Kind, Link, Look, Mark};
-use crate::select::{self, Select, SelectError, Selection};
 use crate::snapshot::{HostRow, HostSnapshot};
 
 /// The declaration of a table: description, fields, and the source of the rows.
@@ -278,21 +277,6 @@ impl<I: ?Sized> Table<I> {
     /// Passes all rows to `emit`, in the table's own order; returns the number of undecodable rows.
     pub fn rows(&self, input: &I, emit: &mut Emit<'_>) -> usize {
         (self.rows)(input, emit)
-    }
-
-    /// Filters and sorts the rows and returns one page.
-    ///
-    /// # Errors
-    /// When the column to sort by does not exist, or when all rows are requested and there are more than
-    /// [`select::ROWS_MAX`].
-    pub fn select(&self, input: &I, select: &Select) -> Result<Selection, SelectError> {
-        select::select(self, input, select)
-    }
-
-    /// Passes the cells at these indexes of every matching row to `take`, in the table's own order, and keeps none: for
-    /// streamed output. Returns the number of undecodable rows.
-    pub fn each(&self, input: &I, filter: Option<&str>, places: &[usize], take: &mut dyn FnMut(Vec<Cell>)) -> usize {
-        select::each(self, input, filter, places, take)
     }
 }
 

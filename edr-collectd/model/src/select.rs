@@ -90,60 +90,60 @@ impl Filter {
     }
 }
 
-/// Implements [`Table::select`]. An unsorted page takes one pass over the rows, a sorted page two: the first pass keeps
-/// a bounded key of each matching row, the second makes the rows of the page.
-pub(crate) fn select<I: ?Sized>(table: &Table<I>, input: &I, select: &Select) -> Result<Selection, SelectError> {
-    let columns = table.columns();
-    let sort = select.sort.as_deref().filter(|name| !name.is_empty());
-    let sort = sort.map(|name| place_of(&columns, name)).transpose()?;
-    let filter = Filter::new(select.filter.as_deref(), &columns);
-    let page_rows = if select.page_rows == 0 { ROWS_MAX } else { select.page_rows.min(ROWS_MAX) };
-    let first = select.page.saturating_mul(page_rows);
-    let page = first..first.saturating_add(page_rows);
+impl<I: ?Sized> Table<I> {
+    /// Filters and sorts the rows and returns one page. An unsorted page takes one pass over the rows, a sorted page two:
+    /// the first pass keeps a bounded key of each matching row, the second makes the rows of the page.
+    ///
+    /// # Errors
+    /// When the column to sort by does not exist, or when all rows are requested and there are more than [`ROWS_MAX`].
+    pub fn select(&self, input: &I, select: &Select) -> Result<Selection, SelectError> {
+        let columns = self.columns();
+        let sort = select.sort.as_deref().filter(|name| !name.is_empty());
+        let sort = sort.map(|name| place_of(&columns, name)).transpose()?;
+        let filter = Filter::new(select.filter.as_deref(), &columns);
+        let page_rows = if select.page_rows == 0 { ROWS_MAX } else { select.page_rows.min(ROWS_MAX) };
+        let first = select.page.saturating_mul(page_rows);
+        let page = first..first.saturating_add(page_rows);
 
-    let mut keys: Vec<(Cell, usize)> = Vec::new();
-    let mut rows = Vec::new();
-    let (mut total, mut matched) = (0, 0);
-    let undecodable = table.rows(input, &mut |cells| {
-        let place = total;
-        total += 1;
-        if filter.as_ref().is_some_and(|filter| !filter.matches(cells)) {
-            return;
-        }
-        match sort {
-            Some(column) => keys.push((cells(column).sort_key(), place)),
-            None if page.contains(&matched) => rows.push((0..columns.len()).map(cells).collect()),
-            None => {}
-        }
-        matched += 1;
-    });
+        let mut keys: Vec<(Cell, usize)> = Vec::new();
+        let mut rows = Vec::new();
+        let (mut total, mut matched) = (0, 0);
+        let undecodable = self.rows(input, &mut |cells| {
+            let place = total;
+            total += 1;
+            if filter.as_ref().is_some_and(|filter| !filter.matches(cells)) {
+                return;
+            }
+            match sort {
+                Some(column) => keys.push((cells(column).sort_key(), place)),
+                None if page.contains(&matched) => rows.push((0..columns.len()).map(cells).collect()),
+                None => {}
+            }
+            matched += 1;
+        });
 
-    if select.page_rows == 0 && matched > ROWS_MAX {
-        return Err(SelectError::TooMany(matched));
+        if select.page_rows == 0 && matched > ROWS_MAX {
+            return Err(SelectError::TooMany(matched));
+        }
+        if sort.is_some() {
+            sort_keys(&mut keys, select.descending);
+            let end = page.end.min(keys.len());
+            let wanted = &keys[page.start.min(end)..end];
+            rows = rows_at(self, input, columns.len(), wanted.iter().map(|(_, place)| *place).collect());
+        }
+        Ok(Selection { columns, rows, matched, total, undecodable })
     }
-    if sort.is_some() {
-        sort_keys(&mut keys, select.descending);
-        let end = page.end.min(keys.len());
-        let wanted = &keys[page.start.min(end)..end];
-        rows = rows_at(table, input, columns.len(), wanted.iter().map(|(_, place)| *place).collect());
-    }
-    Ok(Selection { columns, rows, matched, total, undecodable })
-}
 
-/// Implements [`Table::each`].
-pub(crate) fn each<I: ?Sized>(
-    table: &Table<I>,
-    input: &I,
-    filter: Option<&str>,
-    places: &[usize],
-    take: &mut dyn FnMut(Vec<Cell>),
-) -> usize {
-    let filter = Filter::new(filter, &table.columns());
-    table.rows(input, &mut |cells| {
-        if filter.as_ref().is_none_or(|filter| filter.matches(cells)) {
-            take(places.iter().map(|&place| cells(place)).collect());
-        }
-    })
+    /// Passes the cells at these indexes of every matching row to `take`, in the table's own order, and keeps none: for
+    /// streamed output. Returns the number of undecodable rows.
+    pub fn each(&self, input: &I, filter: Option<&str>, places: &[usize], take: &mut dyn FnMut(Vec<Cell>)) -> usize {
+        let filter = Filter::new(filter, &self.columns());
+        self.rows(input, &mut |cells| {
+            if filter.as_ref().is_none_or(|filter| filter.matches(cells)) {
+                take(places.iter().map(|&place| cells(place)).collect());
+            }
+        })
+    }
 }
 
 /// Returns the index of the column with this name.

@@ -1,11 +1,8 @@
 //! Files for the pages, compiled in. Their addresses contain a hash of the content, so that a browser can cache the
 //! files forever and still gets a new version at once.
 
-use axum::extract::Path;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-
-use super::problem::Problem;
 
 const CSS: &str = include_str!("../../assets/app.css");
 const JS: &str = include_str!("../../assets/app.js");
@@ -48,14 +45,15 @@ const fn fnv1a(bytes: &[u8]) -> u64 {
     hash
 }
 
-pub(super) async fn asset(Path(name): Path<String>) -> Result<Response, Problem> {
-    let (content_type, content) = match name.as_str() {
+/// Returns the file with this name.
+pub(super) fn asset(name: &str) -> Option<Response> {
+    let (content_type, content) = match name {
         "app.css" => ("text/css; charset=utf-8", CSS),
         "app.js" => ("text/javascript; charset=utf-8", JS),
         "favicon.svg" => ("image/svg+xml", ICON),
-        _ => return Err(Problem::no_such_page()),
+        _ => return None,
     };
     let headers =
         [(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, "public, max-age=31536000, immutable")];
-    Ok((headers, content).into_response())
+    Some((headers, content).into_response())
 }

@@ -41,6 +41,7 @@ use std::time::Duration;
 
 use askama::Template;
 use axum::Router;
+use axum::extract::Path;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -155,11 +156,15 @@ pub fn router<A: Answers + 'static>(
         .route("/hosts/{host}", get(overview::overview))
         .route("/hosts/{host}/{view}", get(view::view))
         .route("/events", get(events::events))
-        .route("/assets/{name}", get(assets::asset))
+        .route("/assets/{name}", get(asset))
         .route("/healthz", get(|| async { "ok\n" }))
         .fallback(|| async { Problem::no_such_page() })
         .with_state(web)
         .layer(axum::middleware::from_fn_with_state(Arc::new(guard), guard::guard))
+}
+
+async fn asset(Path(name): Path<String>) -> Result<Response, Problem> {
+    assets::asset(&name).ok_or_else(Problem::no_such_page)
 }
 
 /// The state of all request handlers.
