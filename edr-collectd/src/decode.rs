@@ -2,10 +2,7 @@
 //!
 //! The archive keeps the bytes in both cases.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
-
-use edr_wire::frame::{FrameHeader, LostRange, MissedTicks, Record};
+use edr_wire::frame::Record;
 
 /// Bytes kept of the text of a fault, which is archived beside the record; longer texts are cut.
 const FAULT_BYTES_MAX: usize = 200;
@@ -29,47 +26,6 @@ pub fn decode(bytes: &[u8]) -> Result<Record, String> {
         return Err(format!("record: seq {} is above 2^63", record.header.seq));
     }
     Ok(record)
-}
-
-/// Keyed hash of the header fields without a column in the archive. The random key is secret, so a host cannot make two
-/// headers collide on purpose.
-pub(crate) type Rest = u64;
-
-/// Hashes the header fields without a column, and clears the large fields: two lists of up to 1,024 ranges with a
-/// reason each. Parts with equal columns and equal hashes belong to the same frame.
-#[derive(Debug, Default)]
-pub(crate) struct Rests(RandomState);
-
-impl Rests {
-    pub(crate) fn take(&self, header: &mut FrameHeader) -> Rest {
-        // Fields ignored here have a column. The full pattern makes the compiler reject a new field until this list
-        // names it.
-        let FrameHeader {
-            boot_id,
-            previous_epoch,
-            lost,
-            missed,
-            host_id: _,
-            epoch: _,
-            seq: _,
-            kind: _,
-            base_seq: _,
-            captured_ns: _,
-            bye: _,
-        } = header;
-        let mut hasher = self.0.build_hasher();
-        std::mem::take(boot_id).hash(&mut hasher);
-        previous_epoch.map(|previous| (previous.id, previous.last_seq)).hash(&mut hasher);
-        lost.len().hash(&mut hasher);
-        for LostRange { epoch, first_seq, last_seq, reason } in std::mem::take(lost) {
-            (epoch, first_seq, last_seq, reason).hash(&mut hasher);
-        }
-        missed.len().hash(&mut hasher);
-        for MissedTicks { from_boottime_ns, to_boottime_ns, ticks, reason } in std::mem::take(missed) {
-            (from_boottime_ns, to_boottime_ns, ticks, reason).hash(&mut hasher);
-        }
-        hasher.finish()
-    }
 }
 
 #[cfg(test)]

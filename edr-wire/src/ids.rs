@@ -79,6 +79,13 @@ hex_id!(
     "an epoch of 16 lower-case hex digits"
 );
 
+hex_id!(
+    /// The hash of a frame's content: BLAKE3 over the header and the hash of the snapshot. 64 hex digits.
+    ContentHash,
+    32,
+    "a content hash of 64 lower-case hex digits"
+);
+
 /// The identity of a process inside one boot. A pid is reused; a pid together with its start time is not. With host and
 /// boot the identity is unique in the fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -31,5 +31,5 @@ mod scan;
 pub mod snapshot;
 
 pub use bytes::{Bytes, escaped, unescape, visible};
-pub use ids::{Epoch, HostId, InvalidId, ProcessKey};
+pub use ids::{ContentHash, Epoch, HostId, InvalidId, ProcessKey};
 pub use scan::ScanError;

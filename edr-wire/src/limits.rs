@@ -32,6 +32,8 @@ pub const PART_BYTES: usize = 768 << 10;
 /// Bytes of one Kafka record, or of one part in a spool file. The limit is above the default of Kafka because a topic
 /// may be configured for larger messages.
 pub const RECORD_BYTES_MAX: usize = 4 << 20;
+/// Bytes of a record's `key_id`, and of its `sig`: an ed25519 signature has 64.
+pub const SIGNATURE_BYTES_MAX: usize = 256;
 /// Parts of one frame: 32 MiB of incompressible snapshot in parts of 64 KiB.
 pub const PARTS_MAX: u32 = 520;
 /// Longest time between two snapshots, ns. The agent accepts no longer interval, because with a longer interval the

@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use edr_wire::frame::{
-    EncodedFrame, Frame, FrameError, FrameHeader, FrameKind, LostRange, MissedTicks, PreviousEpoch, Record,
+    EncodedFrame, Frame, FrameError, FrameHeader, FrameKey, FrameKind, LostRange, MissedTicks, PreviousEpoch, Record,
     split_records,
 };
-use edr_wire::limits::{RANGES_MAX, RAW_BYTES_MAX};
+use edr_wire::limits::{RANGES_MAX, RAW_BYTES_MAX, SIGNATURE_BYTES_MAX};
 use edr_wire::{Epoch, HostId};
 use proptest::prelude::*;
 
@@ -141,6 +141,93 @@ fn headers_outside_their_limits_are_neither_made_nor_believed() {
     assert!(matches!(frame, Err(FrameError::Limit { what: "raw_len", .. })));
     let parts = EncodedFrame::encode(&header(FrameKind::Key, 1, 1), &noise(10_000), None, 10);
     assert!(matches!(parts, Err(FrameError::Limit { what: "parts", .. })));
+}
+
+/// Returns the first record of a small frame.
+fn record(header: &FrameHeader, raw: &[u8]) -> Vec<u8> {
+    EncodedFrame::encode(header, raw, None, 1 << 20).unwrap().records.remove(0)
+}
+
+/// Replaces bytes of a record, and sets the number of fields and the checksum.
+fn replace(record: &[u8], from: &[u8], to: &[u8], fields: u8) -> Vec<u8> {
+    let at = record.windows(from.len()).position(|window| window == from).unwrap();
+    let mut changed = [&record[..at], to, &record[at + from.len()..]].concat();
+    assert_eq!(changed[..2], [0xde, 0], "a map of more than 15 fields");
+    changed[2] = fields;
+    let summed = changed.len() - 16;
+    let sum = blake3::hash(&changed[..summed]);
+    changed[summed..].copy_from_slice(&sum.as_bytes()[..16]);
+    changed
+}
+
+#[test]
+fn a_key_covers_every_field_of_the_header_and_the_snapshot() {
+    let changes: [fn(&mut FrameHeader); 12] = [
+        |_| (),
+        |header| header.host_id = HostId([8; 16]),
+        |header| header.epoch = Epoch([8; 8]),
+        |header| (header.seq, header.base_seq) = (2, 2),
+        |header| header.boot_id = "another".to_owned(),
+        |header| header.previous_epoch = None,
+        |header| header.previous_epoch = Some(PreviousEpoch { id: Epoch([9; 8]), last_seq: 42 }),
+        |header| header.captured_ns += 1,
+        |header| header.lost[0].reason = "corrupt".to_owned(),
+        |header| header.missed[0].ticks = 3,
+        |header| header.missed.clear(),
+        |header| header.bye = false,
+    ];
+    let key = |change: fn(&mut FrameHeader), raw: &[u8]| {
+        let mut header = header(FrameKind::Key, 1, 1);
+        change(&mut header);
+        let record = Record::decode(&record(&header, raw)).unwrap();
+        assert_eq!((record.key.host_id, record.key.place()), (header.host_id, (header.epoch, header.seq)));
+        record.key
+    };
+    let mut keys: Vec<FrameKey> = changes.into_iter().map(|change| key(change, b"raw")).collect();
+    keys.push(key(|_| (), b"another"));
+    let contents: std::collections::BTreeSet<_> = keys.iter().map(|key| key.content).collect();
+    assert_eq!(contents.len(), keys.len(), "{keys:?}");
+    assert_eq!(key(|_| (), b"raw"), keys[0]);
+}
+
+#[test]
+fn a_key_does_not_cover_the_division_into_parts() {
+    let decode = |part_bytes| -> Vec<Record> {
+        let frame = EncodedFrame::encode(&header(FrameKind::Key, 5, 5), &noise(10_000), None, part_bytes).unwrap();
+        frame.records.iter().map(|record| Record::decode(record).unwrap()).collect()
+    };
+    let (large, small) = (decode(6_000), decode(3_000));
+    assert!(large.iter().chain(&small).all(|record| record.key == large[0].key));
+    assert!(large.iter().all(|record| record.fits(&large[0]) && !record.fits(&small[0])));
+}
+
+#[test]
+fn fields_that_a_later_program_adds_are_skipped_and_covered_by_the_key() {
+    let known = record(&header(FrameKind::Key, 1, 1), b"raw");
+    // A map with a string, an array with an integer, and an extension type.
+    let field = b"\xa5later\x83\xa1a\xa1b\xa1c\x91\x01\xa1d\xd4\x05\x00\xa4body";
+    let later = Record::decode(&replace(&known, b"\xa4body", field, 21)).unwrap();
+    let known = Record::decode(&known).unwrap();
+    assert_ne!(later.key.content, known.key.content);
+    assert_eq!(Record { key: known.key, ..later.clone() }, known);
+    assert_eq!(Frame::assemble(vec![later]).unwrap().open(None).unwrap(), b"raw");
+}
+
+#[test]
+fn a_signature_is_kept_as_received_and_is_not_part_of_the_content() {
+    let plain = record(&header(FrameKind::Key, 1, 1), b"raw");
+    let with = |sig: &[u8]| {
+        let len = u8::try_from(sig.len() % 256).unwrap();
+        let bin = if sig.len() < 256 { vec![0xc4, len] } else { vec![0xc5, 1, len] };
+        let signed = replace(&plain, b"\xa3sig\xc4\x00", &[b"\xa3sig", bin.as_slice(), sig].concat(), 20);
+        Record::decode(&replace(&signed, b"\xa6key_id\xc4\x00", b"\xa6key_id\xc4\x02k1", 20))
+    };
+    let signed = with(&[7; 64]).unwrap();
+    assert_eq!((signed.key_id.as_slice(), signed.sig.as_slice()), (b"k1".as_slice(), [7; 64].as_slice()));
+    let plain = Record::decode(&plain).unwrap();
+    assert_eq!((plain.key, plain.key_id.len(), plain.sig.len()), (signed.key, 0, 0));
+    assert!(with(&[7; SIGNATURE_BYTES_MAX]).is_ok());
+    assert!(matches!(with(&[7; SIGNATURE_BYTES_MAX + 1]), Err(FrameError::Limit { what: "sig length", .. })));
 }
 
 #[test]

@@ -122,6 +122,16 @@ fn frames_of_version_1_are_read_for_ever() {
     let (delta_header, delta_raw) = open(&delta, Some(&key_raw));
     assert_eq!(delta_header, header(FrameKind::Delta, 2));
 
+    // The content hashes are those of tests/reader/read_frame.py.
+    for (file, expected) in [
+        (&key, "3adc0331d9bfd01d0b0758a37c7313b8e34890d2db973dd158e6328c35f76883"),
+        (&delta, "445dc8b4f9c794ad1e78a8e7a0eb1f33a0e76807e93245d6c3df56f2f736e669"),
+    ] {
+        for record in split_records(file) {
+            assert_eq!(Record::decode(record.unwrap()).unwrap().key.content.to_string(), expected);
+        }
+    }
+
     for (seq, raw) in [(1, key_raw), (2, delta_raw)] {
         assert_eq!(rmp_serde::from_slice::<Snapshot>(&raw).unwrap(), snapshot(seq));
         let view = SnapshotView::parse(raw).unwrap();

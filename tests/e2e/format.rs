@@ -4,7 +4,7 @@ use anyhow::{Context as _, ensure};
 use edr_tests::reader;
 use edr_tests::scene::Scene;
 use edr_tests::topic::{produce, records};
-use edr_wire::frame::{EncodedFrame, FrameHeader, FrameKind};
+use edr_wire::frame::{EncodedFrame, FrameHeader, FrameKind, Record};
 use edr_wire::limits::PART_BYTES;
 use edr_wire::snapshot::{Process, SCHEMA, Snapshot};
 use edr_wire::{Bytes, Epoch, HostId};
@@ -77,7 +77,11 @@ pub(crate) fn read_without_our_code(shared: &Shared) -> Verdict {
             reader::snapshot(&delta_file, Some(&key_file))? == expected(&delta_raw)?,
             "the delta reads differently"
         );
-        ensure!(reader::header(&delta_file)?["base_seq"] == 1, "the header reads differently");
+        let read = reader::header(&delta_file)?;
+        ensure!(read["base_seq"] == 1, "the header reads differently");
+        let record = Record::decode(&delta.records[0])?;
+        let content = record.key.content.to_string();
+        ensure!(read["content_hash"] == content, "the content hash {content} is different in {read}");
         ensure!(reader::snapshot(&delta_file, None).is_err(), "a delta was read without its key");
         ensure!(reader::snapshot(&delta_file, Some(&delta_file)).is_err(), "a delta was read with a wrong key");
         PASSED

@@ -17,20 +17,28 @@ import zstandard
 VERSION = 1
 RAW_BYTES_MAX = 32 << 20
 WINDOW_BYTES_MAX = 1 << 26
+OUTSIDE_CONTENT = ("part", "parts", "key_id", "sig", "body", "sum")
 
 
 def records(data):
-    """The records of a file, each checked against its own checksum."""
+    """The records of a file, each checked against its own checksum, with the hash of its content."""
     unpacker = msgpack.Unpacker(max_buffer_size=len(data))
     unpacker.feed(data)
     start = 0
     while start < len(data):
-        record = unpacker.unpack()
+        record, content = {}, blake3.blake3()
+        for _ in range(unpacker.read_map_header()):
+            field = unpacker.tell()
+            name = unpacker.unpack()
+            record[name] = unpacker.unpack()
+            if name not in OUTSIDE_CONTENT:
+                content.update(data[field : unpacker.tell()])
         end = unpacker.tell()
         if next(iter(record)) != "v" or record["v"] != VERSION:
             raise ValueError(f"record at byte {start}: not version {VERSION}")
         if blake3.blake3(data[start : end - 16]).digest()[:16] != record["sum"]:
             raise ValueError(f"record at byte {start}: checksum does not fit its bytes")
+        record["content_hash"] = content.digest()
         yield record
         start = end
 
@@ -43,7 +51,7 @@ def assemble(path):
     if sorted(parts) != list(range(frame["parts"])):
         raise ValueError(f"{path}: {len(parts)} of {frame['parts']} parts")
     for part in parts.values():
-        for field in ("host_id", "epoch", "seq", "raw_hash"):
+        for field in ("host_id", "epoch", "seq", "content_hash", "parts"):
             if part[field] != frame[field]:
                 raise ValueError(f"{path}: parts of different frames")
     return {**frame, "body": b"".join(parts[n]["body"] for n in range(frame["parts"]))}
@@ -78,7 +86,8 @@ def main(args):
     if len(args) == 2 and args[0] == "--header":
         frame = assemble(args[1])
         value = {name: field for name, field in frame.items() if name not in ("body", "part", "sum")}
-        value["raw_hash"] = value["raw_hash"].hex()
+        for name in ("raw_hash", "content_hash", "key_id", "sig"):
+            value[name] = value[name].hex()
     elif len(args) in (1, 2) and not args[0].startswith("-"):
         key = assemble(args[1]) if len(args) == 2 else None
         value = msgpack.unpackb(open_frame(assemble(args[0]), key))

@@ -30,7 +30,7 @@ impl Stored {
             if record.part as usize != records.len() {
                 return Err(FrameError::Parts(format!("part {} where part {} belongs", record.part, records.len())));
             }
-            if first.as_ref().is_some_and(|first| !record.is_same_frame(first)) {
+            if first.as_ref().is_some_and(|first| !record.fits(first)) {
                 return Err(FrameError::Parts(format!("part {} is of another frame than part 0", record.part)));
             }
             first.get_or_insert(record);
@@ -65,7 +65,8 @@ impl Stored {
         self.bytes.len()
     }
 
-    /// The same frame in parts of at most `part_bytes_max` body bytes; unchanged when all parts are small enough.
+    /// The same frame in parts of at most `part_bytes_max` body bytes; unchanged when all parts are small enough. A new
+    /// division has another number of parts, because readers tell divisions apart by this number.
     ///
     /// # Errors
     /// When the frame would need more parts than allowed.
@@ -78,7 +79,11 @@ impl Stored {
         if records.iter().all(|record| record.body.len() <= part_bytes_max) {
             return Ok(Arc::clone(self));
         }
-        let parts = Frame::assemble(records)?.records(part_bytes_max)?;
+        let frame = Frame::assemble(records)?;
+        let mut parts = frame.records(part_bytes_max)?;
+        if parts.len() == self.records.len() {
+            parts = frame.records(frame.body.len().div_ceil(parts.len() + 1))?;
+        }
         Ok(Arc::new(Self::from_parts(self.header.clone(), parts)))
     }
 
@@ -89,5 +94,47 @@ impl Stored {
     pub fn open(&self, key_raw: Option<&[u8]>) -> Result<Vec<u8>, FrameError> {
         let records = self.records().map(Record::decode).collect::<Result<Vec<_>, _>>()?;
         Frame::assemble(records)?.open(key_raw)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use edr_wire::frame::{EncodedFrame, FrameKind};
+    use edr_wire::{Epoch, HostId};
+
+    use super::*;
+
+    #[test]
+    fn a_smaller_division_has_another_number_of_parts_and_the_same_frame() {
+        let header = FrameHeader {
+            host_id: HostId([1; 16]),
+            epoch: Epoch([1; 8]),
+            seq: 1,
+            kind: FrameKind::Key,
+            base_seq: 1,
+            boot_id: "boot".into(),
+            previous_epoch: None,
+            captured_ns: 1,
+            lost: Vec::new(),
+            missed: Vec::new(),
+            bye: false,
+        };
+        let mut state = 1_u64;
+        let mut noise = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        };
+        let raw: Vec<u8> = (0..10_000).map(|_| noise()).collect();
+        let encoded = EncodedFrame::encode(&header, &raw, None, 6_000).unwrap();
+        let stored = Arc::new(Stored::from_parts(header, encoded.records));
+        assert_eq!(stored.records().len(), 2);
+        let key = |stored: &Stored| Record::decode(stored.records().next().unwrap()).unwrap().key;
+        for (part_bytes_max, count) in [(6_000, 2), (5_500, 3), (4_000, 3), (1_000, 11)] {
+            let divided = stored.within(part_bytes_max).unwrap();
+            assert_eq!(divided.records().len(), count, "{part_bytes_max} bytes");
+            assert!(divided.records().all(|record| Record::decode(record).unwrap().body.len() <= part_bytes_max));
+            assert_eq!(divided.open(None).unwrap(), raw);
+            assert_eq!(key(&divided), key(&stored));
+        }
     }
 }

@@ -13,7 +13,7 @@ use deltalake::arrow::datatypes::{DataType, Field, FieldRef, Fields, Int64Type};
 use deltalake::arrow::record_batch::RecordBatch;
 use deltalake::kernel::{ArrayType, DataType as DeltaType, PrimitiveType, StructField, StructType};
 use edr_model::accounting::Declarations;
-use edr_wire::frame::{LostRange, MissedTicks, PreviousEpoch};
+use edr_wire::frame::{FrameHeader, LostRange, MissedTicks, PreviousEpoch};
 
 use super::Row;
 use super::delta::ArchiveColumn;
@@ -28,8 +28,8 @@ const MISSED: ([&str; 1], [&str; 3]) = (["reason"], ["from_boottime_ns", "to_boo
 
 /// Returns the columns with the declarations of a frame, for `frames`; null for a record that is no frame.
 pub(super) fn columns() -> Vec<ArchiveColumn<Row>> {
-    fn declared(row: &Row) -> Option<&Declarations> {
-        row.content.is_ok().then_some(&row.declared)
+    fn declared(row: &Row) -> Option<&FrameHeader> {
+        row.content.as_ref().ok().map(|record| &record.header)
     }
     vec![
         ArchiveColumn::text("boot_id", |row| Some(declared(row)?.boot_id.clone())),

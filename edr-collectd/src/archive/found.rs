@@ -1,22 +1,23 @@
-//! Results of a search: headers of records, and the cuts of frames that the records belong to.
+//! Results of a search among the columns of `frames`: parts, and the frames of these parts.
 
 use std::collections::BTreeMap;
 
 use deltalake::DeltaTableError;
 use deltalake::arrow::record_batch::RecordBatch;
 use edr_model::accounting::Declarations;
-use edr_wire::frame::FrameKind;
+use edr_wire::frame::{FrameKey, FrameKind, Record};
+use edr_wire::{ContentHash, Epoch};
+use serde::{Deserialize, Serialize};
 
 use super::declared::declarations_of;
 use super::delta::values::{Columns, binary, integer, long, text};
-use super::{ArchivedHeader, Cut, PartitionName, Place};
+use super::{PartitionName, Place};
 
-/// Records kept per part of a cut, in order of receipt. Several records can claim to be the same part, and belong to
-/// frames that differ only in header fields without a column.
-const ALIKE_MAX: usize = 8;
+/// Divisions into parts kept per frame, by the time of the first record: the earliest.
+const DIVISIONS_MAX: usize = 8;
 
-/// The columns of [`Header`].
-pub(super) const HEADER_COLUMNS: [&str; 18] = [
+/// The columns of [`ArchivedPart`].
+pub(super) const PART_COLUMNS: [&str; 17] = [
     "cluster",
     "topic",
     "partition",
@@ -26,19 +27,74 @@ pub(super) const HEADER_COLUMNS: [&str; 18] = [
     "host_id",
     "epoch",
     "seq",
+    "content_hash",
     "kind",
     "base_seq",
     "captured_ns",
-    "raw_len",
-    "raw_hash",
+    "previous_epoch",
+    "bye",
     "part",
     "parts",
-    "bye",
-    "previous_epoch",
 ];
 
-/// The columns of [`ArchivedRow`] beside the [`HEADER_COLUMNS`].
+/// The columns of [`ArchivedRow`] beside the [`PART_COLUMNS`].
 pub(super) const DECLARED_COLUMNS: [&str; 4] = ["boot_id", "previous_last_seq", "lost", "missed"];
+
+/// A frame as the archive's columns describe the frame: small enough for memory and for the table of hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchivedFrame {
+    /// Identity of the frame.
+    pub key: FrameKey,
+    /// Key or delta.
+    pub kind: FrameKind,
+    /// Sequence number of the key frame for a delta.
+    pub base_seq: u64,
+    /// When the snapshot was taken, ns since the epoch, by the host's clock.
+    pub captured_ns: i64,
+    /// The preceding epoch, if known to the host.
+    pub previous_epoch: Option<Epoch>,
+    /// True for the last frame before a clean stop.
+    pub bye: bool,
+}
+
+impl ArchivedFrame {
+    /// Returns the place of the frame in a search back in time.
+    pub(super) fn rank(&self) -> SearchRank {
+        (self.captured_ns, self.key)
+    }
+}
+
+impl From<&Record> for ArchivedFrame {
+    fn from(record: &Record) -> Self {
+        let header = &record.header;
+        Self {
+            key: record.key,
+            kind: header.kind,
+            base_seq: header.base_seq,
+            captured_ns: header.captured_ns,
+            previous_epoch: header.previous_epoch.map(|previous| previous.id),
+            bye: header.bye,
+        }
+    }
+}
+
+/// Order of frames in a search back in time: by the time of the snapshot, as claimed by the host, then by identity.
+pub type SearchRank = (i64, FrameKey);
+
+/// The columns of one record in `frames`, without the record's bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchivedPart {
+    /// The log of the record.
+    pub partition: PartitionName,
+    /// Location of the record.
+    pub place: Place,
+    /// The frame of the record.
+    pub frame: ArchivedFrame,
+    /// Number of the part, from 0.
+    pub part: u32,
+    /// Number of parts of the frame.
+    pub parts: u32,
+}
 
 /// A row of `frames`, without the record's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,49 +103,59 @@ pub struct ArchivedRow {
     pub partition: PartitionName,
     /// Location of the record.
     pub place: Place,
-    /// Header and declarations; `None` for a record that is no frame.
-    pub content: Option<(ArchivedHeader, Declarations)>,
+    /// The part and the declarations in its header; `None` for a record that is no frame.
+    pub content: Option<(ArchivedPart, Declarations)>,
 }
 
-/// The columns of one record in `frames`, without the record's bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Header {
-    /// The log of the record.
-    pub partition: PartitionName,
-    /// Location of the record.
-    pub place: Place,
-    /// The frame and the part of the record.
-    pub content: ArchivedHeader,
-}
-
-/// A cut of a frame, with the locations of the records.
+/// A frame with the locations of its records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// Header of the first record found; all fields except `part` are equal in all records of the cut.
-    pub header: ArchivedHeader,
-    /// Locations of the records, by part, in the order of receipt. A part has several locations when several records
-    /// claim to be that part.
-    pub places: BTreeMap<u32, Vec<Place>>,
+    /// The frame.
+    pub frame: ArchivedFrame,
+    /// Locations of the records, by number of parts and by part. Records of two divisions do not fit together.
+    divisions: BTreeMap<u32, BTreeMap<u32, Place>>,
 }
 
 impl Found {
-    pub(super) fn is_whole(&self) -> bool {
-        self.places.len() == self.header.parts as usize
+    pub(super) fn new(frame: ArchivedFrame) -> Self {
+        Self { frame, divisions: BTreeMap::new() }
+    }
+
+    /// Adds a record. Of several records with the same part, the first received record counts.
+    pub(super) fn add(&mut self, parts: u32, part: u32, place: Place) {
+        let places = self.divisions.entry(parts).or_default();
+        let first = places.entry(part).or_insert(place);
+        *first = place.min(*first);
+        if self.divisions.len() > DIVISIONS_MAX {
+            // Later records must not hide earlier records.
+            let last = self.divisions.iter().max_by_key(|(_, places)| places.values().min().copied());
+            if let Some(last) = last.map(|(parts, _)| *parts) {
+                self.divisions.remove(&last);
+            }
+        }
+    }
+
+    /// Returns the locations of the parts of each complete division, in the order of completion.
+    pub fn complete(&self) -> Vec<Vec<Place>> {
+        let complete = self.divisions.iter().filter(|(parts, places)| places.len() == **parts as usize);
+        let mut complete: Vec<Vec<Place>> = complete.map(|(_, places)| places.values().copied().collect()).collect();
+        complete.sort_by_key(|places| places.iter().max().copied());
+        complete
+    }
+
+    /// Returns the location of the record that completed the frame; `None` for an incomplete frame.
+    pub(super) fn completed(&self) -> Option<Place> {
+        self.complete().first()?.iter().max().copied()
+    }
+
+    /// Returns the location of the record received first.
+    pub(super) fn first(&self) -> Option<Place> {
+        self.divisions.values().flat_map(BTreeMap::values).min().copied()
     }
 
     /// Returns when the frame became complete, ns since the epoch.
     pub fn received_ns(&self) -> i64 {
-        self.whole_at().map_or(0, |place| place.received_ns)
-    }
-
-    /// Returns the location of the record that completed the frame.
-    pub(super) fn whole_at(&self) -> Option<Place> {
-        self.first_places().max()
-    }
-
-    /// Returns the location of the first record of each part.
-    pub(super) fn first_places(&self) -> impl Iterator<Item = Place> {
-        self.places.values().filter_map(|places| places.first().copied())
+        self.completed().map_or(0, |place| place.received_ns)
     }
 }
 
@@ -99,29 +165,26 @@ pub struct Candidates {
     /// Complete frames, newest first. Usually the first frame is readable and is the answer.
     pub found: Vec<Found>,
     /// Where to continue when none of the frames is readable; `None` when there are no older frames.
-    pub rest: Option<Cut>,
+    pub rest: Option<SearchRank>,
 }
 
-/// Adds a record to its cut.
-pub(super) fn note_part(cuts: &mut BTreeMap<Cut, Found>, header: Header) {
-    let Header { place, content, .. } = header;
-    let part = content.part;
-    let found = cuts.entry(content.cut()).or_insert_with(|| Found { header: content, places: BTreeMap::new() });
-    let places = found.places.entry(part).or_default();
-    if let Err(at) = places.binary_search(&place) {
-        places.insert(at, place);
-        places.truncate(ALIKE_MAX);
-    }
+/// Frames found so far, oldest first.
+pub(super) type FoundFrames = BTreeMap<SearchRank, Found>;
+
+/// Adds a record to its frame.
+pub(super) fn note_part(frames: &mut FoundFrames, found: &ArchivedPart) {
+    let frame = frames.entry(found.frame.rank()).or_insert_with(|| Found::new(found.frame));
+    frame.add(found.parts, found.part, found.place);
 }
 
-/// Returns the complete cuts, newest first.
-pub(super) fn newest_first(cuts: BTreeMap<Cut, Found>) -> Vec<Found> {
-    cuts.into_values().rev().filter(Found::is_whole).collect()
+/// Returns the complete frames, newest first.
+pub(super) fn newest_first(frames: FoundFrames) -> Vec<Found> {
+    frames.into_values().rev().filter(|found| found.completed().is_some()).collect()
 }
 
-/// Passes the headers of a batch to `take`; rows with missing or invalid columns are skipped.
-pub(super) fn headers_of(batch: &RecordBatch, take: &mut impl FnMut(Header)) -> Result<(), DeltaTableError> {
-    numbered_headers_of(batch, &mut |_, header| take(header))
+/// Passes the parts of a batch to `take`; rows with missing or invalid columns are skipped.
+pub(super) fn parts_of(batch: &RecordBatch, take: &mut impl FnMut(ArchivedPart)) -> Result<(), DeltaTableError> {
+    numbered_parts_of(batch, &mut |_, part| take(part))
 }
 
 /// Passes every row of a batch to `take`, frames and other records.
@@ -130,9 +193,9 @@ pub(super) fn rows_of(batch: &RecordBatch, take: &mut impl FnMut(ArchivedRow)) -
     let (clusters, topics) = (columns.texts("cluster")?, columns.texts("topic")?);
     let (partitions, generations) = (columns.integers("partition")?, columns.integers("generation")?);
     let (offsets, received) = (columns.longs("offset")?, columns.longs("received_ns")?);
-    let mut headers: Vec<Option<Header>> = vec![None; batch.num_rows()];
-    numbered_headers_of(batch, &mut |at, header| headers[at] = Some(header))?;
-    for ((at, header), declared) in headers.into_iter().enumerate().zip(declarations_of(batch)?) {
+    let mut parts: Vec<Option<ArchivedPart>> = vec![None; batch.num_rows()];
+    numbered_parts_of(batch, &mut |at, part| parts[at] = Some(part))?;
+    for ((at, part), declared) in parts.into_iter().enumerate().zip(declarations_of(batch)?) {
         let partition = PartitionName {
             cluster: text(&clusters, at).unwrap_or_default().to_owned(),
             topic: text(&topics, at).unwrap_or_default().to_owned(),
@@ -141,23 +204,22 @@ pub(super) fn rows_of(batch: &RecordBatch, take: &mut impl FnMut(ArchivedRow)) -
         };
         let place =
             Place { received_ns: received.value(at), partition: partition.partition, offset: offsets.value(at) };
-        take(ArchivedRow { partition, place, content: header.map(|header| (header.content, declared)) });
+        take(ArchivedRow { partition, place, content: part.map(|part| (part, declared)) });
     }
     Ok(())
 }
 
-/// Like [`headers_of`], with the index of each row.
-fn numbered_headers_of(batch: &RecordBatch, take: &mut impl FnMut(usize, Header)) -> Result<(), DeltaTableError> {
+/// Like [`parts_of`], with the index of each row.
+fn numbered_parts_of(batch: &RecordBatch, take: &mut impl FnMut(usize, ArchivedPart)) -> Result<(), DeltaTableError> {
     let columns = Columns(batch);
     let (clusters, topics) = (columns.texts("cluster")?, columns.texts("topic")?);
     let (partitions, generations) = (columns.integers("partition")?, columns.integers("generation")?);
     let (offsets, received) = (columns.longs("offset")?, columns.longs("received_ns")?);
     let (hosts, epochs, seqs) = (columns.texts("host_id")?, columns.texts("epoch")?, columns.longs("seq")?);
     let (kinds, bases, captured) = (columns.texts("kind")?, columns.longs("base_seq")?, columns.longs("captured_ns")?);
-    let (lengths, hashes) = (columns.longs("raw_len")?, columns.binaries("raw_hash")?);
-    let (parts, counts) = (columns.integers("part")?, columns.integers("parts")?);
-    let (byes, previous) = (columns.integers("bye")?, columns.texts("previous_epoch")?);
-    let header = |at: usize| {
+    let (contents, previous) = (columns.binaries("content_hash")?, columns.texts("previous_epoch")?);
+    let (parts, counts, byes) = (columns.integers("part")?, columns.integers("parts")?, columns.integers("bye")?);
+    let part = |at: usize| {
         let partition = PartitionName {
             cluster: text(&clusters, at)?.to_owned(),
             topic: text(&topics, at)?.to_owned(),
@@ -165,25 +227,26 @@ fn numbered_headers_of(batch: &RecordBatch, take: &mut impl FnMut(usize, Header)
             generation: integer(&generations, at)?,
         };
         let number = partition.partition;
-        Some(Header {
+        Some(ArchivedPart {
             partition,
             place: Place { received_ns: long(&received, at)?, partition: number, offset: long(&offsets, at)? },
-            content: ArchivedHeader {
-                host_id: text(&hosts, at)?.parse().ok()?,
-                epoch: text(&epochs, at)?.parse().ok()?,
-                seq: long(&seqs, at)?.try_into().ok()?,
+            frame: ArchivedFrame {
+                key: FrameKey {
+                    host_id: text(&hosts, at)?.parse().ok()?,
+                    epoch: text(&epochs, at)?.parse().ok()?,
+                    seq: long(&seqs, at)?.try_into().ok()?,
+                    content: ContentHash(binary(&contents, at)?.try_into().ok()?),
+                },
                 kind: if text(&kinds, at)? == "key" { FrameKind::Key } else { FrameKind::Delta },
                 base_seq: long(&bases, at)?.try_into().ok()?,
                 captured_ns: long(&captured, at)?,
-                raw_len: long(&lengths, at)?.try_into().ok()?,
-                raw_hash: binary(&hashes, at)?.try_into().ok()?,
-                part: integer(&parts, at)?.try_into().ok()?,
-                parts: integer(&counts, at)?.try_into().ok()?,
-                bye: integer(&byes, at) == Some(1),
                 previous_epoch: text(&previous, at).and_then(|epoch| epoch.parse().ok()),
+                bye: integer(&byes, at) == Some(1),
             },
+            part: integer(&parts, at)?.try_into().ok()?,
+            parts: integer(&counts, at)?.try_into().ok()?,
         })
     };
-    (0..batch.num_rows()).filter_map(|at| Some((at, header(at)?))).for_each(|(at, header)| take(at, header));
+    (0..batch.num_rows()).filter_map(|at| Some((at, part(at)?))).for_each(|(at, part)| take(at, part));
     Ok(())
 }

@@ -29,9 +29,9 @@ use std::path::{Path, PathBuf};
 
 pub use delta::{Appended, Upkeep};
 pub use files::FirstSnapshot;
-pub use found::{ArchivedRow, Candidates, Found, Header};
+pub use found::{ArchivedFrame, ArchivedPart, ArchivedRow, Candidates, Found, SearchRank};
 pub use read::Reader;
-pub use rows::{ArchivedHeader, Cut, Row};
+pub use rows::Row;
 use serde::{Deserialize, Serialize};
 pub use tables::frames::Frames;
 pub use tables::hosts::{Coverage, HostsTable, SavedFacts, SavedFrame, SavedHost, SavedHosts};

@@ -3,7 +3,7 @@
 //! Search filters use columns that exclude whole files: the folder is the day of receipt, and the table's log keeps
 //! minimum and maximum of times, offsets and sequence numbers per file.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 
@@ -21,16 +21,15 @@ use super::delta::values::{Columns, binary};
 use super::delta::{exists, unloaded};
 use super::files::{self, Candidate, FirstSnapshot};
 use super::found::{
-    ArchivedRow, Candidates, DECLARED_COLUMNS, Found, HEADER_COLUMNS, Header, headers_of, newest_first, note_part,
-    rows_of,
+    ArchivedPart, ArchivedRow, Candidates, DECLARED_COLUMNS, Found, FoundFrames, PART_COLUMNS, SearchRank,
+    newest_first, note_part, parts_of, rows_of,
 };
-use super::{ArchiveError, Cut, PartitionName, Place, day_of, tables};
-use crate::decode::{Rest, Rests};
+use super::{ArchiveError, PartitionName, Place, day_of, tables};
 
-/// Cuts kept by a search back in time, complete or not; a continued search looks below the last.
+/// Frames kept by a search back in time, complete or not; a continued search looks below the last.
 const CANDIDATES_MAX: usize = 256;
-/// Cuts kept per frame, by the time of the first part: the earliest.
-const CUTS_MAX: usize = 256;
+/// Contents kept per place of a frame, by the time of the first record: the earliest.
+const CONTENTS_MAX: usize = 256;
 /// Total body bytes of one frame: the largest snapshot, even if incompressible, and a quarter more.
 const BODY_BYTES_MAX: usize = RAW_BYTES_MAX + RAW_BYTES_MAX / 4;
 /// Records in memory at once while a frame is read, each of at most
@@ -80,7 +79,7 @@ impl Reader {
             .and(col("receive_day").lt_eq(day(day_of(span.end))))
             .and(col("received_ns").gt_eq(lit(span.start)))
             .and(col("received_ns").lt(lit(span.end)));
-        let columns = [HEADER_COLUMNS.as_slice(), &DECLARED_COLUMNS].concat();
+        let columns = [PART_COLUMNS.as_slice(), &DECLARED_COLUMNS].concat();
         let table = self.table().await?;
         let read = async {
             let mut rows = self.engine.scan(&table, Some(filter), &columns).await?;
@@ -104,7 +103,7 @@ impl Reader {
     }
 
     /// Returns the last complete frames of a host taken at or before `at_ns`, by the host's clock. With `below`, the
-    /// `rest` of the previous search, only frames below that cut are returned.
+    /// `rest` of the previous search, only frames before that rank are returned.
     ///
     /// # Errors
     /// When the archive cannot be read.
@@ -112,27 +111,27 @@ impl Reader {
         &self,
         host_id: HostId,
         at_ns: i64,
-        below: Option<&Cut>,
+        below: Option<SearchRank>,
     ) -> Result<Candidates, ArchiveError> {
-        let at_ns = below.map_or(at_ns, |below| below.captured_ns.min(at_ns));
+        let at_ns = below.map_or(at_ns, |(captured_ns, _)| captured_ns.min(at_ns));
         let of_host = col("host_id").eq(lit(host_id.to_string())).and(col("captured_ns").lt_eq(lit(at_ns)));
         for window_ns in WINDOWS_NS {
             // A snapshot is received after its capture; a day of tolerance for clocks.
             let recent = col("captured_ns")
                 .gt(lit(at_ns.saturating_sub(window_ns)))
                 .and(col("receive_day").gt_eq(day(day_of(at_ns) - 1)));
-            let (cuts, _) = self.newest_cuts(of_host.clone().and(recent), below).await?;
-            if let Some(&rest) = cuts.keys().next() {
-                return Ok(Candidates { found: newest_first(cuts), rest: Some(rest) });
+            let (frames, _) = self.newest_frames(of_host.clone().and(recent), below).await?;
+            if let Some(&rest) = frames.keys().next() {
+                return Ok(Candidates { found: newest_first(frames), rest: Some(rest) });
             }
         }
-        let (cuts, has_more) = self.newest_cuts(of_host, below).await?;
-        let rest = cuts.keys().next().copied().filter(|_| has_more);
-        Ok(Candidates { found: newest_first(cuts), rest })
+        let (frames, has_more) = self.newest_frames(of_host, below).await?;
+        let rest = frames.keys().next().copied().filter(|_| has_more);
+        Ok(Candidates { found: newest_first(frames), rest })
     }
 
-    /// Returns all complete cuts of these frames of a host, by (epoch, sequence number); the cuts of a frame are in
-    /// order of completion. A range `captured_ns` limits the search to frames of that time and saves a search of the
+    /// Returns all complete contents of these places of a host, by (epoch, sequence number); the contents of a place are
+    /// in order of completion. A range `captured_ns` limits the search to frames of that time and saves a search of the
     /// whole archive.
     ///
     /// # Errors
@@ -150,32 +149,32 @@ impl Reader {
                 .and(col("captured_ns").gt_eq(lit(*range.start())))
                 .and(col("captured_ns").lt_eq(lit(*range.end())));
         }
-        let mut frames: HashMap<(Epoch, u64), BTreeMap<Cut, Found>> = HashMap::new();
-        let mut take = |header: Header| {
-            let frame = (header.content.epoch, header.content.seq);
-            if !wanted.contains(&frame) {
+        let mut places: HashMap<(Epoch, u64), FoundFrames> = HashMap::new();
+        let mut take = |part: ArchivedPart| {
+            let place = part.frame.key.place();
+            if !wanted.contains(&place) {
                 return;
             }
-            let cuts = frames.entry(frame).or_default();
-            note_part(cuts, header);
-            if cuts.len() > CUTS_MAX {
-                // The last received cut is dropped: later records must not hide earlier records.
-                let last = cuts.iter().max_by_key(|(_, found)| found.first_places().min()).map(|(cut, _)| *cut);
+            let contents = places.entry(place).or_default();
+            note_part(contents, &part);
+            if contents.len() > CONTENTS_MAX {
+                // The last received content is dropped: later records must not hide earlier records.
+                let last = contents.iter().max_by_key(|(_, found)| found.first()).map(|(rank, _)| *rank);
                 if let Some(last) = last {
-                    cuts.remove(&last);
+                    contents.remove(&last);
                 }
             }
         };
         self.search(filter, &mut take).await?;
-        let in_order = |cuts: BTreeMap<Cut, Found>| {
-            let mut found: Vec<Found> = cuts.into_values().filter(Found::is_whole).collect();
-            found.sort_by_key(Found::whole_at);
+        let in_order = |contents: FoundFrames| {
+            let mut found: Vec<Found> = contents.into_values().filter(|found| found.completed().is_some()).collect();
+            found.sort_by_key(Found::completed);
             found
         };
-        Ok(frames.into_iter().map(|(frame, cuts)| (frame, in_order(cuts))).collect())
+        Ok(places.into_iter().map(|(place, contents)| (place, in_order(contents))).collect())
     }
 
-    /// Returns all complete cuts of a frame of a host, in order of completion. `captured_ns` is the time of a frame
+    /// Returns all complete contents of a place of a host, in order of completion. `captured_ns` is the time of a frame
     /// nearby and usually saves a search of the whole archive.
     ///
     /// # Errors
@@ -232,19 +231,16 @@ impl Reader {
         })
     }
 
-    /// Reads the frame with records at these places.
+    /// Reads the frame with records at these places, without the texts and lists of the header
+    /// ([`Record::drop_lists`]).
     ///
     /// # Errors
     /// When the archive cannot be read, a record is missing, or the records are parts of different frames.
     pub async fn frame(&self, places: &[Place]) -> Result<Frame, ArchiveError> {
         let (mut records, mut left) = (Vec::new(), BODY_BYTES_MAX);
-        let (rests, mut first) = (Rests::default(), None);
-        let take = |_, mut record: Record| {
+        let take = |mut record: Record| {
             left = left.checked_sub(record.body.len()).ok_or_else(too_large)?;
-            let rest = rests.take(&mut record.header);
-            if *first.get_or_insert(rest) != rest {
-                return Err(FrameError::Parts("its parts are of several frames".to_owned()));
-            }
+            record.drop_lists();
             records.push(record);
             Ok(())
         };
@@ -252,37 +248,20 @@ impl Reader {
         Frame::assemble(records).map_err(|error| self.unreadable(&error))
     }
 
-    /// Reads the frame of a search result. When several records claim to be the same part, records with equal headers
-    /// are combined; of several complete combinations the earliest counts.
+    /// Reads the frame of a search result: of several divisions into parts, the first readable one.
     ///
     /// # Errors
-    /// As [`frame`](Self::frame).
+    /// As [`frame`](Self::frame), for the division that was complete first.
     pub async fn found(&self, found: &Found) -> Result<Frame, ArchiveError> {
-        let first: Vec<Place> = found.first_places().collect();
-        let error = match self.frame(&first).await {
-            Ok(frame) => return Ok(frame),
-            Err(error) => error,
-        };
-        let (rests, mut frames) = (Rests::default(), HashMap::<Rest, BTreeMap<u32, Place>>::new());
-        let take = |place: Place, mut record: Record| {
-            let places = frames.entry(rests.take(&mut record.header)).or_default();
-            let known = places.entry(record.part).or_insert(place);
-            *known = place.min(*known);
-            Ok(())
-        };
-        let all: Vec<Place> = found.places.values().flatten().copied().collect();
-        self.records(&all, take).await?;
-        let mut whole: Vec<_> = frames.into_values().filter(|places| places.len() == found.places.len()).collect();
-        whole.sort_by_key(|places| places.values().max().copied());
-        for places in whole {
-            let places: Vec<Place> = places.into_values().collect();
-            if places != first
-                && let Ok(frame) = self.frame(&places).await
-            {
-                return Ok(frame);
+        let mut first_error = None;
+        for places in found.complete() {
+            match self.frame(&places).await {
+                Ok(frame) => return Ok(frame),
+                Err(error) => _ = first_error.get_or_insert(error),
             }
         }
-        Err(error)
+        let incomplete = || self.unreadable(&FrameError::Parts("some of its parts are not archived".to_owned()));
+        Err(first_error.unwrap_or_else(incomplete))
     }
 
     fn unreadable(&self, error: &FrameError) -> ArchiveError {
@@ -325,7 +304,7 @@ impl Reader {
     async fn records(
         &self,
         places: &[Place],
-        mut take: impl FnMut(Place, Record) -> Result<(), FrameError>,
+        mut take: impl FnMut(Record) -> Result<(), FrameError>,
     ) -> Result<(), ArchiveError> {
         let table = self.table().await?;
         let store = |error| ArchiveError::store("read records of", &self.path)(error);
@@ -349,7 +328,7 @@ impl Reader {
         while let Some(batch) = rows.next().await.map_err(store)? {
             for (place, bytes) in records_of(&batch).map_err(store)? {
                 if wanted.contains(&place) {
-                    let record = Record::decode(&bytes).and_then(|record| take(place, record));
+                    let record = Record::decode(&bytes).and_then(&mut take);
                     record.map_err(|error| self.unreadable(&error))?;
                 }
             }
@@ -357,43 +336,43 @@ impl Reader {
         Ok(())
     }
 
-    /// Returns the newest cuts among the matching rows, complete or not, and whether older cuts were dropped.
-    async fn newest_cuts(
+    /// Returns the newest frames among the matching rows, complete or not, and whether older frames were dropped.
+    async fn newest_frames(
         &self,
         filter: Expr,
-        below: Option<&Cut>,
-    ) -> Result<(BTreeMap<Cut, Found>, bool), ArchiveError> {
-        let mut cuts = BTreeMap::new();
+        below: Option<SearchRank>,
+    ) -> Result<(FoundFrames, bool), ArchiveError> {
+        let mut frames = FoundFrames::new();
         let mut has_more = false;
-        let mut take = |header: Header| {
-            if below.is_some_and(|below| header.content.cut() >= *below) {
+        let mut take = |part: ArchivedPart| {
+            if below.is_some_and(|below| part.frame.rank() >= below) {
                 return;
             }
-            note_part(&mut cuts, header);
-            if cuts.len() > CANDIDATES_MAX {
-                cuts.pop_first();
+            note_part(&mut frames, &part);
+            if frames.len() > CANDIDATES_MAX {
+                frames.pop_first();
                 has_more = true;
             }
         };
         self.search(filter, &mut take).await?;
-        Ok((cuts, has_more))
+        Ok((frames, has_more))
     }
 
-    async fn search(&self, filter: Expr, take: &mut impl FnMut(Header)) -> Result<(), ArchiveError> {
+    async fn search(&self, filter: Expr, take: &mut impl FnMut(ArchivedPart)) -> Result<(), ArchiveError> {
         let table = self.table().await?;
-        self.header_rows(&table, filter, take).await.map_err(ArchiveError::store("search", &self.path))
+        self.part_rows(&table, filter, take).await.map_err(ArchiveError::store("search", &self.path))
     }
 
-    async fn header_rows(
+    async fn part_rows(
         &self,
         table: &DeltaTable,
         filter: Expr,
-        take: &mut impl FnMut(Header),
+        take: &mut impl FnMut(ArchivedPart),
     ) -> Result<(), DeltaTableError> {
         let filter = filter.and(col("host_id").is_not_null());
-        let mut rows = self.engine.scan(table, Some(filter), &HEADER_COLUMNS).await?;
+        let mut rows = self.engine.scan(table, Some(filter), &PART_COLUMNS).await?;
         while let Some(batch) = rows.next().await? {
-            headers_of(&batch, take)?;
+            parts_of(&batch, take)?;
         }
         Ok(())
     }

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use edr_model::accounting::Declarations;
-use edr_wire::frame::{EncodedFrame, FrameHeader, FrameKind};
+use edr_wire::frame::{EncodedFrame, FrameHeader, FrameKind, Record};
 use edr_wire::{Epoch, HostId};
 
 use super::delta::engine::Engine;
 use super::delta::values::Columns;
-use super::{Appended, ArchiveError, ArchivedHeader, Frames, PartitionName, Row};
+use super::{Appended, ArchiveError, ArchivedFrame, ArchivedPart, Frames, PartitionName, Place, Row};
 
 /// Returns the header of a key frame of host and epoch `n`.
 pub(crate) fn header(n: u8, seq: u64) -> FrameHeader {
@@ -45,7 +44,6 @@ pub(crate) fn partition(number: i32) -> PartitionName {
 
 /// Returns a record in the form that the consumer gives to the archive.
 pub(crate) fn row(number: i32, offset: i64, received_ns: i64, bytes: &[u8]) -> Row {
-    let decoded = crate::decode::decode(bytes);
     Row {
         partition: partition(number),
         offset,
@@ -53,8 +51,18 @@ pub(crate) fn row(number: i32, offset: i64, received_ns: i64, bytes: &[u8]) -> R
         received_ns,
         key: Some(b"key".to_vec()),
         record: Some(bytes.to_vec()),
-        declared: decoded.as_ref().map(|record| Declarations::of(&record.header)).unwrap_or_default(),
-        content: decoded.map(|record| ArchivedHeader::from(&record)),
+        content: crate::decode::decode(bytes).map(|record| Record { body: Vec::new(), ..record }),
+    }
+}
+
+/// Returns the columns of a record, received at the time of its offset.
+pub(crate) fn part(record: &Record, number: i32, offset: i64) -> ArchivedPart {
+    ArchivedPart {
+        partition: partition(number),
+        place: Place { received_ns: offset, partition: number, offset },
+        frame: ArchivedFrame::from(record),
+        part: record.part,
+        parts: record.parts,
     }
 }
 

@@ -41,12 +41,12 @@ async fn the_last_frame_before_a_moment_is_found_across_days() {
     for &(captured_ns, seq) in &expected {
         for later in [0, 1, 30_000_000_000] {
             let found = reader.last_before(host, captured_ns + later, None).await.unwrap().found;
-            assert_eq!((found[0].header.captured_ns, found[0].header.seq), (captured_ns, seq));
+            assert_eq!((found[0].frame.captured_ns, found[0].frame.key.seq), (captured_ns, seq));
         }
     }
     let (last_ns, last_seq) = expected[expected.len() - 1];
     let found = reader.last_before(host, last_ns + 40 * DAY_NS, None).await.unwrap().found;
-    assert_eq!(found[0].header.seq, last_seq);
+    assert_eq!(found[0].frame.key.seq, last_seq);
     assert_eq!(reader.last_before(host, expected[0].0 - 1, None).await.unwrap(), Candidates::default());
     let before_ns = expected[0].0 - 1;
     assert_eq!(reader.first_after(host, before_ns).await.unwrap(), FirstSnapshot::At(expected[0].0));
@@ -78,14 +78,14 @@ async fn a_frame_that_lost_a_part_is_not_an_answer_and_one_sent_twice_is_one() {
     let reader = Reader::new(dir.path());
     let found = reader.last_before(HostId([1; 16]), i64::MAX, None).await.unwrap().found;
     assert_eq!(found.len(), 1);
-    assert_eq!(found[0].header.seq, 1);
-    let places: Vec<Place> = found[0].places.values().map(|places| places[0]).collect();
+    assert_eq!(found[0].frame.key.seq, 1);
+    let places = found[0].complete().remove(0);
     assert!(places.iter().all(|place| place.offset < whole.len() as i64), "the first that came counts");
     assert_eq!(reader.frame(&places).await.unwrap().open(None).unwrap(), noise);
 }
 
 #[tokio::test]
-async fn a_forged_part_that_came_first_and_differs_in_nothing_that_has_a_column_spoils_no_frame() {
+async fn a_forged_part_that_came_first_and_differs_in_one_field_of_the_header_spoils_no_frame() {
     let dir = tempfile::tempdir().unwrap();
     let mut frames = Frames::open(dir.path()).await.unwrap();
     frames.position(&partition(0)).await.unwrap();
@@ -111,6 +111,7 @@ async fn a_forged_part_that_came_first_and_differs_in_nothing_that_has_a_column_
     append(&mut frames, &rows).await.unwrap();
     let reader = Reader::new(dir.path());
     let found = reader.last_before(HostId([1; 16]), i64::MAX, None).await.unwrap().found;
+    assert_eq!(found.len(), 1, "the forged frames are incomplete");
     let frame = reader.found(&found[0]).await.unwrap();
     assert_eq!(frame.open(None).unwrap(), noise);
 }
@@ -142,8 +143,13 @@ async fn records_come_back_verbatim_and_the_position_with_them() {
     found.sort_by_key(|row| row.place.offset);
     assert_eq!(found.len(), rows.len());
     for (found, row) in found.iter().zip(&rows) {
-        let content = row.content.as_ref().ok().map(|header| (header.clone(), row.declared.clone()));
-        assert_eq!((&found.content, found.place), (&content, row.place()));
+        assert_eq!((&found.partition, found.place), (&row.partition, row.place()));
+        let content = row.content.as_ref().ok().map(|record| {
+            let (frame, part, parts) = (ArchivedFrame::from(record), record.part, record.parts);
+            let part = ArchivedPart { partition: row.partition.clone(), place: row.place(), frame, part, parts };
+            (part, Declarations::of(&record.header))
+        });
+        assert_eq!(found.content, content);
     }
 }
 
@@ -177,10 +183,21 @@ async fn declared_losses_come_back() {
     assert_eq!(declared[0], &Declarations { boot_id: "boot".into(), ..Declarations::default() });
     // Delta has no larger number than 2^63 - 1.
     let largest = u64::MAX / 2;
-    let mut expected = rows[1].declared.clone();
+    let mut expected = Declarations::of(&declaring);
     expected.previous_epoch = Some(PreviousEpoch { id: Epoch([9; 8]), last_seq: largest });
     expected.lost[1].last_seq = largest;
     assert_eq!(declared[1], &expected);
+}
+
+#[tokio::test]
+async fn a_table_without_content_hashes_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut earlier = tables::frames::declaration();
+    earlier.columns.retain(|column| column.name() != "content_hash");
+    earlier.open(dir.path()).await.unwrap();
+    let refused = Frames::open(dir.path()).await.unwrap_err().to_string();
+    let cause = "column content_hash is missing, and older rows have no value: move the archive away";
+    assert!(refused.contains(cause), "{refused}");
 }
 
 /// Replaces the data files of a table, in order of their first record, by bytes that are no data, from the given file

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use edr_model::accounting::Declarations;
+use edr_wire::frame::Record;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::types::RDKafkaErrorCode;
@@ -21,7 +21,7 @@ use super::logs::{Arrival, Log, Logs};
 use super::message::{CommitOrder, Reply};
 use super::start::PendingStart;
 use super::{Progress, STOP_MAX, Vitals, now_ns, sleep_until};
-use crate::archive::{ArchivedHeader, PartitionName, Row};
+use crate::archive::{PartitionName, Row};
 use crate::config;
 use crate::decode::decode;
 use crate::event::Event as Said;
@@ -296,8 +296,7 @@ impl Poll {
             received_ns: now_ns(),
             key: message.key().map(<[u8]>::to_vec),
             record: payload.map(<[u8]>::to_vec),
-            declared: content.as_ref().map(|record| Declarations::of(&record.header)).unwrap_or_default(),
-            content: content.map(|record| ArchivedHeader::from(&record)),
+            content: content.map(|record| Record { body: Vec::new(), ..record }),
         });
     }
 

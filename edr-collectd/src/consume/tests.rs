@@ -85,7 +85,7 @@ impl Stages {
 
     /// Returns the sequence number of the newest frame that readers see.
     fn seen(&self) -> Option<u64> {
-        self.newest.current(HostId([1; 16])).map(|current| current.newest.saved.seq)
+        self.newest.current(HostId([1; 16])).map(|current| current.newest.saved.frame.key.seq)
     }
 
     /// Waits until readers see this many archived records.
@@ -143,7 +143,7 @@ async fn a_refused_commit_is_never_visible_and_takes_all_later_records_along() {
     assert_eq!((log.next, log.proof.as_ref()), (3, theirs[1].record.as_ref()));
     assert_eq!(stages.seen(), Some(3));
     let current = stages.newest.current(HostId([1; 16])).unwrap();
-    assert_eq!(current.newest.saved.raw_hash[..], theirs[1].content.as_ref().unwrap().raw_hash[..16]);
+    assert_eq!(current.newest.saved.frame.key, theirs[1].content.as_ref().unwrap().key);
     assert!(!current.conflict, "memory never had the refused contents");
     assert_eq!(stages.newest.rows()[0].alarms, Vec::<String>::new());
 
@@ -187,7 +187,7 @@ async fn an_end_saves_hosts_and_a_start_has_the_same_memory() {
     let newest = stages.end().await;
     let saved = HostsTable::open(dir.path()).await.unwrap().load().await.unwrap();
     assert_eq!(saved.hosts, newest.save(|_| true));
-    assert_eq!(saved.hosts[0].newest.seq, 2);
+    assert_eq!(saved.hosts[0].newest.frame.key.seq, 2);
 
     let mut again = Stages::new(dir.path()).await;
     assert_eq!(again.start(1).await.next, 2);

@@ -20,7 +20,7 @@ mod tests;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use edr_wire::frame::{FrameKind, Record};
+use edr_wire::frame::{FrameKey, FrameKind, Record};
 use edr_wire::{Epoch, HostId};
 use tokio::sync::{Notify, broadcast};
 
@@ -30,11 +30,11 @@ pub use self::host::Known;
 use self::host::{CONFLICTS_MAX, Host};
 use self::order::Lineage;
 pub use self::replay::catch_up;
-use crate::archive::{ArchivedHeader, Header, PartitionName, Place, SavedFacts, SavedFrame, SavedHost};
+use crate::archive::{ArchivedFrame, ArchivedPart, PartitionName, Place, SavedFacts, SavedHost};
 use crate::event::Event;
 use crate::query::{HostRow, QueryError};
 
-/// Hosts in the list. Any writer of the topic can invent hosts, which cost about 1 KB each and 12 KB at most, frames
+/// Hosts in the list. Any writer of the topic can invent hosts, which cost about 2 KB each and 16 KB at most, frames
 /// not included. Records of further hosts are still archived.
 pub const HOSTS_MAX: usize = 100_000;
 /// Memory, in bytes, for frames and the locations of their records; 10,000 hosts of 300 processes need 0.92 GiB. Above
@@ -106,20 +106,20 @@ impl Newest {
 
     /// Adds a record from Kafka.
     pub fn offer(&self, partition: &PartitionName, place: Place, record: Record) {
-        let header = ArchivedHeader::from(&record);
-        self.take(partition, place, header, Some(record));
+        let (frame, part, parts) = (ArchivedFrame::from(&record), record.part, record.parts);
+        self.take(&ArchivedPart { partition: partition.clone(), place, frame, part, parts }, Some(record));
     }
 
     /// Adds an archived record, without the bytes.
-    pub fn note(&self, header: Header) {
-        self.take(&header.partition, header.place, header.content, None);
+    pub fn note(&self, part: &ArchivedPart) {
+        self.take(part, None);
     }
 
-    fn take(&self, partition: &PartitionName, place: Place, header: ArchivedHeader, record: Option<Record>) {
-        let host_id = header.host_id;
+    fn take(&self, part: &ArchivedPart, record: Option<Record>) {
+        let host_id = part.frame.key.host_id;
         let mut state = self.state();
-        let whole = state.assembly.add(&header, place, record);
-        if whole.is_some_and(|whole| state.add(partition, whole)) {
+        let whole = state.assembly.add(part, record);
+        if whole.is_some_and(|whole| state.add(&part.partition, whole)) {
             state.mark_stale(host_id);
             drop(state);
             self.stale.notify_one();
@@ -216,22 +216,22 @@ impl Newest {
 
     /// Sets the facts from a host's newest frame, or the reason why the frame is unreadable, and notifies the receivers
     /// of changes.
-    pub fn set_facts(&self, host_id: HostId, frame: &SavedFrame, facts: Result<SavedFacts, String>) {
+    pub fn set_facts(&self, frame: &FrameKey, facts: Result<SavedFacts, String>) {
         let mut state = self.state();
-        if let Some(host) = state.hosts.get_mut(&host_id) {
+        if let Some(host) = state.hosts.get_mut(&frame.host_id) {
             match facts {
                 Ok(facts) => {
                     (host.facts, host.unreadable) = (facts, None);
-                    host.facts_of = Some((frame.epoch, frame.seq));
+                    host.facts_of = Some(*frame);
                 }
                 // A newer frame has arrived meanwhile and is opened next.
-                Err(_) if host.newest.saved.seq != frame.seq => {}
+                Err(_) if host.newest.saved.frame.key != *frame => {}
                 Err(reason) => host.unreadable = Some(facts::bounded(reason)),
             }
         }
         drop(state);
         // Sending fails when there is no receiver; ignored.
-        let _ = self.changes.send(host_id);
+        let _ = self.changes.send(frame.host_id);
     }
 
     /// Returns a receiver for the id of each host whose newest snapshot was replaced.
@@ -253,8 +253,8 @@ impl Newest {
 impl State {
     /// Adds a complete frame. Returns true when the host's newest frame or its key frame changed.
     fn add(&mut self, partition: &PartitionName, whole: Whole) -> bool {
-        let host_id = whole.header.host_id;
-        let known = Known::from(whole.frame, &whole.header, whole.places);
+        let host_id = whole.frame.key.host_id;
+        let known = Known::from(whole);
         let Some(host) = self.hosts.get_mut(&host_id) else {
             if self.hosts.len() >= HOSTS_MAX {
                 self.unlisted += 1;
@@ -264,9 +264,8 @@ impl State {
                 );
                 return false;
             }
-            let mut lineage = Lineage::default();
-            lineage.judge(&whole.header, known.saved.received_ns);
-            let key = (known.saved.kind == FrameKind::Key).then(|| known.clone());
+            let lineage = Lineage::begin(&known.saved.frame.key, Vec::new());
+            let key = (known.saved.frame.kind == FrameKind::Key).then(|| known.clone());
             let host = Host {
                 partition: partition.clone(),
                 lineage,
@@ -284,7 +283,7 @@ impl State {
             return true;
         };
         let before = host.byte_len();
-        let changed = host.add(partition, known, &whole.header);
+        let changed = host.add(partition, known);
         let after = host.byte_len();
         self.frame_bytes = (self.frame_bytes + after).saturating_sub(before);
         self.shed_frames();
@@ -300,20 +299,20 @@ impl State {
             return;
         }
         let before = known.map_or(0, Host::byte_len);
-        let lineage = Lineage::restore(&saved.newest, saved.epochs);
-        let key = if saved.newest.kind == FrameKind::Key { Some(saved.newest.clone()) } else { saved.key };
+        let lineage = Lineage::begin(&saved.newest.frame.key, saved.epochs);
+        let key = if saved.newest.frame.kind == FrameKind::Key { Some(saved.newest.clone()) } else { saved.key };
         let host = Host {
             partition: saved.partition,
             lineage,
-            newest: Known { saved: saved.newest, frame: None },
-            key: key.map(|saved| Known { saved, frame: None }),
+            newest: Known { saved: saved.newest, loaded: None },
+            key: key.map(|saved| Known { saved, loaded: None }),
             facts: saved.facts,
             facts_of: saved.facts_of,
             conflicting: saved.conflicting.into_iter().take(CONFLICTS_MAX).collect(),
             conflicts: saved.conflicts,
             unreadable: None,
         };
-        let is_stale = host.facts_of != Some((host.newest.saved.epoch, host.newest.saved.seq));
+        let is_stale = host.facts_of != Some(host.newest.saved.frame.key);
         self.frame_bytes = (self.frame_bytes + host.byte_len()).saturating_sub(before);
         self.hosts.insert(saved.host_id, host);
         self.shed_frames();
@@ -349,9 +348,6 @@ impl State {
         }
     }
 }
-
-/// Epoch, sequence number and half of the hash of a content.
-pub type Content = (Epoch, u64, [u8; 16]);
 
 /// Epochs of a host, with the highest sequence number of each.
 pub type Epochs = Vec<(Epoch, u64)>;

@@ -5,7 +5,7 @@ use std::ops::{Range, RangeInclusive};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Newest;
-use crate::archive::{ArchiveError, ArchivedRow, Header, HostsTable, Reader};
+use crate::archive::{ArchiveError, ArchivedRow, HostsTable, Reader};
 
 /// Span of receipt, in ns, to read from `frames` at once: an hour of 1,000 hosts is 360,000 rows.
 const WINDOW_NS: i64 = 3_600_000_000_000;
@@ -47,11 +47,7 @@ pub async fn catch_up(
         };
         reader.rows(window, take).await?;
         rows.sort_unstable_by_key(|row| row.place);
-        for row in rows {
-            if let Some((content, _)) = row.content {
-                newest.note(Header { partition: row.partition, place: row.place, content });
-            }
-        }
+        rows.iter().filter_map(|row| row.content.as_ref()).for_each(|(part, _)| newest.note(part));
     }
     Ok(())
 }
@@ -115,7 +111,7 @@ mod tests {
         let (newest, signs) = (Newest::default(), AtomicUsize::new(0));
         let alive = || _ = signs.fetch_add(1, Ordering::Relaxed);
         catch_up(&newest, &Reader::new(dir.path()), None, &alive).await.unwrap();
-        assert_eq!(newest.current(HostId([1; 16])).unwrap().newest.saved.seq, 3);
+        assert_eq!(newest.current(HostId([1; 16])).unwrap().newest.saved.frame.key.seq, 3);
         assert_eq!(signs.into_inner(), 3, "one at the begin and one for each of two windows");
     }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::archive::testing::{delta, header, partition, records};
+use crate::archive::testing::{delta, header, part, partition, records};
 use edr_wire::frame::{FrameHeader, PreviousEpoch};
 
 /// Offers a frame in the form that comes from Kafka.
@@ -12,7 +12,7 @@ fn offer(newest: &Newest, header: &FrameHeader, raw: &[u8], key_raw: Option<&[u8
 
 fn seq(newest: &Newest) -> (u64, Option<u64>) {
     let current = newest.current(HostId([1; 16])).unwrap();
-    (current.newest.saved.seq, current.key.map(|key| key.saved.seq))
+    (current.newest.saved.frame.key.seq, current.key.map(|key| key.saved.frame.key.seq))
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn one_place_with_two_contents_is_a_conflict_and_the_first_stays() {
     offer(&newest, &header(1, 1), b"one", None, 1);
     offer(&newest, &header(1, 1), b"another", None, 2);
     let current = newest.current(HostId([1; 16])).unwrap();
-    assert_eq!(current.newest.frame.as_ref().unwrap().open(None).unwrap(), b"one");
+    assert_eq!(current.newest.loaded.as_ref().unwrap().open(None).unwrap(), b"one");
     assert!(current.conflict);
     let alarm = ["frames that came again with another content: 1; the first one is shown"];
     assert_eq!(newest.rows()[0].alarms, alarm);
@@ -69,7 +69,7 @@ fn late_frames_from_a_spool_do_not_replace_newer_frames() {
         previous_epoch: previous.map(|n| PreviousEpoch { id: Epoch([n; 8]), last_seq: 9 }),
         ..header(1, seq)
     };
-    let newest_epoch = || newest.current(HostId([1; 16])).unwrap().newest.saved.epoch.0[0];
+    let newest_epoch = || newest.current(HostId([1; 16])).unwrap().newest.saved.frame.key.epoch.0[0];
     offer(&newest, &epoch(1, 5, 500, None), b"a", None, 1);
     offer(&newest, &epoch(2, 1, 600, Some(1)), b"b", None, 2);
     assert_eq!(newest_epoch(), 2);
@@ -102,11 +102,10 @@ fn saved_state_and_later_records_give_the_same_as_all_records() {
     since.restore(rows);
     for bytes in records(&delta(1, 3, 1), b"three", Some(b"one"), 64) {
         let record = Record::decode(&bytes).unwrap();
-        let place = Place { received_ns: 3, partition: 0, offset: 3 };
-        since.note(Header { partition: partition(0), place, content: ArchivedHeader::from(&record) });
+        since.note(&part(&record, 0, 3));
     }
     assert_eq!(since.save(|_| true), all.save(|_| true));
-    assert!(since.current(HostId([1; 16])).unwrap().newest.frame.is_none());
+    assert!(since.current(HostId([1; 16])).unwrap().newest.loaded.is_none());
 }
 
 #[test]
@@ -127,8 +126,8 @@ fn held_frames_count_against_the_budget_and_are_dropped_to_the_archive() {
         assert!(state.frame_bytes <= state.frame_bytes_max, "{} bytes", state.frame_bytes);
         assert_eq!(state.frame_bytes, state.hosts.values().map(Host::byte_len).sum::<usize>());
     }
-    assert!(newest.current(HostId([40; 16])).unwrap().newest.frame.is_some());
-    assert!(newest.current(HostId([1; 16])).unwrap().newest.frame.is_none());
+    assert!(newest.current(HostId([40; 16])).unwrap().newest.loaded.is_some());
+    assert!(newest.current(HostId([1; 16])).unwrap().newest.loaded.is_none());
 }
 
 #[test]
@@ -138,7 +137,7 @@ fn a_name_that_two_hosts_have_needs_an_id() {
         offer(&newest, &header(n, 1), b"one", None, 1);
         let current = newest.current(HostId([n; 16])).unwrap();
         let hostname = if n == 3 { "db" } else { "web" }.to_owned();
-        newest.set_facts(current.host_id, &current.newest.saved, Ok(SavedFacts { hostname, ..SavedFacts::default() }));
+        newest.set_facts(&current.newest.saved.frame.key, Ok(SavedFacts { hostname, ..SavedFacts::default() }));
     }
     assert_eq!(newest.resolve("db").unwrap(), HostId([3; 16]));
     assert_eq!(newest.resolve(&HostId([2; 16]).to_string()).unwrap(), HostId([2; 16]));
@@ -156,7 +155,7 @@ async fn a_change_is_announced_with_its_facts() {
     newest.stale().await;
     let stale = newest.next_stale().unwrap();
     assert!(newest.next_stale().is_none());
-    newest.set_facts(stale.host_id, &stale.newest.saved, Err("snapshot: damaged".into()));
+    newest.set_facts(&stale.newest.saved.frame.key, Err("snapshot: damaged".into()));
     assert_eq!(changes.recv().await.unwrap(), HostId([1; 16]));
     assert_eq!(newest.rows()[0].alarms, ["its newest snapshot (seq 1) cannot be read: snapshot: damaged"]);
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use edr_wire::{Epoch, HostId};
+use edr_wire::frame::FrameKey;
 
 use super::HostSnapshot;
 
@@ -16,29 +16,28 @@ const ENTRIES_MAX: usize = 64;
 /// Longest time in the cache. The alarms of a snapshot are computed at its opening; a conflict may be received later.
 const AGE_MAX: Duration = Duration::from_secs(60);
 
-/// Key of the cache: host, epoch, sequence number, half of the hash, and whether the frame was received with other
-/// contents too.
-pub(super) type Identity = (HostId, Epoch, u64, [u8; 16], bool);
+/// Key of the cache: the frame, and whether other contents were received under its sequence number.
+pub(super) type CacheKey = (FrameKey, bool);
 
 /// The cached snapshots with the time of opening, least recently used first.
 #[derive(Debug, Default)]
-pub(super) struct Cache(Mutex<VecDeque<(Identity, Instant, Arc<HostSnapshot>)>>);
+pub(super) struct Cache(Mutex<VecDeque<(CacheKey, Instant, Arc<HostSnapshot>)>>);
 
 impl Cache {
-    pub(super) fn get(&self, identity: &Identity) -> Option<Arc<HostSnapshot>> {
+    pub(super) fn get(&self, key: &CacheKey) -> Option<Arc<HostSnapshot>> {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         entries.retain(|(_, since, _)| since.elapsed() < AGE_MAX);
-        let at = entries.iter().position(|(known, ..)| known == identity)?;
+        let at = entries.iter().position(|(known, ..)| known == key)?;
         let entry = entries.remove(at)?;
         let snapshot = Arc::clone(&entry.2);
         entries.push_back(entry);
         Some(snapshot)
     }
 
-    pub(super) fn put(&self, identity: Identity, snapshot: Arc<HostSnapshot>) {
+    pub(super) fn put(&self, key: CacheKey, snapshot: Arc<HostSnapshot>) {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.push_back((identity, Instant::now(), snapshot));
-        let len = |entries: &VecDeque<(Identity, Instant, Arc<HostSnapshot>)>| -> usize {
+        entries.push_back((key, Instant::now(), snapshot));
+        let len = |entries: &VecDeque<(CacheKey, Instant, Arc<HostSnapshot>)>| -> usize {
             entries.iter().map(|(.., snapshot)| snapshot.view.raw().len()).sum()
         };
         while entries.len() > ENTRIES_MAX || (entries.len() > 1 && len(&entries) > BYTES_MAX) {

@@ -67,14 +67,14 @@ async fn a_full_disk_stops_the_archive_and_loses_nothing() {
     let progress = tokio::time::timeout(LIMIT, reached).await.unwrap().unwrap().clone();
     let shown = progress.trouble().unwrap();
     assert!(shown.ends_with(&format!("; {waiting} received records wait for the archive and are not shown yet")));
-    assert_eq!(collector.newest.current(HostId([1; 16])).unwrap().newest.saved.seq, 2);
+    assert_eq!(collector.newest.current(HostId([1; 16])).unwrap().newest.saved.frame.key.seq, 2);
     // Kafka is polled in spite of a commit that is retried for ever.
     collector.polls_for(Duration::from_secs(3)).await;
 
     std::fs::remove_file(&filler).unwrap();
     collector.archived(sent.len() as u64).await;
     assert_eq!(collector.progress.borrow().trouble(), None);
-    assert_eq!(collector.newest.current(HostId([1; 16])).unwrap().newest.saved.seq, 6);
+    assert_eq!(collector.newest.current(HostId([1; 16])).unwrap().newest.saved.frame.key.seq, 6);
 
     // A stop in the middle of failures abandons the records; the next start reads them again.
     fill(&filler);
@@ -148,12 +148,12 @@ async fn a_commit_that_hangs_does_not_hold_up_the_poll_loop_and_shows_nothing() 
     })
     .await;
     collector.polls_for(Duration::from_secs(5)).await;
-    assert_eq!(collector.newest.current(HostId([1; 16])).unwrap().newest.saved.seq, 1);
+    assert_eq!(collector.newest.current(HostId([1; 16])).unwrap().newest.saved.frame.key.seq, 1);
     assert!(collector.vitals.commit.silence().is_some_and(|silence| silence > Duration::from_secs(5)));
 
     drop(hanging);
     collector.archived(sent.len() as u64).await;
-    assert_eq!(collector.newest.current(HostId([1; 16])).unwrap().newest.saved.seq, 2);
+    assert_eq!(collector.newest.current(HostId([1; 16])).unwrap().newest.saved.frame.key.seq, 2);
     collector.stop().await;
     assert_eq!(offsets(&archive).await, BTreeMap::from([((0, 0), span(sent.len()))]));
 }
@@ -204,7 +204,7 @@ async fn saves_and_upkeep_of_ten_seconds_delay_neither_kafka_nor_the_archive_nor
             sent += records.len() as u64;
             scene.produce(0, &records);
             collector.archived(sent).await;
-            assert_eq!(collector.newest.current(HostId([1; 16])).unwrap().newest.saved.seq, seq);
+            assert_eq!(collector.newest.current(HostId([1; 16])).unwrap().newest.saved.frame.key.seq, seq);
             collector.polls_for(Duration::from_secs(1)).await;
         }
         assert_eq!(*seen.borrow(), begun, "the same save or upkeep is still under way");

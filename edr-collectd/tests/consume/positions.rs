@@ -31,7 +31,7 @@ async fn every_record_is_archived_once_through_kills_rivals_and_outages() {
     scene.produce(0, &sent);
     collector.archived(sent.len() as u64).await;
     let host = HostId([1; 16]);
-    assert_eq!(collector.newest.current(host).unwrap().newest.saved.seq, 3);
+    assert_eq!(collector.newest.current(host).unwrap().newest.saved.frame.key.seq, 3);
     assert_eq!(offsets(&archive).await, BTreeMap::from([((0, 0), span(sent.len()))]));
 
     // The collector is killed repeatedly, at any moment while records arrive.
@@ -45,13 +45,13 @@ async fn every_record_is_archived_once_through_kills_rivals_and_outages() {
             tokio::task::yield_now().await;
         } else {
             eventually("the newest frame", || {
-                collector.newest.current(host).is_some_and(|current| current.newest.saved.seq == seq)
+                collector.newest.current(host).is_some_and(|current| current.newest.saved.frame.key.seq == seq)
             })
             .await;
         }
     }
     eventually("the last frame", || {
-        collector.newest.current(host).is_some_and(|current| current.newest.saved.seq == 9)
+        collector.newest.current(host).is_some_and(|current| current.newest.saved.frame.key.seq == 9)
     })
     .await;
     collector.stop().await;
@@ -65,7 +65,7 @@ async fn every_record_is_archived_once_through_kills_rivals_and_outages() {
         sent.extend(more);
         for rival in &rivals {
             eventually("the rivals to read on", || {
-                rival.newest.current(host).is_some_and(|current| current.newest.saved.seq >= seq - 1)
+                rival.newest.current(host).is_some_and(|current| current.newest.saved.frame.key.seq >= seq - 1)
             })
             .await;
         }
@@ -174,7 +174,7 @@ async fn what_is_no_frame_is_archived_and_the_partition_goes_on() {
     let mut collector = scene.collector("one", &archive).await;
     collector.archived(3 + frame.len() as u64).await;
     assert_eq!(collector.progress.borrow().faults, 3);
-    assert_eq!(collector.newest.current(HostId([1; 16])).unwrap().newest.saved.seq, 1);
+    assert_eq!(collector.newest.current(HostId([1; 16])).unwrap().newest.saved.frame.key.seq, 1);
     collector.stop().await;
     let reader = Reader::new(&archive);
     let log = edr_collectd::archive::PartitionName {

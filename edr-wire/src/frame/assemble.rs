@@ -1,12 +1,14 @@
 //! From records back to a frame and its snapshot.
 
-use super::{FrameError, FrameHeader, FrameKind, Record, body, encode};
+use super::{FrameError, FrameHeader, FrameKey, FrameKind, Record, body, encode};
 use crate::limits::{PARTS_MAX, RECORD_BYTES_MAX};
 use crate::scan::value_len;
 
 /// A complete frame: header and joined body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
+    /// Identity of the frame.
+    pub key: FrameKey,
     /// The frame's header.
     pub header: FrameHeader,
     /// Bytes of the snapshot.
@@ -28,7 +30,7 @@ impl Frame {
         let Some(first) = records.first() else {
             return Err(FrameError::Parts("no part".to_owned()));
         };
-        if let Some(stranger) = records.iter().find(|record| !record.is_same_frame(first)) {
+        if let Some(stranger) = records.iter().find(|record| !record.fits(first)) {
             return Err(FrameError::Parts(format!(
                 "part {} is of another frame than part {}",
                 stranger.part, first.part
@@ -47,7 +49,7 @@ impl Frame {
         for record in records {
             body.extend_from_slice(&record.body);
         }
-        Ok(Self { header: first.header, raw_len: first.raw_len, raw_hash: first.raw_hash, body })
+        Ok(Self { key: first.key, header: first.header, raw_len: first.raw_len, raw_hash: first.raw_hash, body })
     }
 
     /// Cuts the same frame into parts of at most `part_bytes_max` body bytes, for a topic whose message limit was

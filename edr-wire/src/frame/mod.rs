@@ -11,10 +11,12 @@
 mod assemble;
 mod body;
 mod encode;
+mod key;
 mod record;
 
 pub use assemble::{Frame, split_records};
 pub use encode::EncodedFrame;
+pub use key::FrameKey;
 pub use record::{Record, VERSION};
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +48,15 @@ pub struct FrameHeader {
     pub missed: Vec<MissedTicks>,
     /// True when the agent stopped cleanly after this frame, so that the following silence is expected.
     pub bye: bool,
+}
+
+impl FrameHeader {
+    /// Returns the memory of texts and lists, in bytes, without the header's own size.
+    pub fn heap_len(&self) -> usize {
+        let lost = self.lost.iter().map(|range| size_of::<LostRange>() + range.reason.capacity()).sum::<usize>();
+        let missed = self.missed.iter().map(|ticks| size_of::<MissedTicks>() + ticks.reason.capacity()).sum::<usize>();
+        self.boot_id.capacity() + lost + missed
+    }
 }
 
 /// Encoding of a frame's body.
@@ -144,19 +155,21 @@ pub enum FrameError {
     Hash,
 }
 
+/// Checks a value against its limit.
+fn check_within(what: &'static str, value: usize, max: usize) -> Result<(), FrameError> {
+    if value > max { Err(FrameError::Limit { what, value: value as u64, max: max as u64 }) } else { Ok(()) }
+}
+
 /// Checks a header against the limits of the format. Encoder and decoder use the same check.
 fn check_header(header: &FrameHeader, raw_len: usize, part: u32, parts: u32) -> Result<(), FrameError> {
-    let within = |what, value: usize, max: usize| {
-        if value > max { Err(FrameError::Limit { what, value: value as u64, max: max as u64 }) } else { Ok(()) }
-    };
-    within("raw_len", raw_len, RAW_BYTES_MAX)?;
-    within("parts", parts as usize, PARTS_MAX as usize)?;
-    within("boot_id length", header.boot_id.len(), 64)?;
-    within("entries of lost", header.lost.len(), RANGES_MAX)?;
-    within("entries of missed", header.missed.len(), RANGES_MAX)?;
+    check_within("raw_len", raw_len, RAW_BYTES_MAX)?;
+    check_within("parts", parts as usize, PARTS_MAX as usize)?;
+    check_within("boot_id length", header.boot_id.len(), 64)?;
+    check_within("entries of lost", header.lost.len(), RANGES_MAX)?;
+    check_within("entries of missed", header.missed.len(), RANGES_MAX)?;
     let reasons = header.lost.iter().map(|lost| &lost.reason).chain(header.missed.iter().map(|missed| &missed.reason));
     for reason in reasons {
-        within("length of a reason", reason.len(), 64)?;
+        check_within("length of a reason", reason.len(), 64)?;
     }
     if part >= parts {
         return Err(FrameError::Parts(format!("part {part} of {parts}")));

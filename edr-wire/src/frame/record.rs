@@ -4,8 +4,11 @@ use serde::de::{Deserializer, Visitor};
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 
-use super::{FrameError, FrameHeader, FrameKind, LostRange, MissedTicks, PreviousEpoch, check_header};
-use crate::limits::{DEPTH_MAX, RECORD_BYTES_MAX};
+use super::key::content_hash;
+use super::{
+    FrameError, FrameHeader, FrameKey, FrameKind, LostRange, MissedTicks, PreviousEpoch, check_header, check_within,
+};
+use crate::limits::{DEPTH_MAX, RECORD_BYTES_MAX, SIGNATURE_BYTES_MAX};
 use crate::scan::{Cursor, Head, ScanError, value_len};
 use crate::snapshot::write_named;
 use crate::{Epoch, HostId};
@@ -21,21 +24,27 @@ const SUM_FIELD: &[u8] = b"\xa3sum\xc4\x10";
 /// A part of a frame: one Kafka message, or one piece of a spool file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
+    /// Identity of the frame.
+    pub key: FrameKey,
     /// The frame's header, equal in all parts of the frame.
     pub header: FrameHeader,
     /// Bytes of the uncompressed snapshot.
     pub raw_len: u32,
-    /// BLAKE3 of the uncompressed snapshot. With host, epoch and seq, this hash identifies a frame's content.
+    /// BLAKE3 of the uncompressed snapshot.
     pub raw_hash: [u8; 32],
     /// Number of this part, from 0.
     pub part: u32,
     /// Number of parts of the frame.
     pub parts: u32,
+    /// Name of the signing key, as received; empty in frames without a signature.
+    pub key_id: Vec<u8>,
+    /// Signature, as received; empty in frames without a signature. Nothing checks the signature yet.
+    pub sig: Vec<u8>,
     /// This part's share of the compressed body.
     pub body: Vec<u8>,
 }
 
-/// The fields in their order on the wire.
+/// The fields in their order on the wire. Other fields, added by a later program, are skipped.
 #[derive(Serialize, Deserialize)]
 struct Fields<'a> {
     v: u64,
@@ -59,10 +68,10 @@ struct Fields<'a> {
     missed: std::borrow::Cow<'a, [MissedTicks]>,
     #[serde(default)]
     bye: bool,
-    /// Reserved for signed frames: empty in version 1.
+    /// For signed frames; this version writes an empty value.
     #[serde(default, borrow)]
     key_id: Bin<'a>,
-    /// Reserved for signed frames: empty in version 1.
+    /// For signed frames; this version writes an empty value.
     #[serde(default, borrow)]
     sig: Bin<'a>,
     #[serde(borrow)]
@@ -162,17 +171,23 @@ impl Record {
         let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
         deserializer.set_max_depth(DEPTH_MAX);
         let fields = Fields::deserialize(&mut deserializer).map_err(|error| FrameError::Field(error.to_string()))?;
+        check_within("key_id length", fields.key_id.0.len(), SIGNATURE_BYTES_MAX)?;
+        check_within("sig length", fields.sig.0.len(), SIGNATURE_BYTES_MAX)?;
         let raw_hash = fields.raw_hash.0.try_into();
+        let (host_id, epoch, seq) = (fields.host_id, fields.epoch, fields.seq);
         let record = Self {
+            key: FrameKey { host_id, epoch, seq, content: content_hash(bytes)? },
             raw_len: fields.raw_len,
             raw_hash: raw_hash.map_err(|_| FrameError::Field("raw_hash is not 32 bytes".to_owned()))?,
             part: fields.part,
             parts: fields.parts,
+            key_id: fields.key_id.0.to_vec(),
+            sig: fields.sig.0.to_vec(),
             body: fields.body.0.to_vec(),
             header: FrameHeader {
-                host_id: fields.host_id,
-                epoch: fields.epoch,
-                seq: fields.seq,
+                host_id,
+                epoch,
+                seq,
                 kind: fields.kind,
                 base_seq: fields.base_seq,
                 boot_id: fields.boot_id.into_owned(),
@@ -187,12 +202,16 @@ impl Record {
         Ok(record)
     }
 
-    /// True when two records are parts of the same frame with the same content.
-    pub fn is_same_frame(&self, other: &Self) -> bool {
-        self.header == other.header
-            && self.raw_len == other.raw_len
-            && self.raw_hash == other.raw_hash
-            && self.parts == other.parts
+    /// True when two records are parts of one division of one frame. Parts of two divisions do not fit together: a
+    /// frame is sent again in smaller parts when the topic's size limit was lowered.
+    pub fn fits(&self, other: &Self) -> bool {
+        self.key == other.key && self.parts == other.parts
+    }
+
+    /// Drops the header's texts and lists. A host can make them large, and every part of the frame has them.
+    pub fn drop_lists(&mut self) {
+        let header = &mut self.header;
+        (header.boot_id, header.lost, header.missed) = (String::new(), Vec::new(), Vec::new());
     }
 }
 

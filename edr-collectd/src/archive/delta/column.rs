@@ -20,6 +20,8 @@ pub struct ArchiveColumn<R> {
     pub(super) has_statistics: bool,
     /// True when a dictionary of the values would only cost.
     pub(super) is_incompressible: bool,
+    /// True when rows without a value would be lost to readers.
+    pub(super) is_essential: bool,
     to_array: ToArray<R>,
 }
 
@@ -37,7 +39,13 @@ impl<R> ArchiveColumn<R> {
         to_array: impl Fn(&[R], &mut usize) -> ArrayRef + Send + Sync + 'static,
     ) -> Self {
         let field = StructField::new(name, of, true);
-        Self { field, has_statistics: false, is_incompressible: false, to_array: Box::new(to_array) }
+        Self {
+            field,
+            has_statistics: false,
+            is_incompressible: false,
+            is_essential: false,
+            to_array: Box::new(to_array),
+        }
     }
 
     fn primitive(name: &str, of: PrimitiveType, to_array: impl Fn(&[R]) -> ArrayRef + Send + Sync + 'static) -> Self {
@@ -98,6 +106,13 @@ impl<R> ArchiveColumn<R> {
     #[must_use]
     pub fn incompressible(mut self) -> Self {
         self.is_incompressible = true;
+        self
+    }
+
+    /// Refuses a table of an older version without the column: readers would not find the older rows.
+    #[must_use]
+    pub fn essential(mut self) -> Self {
+        self.is_essential = true;
         self
     }
 

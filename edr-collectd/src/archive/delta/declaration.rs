@@ -107,8 +107,13 @@ impl<R> TableDeclaration<R> {
         if missing.is_empty() {
             return Ok(table);
         }
-        if let Some(field) = missing.iter().find(|field| !field.nullable) {
-            let cause = format!("column {} is missing, and older rows have no value", field.name);
+        let is_essential = |field: &StructField| {
+            let column = self.columns.iter().find(|column| column.name() == field.name);
+            !field.nullable || column.is_some_and(|column| column.is_essential)
+        };
+        if let Some(field) = missing.iter().find(|field| is_essential(field)) {
+            let cause =
+                format!("column {} is missing, and older rows have no value: move the archive away", field.name);
             return Err(ArchiveError::Store { operation: "open", table: path.to_owned(), cause });
         }
         match table.add_columns().with_fields(missing).await {

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use edr_wire::frame::FrameKind;
+use edr_wire::frame::{FrameHeader, FrameKind, Record};
 
 use crate::archive::delta::{ArchiveColumn, ArchiveTable, TableDeclaration, TableStorage};
-use crate::archive::{ArchiveError, ArchivedHeader, Row, day_of, declared};
+use crate::archive::{ArchiveError, Row, day_of, declared};
 
 /// How the table is stored. Nothing is replaced, so a vacuum only finds the files of commits that were never made.
 pub(crate) const STORAGE: TableStorage = TableStorage {
@@ -31,8 +31,11 @@ impl Frames {
 
 /// Returns the declaration of the table.
 pub(crate) fn declaration() -> TableDeclaration<Row> {
-    fn header(row: &Row) -> Option<&ArchivedHeader> {
+    fn record(row: &Row) -> Option<&Record> {
         row.content.as_ref().ok()
+    }
+    fn header(row: &Row) -> Option<&FrameHeader> {
+        Some(&record(row)?.header)
     }
     let mut columns = vec![
         ArchiveColumn::date("receive_day", |row: &Row| Some(day_of(row.received_ns))).required(),
@@ -50,12 +53,15 @@ pub(crate) fn declaration() -> TableDeclaration<Row> {
         ArchiveColumn::text("kind", |row| Some(kind_name(header(row)?.kind).to_owned())),
         ArchiveColumn::long("base_seq", |row| i64::try_from(header(row)?.base_seq).ok()),
         ArchiveColumn::long("captured_ns", |row| Some(header(row)?.captured_ns)).statistics(),
-        ArchiveColumn::long("raw_len", |row| Some(header(row)?.raw_len.into())),
-        ArchiveColumn::bytes("raw_hash", |row| Some(header(row)?.raw_hash.as_slice())).incompressible(),
-        ArchiveColumn::integer("part", |row| i32::try_from(header(row)?.part).ok()),
-        ArchiveColumn::integer("parts", |row| i32::try_from(header(row)?.parts).ok()),
+        ArchiveColumn::long("raw_len", |row| Some(record(row)?.raw_len.into())),
+        ArchiveColumn::bytes("raw_hash", |row| Some(record(row)?.raw_hash.as_slice())).incompressible(),
+        ArchiveColumn::bytes("content_hash", |row| Some(record(row)?.key.content.0.as_slice()))
+            .incompressible()
+            .essential(),
+        ArchiveColumn::integer("part", |row| i32::try_from(record(row)?.part).ok()),
+        ArchiveColumn::integer("parts", |row| i32::try_from(record(row)?.parts).ok()),
         ArchiveColumn::flag("bye", |row| Some(header(row)?.bye)),
-        ArchiveColumn::text("previous_epoch", |row| header(row)?.previous_epoch.map(|epoch| epoch.to_string())),
+        ArchiveColumn::text("previous_epoch", |row| Some(header(row)?.previous_epoch?.id.to_string())),
     ];
     columns.extend(declared::columns());
     columns.extend([

@@ -9,14 +9,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use deltalake::DeltaTableError;
-use edr_wire::frame::FrameKind;
+use edr_wire::frame::FrameKey;
 use edr_wire::{Epoch, HostId};
 use serde::{Deserialize, Serialize};
 
 use crate::archive::delta::engine::Engine;
 use crate::archive::delta::values::{Columns, long, text};
 use crate::archive::delta::{ArchiveColumn, ArchiveTable, TableDeclaration, TableStorage};
-use crate::archive::{ArchiveError, PartitionName, Place};
+use crate::archive::{ArchiveError, ArchivedFrame, PartitionName, Place};
 
 /// How the table is stored; a collector replaces the rows of its partitions once a minute.
 pub(crate) const STORAGE: TableStorage = TableStorage {
@@ -43,15 +43,15 @@ pub struct SavedHost {
     pub key: Option<SavedFrame>,
     /// The frame that `facts` are taken from. A newest frame received just before the save is not opened yet.
     #[serde(default)]
-    pub facts_of: Option<(Epoch, u64)>,
+    pub facts_of: Option<FrameKey>,
     /// Epochs seen, with the highest sequence number of each.
     pub epochs: Vec<(Epoch, u64)>,
     /// Number of conflicts: second contents under a sequence number.
     #[serde(default)]
     pub conflicts: u64,
-    /// The last conflicting contents: epoch, sequence number and half of the hash.
+    /// The last conflicting frames.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub conflicting: Vec<(Epoch, u64, [u8; 16])>,
+    pub conflicting: Vec<FrameKey>,
 }
 
 /// Values of a host for the list of hosts.
@@ -80,22 +80,10 @@ pub struct SavedFacts {
 /// A frame and the locations of the records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedFrame {
-    /// Epoch.
-    pub epoch: Epoch,
-    /// Sequence number.
-    pub seq: u64,
-    /// Key or delta.
-    pub kind: FrameKind,
-    /// Sequence number of the key frame for a delta.
-    pub base_seq: u64,
-    /// First 16 bytes of the snapshot's BLAKE3 hash.
-    pub raw_hash: [u8; 16],
-    /// When the snapshot was taken, ns since the epoch.
-    pub captured_ns: i64,
+    /// The frame.
+    pub frame: ArchivedFrame,
     /// When the last of the frame's records was received, ns since the epoch.
     pub received_ns: i64,
-    /// True when the agent stopped cleanly after this frame.
-    pub bye: bool,
     /// Locations of the records, by part.
     pub places: Vec<Place>,
 }
@@ -220,16 +208,16 @@ fn columns() -> Vec<ArchiveColumn<SavedRow>> {
         ArchiveColumn::text("host_id", |row: &Row| Some(row.host.host_id.to_string())).required(),
         ArchiveColumn::text("hostname", |row: &Row| Some(row.host.facts.hostname.clone())).required(),
         ArchiveColumn::text("os", |row: &Row| Some(row.host.facts.os.clone())).required(),
-        ArchiveColumn::long("captured_ns", |row: &Row| Some(row.host.newest.captured_ns)).required(),
+        ArchiveColumn::long("captured_ns", |row: &Row| Some(row.host.newest.frame.captured_ns)).required(),
         ArchiveColumn::long("received_ns", |row: &Row| Some(row.host.newest.received_ns)).required().statistics(),
-        ArchiveColumn::text("epoch", |row: &Row| Some(row.host.newest.epoch.to_string())).required(),
-        ArchiveColumn::long("seq", |row: &Row| i64::try_from(row.host.newest.seq).ok()).required(),
+        ArchiveColumn::text("epoch", |row: &Row| Some(row.host.newest.frame.key.epoch.to_string())).required(),
+        ArchiveColumn::long("seq", |row: &Row| i64::try_from(row.host.newest.frame.key.seq).ok()).required(),
         ArchiveColumn::long("processes", |row: &Row| count(row.host.facts.processes)).required(),
         ArchiveColumn::long("files", |row: &Row| count(row.host.facts.files)).required(),
         ArchiveColumn::long("sockets", |row: &Row| count(row.host.facts.sockets)).required(),
         ArchiveColumn::integer("danger_level", |row: &Row| Some(row.host.facts.danger_level.into())).required(),
         ArchiveColumn::text("psad", |row: &Row| Some(row.host.facts.psad.clone())).required(),
-        ArchiveColumn::flag("bye", |row: &Row| Some(row.host.newest.bye)).required(),
+        ArchiveColumn::flag("bye", |row: &Row| Some(row.host.newest.frame.bye)).required(),
         // A start reads only `state` and `complete_until_ns`; the other columns are for SQL queries.
         ArchiveColumn::text("state", |row: &Row| Some(row.state.clone())).required(),
     ]

@@ -2,12 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use edr_wire::HostId;
+use edr_wire::frame::FrameKey;
+use edr_wire::{ContentHash, HostId};
 
 use crate::archive::testing::{entries, partition};
 use crate::archive::*;
 
 use super::hosts;
+
+fn key(n: u8) -> FrameKey {
+    let (host_id, epoch) = (HostId([n; 16]), edr_wire::Epoch([n; 8]));
+    FrameKey { host_id, epoch, seq: 7, content: ContentHash([n; 32]) }
+}
 
 fn saved(n: u8, received_ns: i64) -> SavedHost {
     SavedHost {
@@ -15,21 +21,22 @@ fn saved(n: u8, received_ns: i64) -> SavedHost {
         partition: partition(i32::from(n % 2)),
         facts: SavedFacts { hostname: format!("host-{n}\u{1b}\"\\"), processes: 3, ..SavedFacts::default() },
         newest: SavedFrame {
-            epoch: edr_wire::Epoch([n; 8]),
-            seq: 7,
-            kind: edr_wire::frame::FrameKind::Key,
-            base_seq: 7,
-            raw_hash: [n; 16],
-            captured_ns: -5,
+            frame: ArchivedFrame {
+                key: key(n),
+                kind: edr_wire::frame::FrameKind::Key,
+                base_seq: 7,
+                captured_ns: -5,
+                previous_epoch: None,
+                bye: true,
+            },
             received_ns,
-            bye: true,
             places: vec![Place { received_ns, partition: 0, offset: 3 }],
         },
         key: None,
         facts_of: None,
         epochs: vec![(edr_wire::Epoch([n; 8]), 7)],
         conflicts: 1,
-        conflicting: vec![(edr_wire::Epoch([n; 8]), 7, [3; 16])],
+        conflicting: vec![FrameKey { content: ContentHash([3; 32]), ..key(n) }],
     }
 }
 

@@ -9,15 +9,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use edr_model::time_text;
-use edr_wire::frame::{Frame, FrameKind};
+use edr_wire::frame::{Frame, FrameKey, FrameKind};
 use edr_wire::snapshot::SnapshotView;
 use edr_wire::{Epoch, HostId};
 
 use tokio::sync::Semaphore;
 
-use super::cache::{Cache, Identity};
+use super::cache::Cache;
 use super::{Answers, HostRow, HostSnapshot, Joined, QueryError};
-use crate::archive::{ArchiveError, ArchivedHeader, Cut, FirstSnapshot, Found, HostsTable, Reader};
+use crate::archive::{ArchiveError, FirstSnapshot, Found, HostsTable, Reader};
 use crate::newest::{Current, Known, Newest, catch_up, facts};
 
 /// Default time limit for skipping unreadable frames in a question.
@@ -32,8 +32,9 @@ const TOGETHER: usize = 32;
 /// compared.
 const CONFLICT_NS: i64 = 3_600_000_000_000;
 
-/// All complete cuts of some frames, by epoch and sequence number; the cuts of a frame are in order of completion.
-type Cuts = HashMap<(Epoch, u64), Vec<Found>>;
+/// All complete contents of some places, by epoch and sequence number; the contents of a place are in order of
+/// completion.
+type Contents = HashMap<(Epoch, u64), Vec<Found>>;
 
 /// Answers from memory and archive.
 #[derive(Debug)]
@@ -62,7 +63,9 @@ enum Purpose {
 /// A snapshot to open.
 #[derive(Debug, Clone, Copy)]
 struct Opening {
-    identity: Identity,
+    frame: FrameKey,
+    /// True when the frame was received with other contents too.
+    conflict: bool,
     /// When the frame was received, ns since the epoch.
     received_ns: i64,
     purpose: Purpose,
@@ -113,7 +116,7 @@ impl HostAnswers {
     /// Computes facts for the next host with stale facts. Returns false when there is none.
     pub async fn refresh_next(&self) -> bool {
         let Some(current) = self.newest.next_stale() else { return false };
-        let saved = current.newest.saved.clone();
+        let frame = current.newest.saved.frame.key;
         let host_id = current.host_id;
         let facts = match self.open_current(current, Purpose::List).await {
             Ok(snapshot) => match other_host(host_id, &snapshot.view) {
@@ -122,7 +125,7 @@ impl HostAnswers {
             },
             Err(error) => Err(error.to_string()),
         };
-        self.newest.set_facts(host_id, &saved, facts);
+        self.newest.set_facts(&frame, facts);
         true
     }
 
@@ -134,44 +137,40 @@ impl HostAnswers {
     /// Opens a host's newest snapshot.
     async fn open_current(&self, current: Current, purpose: Purpose) -> Result<Arc<HostSnapshot>, QueryError> {
         let saved = &current.newest.saved;
-        let identity = (current.host_id, saved.epoch, saved.seq, saved.raw_hash, current.conflict);
-        if let Some(snapshot) = self.cache.get(&identity) {
+        let (frame, conflict) = (saved.frame.key, current.conflict);
+        if let Some(snapshot) = self.cache.get(&(frame, conflict)) {
             return Ok(snapshot);
         }
-        let opening = Opening { identity, received_ns: saved.received_ns, purpose };
-        let newest = self.body(current.host_id, &current.newest).await?;
+        let opening = Opening { frame, conflict, received_ns: saved.received_ns, purpose };
+        let newest = self.body(&current.newest).await?;
         match (newest.header.kind, &current.key) {
             (FrameKind::Key, _) => self.open(&newest, None, opening).await,
             (FrameKind::Delta, Some(key)) => {
-                let key = self.body(current.host_id, key).await?;
+                let key = self.body(key).await?;
                 self.open(&newest, Some(key), opening).await
             }
-            (FrameKind::Delta, None) => self.open_with_keys(&newest, &mut Cuts::new(), opening).await,
+            (FrameKind::Delta, None) => self.open_with_keys(&newest, &mut Contents::new(), opening).await,
         }
     }
 
     /// Returns the frame, from memory or from the archive.
-    async fn body(&self, host_id: HostId, known: &Known) -> Result<Arc<Frame>, QueryError> {
-        if let Some(frame) = &known.frame {
+    async fn body(&self, known: &Known) -> Result<Arc<Frame>, QueryError> {
+        if let Some(frame) = &known.loaded {
             return Ok(Arc::clone(frame));
         }
         let saved = &known.saved;
-        let is_it = |raw_hash: &[u8; 32]| raw_hash.starts_with(&saved.raw_hash);
+        let wanted = saved.frame.key;
         // A frame with many parts has no locations.
         let there = if saved.places.is_empty() { None } else { self.reader.frame(&saved.places).await.ok() };
-        match there {
-            Some(frame)
-                if frame.header.host_id == host_id && frame.header.seq == saved.seq && is_it(&frame.raw_hash) =>
-            {
-                return Ok(Arc::new(frame));
-            }
-            _ => {}
+        if let Some(frame) = there.filter(|frame| frame.key == wanted) {
+            return Ok(Arc::new(frame));
         }
         // The locations are unusable, for example because another collector archived the frame with another time of
         // receipt.
-        let found = self.reader.frame_of(host_id, saved.epoch, saved.seq, saved.captured_ns).await.map_err(archive)?;
-        let found = found.iter().find(|found| is_it(&found.header.raw_hash));
-        let found = found.ok_or_else(|| absent(host_id, saved.epoch, saved.seq))?;
+        let FrameKey { host_id, epoch, seq, .. } = wanted;
+        let found = self.reader.frame_of(host_id, epoch, seq, saved.frame.captured_ns).await.map_err(archive)?;
+        let found = found.iter().find(|found| found.frame.key == wanted);
+        let found = found.ok_or_else(|| absent(host_id, epoch, seq))?;
         Ok(Arc::new(self.read(found).await?))
     }
 
@@ -183,17 +182,17 @@ impl HostAnswers {
     async fn open_with_keys(
         &self,
         delta: &Arc<Frame>,
-        cuts: &mut Cuts,
+        contents: &mut Contents,
         opening: Opening,
     ) -> Result<Arc<HostSnapshot>, QueryError> {
         let header = &delta.header;
-        let frame = (header.epoch, header.base_seq);
-        if cuts.get(&frame).is_none_or(Vec::is_empty) {
-            let found = self.reader.frame_of(header.host_id, frame.0, frame.1, header.captured_ns).await;
-            cuts.insert(frame, found.map_err(archive)?);
+        let place = (header.epoch, header.base_seq);
+        if contents.get(&place).is_none_or(Vec::is_empty) {
+            let found = self.reader.frame_of(header.host_id, place.0, place.1, header.captured_ns).await;
+            contents.insert(place, found.map_err(archive)?);
         }
         let mut first_error = None;
-        for key in cuts.get(&frame).into_iter().flatten().filter(|key| key.header.kind == FrameKind::Key) {
+        for key in contents.get(&place).into_iter().flatten().filter(|key| key.frame.kind == FrameKind::Key) {
             let opened = match self.read(key).await {
                 Ok(key) => self.open(delta, Some(Arc::new(key)), opening).await,
                 Err(error) => Err(error),
@@ -203,7 +202,7 @@ impl HostAnswers {
                 Err(error) => _ = first_error.get_or_insert(error),
             }
         }
-        Err(first_error.unwrap_or_else(|| absent(header.host_id, frame.0, frame.1)))
+        Err(first_error.unwrap_or_else(|| absent(header.host_id, place.0, place.1)))
     }
 
     /// Decompresses and checks a snapshot, on a thread that may block.
@@ -213,14 +212,14 @@ impl HostAnswers {
         key: Option<Arc<Frame>>,
         opening: Opening,
     ) -> Result<Arc<HostSnapshot>, QueryError> {
-        let Opening { identity, received_ns, purpose } = opening;
+        let Opening { frame: wanted, conflict, received_ns, purpose } = opening;
         let places = match purpose {
             Purpose::Question => &self.opens,
             Purpose::List => &self.list_opens,
         };
         let place = Arc::clone(places).acquire_owned().await;
         let place = place.map_err(|error| QueryError::Archive(format!("open a snapshot: {error}")))?;
-        let (frame, conflict) = (Arc::clone(frame), identity.4);
+        let frame = Arc::clone(frame);
         let opening = tokio::task::spawn_blocking(move || {
             // Held until the end, even when the question was abandoned.
             let _place = place;
@@ -248,7 +247,7 @@ impl HostAnswers {
         });
         let opened = opening.await.map_err(|error| QueryError::Archive(format!("open a snapshot: {error}")))?;
         let snapshot = Arc::new(opened.map_err(QueryError::Archive)?);
-        self.cache.put(identity, Arc::clone(&snapshot));
+        self.cache.put((wanted, conflict), Arc::clone(&snapshot));
         Ok(snapshot)
     }
 
@@ -258,27 +257,27 @@ impl HostAnswers {
     async fn at(&self, host_id: HostId, at_ns: i64) -> Result<Arc<HostSnapshot>, QueryError> {
         let deadline = Instant::now() + self.search_max;
         let (mut below, mut tried, mut first_error) = (None, 0_u64, None);
-        let mut settled: HashMap<(Epoch, u64), Option<Cut>> = HashMap::new();
+        let mut settled: HashMap<(Epoch, u64), Option<FrameKey>> = HashMap::new();
         loop {
-            let candidates = self.reader.last_before(host_id, at_ns, below.as_ref()).await.map_err(archive)?;
+            let candidates = self.reader.last_before(host_id, at_ns, below).await.map_err(archive)?;
             for some in candidates.found.chunks(TOGETHER) {
-                let mut cuts = self.cuts_near(host_id, some).await?;
+                let mut known = self.contents_near(host_id, some).await?;
                 for candidate in some {
                     if Instant::now() >= deadline {
-                        return Err(self.used_up(host_id, tried, candidate.header.captured_ns));
+                        return Err(self.used_up(host_id, tried, candidate.frame.captured_ns));
                     }
-                    let (frame, wanted) = (number(&candidate.header), candidate.header.cut());
-                    if settled.get(&frame).is_some_and(|first| *first != Some(wanted)) {
+                    let wanted = candidate.frame.key;
+                    if settled.get(&wanted.place()).is_some_and(|first| *first != Some(wanted)) {
                         continue;
                     }
-                    let contents = cuts.get(&frame).cloned().unwrap_or_default();
-                    let conflict = contents.iter().any(|found| found.header.raw_hash != candidate.header.raw_hash);
+                    let contents = known.get(&wanted.place()).cloned().unwrap_or_default();
+                    let conflict = contents.len() > 1;
                     let mut first = None;
                     for found in &contents {
-                        match self.open_found(found, &mut cuts, conflict).await {
-                            Ok(snapshot) if found.header.cut() == wanted => return Ok(snapshot),
+                        match self.open_found(found, &mut known, conflict).await {
+                            Ok(snapshot) if found.frame.key == wanted => return Ok(snapshot),
                             Ok(_) => {
-                                first = Some(found.header.cut());
+                                first = Some(found.frame.key);
                                 break;
                             }
                             Err(error) => {
@@ -290,12 +289,12 @@ impl HostAnswers {
                             break;
                         }
                     }
-                    settled.insert(frame, first);
+                    settled.insert(wanted.place(), first);
                 }
             }
             match candidates.rest {
                 Some(rest) if Instant::now() >= deadline => {
-                    return Err(self.used_up(host_id, tried, rest.captured_ns));
+                    return Err(self.used_up(host_id, tried, rest.0));
                 }
                 Some(rest) => below = Some(rest),
                 None => break,
@@ -323,13 +322,13 @@ impl HostAnswers {
     }
 
     /// Returns all contents of these frames and their key frames, within [`CONFLICT_NS`] by the host's clock.
-    async fn cuts_near(&self, host_id: HostId, frames: &[Found]) -> Result<Cuts, QueryError> {
+    async fn contents_near(&self, host_id: HostId, frames: &[Found]) -> Result<Contents, QueryError> {
         let mut wanted = BTreeSet::new();
         let (mut least, mut most) = (i64::MAX, i64::MIN);
-        for header in frames.iter().map(|found| &found.header) {
-            wanted.extend([number(header), (header.epoch, header.base_seq)]);
-            least = least.min(header.captured_ns);
-            most = most.max(header.captured_ns);
+        for frame in frames.iter().map(|found| &found.frame) {
+            wanted.extend([frame.key.place(), (frame.key.epoch, frame.base_seq)]);
+            least = least.min(frame.captured_ns);
+            most = most.max(frame.captured_ns);
         }
         let range = least.saturating_sub(CONFLICT_NS)..=most.saturating_add(CONFLICT_NS);
         self.reader.frames_of(host_id, &wanted, Some(range)).await.map_err(archive)
@@ -338,21 +337,19 @@ impl HostAnswers {
     async fn open_found(
         &self,
         found: &Found,
-        cuts: &mut Cuts,
+        contents: &mut Contents,
         conflict: bool,
     ) -> Result<Arc<HostSnapshot>, QueryError> {
-        let header = &found.header;
-        let mut hash = [0; 16];
-        hash.copy_from_slice(&header.raw_hash[..16]);
-        let identity = (header.host_id, header.epoch, header.seq, hash, conflict);
-        if let Some(snapshot) = self.cache.get(&identity) {
+        let wanted = found.frame.key;
+        if let Some(snapshot) = self.cache.get(&(wanted, conflict)) {
             return Ok(snapshot);
         }
-        let opening = Opening { identity, received_ns: found.received_ns(), purpose: Purpose::Question };
+        let received_ns = found.received_ns();
+        let opening = Opening { frame: wanted, conflict, received_ns, purpose: Purpose::Question };
         let frame = Arc::new(self.read(found).await?);
         match frame.header.kind {
             FrameKind::Key => self.open(&frame, None, opening).await,
-            FrameKind::Delta => self.open_with_keys(&frame, cuts, opening).await,
+            FrameKind::Delta => self.open_with_keys(&frame, contents, opening).await,
         }
     }
 }
@@ -370,7 +367,7 @@ impl Answers for HostAnswers {
         let host_id = self.newest.resolve(host)?;
         let current = self.newest.current(host_id).ok_or_else(|| QueryError::UnknownHost(host.to_owned()))?;
         match at_ns {
-            Some(at_ns) if at_ns < current.newest.saved.captured_ns => self.at(host_id, at_ns).await,
+            Some(at_ns) if at_ns < current.newest.saved.frame.captured_ns => self.at(host_id, at_ns).await,
             _ => match self.open_current(current, Purpose::Question).await {
                 Ok(snapshot) => Ok(snapshot),
                 // The last readable snapshot, with its own time, is better than an error.
@@ -386,11 +383,6 @@ impl Answers for HostAnswers {
     fn changes(&self) -> tokio::sync::broadcast::Receiver<HostId> {
         self.newest.changes()
     }
-}
-
-/// Returns epoch and sequence number.
-fn number(header: &ArchivedHeader) -> (Epoch, u64) {
-    (header.epoch, header.seq)
 }
 
 fn absent(host_id: HostId, epoch: Epoch, seq: u64) -> QueryError {
