@@ -20,6 +20,7 @@ mod tests;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use edr_model::{HostRow, QueryError};
 use edr_wire::frame::{FrameKey, FrameKind, Record};
 use edr_wire::{Epoch, HostId};
 use tokio::sync::{Notify, broadcast};
@@ -32,7 +33,6 @@ use self::order::Lineage;
 pub use self::replay::catch_up;
 use crate::archive::{ArchivedFrame, ArchivedPart, PartitionName, Place, SavedFacts, SavedHost};
 use crate::event::Event;
-use crate::query::{HostRow, QueryError};
 
 /// Hosts in the list. Any writer of the topic can invent hosts, which cost about 2 KB each and 16 KB at most, frames
 /// not included. Records of further hosts are still archived.

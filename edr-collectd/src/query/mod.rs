@@ -9,42 +9,8 @@ mod cache;
 use std::sync::Arc;
 
 pub use answers::HostAnswers;
-pub use edr_model::{HostRow, HostSnapshot, Joined};
+pub use edr_model::{HostRow, HostSnapshot, Joined, QueryError};
 use edr_wire::HostId;
-
-/// Why a question has no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum QueryError {
-    /// The host does not exist.
-    #[error("no host {0:?}; `edr-collectd hosts` lists those there are")]
-    UnknownHost(String),
-    /// Several hosts have this name.
-    #[error("{name:?} is the name of {count} hosts; use a host id: {ids}")]
-    AmbiguousHost {
-        /// The name.
-        name: String,
-        /// Number of hosts.
-        count: usize,
-        /// Ids of the hosts.
-        ids: String,
-    },
-    /// The host has no snapshot at or before this moment.
-    #[error("no snapshot of {host} at or before {at}; its first one is {first}")]
-    NothingThen {
-        /// The host.
-        host: String,
-        /// The moment.
-        at: String,
-        /// When the first snapshot was taken: "of TIME", "not before TIME", or "not archived yet".
-        first: String,
-    },
-    /// The archive could not be read.
-    #[error("{0}")]
-    Archive(String),
-    /// A limit on time was reached.
-    #[error("{0}")]
-    Budget(String),
-}
 
 /// A source of answers: the running daemon's memory and archive, or the archive alone.
 ///

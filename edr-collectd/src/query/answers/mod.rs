@@ -3,21 +3,23 @@
 //! The newest snapshot of a host, or its location, is in memory. An older snapshot is searched for in the archive by
 //! columns alone; then one key and one delta are read.
 
-use std::collections::{BTreeSet, HashMap};
+mod back;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use edr_model::time_text;
 use edr_wire::frame::{Frame, FrameKey, FrameKind};
 use edr_wire::snapshot::SnapshotView;
 use edr_wire::{Epoch, HostId};
 
 use tokio::sync::Semaphore;
 
+use self::back::SearchBack;
 use super::cache::Cache;
 use super::{Answers, HostRow, HostSnapshot, Joined, QueryError};
-use crate::archive::{ArchiveError, FirstSnapshot, Found, HostsTable, Reader};
+use crate::archive::{ArchiveError, Found, HostsTable, Reader};
 use crate::newest::{Current, Known, Newest, catch_up, facts};
 
 /// Default time limit for skipping unreadable frames in a question.
@@ -26,8 +28,6 @@ const SEARCH_MAX: Duration = Duration::from_secs(10);
 const OPENS_MAX: usize = 2;
 /// Snapshots opened at the same time for the list of hosts, each with at most 96 MiB of memory.
 const LIST_OPENS_MAX: usize = 1;
-/// Candidates with a common search for their contents.
-const TOGETHER: usize = 32;
 /// Distance, in ns of the host's clock, for the search for other contents of a frame. Contents further away are not
 /// compared.
 const CONFLICT_NS: i64 = 3_600_000_000_000;
@@ -251,78 +251,8 @@ impl HostAnswers {
         Ok(snapshot)
     }
 
-    /// Returns the last snapshot of a host taken at or before a moment. When a frame was received with several
-    /// contents, the first complete content counts; a later content never replaces the first, even with another claimed
-    /// time.
-    async fn at(&self, host_id: HostId, at_ns: i64) -> Result<Arc<HostSnapshot>, QueryError> {
-        let deadline = Instant::now() + self.search_max;
-        let (mut below, mut tried, mut first_error) = (None, 0_u64, None);
-        let mut settled: HashMap<(Epoch, u64), Option<FrameKey>> = HashMap::new();
-        loop {
-            let candidates = self.reader.last_before(host_id, at_ns, below).await.map_err(archive)?;
-            for some in candidates.found.chunks(TOGETHER) {
-                let mut known = self.contents_near(host_id, some).await?;
-                for candidate in some {
-                    if Instant::now() >= deadline {
-                        return Err(self.used_up(host_id, tried, candidate.frame.captured_ns));
-                    }
-                    let wanted = candidate.frame.key;
-                    if settled.get(&wanted.place()).is_some_and(|first| *first != Some(wanted)) {
-                        continue;
-                    }
-                    let contents = known.get(&wanted.place()).cloned().unwrap_or_default();
-                    let conflict = contents.len() > 1;
-                    let mut first = None;
-                    for found in &contents {
-                        match self.open_found(found, &mut known, conflict).await {
-                            Ok(snapshot) if found.frame.key == wanted => return Ok(snapshot),
-                            Ok(_) => {
-                                first = Some(found.frame.key);
-                                break;
-                            }
-                            Err(error) => {
-                                tried += 1;
-                                first_error.get_or_insert(error);
-                            }
-                        }
-                        if Instant::now() >= deadline {
-                            break;
-                        }
-                    }
-                    settled.insert(wanted.place(), first);
-                }
-            }
-            match candidates.rest {
-                Some(rest) if Instant::now() >= deadline => {
-                    return Err(self.used_up(host_id, tried, rest.0));
-                }
-                Some(rest) => below = Some(rest),
-                None => break,
-            }
-        }
-        if let Some(error) = first_error {
-            return Err(error);
-        }
-        let first = match self.reader.first_after(host_id, at_ns).await.map_err(archive)? {
-            FirstSnapshot::At(first_ns) => format!("of {} UTC", time_text(first_ns)),
-            FirstSnapshot::NotBefore(later_ns) => format!("not before {} UTC", time_text(later_ns)),
-            FirstSnapshot::Absent => "not archived yet".to_owned(),
-        };
-        let at = format!("{} UTC", time_text(at_ns));
-        Err(QueryError::NothingThen { host: host_id.to_string(), at, first })
-    }
-
-    fn used_up(&self, host_id: HostId, tried: u64, captured_ns: i64) -> QueryError {
-        QueryError::Budget(format!(
-            "{tried} frames of host {host_id} cannot be read, and the {:?} for one question are used up; what lies before \
-             {} UTC was not looked at: ask for that moment",
-            self.search_max,
-            time_text(captured_ns)
-        ))
-    }
-
     /// Returns all contents of these frames and their key frames, within [`CONFLICT_NS`] by the host's clock.
-    async fn contents_near(&self, host_id: HostId, frames: &[Found]) -> Result<Contents, QueryError> {
+    async fn contents_near(&self, host_id: HostId, frames: &VecDeque<Found>) -> Result<Contents, QueryError> {
         let mut wanted = BTreeSet::new();
         let (mut least, mut most) = (i64::MAX, i64::MIN);
         for frame in frames.iter().map(|found| &found.frame) {
@@ -367,11 +297,16 @@ impl Answers for HostAnswers {
         let host_id = self.newest.resolve(host)?;
         let current = self.newest.current(host_id).ok_or_else(|| QueryError::UnknownHost(host.to_owned()))?;
         match at_ns {
-            Some(at_ns) if at_ns < current.newest.saved.frame.captured_ns => self.at(host_id, at_ns).await,
+            Some(at_ns) if at_ns < current.newest.saved.frame.captured_ns => {
+                SearchBack::new(self, host_id, at_ns).run().await
+            }
             _ => match self.open_current(current, Purpose::Question).await {
                 Ok(snapshot) => Ok(snapshot),
                 // The last readable snapshot, with its own time, is better than an error.
-                Err(error) => self.at(host_id, at_ns.unwrap_or(i64::MAX)).await.map_err(|_| error),
+                Err(error) => {
+                    let before = SearchBack::new(self, host_id, at_ns.unwrap_or(i64::MAX));
+                    before.run().await.map_err(|_| error)
+                }
             },
         }
     }
