@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use edr_collectd::archive::{Coverage, Frames, HostsTable, PartitionName, Row};
-use edr_collectd::decode::decode;
+use edr_archive::decode::decode;
+use edr_archive::{Coverage, Frames, HostsTable, PartitionName, Row};
 use edr_collectd::newest::Newest;
 use edr_collectd::query::{Answers as _, HostAnswers};
 use edr_wire::frame::{EncodedFrame, FrameHeader, FrameKind, Record};

@@ -3,14 +3,14 @@
 //! The modules, in the order of the data:
 //!
 //! 1. [`consume`] reads **records** from Kafka, starting where the archive ends.
-//! 2. [`decode`] decodes each record or describes its fault; the bytes are kept either way.
-//! 3. [`archive`] writes records and the next Kafka position into the Delta table `frames` in one commit: verbatim, one
-//!    row per record. The small table `hosts` holds the location of each host's newest **frame**.
-//! 4. [`newest`] assembles parts into frames. The newest frame of every host stays in memory, compressed, with the
+//! 2. The crate `edr-archive` decodes each record or describes its fault, and writes records and the next Kafka position
+//!    into the Delta table `frames` in one commit: verbatim, one row per record. The small table `hosts` holds the
+//!    location of each host's newest **frame**.
+//! 3. [`newest`] assembles parts into frames. The newest frame of every host stays in memory, compressed, with the
 //!    **key** frame needed to open a delta frame.
-//! 5. [`query`] finds the **snapshot** for a question (in memory, or in the archive by one key and one delta).
-//! 6. The crate `edr-model` turns the snapshot into **tables**: each table is one declaration.
-//! 7. [`web`] serves the tables as pages, [`cli`] prints the tables.
+//! 4. [`query`] finds the **snapshot** for a question (in memory, or in the archive by one key and one delta).
+//! 5. The crate `edr-model` turns the snapshot into **tables**: each table is one declaration.
+//! 6. [`web`] serves the tables as pages, [`cli`] prints the tables.
 //!
 //! Every arrow points one way: the archive does not know Kafka, and the page knows only questions. Invalid records,
 //! duplicates, conflicts and gaps are recorded; nothing is silently missing.
@@ -19,10 +19,6 @@
 //! entries). Configuration files, log and service manager are in the crate `edr-daemon`, shared with the agent.
 
 pub mod consume;
-
-pub mod decode;
-
-pub mod archive;
 
 pub mod newest;
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use edr_archive::{Frames, HostsTable, Reader};
 use edr_daemon::journal;
 use edr_daemon::state_dir::{explain, refuse_foreign};
 use edr_daemon::systemd::ServiceManager;
@@ -24,7 +25,6 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::archive::{Frames, HostsTable, Reader};
 use crate::config::{Config, STATE_DIR};
 use crate::consume::{Archive, Consumer, DerivedTables, Progress, Schedule, Vitals};
 use crate::event::Event;

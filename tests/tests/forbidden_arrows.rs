@@ -72,6 +72,20 @@ fn the_catalogue_knows_only_snapshots() {
 }
 
 #[test]
+fn the_archive_knows_neither_broker_nor_page() {
+    let allowed =
+        ["deltalake", "edr-model", "edr-wire", "futures", "jiff", "log", "serde", "serde_json", "thiserror", "tokio"];
+    for dependency in dependencies("edr-collectd/archive") {
+        assert!(allowed.contains(&dependency.as_str()), "edr-archive must not depend on {dependency}");
+    }
+}
+
+#[test]
+fn the_collector_knows_delta_tables_only_by_the_archive() {
+    assert!(!dependencies("edr-collectd").contains(&"deltalake".to_owned()));
+}
+
+#[test]
 fn sources_know_neither_spool_nor_broker() {
     let found = dependencies("edr-agentd/sources");
     assert!(found.contains(&"edr-wire".to_owned()));
@@ -94,7 +108,7 @@ fn the_ledger_of_the_spool_only_decides() {
 
 #[test]
 fn the_page_knows_only_queries() {
-    assert_absent("edr-collectd/src/web", &["crate::archive", "crate::consume", "deltalake", "rdkafka"]);
+    assert_absent("edr-collectd/src/web", &["edr_archive", "crate::consume", "rdkafka"]);
 }
 
 #[test]
@@ -103,4 +117,5 @@ fn no_daemon_code_starts_a_program() {
     assert_absent("edr-agentd/src", &forbidden);
     assert_absent("edr-agentd/sources/src", &forbidden);
     assert_absent("edr-collectd/src", &forbidden);
+    assert_absent("edr-collectd/archive/src", &forbidden);
 }

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use edr_archive::{PartitionName, Row};
 use tokio::time::Instant;
-
-use crate::archive::{PartitionName, Row};
 
 /// Time from the first record to the commit when no commit was made for a while: the other parts of a frame, and frames
 /// of other hosts, arrive together.
@@ -88,7 +87,7 @@ impl Filling {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::testing::{header, records, row};
+    use edr_archive::testing::{header, records, row};
 
     /// Returns true when the moment is `delay` after a moment between `begin` and now.
     fn is_after(due: Option<Instant>, begin: Instant, delay: Duration) -> bool {

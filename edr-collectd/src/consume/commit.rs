@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use edr_archive::{ArchiveError, Frames, PartitionName, Reader};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -10,7 +11,6 @@ use super::batch::Batch;
 use super::logs::Log;
 use super::message::{CommitOrder, LogStarts, PublishOrder, Reply, StartOrder};
 use super::{Progress, RetryDelay, Vitals, now_ns, position};
-use crate::archive::{ArchiveError, Frames, PartitionName, Reader};
 use crate::event::Event as Said;
 
 /// The second stage.

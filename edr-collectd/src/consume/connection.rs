@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use edr_archive::PartitionName;
 use edr_daemon::secret::Stamp;
 use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -14,7 +15,6 @@ use tokio::sync::watch;
 use super::client::{self, Client, Event, TopicEnds};
 use super::logs::Log;
 use super::trouble::{self, Explained, Judged};
-use crate::archive::PartitionName;
 use crate::config::{Config, Kafka};
 use crate::event::Event as Said;
 

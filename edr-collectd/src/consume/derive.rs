@@ -8,11 +8,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use edr_archive::{ArchiveError, Coverage, HostsTable, PartitionName, SavedHost, Upkeep};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Vitals, sleep_until};
-use crate::archive::{self, ArchiveError, Coverage, HostsTable, PartitionName, SavedHost, Upkeep};
 use crate::event::Event as Said;
 use crate::newest::Newest;
 
@@ -82,7 +82,7 @@ impl DerivedTables {
     /// # Errors
     /// When the folder cannot be used, or holds something else.
     pub async fn open(archive: &Path) -> Result<Self, ArchiveError> {
-        Ok(Self { hosts: HostsTable::open(archive).await?, upkeep: archive::upkeep(archive) })
+        Ok(Self { hosts: HostsTable::open(archive).await?, upkeep: edr_archive::upkeep(archive) })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use crate::archive::PartitionName;
+use edr_archive::PartitionName;
 
 /// A log being read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl Logs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::testing::partition;
+    use edr_archive::testing::partition;
 
     fn logs(next: i64, proof: Option<&[u8]>) -> Logs {
         let mut logs = Logs::default();

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use edr_archive::PartitionName;
+
 use super::batch::Batch;
 use super::client::TopicEnds;
 use super::logs::Log;
-use crate::archive::PartitionName;
 
 /// Batches that wait for the next stage.
 pub(super) const BATCHES_WAITING: usize = 1;

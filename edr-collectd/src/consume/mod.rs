@@ -51,6 +51,7 @@ mod vitals;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use edr_archive::{Frames, HostsTable, Reader};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -65,7 +66,6 @@ pub use self::progress::Progress;
 use self::publish::Publish;
 pub use self::topic::{PARTITIONS, Topic, allow_command, command, create, judge_topic, look, may_read};
 pub use self::vitals::{Vital, Vitals};
-use crate::archive::{Frames, HostsTable, Reader};
 use crate::config::Config;
 use crate::newest::Newest;
 

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use edr_archive::decode::decode;
+use edr_archive::{PartitionName, Row};
 use edr_wire::frame::Record;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message as _};
@@ -21,9 +23,7 @@ use super::logs::{Arrival, Log, Logs};
 use super::message::{CommitOrder, Reply};
 use super::start::PendingStart;
 use super::{Progress, STOP_MAX, Vitals, now_ns, sleep_until};
-use crate::archive::{PartitionName, Row};
 use crate::config;
-use crate::decode::decode;
 use crate::event::Event as Said;
 
 /// Longest time between two turns of the loop.

@@ -1,6 +1,6 @@
 //! Computes where to start reading a partition: at the end of the archive, if Kafka still has the offset.
 
-use crate::archive::PartitionName;
+use edr_archive::PartitionName;
 
 /// Start of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub(super) fn start(archived: (PartitionName, Option<i64>), low: i64, high: i64,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::testing::partition;
+    use edr_archive::testing::partition;
 
     fn at(position: Option<i64>, is_replaced: bool) -> Start {
         start((partition(0), position), 10, 20, is_replaced)

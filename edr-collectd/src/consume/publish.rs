@@ -4,14 +4,14 @@
 
 use std::sync::Arc;
 
+use edr_archive::decode::decode;
+use edr_archive::{HostsTable, Reader};
 use tokio::sync::{mpsc, watch};
 
 use super::batch::Batch;
 use super::derive::PublishedPositions;
 use super::message::{LogStarts, PublishOrder, Reply};
 use super::{Progress, Vitals};
-use crate::archive::{HostsTable, Reader};
-use crate::decode::decode;
 use crate::event::Event as Said;
 use crate::newest::{Newest, catch_up};
 

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use edr_archive::Row;
+use edr_archive::testing::{header, partition, records, row};
 use edr_wire::HostId;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -12,8 +14,6 @@ use super::client::{PartitionEnds, TopicEnds};
 use super::logs::Log;
 use super::message::{CommitOrder, Reply, StartOrder};
 use super::*;
-use crate::archive::Row;
-use crate::archive::testing::{header, partition, records, row};
 
 const TOPIC: &str = "edr.snapshots";
 

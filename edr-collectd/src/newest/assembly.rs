@@ -7,10 +7,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use edr_archive::{ArchivedFrame, ArchivedPart, Place};
 use edr_wire::HostId;
 use edr_wire::frame::{Frame, FrameKey, Record};
-
-use crate::archive::{ArchivedFrame, ArchivedPart, Place};
 
 /// Memory for waiting parts of one host, in bytes: the largest frame, and half of another.
 const HOST_BYTES_MAX: usize = 48 << 20;
@@ -185,7 +184,7 @@ mod tests {
     use edr_wire::limits::{PARTS_MAX, RANGES_MAX};
 
     use super::*;
-    use crate::archive::testing::{header, noise, part, records};
+    use edr_archive::testing::{header, noise, part, records};
 
     fn parts_of(header: &FrameHeader, len: usize, part_bytes: usize) -> Vec<Record> {
         let bytes = records(header, &noise(len, header.seq), None, part_bytes);

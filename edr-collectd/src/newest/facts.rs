@@ -1,10 +1,9 @@
 //! Computes the values of a snapshot for the list of hosts.
 
+use edr_archive::SavedFacts;
 use edr_wire::snapshot::{SnapshotError, SnapshotView};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
-
-use crate::archive::SavedFacts;
 
 /// Bytes kept of a name or a reason from a host.
 const TEXT_BYTES_MAX: usize = 256;

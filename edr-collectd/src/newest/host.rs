@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use edr_archive::{PartitionName, Place, SavedFacts, SavedFrame, SavedHost};
 use edr_model::HostRow;
 use edr_wire::HostId;
 use edr_wire::frame::{Frame, FrameKey, FrameKind};
@@ -10,7 +11,6 @@ use edr_wire::frame::{Frame, FrameKey, FrameKind};
 use super::Current;
 use super::assembly::Whole;
 use super::order::{Judgement, Lineage};
-use crate::archive::{PartitionName, Place, SavedFacts, SavedFrame, SavedHost};
 use crate::event::Event;
 
 /// Record locations kept for a frame after dropping the body from memory; a frame with more parts is searched for.

@@ -20,6 +20,7 @@ mod tests;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use edr_archive::{ArchivedFrame, ArchivedPart, PartitionName, Place, SavedFacts, SavedHost};
 use edr_model::{HostRow, QueryError};
 use edr_wire::frame::{FrameKey, FrameKind, Record};
 use edr_wire::{Epoch, HostId};
@@ -31,7 +32,6 @@ pub use self::host::Known;
 use self::host::{CONFLICTS_MAX, Host};
 use self::order::Lineage;
 pub use self::replay::catch_up;
-use crate::archive::{ArchivedFrame, ArchivedPart, PartitionName, Place, SavedFacts, SavedHost};
 use crate::event::Event;
 
 /// Hosts in the list. Any writer of the topic can invent hosts, which cost about 2 KB each and 16 KB at most, frames

@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 
+use edr_archive::{ArchivedFrame, SavedFrame};
 use edr_wire::Epoch;
 use edr_wire::frame::FrameKey;
 
 use super::Epochs;
-use crate::archive::{ArchivedFrame, SavedFrame};
 
 /// Epochs remembered per host: a host begins an epoch with each boot, and each time its spool is unusable.
 const EPOCHS_MAX: usize = 16;

@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::ops::{Range, RangeInclusive};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use edr_archive::{ArchiveError, ArchivedRow, HostsTable, Reader};
+
 use super::Newest;
-use crate::archive::{ArchiveError, ArchivedRow, HostsTable, Reader};
 
 /// Span of receipt, in ns, to read from `frames` at once: an hour of 1,000 hosts is 360,000 rows.
 const WINDOW_NS: i64 = 3_600_000_000_000;
@@ -92,8 +93,8 @@ mod tests {
     use edr_wire::HostId;
 
     use super::*;
-    use crate::archive::Frames;
-    use crate::archive::testing::{header, partition, records, row};
+    use edr_archive::Frames;
+    use edr_archive::testing::{header, partition, records, row};
 
     const HOUR: i64 = WINDOW_NS;
 

@@ -1,5 +1,6 @@
+use edr_archive::testing::{delta, header, part, partition, records};
+
 use super::*;
-use crate::archive::testing::{delta, header, part, partition, records};
 use edr_wire::frame::{FrameHeader, PreviousEpoch};
 
 /// Offers a frame in the form that comes from Kafka.
@@ -112,7 +113,7 @@ fn saved_state_and_later_records_give_the_same_as_all_records() {
 fn held_frames_count_against_the_budget_and_are_dropped_to_the_archive() {
     let newest = Newest::default();
     newest.state().frame_bytes_max = 200_000;
-    let raw = crate::archive::testing::noise(500, 1);
+    let raw = edr_archive::testing::noise(500, 1);
     for n in 1..=40 {
         for bytes in records(&header(n, 1), &raw, None, 1) {
             let place = Place { received_ns: i64::from(n), partition: 0, offset: 1 };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use edr_collectd::archive::{ArchiveError, Coverage, SavedHost};
+use edr_archive::{ArchiveError, Coverage, SavedHost};
 use edr_collectd::consume::{DerivedStore, DerivedTables, Schedule};
 use edr_wire::HostId;
 use tokio::sync::watch;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use edr_collectd::archive::Reader;
+use edr_archive::Reader;
 use edr_collectd::consume::{judge_topic, look, may_read};
 use edr_collectd::query::{Answers as _, HostAnswers};
 use edr_daemon::preflight::{Findings, Level};
@@ -177,7 +177,7 @@ async fn what_is_no_frame_is_archived_and_the_partition_goes_on() {
     assert_eq!(collector.newest.current(HostId([1; 16])).unwrap().newest.saved.frame.key.seq, 1);
     collector.stop().await;
     let reader = Reader::new(&archive);
-    let log = edr_collectd::archive::PartitionName {
+    let log = edr_archive::PartitionName {
         cluster: look(&scene.config("look", &archive).kafka).unwrap().cluster,
         topic: TOPIC.into(),
         partition: 0,

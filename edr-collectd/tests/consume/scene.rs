@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use edr_collectd::archive::{Frames, HostsTable, Reader};
+use edr_archive::{Frames, HostsTable, Reader};
 use edr_collectd::config::Config;
 use edr_collectd::consume::{Archive, Consumer, DerivedStore, DerivedTables, Progress, Schedule, Vitals, create, look};
 use edr_collectd::newest::{Newest, catch_up};

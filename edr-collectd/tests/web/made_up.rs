@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use deltalake::datafusion::logical_expr::col;
-use edr_collectd::archive::delta::{ArchiveColumn, TableDeclaration, TableStorage, catalogue};
+use edr_archive::delta::{ArchiveColumn, TableDeclaration, TableStorage, catalogue};
 use edr_collectd::cli::output::{Format, Print, print};
 use edr_collectd::web::Options;
 use edr_model::catalogue::{About, Declaration, Field};

@@ -4,12 +4,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use edr_archive::{FirstSnapshot, Found, SearchRank};
 use edr_model::time_text;
 use edr_wire::frame::FrameKey;
 use edr_wire::{Epoch, HostId};
 
 use super::{Contents, HostAnswers, archive};
-use crate::archive::{FirstSnapshot, Found, SearchRank};
 use crate::query::{HostSnapshot, QueryError};
 
 /// Candidates with a common search for their contents.

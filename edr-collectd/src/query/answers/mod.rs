@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use edr_archive::{ArchiveError, Found, HostsTable, Reader};
 use edr_wire::frame::{Frame, FrameKey, FrameKind};
 use edr_wire::snapshot::SnapshotView;
 use edr_wire::{Epoch, HostId};
@@ -19,7 +20,6 @@ use tokio::sync::Semaphore;
 use self::back::SearchBack;
 use super::cache::Cache;
 use super::{Answers, HostRow, HostSnapshot, Joined, QueryError};
-use crate::archive::{ArchiveError, Found, HostsTable, Reader};
 use crate::newest::{Current, Known, Newest, catch_up, facts};
 
 /// Default time limit for skipping unreadable frames in a question.

@@ -1,8 +1,9 @@
 use std::collections::BTreeMap;
 
+use edr_archive::testing::{delta, header, partition, records, row};
+use edr_archive::{Coverage, Frames};
+
 use super::*;
-use crate::archive::testing::{delta, header, partition, records, row};
-use crate::archive::{Coverage, Frames};
 use edr_model::testing::sample;
 use edr_wire::frame::FrameHeader;
 

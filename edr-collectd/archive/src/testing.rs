@@ -1,4 +1,5 @@
 //! Records in the form of an agent's, and archives with records, for tests.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use super::delta::values::Columns;
 use super::{Appended, ArchiveError, ArchivedFrame, ArchivedPart, Frames, PartitionName, Place, Row};
 
 /// Returns the header of a key frame of host and epoch `n`.
-pub(crate) fn header(n: u8, seq: u64) -> FrameHeader {
+pub fn header(n: u8, seq: u64) -> FrameHeader {
     FrameHeader {
         host_id: HostId([n; 16]),
         epoch: Epoch([n; 8]),
@@ -28,22 +29,22 @@ pub(crate) fn header(n: u8, seq: u64) -> FrameHeader {
 }
 
 /// Returns the header of a delta frame.
-pub(crate) fn delta(n: u8, seq: u64, base_seq: u64) -> FrameHeader {
+pub fn delta(n: u8, seq: u64, base_seq: u64) -> FrameHeader {
     FrameHeader { kind: FrameKind::Delta, base_seq, ..header(n, seq) }
 }
 
 /// Returns the Kafka values of a frame.
-pub(crate) fn records(header: &FrameHeader, raw: &[u8], key_raw: Option<&[u8]>, part_bytes: usize) -> Vec<Vec<u8>> {
+pub fn records(header: &FrameHeader, raw: &[u8], key_raw: Option<&[u8]>, part_bytes: usize) -> Vec<Vec<u8>> {
     EncodedFrame::encode(header, raw, key_raw, part_bytes).unwrap().records
 }
 
 /// Returns a partition of the topic in the tests.
-pub(crate) fn partition(number: i32) -> PartitionName {
+pub fn partition(number: i32) -> PartitionName {
     PartitionName { cluster: "c".into(), topic: "edr.snapshots".into(), partition: number, generation: 0 }
 }
 
 /// Returns a record in the form that the consumer gives to the archive.
-pub(crate) fn row(number: i32, offset: i64, received_ns: i64, bytes: &[u8]) -> Row {
+pub fn row(number: i32, offset: i64, received_ns: i64, bytes: &[u8]) -> Row {
     Row {
         partition: partition(number),
         offset,
@@ -56,7 +57,7 @@ pub(crate) fn row(number: i32, offset: i64, received_ns: i64, bytes: &[u8]) -> R
 }
 
 /// Returns the columns of a record, received at the time of its offset.
-pub(crate) fn part(record: &Record, number: i32, offset: i64) -> ArchivedPart {
+pub fn part(record: &Record, number: i32, offset: i64) -> ArchivedPart {
     ArchivedPart {
         partition: partition(number),
         place: Place { received_ns: offset, partition: number, offset },
@@ -67,7 +68,7 @@ pub(crate) fn part(record: &Record, number: i32, offset: i64) -> ArchivedPart {
 }
 
 /// Returns bytes that do not compress, always the same for a seed.
-pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
+pub fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
         state ^= state << 13;
@@ -79,7 +80,7 @@ pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
 }
 
 /// Commits rows together with the position after the last row.
-pub(crate) async fn append(frames: &mut Frames, rows: &[Row]) -> Result<Appended, ArchiveError> {
+pub async fn append(frames: &mut Frames, rows: &[Row]) -> Result<Appended, ArchiveError> {
     let mut positions = BTreeMap::new();
     for row in rows {
         positions.insert(row.partition.clone(), row.offset + 1);
@@ -88,7 +89,7 @@ pub(crate) async fn append(frames: &mut Frames, rows: &[Row]) -> Result<Appended
 }
 
 /// Returns the offsets of all rows in `frames`.
-pub(crate) async fn offsets(frames: &Frames) -> Vec<i64> {
+pub async fn offsets(frames: &Frames) -> Vec<i64> {
     let mut offsets = Vec::new();
     let mut rows = Engine::new().scan(&frames.newest_version(), None, &["offset"]).await.unwrap();
     while let Some(batch) = rows.next().await.unwrap() {
@@ -99,7 +100,7 @@ pub(crate) async fn offsets(frames: &Frames) -> Vec<i64> {
 }
 
 /// Returns the log entries of a table, by version.
-pub(crate) fn entries(table: &Path) -> BTreeMap<u64, PathBuf> {
+pub fn entries(table: &Path) -> BTreeMap<u64, PathBuf> {
     let files = std::fs::read_dir(table.join("_delta_log")).unwrap().map(|file| file.unwrap().path());
     let version = |path: &Path| path.file_name()?.to_str()?.strip_suffix(".json")?.parse().ok();
     files.filter_map(|path| Some((version(&path)?, path))).collect()

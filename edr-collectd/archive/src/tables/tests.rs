@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use edr_wire::frame::FrameKey;
 use edr_wire::{ContentHash, HostId};
 
-use crate::archive::testing::{entries, partition};
-use crate::archive::*;
+use crate::testing::{entries, partition};
+use crate::*;
 
 use super::hosts;
 

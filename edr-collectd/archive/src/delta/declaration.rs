@@ -8,7 +8,7 @@ use deltalake::kernel::StructField;
 use deltalake::operations::create::CreateBuilder;
 
 use super::{ArchiveColumn, ArchiveTable, durable, exists, unloaded};
-use crate::archive::ArchiveError;
+use crate::ArchiveError;
 
 /// How a table is stored.
 #[derive(Debug, Clone, Copy)]

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use edr_wire::frame::{FrameHeader, FrameKind, Record};
 
-use crate::archive::delta::{ArchiveColumn, ArchiveTable, TableDeclaration, TableStorage};
-use crate::archive::{ArchiveError, Row, day_of, declared};
+use super::declared;
+use super::rows::Row;
+use crate::delta::{ArchiveColumn, ArchiveTable, TableDeclaration, TableStorage};
+use crate::{ArchiveError, day_of};
 
 /// How the table is stored. Nothing is replaced, so a vacuum only finds the files of commits that were never made.
 pub(crate) const STORAGE: TableStorage = TableStorage {

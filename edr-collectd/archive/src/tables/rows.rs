@@ -1,6 +1,4 @@
-//! Results of a search among the columns of `frames`: parts, and the frames of these parts.
-
-use std::collections::BTreeMap;
+//! The rows of `frames`: as received, and as read from the archive without the records' bytes.
 
 use deltalake::DeltaTableError;
 use deltalake::arrow::record_batch::RecordBatch;
@@ -10,14 +8,44 @@ use edr_wire::{ContentHash, Epoch};
 use serde::{Deserialize, Serialize};
 
 use super::declared::declarations_of;
-use super::delta::values::{Columns, binary, integer, long, text};
-use super::{PartitionName, Place};
+use crate::delta::values::{Columns, binary, integer, long, text};
+use crate::{PartitionName, Place};
 
-/// Divisions into parts kept per frame, by the time of the first record: the earliest.
-const DIVISIONS_MAX: usize = 8;
+/// A Kafka record to be archived.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// The log of the record.
+    pub partition: PartitionName,
+    /// Offset in the log.
+    pub offset: i64,
+    /// Kafka's timestamp of the record, ms since the epoch.
+    pub kafka_timestamp_ms: Option<i64>,
+    /// When the collector received the record, ns since the epoch, by the collector's clock.
+    pub received_ns: i64,
+    /// Kafka's key, verbatim.
+    pub key: Option<Vec<u8>>,
+    /// Kafka's value, verbatim; `None` for a record without a value.
+    pub record: Option<Vec<u8>>,
+    /// The decoded record with an empty `body`, or the fault.
+    pub content: Result<Record, String>,
+}
+
+impl Row {
+    /// Returns the location of the row in the archive.
+    pub fn place(&self) -> Place {
+        Place { received_ns: self.received_ns, partition: self.partition.partition, offset: self.offset }
+    }
+
+    /// Returns the approximate memory of the row, in bytes.
+    pub fn byte_len(&self) -> usize {
+        let bytes = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        let lists = self.content.as_ref().map_or(0, |record| record.header.heap_len());
+        512 + bytes(&self.key) + bytes(&self.record) + lists
+    }
+}
 
 /// The columns of [`ArchivedPart`].
-pub(super) const PART_COLUMNS: [&str; 17] = [
+pub(crate) const PART_COLUMNS: [&str; 17] = [
     "cluster",
     "topic",
     "partition",
@@ -38,7 +66,7 @@ pub(super) const PART_COLUMNS: [&str; 17] = [
 ];
 
 /// The columns of [`ArchivedRow`] beside the [`PART_COLUMNS`].
-pub(super) const DECLARED_COLUMNS: [&str; 4] = ["boot_id", "previous_last_seq", "lost", "missed"];
+pub(crate) const DECLARED_COLUMNS: [&str; 4] = ["boot_id", "previous_last_seq", "lost", "missed"];
 
 /// A frame as the archive's columns describe the frame: small enough for memory and for the table of hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,13 +85,6 @@ pub struct ArchivedFrame {
     pub bye: bool,
 }
 
-impl ArchivedFrame {
-    /// Returns the place of the frame in a search back in time.
-    pub(super) fn rank(&self) -> SearchRank {
-        (self.captured_ns, self.key)
-    }
-}
-
 impl From<&Record> for ArchivedFrame {
     fn from(record: &Record) -> Self {
         let header = &record.header;
@@ -77,9 +98,6 @@ impl From<&Record> for ArchivedFrame {
         }
     }
 }
-
-/// Order of frames in a search back in time: by the time of the snapshot, as claimed by the host, then by identity.
-pub type SearchRank = (i64, FrameKey);
 
 /// The columns of one record in `frames`, without the record's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,88 +125,13 @@ pub struct ArchivedRow {
     pub content: Option<(ArchivedPart, Declarations)>,
 }
 
-/// A frame with the locations of its records.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// The frame.
-    pub frame: ArchivedFrame,
-    /// Locations of the records, by number of parts and by part. Records of two divisions do not fit together.
-    divisions: BTreeMap<u32, BTreeMap<u32, Place>>,
-}
-
-impl Found {
-    pub(super) fn new(frame: ArchivedFrame) -> Self {
-        Self { frame, divisions: BTreeMap::new() }
-    }
-
-    /// Adds a record. Of several records with the same part, the first received record counts.
-    pub(super) fn add(&mut self, parts: u32, part: u32, place: Place) {
-        let places = self.divisions.entry(parts).or_default();
-        let first = places.entry(part).or_insert(place);
-        *first = place.min(*first);
-        if self.divisions.len() > DIVISIONS_MAX {
-            // Later records must not hide earlier records.
-            let last = self.divisions.iter().max_by_key(|(_, places)| places.values().min().copied());
-            if let Some(last) = last.map(|(parts, _)| *parts) {
-                self.divisions.remove(&last);
-            }
-        }
-    }
-
-    /// Returns the locations of the parts of each complete division, in the order of completion.
-    pub fn complete(&self) -> Vec<Vec<Place>> {
-        let complete = self.divisions.iter().filter(|(parts, places)| places.len() == **parts as usize);
-        let mut complete: Vec<Vec<Place>> = complete.map(|(_, places)| places.values().copied().collect()).collect();
-        complete.sort_by_key(|places| places.iter().max().copied());
-        complete
-    }
-
-    /// Returns the location of the record that completed the frame; `None` for an incomplete frame.
-    pub(super) fn completed(&self) -> Option<Place> {
-        self.complete().first()?.iter().max().copied()
-    }
-
-    /// Returns the location of the record received first.
-    pub(super) fn first(&self) -> Option<Place> {
-        self.divisions.values().flat_map(BTreeMap::values).min().copied()
-    }
-
-    /// Returns when the frame became complete, ns since the epoch.
-    pub fn received_ns(&self) -> i64 {
-        self.completed().map_or(0, |place| place.received_ns)
-    }
-}
-
-/// Result of a search back in time.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Candidates {
-    /// Complete frames, newest first. Usually the first frame is readable and is the answer.
-    pub found: Vec<Found>,
-    /// Where to continue when none of the frames is readable; `None` when there are no older frames.
-    pub rest: Option<SearchRank>,
-}
-
-/// Frames found so far, oldest first.
-pub(super) type FoundFrames = BTreeMap<SearchRank, Found>;
-
-/// Adds a record to its frame.
-pub(super) fn note_part(frames: &mut FoundFrames, found: &ArchivedPart) {
-    let frame = frames.entry(found.frame.rank()).or_insert_with(|| Found::new(found.frame));
-    frame.add(found.parts, found.part, found.place);
-}
-
-/// Returns the complete frames, newest first.
-pub(super) fn newest_first(frames: FoundFrames) -> Vec<Found> {
-    frames.into_values().rev().filter(|found| found.completed().is_some()).collect()
-}
-
 /// Passes the parts of a batch to `take`; rows with missing or invalid columns are skipped.
-pub(super) fn parts_of(batch: &RecordBatch, take: &mut impl FnMut(ArchivedPart)) -> Result<(), DeltaTableError> {
+pub(crate) fn parts_of(batch: &RecordBatch, take: &mut impl FnMut(ArchivedPart)) -> Result<(), DeltaTableError> {
     numbered_parts_of(batch, &mut |_, part| take(part))
 }
 
 /// Passes every row of a batch to `take`, frames and other records.
-pub(super) fn rows_of(batch: &RecordBatch, take: &mut impl FnMut(ArchivedRow)) -> Result<(), DeltaTableError> {
+pub(crate) fn rows_of(batch: &RecordBatch, take: &mut impl FnMut(ArchivedRow)) -> Result<(), DeltaTableError> {
     let columns = Columns(batch);
     let (clusters, topics) = (columns.texts("cluster")?, columns.texts("topic")?);
     let (partitions, generations) = (columns.integers("partition")?, columns.integers("generation")?);

@@ -31,7 +31,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::testing::{header, records};
+    use crate::testing::{header, records};
 
     #[test]
     fn a_record_is_read_and_any_damage_is_a_fault() {

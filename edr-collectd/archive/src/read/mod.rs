@@ -3,6 +3,11 @@
 //! Search filters use columns that exclude whole files: the folder is the day of receipt, and the table's log keeps
 //! minimum and maximum of times, offsets and sequence numbers per file.
 
+mod files;
+mod found;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
@@ -16,15 +21,15 @@ use edr_wire::limits::RAW_BYTES_MAX;
 use edr_wire::{Epoch, HostId};
 use tokio::sync::Mutex;
 
-use super::delta::engine::Engine;
-use super::delta::values::{Columns, binary};
-use super::delta::{exists, unloaded};
-use super::files::{self, Candidate, FirstSnapshot};
-use super::found::{
-    ArchivedPart, ArchivedRow, Candidates, DECLARED_COLUMNS, Found, FoundFrames, PART_COLUMNS, SearchRank,
-    newest_first, note_part, parts_of, rows_of,
-};
-use super::{ArchiveError, PartitionName, Place, day_of, tables};
+use self::files::Candidate;
+pub use self::files::FirstSnapshot;
+pub use self::found::{Candidates, Found, SearchRank};
+use self::found::{FoundFrames, newest_first, note_part};
+use crate::delta::engine::Engine;
+use crate::delta::values::{Columns, binary};
+use crate::delta::{exists, unloaded};
+use crate::tables::rows::{ArchivedPart, ArchivedRow, DECLARED_COLUMNS, PART_COLUMNS, parts_of, rows_of};
+use crate::{ArchiveError, PartitionName, Place, day_of, tables};
 
 /// Frames kept by a search back in time, complete or not; a continued search looks below the last.
 const CANDIDATES_MAX: usize = 256;

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 use deltalake::operations::vacuum::Clock;
 
 use super::*;
-use crate::archive::testing::{append, entries, header, offsets, partition, records, row};
-use crate::archive::{ArchiveError, Frames, PartitionName, Reader, Row, tables};
+use crate::testing::{append, entries, header, offsets, partition, records, row};
+use crate::{ArchiveError, Frames, PartitionName, Reader, Row, tables};
 
 /// Moves a position forward by `count` commits without rows.
 async fn commits(frames: &mut Frames, number: i32, from: i64, count: i64) {

@@ -4,8 +4,9 @@ use edr_model::accounting::Declarations;
 use edr_wire::frame::{LostRange, MissedTicks, PreviousEpoch};
 use edr_wire::{Epoch, HostId};
 
-use super::testing::{append, delta, header, noise, offsets, partition, records, row};
 use super::*;
+use crate::testing::{append, delta, header, noise, offsets, partition, records, row};
+use crate::*;
 
 const DAY_NS: i64 = 86_400_000_000_000;
 

@@ -17,7 +17,7 @@ use deltalake::{BlindDeltaTable, DeltaTable, DeltaTableError};
 
 use super::log::{self as table_log, Claim, Conflict, Entry, Freshness};
 use super::{TableDeclaration, column, durable};
-use crate::archive::{ArchiveError, PartitionName};
+use crate::{ArchiveError, PartitionName};
 
 /// Idle time after which a handle reads the table again before a commit. Reading the table is cheaper than applying all
 /// entries since, and entries are kept for an hour only.

@@ -13,10 +13,10 @@ use edr_wire::frame::FrameKey;
 use edr_wire::{Epoch, HostId};
 use serde::{Deserialize, Serialize};
 
-use crate::archive::delta::engine::Engine;
-use crate::archive::delta::values::{Columns, long, text};
-use crate::archive::delta::{ArchiveColumn, ArchiveTable, TableDeclaration, TableStorage};
-use crate::archive::{ArchiveError, ArchivedFrame, PartitionName, Place};
+use crate::delta::engine::Engine;
+use crate::delta::values::{Columns, long, text};
+use crate::delta::{ArchiveColumn, ArchiveTable, TableDeclaration, TableStorage};
+use crate::{ArchiveError, ArchivedFrame, PartitionName, Place};
 
 /// How the table is stored; a collector replaces the rows of its partitions once a minute.
 pub(crate) const STORAGE: TableStorage = TableStorage {

@@ -17,13 +17,13 @@ pub mod catalogue;
 mod column;
 mod declaration;
 mod durable;
-pub(super) mod engine;
-pub(super) mod log;
+pub(crate) mod engine;
+pub(crate) mod log;
 mod table;
 #[cfg(test)]
 mod tests;
 mod upkeep;
-pub(super) mod values;
+pub(crate) mod values;
 
 use std::path::Path;
 
@@ -33,10 +33,10 @@ use deltalake::{DeltaTable, DeltaTableBuilder};
 pub use table::{Appended, ArchiveTable};
 pub use upkeep::Upkeep;
 
-use super::ArchiveError;
+use crate::ArchiveError;
 
 /// Returns true when this folder holds a table.
-pub(super) async fn exists(path: &Path) -> Result<bool, ArchiveError> {
+pub(crate) async fn exists(path: &Path) -> Result<bool, ArchiveError> {
     // The store would create a missing folder when asked for the table.
     if !path.join("_delta_log").is_dir() {
         return Ok(false);
@@ -45,7 +45,7 @@ pub(super) async fn exists(path: &Path) -> Result<bool, ArchiveError> {
 }
 
 /// Returns a handle of the table in this folder, without reading the table.
-pub(super) fn unloaded(path: &Path) -> Result<DeltaTable, ArchiveError> {
+pub(crate) fn unloaded(path: &Path) -> Result<DeltaTable, ArchiveError> {
     let uri = path.to_string_lossy();
     deltalake::ensure_table_uri(&uri)
         .and_then(DeltaTableBuilder::from_url)

@@ -33,7 +33,7 @@ impl<R> std::fmt::Debug for ArchiveColumn<R> {
 
 impl<R> ArchiveColumn<R> {
     /// Makes a column of any type; null is allowed. `to_array` also counts the values left out as null.
-    pub(in crate::archive) fn new(
+    pub(crate) fn new(
         name: &str,
         of: impl Into<DataType>,
         to_array: impl Fn(&[R], &mut usize) -> ArrayRef + Send + Sync + 'static,

@@ -21,19 +21,19 @@ const BATCH_ROWS: usize = 8_192;
 
 /// A query engine. All queries share a single memory budget.
 #[derive(Debug, Clone)]
-pub(in crate::archive) struct Engine {
+pub(crate) struct Engine {
     memory: Arc<dyn MemoryPool>,
     /// Rows per batch.
     batch_rows: usize,
 }
 
 impl Engine {
-    pub(in crate::archive) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { memory: Arc::new(GreedyMemoryPool::new(QUERY_BYTES_MAX)), batch_rows: BATCH_ROWS }
     }
 
     /// Returns the same engine with fewer rows per batch, for tables with large rows.
-    pub(in crate::archive) fn by(&self, batch_rows: usize) -> Self {
+    pub(crate) fn by(&self, batch_rows: usize) -> Self {
         Self { memory: Arc::clone(&self.memory), batch_rows }
     }
 
@@ -48,7 +48,7 @@ impl Engine {
     }
 
     /// Returns the matching rows of a table, with these columns.
-    pub(in crate::archive) async fn scan(
+    pub(crate) async fn scan(
         &self,
         table: &DeltaTable,
         filter: Option<Expr>,
@@ -58,7 +58,7 @@ impl Engine {
     }
 
     /// Returns the matching rows of these files of a table, with these columns.
-    pub(in crate::archive) async fn scan_files(
+    pub(crate) async fn scan_files(
         &self,
         table: &DeltaTable,
         files: &[String],
@@ -89,10 +89,10 @@ impl Engine {
 }
 
 /// Batches of a result, one at a time.
-pub(in crate::archive) struct Rows(SendableRecordBatchStream);
+pub(crate) struct Rows(SendableRecordBatchStream);
 
 impl Rows {
-    pub(in crate::archive) async fn next(&mut self) -> Result<Option<RecordBatch>, DeltaTableError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<RecordBatch>, DeltaTableError> {
         self.0.try_next().await.map_err(|error| DeltaTableError::generic(error.to_string()))
     }
 }

@@ -130,9 +130,9 @@ mod tests {
     use edr_model::testing::{host_snapshot, sample};
 
     use super::*;
-    use crate::archive::delta::engine::Engine;
-    use crate::archive::delta::{TableDeclaration, TableStorage};
-    use crate::archive::testing::partition;
+    use crate::delta::engine::Engine;
+    use crate::delta::{TableDeclaration, TableStorage};
+    use crate::testing::partition;
 
     /// A row of a table of the catalogue, with the host.
     struct Row {

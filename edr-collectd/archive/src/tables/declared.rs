@@ -15,9 +15,9 @@ use deltalake::kernel::{ArrayType, DataType as DeltaType, PrimitiveType, StructF
 use edr_model::accounting::Declarations;
 use edr_wire::frame::{FrameHeader, LostRange, MissedTicks, PreviousEpoch};
 
-use super::Row;
-use super::delta::ArchiveColumn;
-use super::delta::values::{Columns, long, text};
+use super::rows::Row;
+use crate::delta::ArchiveColumn;
+use crate::delta::values::{Columns, long, text};
 
 /// Name of the elements of lists in Delta.
 const ELEMENT: &str = "element";
@@ -68,7 +68,7 @@ fn signed(number: u64) -> i64 {
 }
 
 /// Reads the declarations of each row; rows that are no frames have none.
-pub(super) fn declarations_of(batch: &RecordBatch) -> Result<Vec<Declarations>, DeltaTableError> {
+pub(crate) fn declarations_of(batch: &RecordBatch) -> Result<Vec<Declarations>, DeltaTableError> {
     let columns = Columns(batch);
     let (boots, epochs) = (columns.texts("boot_id")?, columns.texts("previous_epoch")?);
     let seqs = columns.longs("previous_last_seq")?;

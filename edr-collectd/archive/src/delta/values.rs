@@ -8,7 +8,7 @@ use deltalake::arrow::record_batch::RecordBatch;
 
 /// A batch with columns by name. Columns are cast to one type first: the query engine may return views or dictionaries
 /// for columns of plain strings.
-pub(in crate::archive) struct Columns<'a>(pub(in crate::archive) &'a RecordBatch);
+pub(crate) struct Columns<'a>(pub(crate) &'a RecordBatch);
 
 impl Columns<'_> {
     fn cast(&self, name: &str, to: &DataType) -> Result<ArrayRef, DeltaTableError> {
@@ -17,39 +17,39 @@ impl Columns<'_> {
         Ok(cast(column, to)?)
     }
 
-    pub(in crate::archive) fn longs(&self, name: &str) -> Result<Int64Array, DeltaTableError> {
+    pub(crate) fn longs(&self, name: &str) -> Result<Int64Array, DeltaTableError> {
         Ok(self.cast(name, &DataType::Int64)?.as_primitive::<Int64Type>().clone())
     }
 
-    pub(in crate::archive) fn integers(&self, name: &str) -> Result<Int32Array, DeltaTableError> {
+    pub(crate) fn integers(&self, name: &str) -> Result<Int32Array, DeltaTableError> {
         Ok(self.cast(name, &DataType::Int32)?.as_primitive::<Int32Type>().clone())
     }
 
-    pub(in crate::archive) fn texts(&self, name: &str) -> Result<StringArray, DeltaTableError> {
+    pub(crate) fn texts(&self, name: &str) -> Result<StringArray, DeltaTableError> {
         Ok(self.cast(name, &DataType::Utf8)?.as_string::<i32>().clone())
     }
 
-    pub(in crate::archive) fn binaries(&self, name: &str) -> Result<BinaryArray, DeltaTableError> {
+    pub(crate) fn binaries(&self, name: &str) -> Result<BinaryArray, DeltaTableError> {
         Ok(self.cast(name, &DataType::Binary)?.as_binary::<i32>().clone())
     }
 }
 
 /// Returns the value at an index; `None` for a null.
-pub(in crate::archive) fn long(column: &Int64Array, at: usize) -> Option<i64> {
+pub(crate) fn long(column: &Int64Array, at: usize) -> Option<i64> {
     column.is_valid(at).then(|| column.value(at))
 }
 
 /// Returns the value at an index; `None` for a null.
-pub(in crate::archive) fn integer(column: &Int32Array, at: usize) -> Option<i32> {
+pub(crate) fn integer(column: &Int32Array, at: usize) -> Option<i32> {
     column.is_valid(at).then(|| column.value(at))
 }
 
 /// Returns the value at an index; `None` for a null.
-pub(in crate::archive) fn text(column: &StringArray, at: usize) -> Option<&str> {
+pub(crate) fn text(column: &StringArray, at: usize) -> Option<&str> {
     column.is_valid(at).then(|| column.value(at))
 }
 
 /// Returns the value at an index; `None` for a null.
-pub(in crate::archive) fn binary(column: &BinaryArray, at: usize) -> Option<&[u8]> {
+pub(crate) fn binary(column: &BinaryArray, at: usize) -> Option<&[u8]> {
     column.is_valid(at).then(|| column.value(at))
 }

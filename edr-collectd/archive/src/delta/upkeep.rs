@@ -11,7 +11,7 @@ use deltalake::operations::vacuum::{Clock, VacuumMode};
 use tokio::time::Instant;
 
 use super::{TableStorage, durable, exists, log, unloaded};
-use crate::archive::ArchiveError;
+use crate::ArchiveError;
 
 /// The upkeep of a table.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl Upkeep {
     }
 
     /// Removes data files unused for an hour: replaced files, and files of commits that were never made.
-    pub(in crate::archive) async fn vacuum(&self, clock: Option<Arc<dyn Clock>>) -> Result<(), ArchiveError> {
+    pub(crate) async fn vacuum(&self, clock: Option<Arc<dyn Clock>>) -> Result<(), ArchiveError> {
         // Full mode also removes files without any entry.
         let mut vacuum = unloaded(&self.path)?.vacuum().with_mode(VacuumMode::Full);
         if let Some(clock) = clock {
