@@ -16,7 +16,7 @@ use edr_sources::psad::{PsadReader, PsadSettings};
 use edr_sources::{Source as _, Tick};
 use nix::sys::resource::{UsageWho, getrusage};
 
-struct Options {
+struct BenchOptions {
     lines: usize,
     attackers: usize,
     folders: usize,
@@ -24,7 +24,7 @@ struct Options {
 }
 
 fn main() {
-    let mut options = Options { lines: 200_000, attackers: 500, folders: 2_000, psad: None };
+    let mut options = BenchOptions { lines: 200_000, attackers: 500, folders: 2_000, psad: None };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         let value = arguments.next().unwrap_or_else(|| panic!("{name} needs a value"));
@@ -81,7 +81,7 @@ fn command(program: &str, arguments: &[&str]) -> Duration {
     children_cpu() - start
 }
 
-fn packets(folder: &Path, options: &Options) {
+fn packets(folder: &Path, options: &BenchOptions) {
     let log = folder.join("kern.log");
     let mut text = Vec::new();
     for n in 0..options.lines {
@@ -203,7 +203,7 @@ fn psad_analysis(psad: &Path, folder: &Path, log: &Path) -> Duration {
     run(log).saturating_sub(start_up)
 }
 
-fn state(folder: &Path, options: &Options) {
+fn state(folder: &Path, options: &BenchOptions) {
     let psad = folder.join("var/log/psad");
     fs::create_dir_all(&psad).unwrap();
     let address = |n: usize| format!("10.{}.{}.{}", n / 65_536, n / 256 % 256, n % 256);

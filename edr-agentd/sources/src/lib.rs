@@ -23,4 +23,4 @@ mod sources;
 mod tick;
 
 pub use self::sources::{SourceSettings, Sources};
-pub use self::tick::{Budget, Produced, Source, TableRows, Tick};
+pub use self::tick::{Budget, RowCount, Source, TableRows, Tick};

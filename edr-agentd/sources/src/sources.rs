@@ -14,7 +14,7 @@ use crate::host::HostReader;
 use crate::process::{ProcessReader, ProcessSettings, degraded};
 use crate::psad::{PsadReader, PsadSettings};
 use crate::socket::SocketReader;
-use crate::tick::{Produced, Source, Tick};
+use crate::tick::{RowCount, Source, Tick};
 
 /// Readings between two checks of this process's access: rights and mounts seldom change.
 const DEGRADED_HOLDS: u32 = 30;
@@ -61,8 +61,10 @@ impl Sources {
         Ok(Self {
             host: HostReader::open(&proc_root, labels)?,
             others: vec![
-                Box::new(Reopened::new("processes", move || ProcessReader::open(&for_processes, processes.clone()))),
-                Box::new(Reopened::new("sockets", move || SocketReader::open(&for_sockets))),
+                Box::new(ReopeningSource::new("processes", move || {
+                    ProcessReader::open(&for_processes, processes.clone())
+                })),
+                Box::new(ReopeningSource::new("sockets", move || SocketReader::open(&for_sockets))),
                 Box::new(PsadReader::open(psad, positions)),
             ],
             proc_root,
@@ -95,25 +97,25 @@ impl Sources {
 
 /// A source that may be missing. Opened again at each tick until successful, with a gap for each tick without the
 /// source.
-struct Reopened<S> {
+struct ReopeningSource<S> {
     name: &'static str,
     open: Box<dyn Fn() -> io::Result<S> + Send>,
     source: Option<S>,
 }
 
-impl<S> Reopened<S> {
+impl<S> ReopeningSource<S> {
     fn new(name: &'static str, open: impl Fn() -> io::Result<S> + Send + 'static) -> Self {
         Self { name, open: Box::new(open), source: None }
     }
 }
 
-impl<S: std::fmt::Debug> std::fmt::Debug for Reopened<S> {
+impl<S: std::fmt::Debug> std::fmt::Debug for ReopeningSource<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Reopened").field("name", &self.name).field("source", &self.source).finish_non_exhaustive()
     }
 }
 
-impl<S: Source> Source for Reopened<S> {
+impl<S: Source> Source for ReopeningSource<S> {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -122,7 +124,7 @@ impl<S: Source> Source for Reopened<S> {
         CallCounter::Source
     }
 
-    fn read(&mut self, tick: &mut Tick) -> Produced {
+    fn read(&mut self, tick: &mut Tick) -> RowCount {
         if self.source.is_none() {
             match (self.open)() {
                 Ok(source) => self.source = Some(source),

@@ -7,7 +7,7 @@ use edr_wire::limits::RAW_BYTES_SOFT;
 use edr_wire::snapshot::{Agent, GapReason, Host, Position, Psad, Reread, Rows, SnapshotParts, SourceCost, Time};
 
 use crate::common::cost::{CallCounter, Meter};
-use crate::common::{Access, Gaps, Inhabitants};
+use crate::common::{DescriptorAccess, Gaps, Inhabitants};
 
 /// A source of facts about the host. There are two kinds:
 ///
@@ -26,12 +26,12 @@ pub trait Source: Debug + Send {
     }
 
     /// Adds the facts of this tick.
-    fn read(&mut self, tick: &mut Tick) -> Produced;
+    fn read(&mut self, tick: &mut Tick) -> RowCount;
 }
 
 /// The number of rows that a source added to a tick.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Produced {
+pub struct RowCount {
     /// Rows, including carried rows.
     pub rows: usize,
     /// Rows taken over from the previous tick without a read.
@@ -99,7 +99,7 @@ pub struct Tick {
     /// The processes of each network namespace, for the source of sockets.
     pub inhabitants: Inhabitants,
     /// The right to see descriptors, as observed by the source of processes.
-    pub access: Access,
+    pub access: DescriptorAccess,
 }
 
 impl Tick {
@@ -116,7 +116,7 @@ impl Tick {
         self.gaps.clear();
         self.cost.clear();
         self.inhabitants.clear();
-        self.access = Access::default();
+        self.access = DescriptorAccess::default();
     }
 
     /// Reads a source and records the cost.

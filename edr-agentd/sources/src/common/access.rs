@@ -2,7 +2,7 @@
 
 /// The right to see descriptors, as observed in a pass over all processes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Access {
+pub struct DescriptorAccess {
     own_uid: u32,
     /// The first process of another user whose descriptors are refused.
     refused: Option<u32>,
@@ -10,7 +10,7 @@ pub struct Access {
     granted: bool,
 }
 
-impl Access {
+impl DescriptorAccess {
     /// Starts with no observation, for a reader with this effective user id.
     pub(crate) fn of(own_uid: u32) -> Self {
         Self { own_uid, ..Self::default() }
@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn all_must_be_refused() {
-        let mut access = Access::of(0);
+        let mut access = DescriptorAccess::of(0);
         access.note(1, 0, Some(true));
         access.note(2, 5, None);
         assert_eq!(access.refused(), None);

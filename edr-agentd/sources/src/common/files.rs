@@ -23,7 +23,7 @@ const FILE_FLAGS: OFlags =
 
 /// The stamp of a file, which changes when the file changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Stamp {
+pub(crate) struct FileStamp {
     pub(crate) dev: u64,
     pub(crate) inode: u64,
     pub(crate) size: u64,
@@ -31,7 +31,7 @@ pub(crate) struct Stamp {
     pub(crate) ctime_ns: i64,
 }
 
-impl Stamp {
+impl FileStamp {
     pub(crate) fn of(stat: &Stat) -> Self {
         let ns = |seconds: i64, ns: u64| seconds.saturating_mul(1_000_000_000).saturating_add(ns as i64);
         Self {
@@ -52,7 +52,7 @@ impl Stamp {
 
 /// The reason why a file was not read.
 #[derive(Debug)]
-pub(crate) enum Refusal {
+pub(crate) enum FileRefusal {
     Io(io::Error),
     /// The object exists, but was not made by psad.
     Foreign(&'static str),
@@ -60,7 +60,7 @@ pub(crate) enum Refusal {
     TooLong(u64),
 }
 
-impl Refusal {
+impl FileRefusal {
     pub(crate) fn reason(&self) -> GapReason {
         match self {
             Self::Io(error) => errno::reason(error),
@@ -82,7 +82,7 @@ impl Refusal {
     }
 }
 
-impl From<rustix::io::Errno> for Refusal {
+impl From<rustix::io::Errno> for FileRefusal {
     fn from(errno: rustix::io::Errno) -> Self {
         match errno {
             rustix::io::Errno::LOOP => Self::Foreign("a symbolic link"),
@@ -99,52 +99,52 @@ pub(crate) fn open_regular(
     folder: impl AsFd,
     name: impl rustix::path::Arg,
     owner: Option<u32>,
-) -> Result<(OwnedFd, Stamp), Refusal> {
+) -> Result<(OwnedFd, FileStamp), FileRefusal> {
     let fd = openat(folder, name, FILE_FLAGS, Mode::empty())?;
     let stat = fstat(&fd)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(Refusal::Foreign("not a regular file"));
+        return Err(FileRefusal::Foreign("not a regular file"));
     }
     if let Some(owner) = owner {
         if stat.st_nlink > 1 {
-            return Err(Refusal::Foreign("a file with several names (hard links)"));
+            return Err(FileRefusal::Foreign("a file with several names (hard links)"));
         }
         if stat.st_uid != 0 && stat.st_uid != owner {
-            return Err(Refusal::Foreign("a file of another user"));
+            return Err(FileRefusal::Foreign("a file of another user"));
         }
     }
-    Ok((fd, Stamp::of(&stat)))
+    Ok((fd, FileStamp::of(&stat)))
 }
 
 /// Opens the regular file at `path` from the configuration; a link as the last part of the path is refused.
-pub(crate) fn open_log(path: &Path) -> Result<(OwnedFd, Stamp), Refusal> {
+pub(crate) fn open_log(path: &Path) -> Result<(OwnedFd, FileStamp), FileRefusal> {
     open_regular(rustix::fs::CWD, path, None)
 }
 
 /// The stamp of an open file.
-pub(crate) fn stamp_of_file(fd: &OwnedFd) -> Result<Stamp, Refusal> {
-    Ok(Stamp::of(&fstat(fd)?))
+pub(crate) fn stamp_of_file(fd: &OwnedFd) -> Result<FileStamp, FileRefusal> {
+    Ok(FileStamp::of(&fstat(fd)?))
 }
 
 /// The stamp of the file at `path`; links are followed.
-pub(crate) fn stamp_of_path(path: &Path) -> Option<Stamp> {
-    rustix::fs::stat(path).ok().map(|stat| Stamp::of(&stat))
+pub(crate) fn stamp_of_path(path: &Path) -> Option<FileStamp> {
+    rustix::fs::stat(path).ok().map(|stat| FileStamp::of(&stat))
 }
 
 /// Reads a configuration file at `path`; links are followed, because they were made by the administrator.
-pub(crate) fn read_config(path: &Path) -> Result<Vec<u8>, Refusal> {
+pub(crate) fn read_config(path: &Path) -> Result<Vec<u8>, FileRefusal> {
     let fd = openat(rustix::fs::CWD, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
     let stat = fstat(&fd)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(Refusal::Foreign("not a regular file"));
+        return Err(FileRefusal::Foreign("not a regular file"));
     }
     read_all(&fd, u64::try_from(stat.st_size).unwrap_or(0), 1 << 20)
 }
 
 /// Reads to the end of the file, also when the file grows during the read.
-pub(crate) fn read_all(fd: &OwnedFd, size: u64, bytes_max: u64) -> Result<Vec<u8>, Refusal> {
+pub(crate) fn read_all(fd: &OwnedFd, size: u64, bytes_max: u64) -> Result<Vec<u8>, FileRefusal> {
     if size > bytes_max {
-        return Err(Refusal::TooLong(size));
+        return Err(FileRefusal::TooLong(size));
     }
     // A byte more than the size, so that a short read indicates the end of the file.
     let mut text = Vec::with_capacity(size as usize + 1);
@@ -155,7 +155,7 @@ pub(crate) fn read_all(fd: &OwnedFd, size: u64, bytes_max: u64) -> Result<Vec<u8
         match rustix::io::read(fd, rustix::buffer::spare_capacity(&mut text)) {
             Ok(0) => return Ok(text),
             Ok(_) if text.len() < text.capacity() => return Ok(text),
-            Ok(_) if text.len() as u64 > bytes_max => return Err(Refusal::TooLong(text.len() as u64)),
+            Ok(_) if text.len() as u64 > bytes_max => return Err(FileRefusal::TooLong(text.len() as u64)),
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }

@@ -16,7 +16,7 @@ pub(crate) mod lines;
 pub(crate) mod proc_files;
 mod recorder;
 
-pub use self::access::Access;
+pub use self::access::DescriptorAccess;
 pub use self::gaps::Gaps;
 pub use self::inhabitants::Inhabitants;
 pub use self::recorder::Recorder;

@@ -28,7 +28,7 @@ pub(crate) enum LineTime {
 
 /// The head of a line, and the rest of the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Header<'a> {
+pub(crate) struct LineHead<'a> {
     pub(crate) time: LineTime,
     pub(crate) tag: Tag,
     /// Microseconds since boot.
@@ -42,7 +42,7 @@ const SHORT_BYTES: usize = 15;
 const FULL_BYTES_MAX: usize = 40;
 
 /// Parses the head of `line`; `None` without a head.
-pub(crate) fn parse_header(line: &[u8]) -> Option<Header<'_>> {
+pub(crate) fn parse_header(line: &[u8]) -> Option<LineHead<'_>> {
     let line = strip_priority(line);
     let (time, rest) = if line.first()?.is_ascii_digit() {
         let end = memchr::memchr(b' ', &line[..line.len().min(FULL_BYTES_MAX)])?;
@@ -56,7 +56,7 @@ pub(crate) fn parse_header(line: &[u8]) -> Option<Header<'_>> {
         Tag::Kernel => strip_kernel_stamp(rest),
         _ => (None, rest),
     };
-    Some(Header { time, tag, kernel_us, rest })
+    Some(LineHead { time, tag, kernel_us, rest })
 }
 
 /// Finds the second and later heads in a line. psad's kmsgsd writes blocks instead of lines, so a line can be cut and

@@ -22,8 +22,8 @@ use jiff::tz::TimeZone;
 pub(crate) use self::events::parse_event;
 use self::header::{Resolver, Tag, glued_headers, parse_header};
 pub(crate) use self::journal::JournalTail;
-use self::journal::{Entry, Writer};
-use self::record::{End, Fault, parse_record};
+use self::journal::{JournalEntry, Writer};
+use self::record::{LineFault, RecordEnd, parse_record};
 use self::tail::{Flow, LogTail, Piece};
 use crate::common::Gaps;
 
@@ -36,7 +36,7 @@ const FIRST_BYTES_MAX: usize = 256;
 
 /// The form of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Format {
+pub(crate) enum LogFormat {
     /// A file of a syslog daemon: whole lines from many programs; lines with a packet are tagged `kernel:`.
     Syslog,
     /// `fwdata`: kmsgsd copies blocks of the kernel's lines, so lines can be cut and glued together.
@@ -49,14 +49,14 @@ pub(crate) enum Format {
 
 /// The result of a reading of the logs.
 #[derive(Debug, Default)]
-pub(crate) struct Found {
+pub(crate) struct LogRows {
     pub(crate) packets: Rows,
     pub(crate) events: Vec<PsadEvent>,
 }
 
 /// The content wanted from a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wanted {
+pub(crate) enum LogContent {
     /// Packets, and psad's own lines in between.
     Packets,
     /// Only psad's own lines, when the packets are read from another log.
@@ -71,8 +71,8 @@ pub(crate) const JOURNAL: &str = "journal";
 pub(crate) struct PacketLog {
     path: PathBuf,
     tail: Tail,
-    format: Format,
-    wanted: Wanted,
+    format: LogFormat,
+    wanted: LogContent,
 }
 
 /// The reader of a log.
@@ -84,17 +84,17 @@ enum Tail {
 
 impl PacketLog {
     /// Opens the log at `path` and continues at `positions`.
-    pub(crate) fn file(path: PathBuf, format: Format, wanted: Wanted, positions: &[Position]) -> Self {
+    pub(crate) fn file(path: PathBuf, format: LogFormat, wanted: LogContent, positions: &[Position]) -> Self {
         Self { tail: Tail::File(LogTail::new(path.clone(), positions)), path, format, wanted }
     }
 
     /// Opens the journal in `folders` and continues at `positions`.
     pub(crate) fn journal(folders: Vec<PathBuf>, positions: &[Position]) -> Self {
         let tail = Tail::Journal(JournalTail::new(folders, positions));
-        Self { path: PathBuf::from(JOURNAL), tail, format: Format::Journal, wanted: Wanted::Packets }
+        Self { path: PathBuf::from(JOURNAL), tail, format: LogFormat::Journal, wanted: LogContent::Packets }
     }
 
-    pub(crate) fn is_of(&self, path: &Path, format: Format) -> bool {
+    pub(crate) fn is_of(&self, path: &Path, format: LogFormat) -> bool {
         self.path == path && self.format == format
     }
 
@@ -103,7 +103,7 @@ impl PacketLog {
     }
 
     /// Takes the new lines since the last reading, up to `packets_max` packets.
-    pub(crate) fn read(&mut self, now_ns: i64, packets_max: usize, found: &mut Found, gaps: &mut Gaps) {
+    pub(crate) fn read(&mut self, now_ns: i64, packets_max: usize, found: &mut LogRows, gaps: &mut Gaps) {
         let mut sorter = Sorter {
             found,
             faults: BTreeMap::new(),
@@ -137,33 +137,35 @@ impl PacketLog {
 /// Sorts lines into packets, events and foreign lines.
 #[derive(Debug)]
 struct Sorter<'a> {
-    found: &'a mut Found,
-    faults: BTreeMap<Fault, (u64, Bytes)>,
+    found: &'a mut LogRows,
+    faults: BTreeMap<LineFault, (u64, Bytes)>,
     resolver: Resolver,
     packets_max: usize,
     raw_bytes: usize,
-    wanted: Wanted,
-    format: Format,
+    wanted: LogContent,
+    format: LogFormat,
 }
 
 impl Sorter<'_> {
     fn take(&mut self, piece: Piece<'_>) -> Flow {
         match piece {
-            Piece::TooLong(line) => self.fault(Fault::TooLong, line),
-            Piece::Line(line) => self.line(line, if self.format == Format::Fwdata { End::Blank } else { End::Whole }),
-            Piece::LastOfFile(line) => self.line(line, End::Blank),
+            Piece::TooLong(line) => self.fault(LineFault::TooLong, line),
+            Piece::Line(line) => {
+                self.line(line, if self.format == LogFormat::Fwdata { RecordEnd::Blank } else { RecordEnd::Whole });
+            }
+            Piece::LastOfFile(line) => self.line(line, RecordEnd::Blank),
         }
         self.flow()
     }
 
-    fn take_entry(&mut self, entry: &Entry<'_>) -> Flow {
+    fn take_entry(&mut self, entry: &JournalEntry<'_>) -> Flow {
         match (entry.writer, entry.message) {
-            (_, None) => self.fault(Fault::TooLong, b""),
+            (_, None) => self.fault(LineFault::TooLong, b""),
             (Writer::Psad, Some(message)) => {
                 self.found.events.push(PsadEvent { time: Some(entry.time), ..parse_event(message) });
             }
             (Writer::Kernel, Some(message)) => {
-                self.packet(message, message, Some(entry.time), entry.kernel_us, End::Whole);
+                self.packet(message, message, Some(entry.time), entry.kernel_us, RecordEnd::Whole);
             }
         }
         self.flow()
@@ -174,43 +176,43 @@ impl Sorter<'_> {
         if full || self.found.events.len() >= EVENTS_MAX { Flow::Enough } else { Flow::On }
     }
 
-    fn line(&mut self, line: &[u8], end: End) {
-        if self.format != Format::Fwdata {
+    fn line(&mut self, line: &[u8], end: RecordEnd) {
+        if self.format != LogFormat::Fwdata {
             self.record(line, end);
             return;
         }
         let mut start = 0;
         for next in glued_headers(line) {
-            self.record(&line[start..next], End::Cut);
+            self.record(&line[start..next], RecordEnd::Cut);
             start = next;
         }
         self.record(&line[start..], end);
     }
 
-    fn record(&mut self, line: &[u8], end: End) {
+    fn record(&mut self, line: &[u8], end: RecordEnd) {
         let Some(header) = parse_header(line) else {
             // A blank line belongs to no program.
-            if self.wanted == Wanted::Packets && !line.is_empty() {
-                self.fault(Fault::NoHeader, line);
+            if self.wanted == LogContent::Packets && !line.is_empty() {
+                self.fault(LineFault::NoHeader, line);
             }
             return;
         };
         match (header.tag, self.wanted, self.format) {
-            (Tag::Psad, _, Format::Syslog) => {
+            (Tag::Psad, _, LogFormat::Syslog) => {
                 let mut event = parse_event(header.rest);
                 event.time = self.resolver.resolve(header.time);
                 self.found.events.push(event);
             }
-            (Tag::Kernel, Wanted::Packets, _) | (Tag::Other, Wanted::Packets, Format::Ulogd) => {
+            (Tag::Kernel, LogContent::Packets, _) | (Tag::Other, LogContent::Packets, LogFormat::Ulogd) => {
                 let time = self.resolver.resolve(header.time);
                 self.packet(line, header.rest, time, header.kernel_us, end);
             }
-            (_, Wanted::Packets, Format::Fwdata) => self.fault(Fault::NoHeader, line),
+            (_, LogContent::Packets, LogFormat::Fwdata) => self.fault(LineFault::NoHeader, line),
             _ => {}
         }
     }
 
-    fn packet(&mut self, line: &[u8], record: &[u8], time: Option<i64>, kernel_us: Option<u64>, end: End) {
+    fn packet(&mut self, line: &[u8], record: &[u8], time: Option<i64>, kernel_us: Option<u64>, end: RecordEnd) {
         match parse_record(record, end) {
             Ok((mut packet, bad)) => {
                 packet.time = time;
@@ -219,22 +221,22 @@ impl Sorter<'_> {
                 self.raw_bytes += line.len();
                 self.found.packets.push_packet(&packet);
                 if bad {
-                    self.fault(Fault::BadValue, line);
+                    self.fault(LineFault::BadValue, line);
                 }
             }
             // A syslog file and the journal also hold further messages of the kernel.
             Err(fault) => {
                 let looks_like_one = [&b"IN="[..], b"OUT="].iter().all(|key| memchr::memmem::find(line, key).is_some());
-                if matches!(self.format, Format::Fwdata | Format::Ulogd) || looks_like_one {
+                if matches!(self.format, LogFormat::Fwdata | LogFormat::Ulogd) || looks_like_one {
                     self.fault(fault, line);
                 }
             }
         }
     }
 
-    fn fault(&mut self, fault: Fault, line: &[u8]) {
+    fn fault(&mut self, fault: LineFault, line: &[u8]) {
         // An unrecognized line of a syslog file may belong to another program, so its text stays on the host.
-        let shown = if fault == Fault::NoHeader && self.format == Format::Syslog { &[][..] } else { line };
+        let shown = if fault == LineFault::NoHeader && self.format == LogFormat::Syslog { &[][..] } else { line };
         let first = || Bytes::from(&shown[..shown.len().min(FIRST_BYTES_MAX)]);
         self.faults.entry(fault).or_insert_with(|| (0, first())).0 += 1;
     }

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use proptest::prelude::*;
 
 use super::header::{Resolver, glued_headers, parse_header};
-use super::record::{End, parse_record};
+use super::record::{RecordEnd, parse_record};
 
 /// Words of packet lines in any order, and arbitrary bytes.
 fn text() -> impl Strategy<Value = Vec<u8>> {
@@ -42,7 +42,7 @@ proptest! {
         if let Some(header) = parse_header(&text) {
             resolver.resolve(header.time);
         }
-        for end in [End::Whole, End::Blank, End::Cut] {
+        for end in [RecordEnd::Whole, RecordEnd::Blank, RecordEnd::Cut] {
             if let Ok((row, _)) = parse_record(&text, end) {
                 let packet = owned(&row);
                 prop_assert!(packet.repeated > 0);
@@ -75,7 +75,7 @@ proptest! {
             let rest = format!("SPT={} DPT={} {seq}WINDOW=1 RES=0x00 {bits}URGP=0 OPT (0204) {mark}", ports.0, ports.1);
             (format!("{head}TTL={ttl} ID={id} DF PROTO=TCP {rest}"), true)
         };
-        for end in [End::Whole, End::Blank] {
+        for end in [RecordEnd::Whole, RecordEnd::Blank] {
             let (row, bad) = parse_record(line.as_bytes(), end).unwrap();
             let packet = owned(&row);
             prop_assert!(!bad && !packet.cut, "{}", line);

@@ -7,7 +7,7 @@ use edr_wire::snapshot::{Address, BytesRef, Dotted, PacketRow};
 
 /// The fault of a line that is no packet, or only a part of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Fault {
+pub(crate) enum LineFault {
     /// `IN=… OUT=…` is missing: a line of another part of the kernel, or cut before the interfaces.
     NoInterfaces,
     /// The head of a syslog line is missing.
@@ -18,7 +18,7 @@ pub(crate) enum Fault {
     BadValue,
 }
 
-impl Fault {
+impl LineFault {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::NoInterfaces => "no IN= and OUT=",
@@ -31,7 +31,7 @@ impl Fault {
 
 /// The meaning of the end of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum RecordEnd {
     /// The writer writes whole lines, so the record is complete.
     Whole,
     /// A complete record ends with a blank, as written by the kernel: kmsgsd writes blocks.
@@ -43,15 +43,15 @@ pub(crate) enum End {
 /// Parses the prefix and the packet. Sets all fields except `time`, `kernel_us` and `raw`.
 ///
 /// # Errors
-/// [`Fault::NoInterfaces`]. A record with an invalid value is returned without this value, and the returned flag is
+/// [`LineFault::NoInterfaces`]. A record with an invalid value is returned without this value, and the returned flag is
 /// true.
-pub(crate) fn parse_record(text: &[u8], end: End) -> Result<(PacketRow<'_>, bool), Fault> {
+pub(crate) fn parse_record(text: &[u8], end: RecordEnd) -> Result<(PacketRow<'_>, bool), LineFault> {
     let (text, repeated) = strip_repeat(text);
-    let (at, interface_in) = find_interfaces(text).ok_or(Fault::NoInterfaces)?;
+    let (at, interface_in) = find_interfaces(text).ok_or(LineFault::NoInterfaces)?;
     let whole = match end {
-        End::Whole => true,
-        End::Blank => text.ends_with(b" "),
-        End::Cut => false,
+        RecordEnd::Whole => true,
+        RecordEnd::Blank => text.ends_with(b" "),
+        RecordEnd::Cut => false,
     };
     let mut packet = PacketRow { repeated, cut: !whole, ..PacketRow::default() };
     packet.prefix = BytesRef(text[..at].trim_ascii_end());

@@ -19,7 +19,7 @@ use edr_wire::Bytes;
 use edr_wire::snapshot::{GapReason, Position};
 
 use crate::common::Gaps;
-use crate::common::files::{Refusal, Stamp, open_log, stamp_of_file};
+use crate::common::files::{FileRefusal, FileStamp, open_log, stamp_of_file};
 use crate::common::lines::LINE_BYTES_MAX;
 
 /// First bytes of a file covered by the hash.
@@ -61,14 +61,14 @@ pub(crate) enum Piece<'a> {
 
 /// An open log file with the read position.
 #[derive(Debug)]
-struct Reading {
+struct OpenLog {
     fd: OwnedFd,
-    stamp: Stamp,
+    stamp: FileStamp,
     offset: u64,
     /// File size at which the last reading ended; unread bytes below this size are an incomplete line.
     seen_size: u64,
     /// Stamp of the file when its head was last compared.
-    verified: Option<Stamp>,
+    verified: Option<FileStamp>,
     head: Vec<u8>,
     /// True in the middle of an overlong line.
     passing_over: bool,
@@ -79,8 +79,8 @@ struct Reading {
 #[derive(Debug)]
 pub(crate) struct LogTail {
     path: PathBuf,
-    current: Option<Reading>,
-    old: VecDeque<Reading>,
+    current: Option<OpenLog>,
+    old: VecDeque<OpenLog>,
     /// Device, inode and size of completely read rotated files, latest first.
     finished: VecDeque<(u64, u64, u64)>,
     /// Positions from an earlier run, until the files have been searched.
@@ -157,7 +157,7 @@ impl LogTail {
             return;
         }
         match self.current.take() {
-            None => self.current = Some(Reading::start(fd, stamp)),
+            None => self.current = Some(OpenLog::start(fd, stamp)),
             Some(mut current) if current.is(&stamp) => {
                 current.refresh();
                 if current.is_rewritten() {
@@ -174,14 +174,14 @@ impl LogTail {
                 for between in self.siblings_between(since, stamp, gaps) {
                     self.follow(between, gaps);
                 }
-                self.current = Some(Reading::start(fd, stamp));
+                self.current = Some(OpenLog::start(fd, stamp));
             }
         }
     }
 
     /// Continues where an earlier run of the agent stopped.
-    fn resume(&mut self, fd: OwnedFd, stamp: Stamp, gaps: &mut Gaps) {
-        let mut current = Reading::start(fd, stamp);
+    fn resume(&mut self, fd: OwnedFd, stamp: FileStamp, gaps: &mut Gaps) {
+        let mut current = OpenLog::start(fd, stamp);
         let remembered = std::mem::take(&mut self.remembered);
         let last = remembered.len() - 1;
         let mut since = None;
@@ -216,7 +216,7 @@ impl LogTail {
     }
 
     /// Handles a file that was truncated or overwritten in place; a copy may hold the unread bytes.
-    fn rewritten(&mut self, current: Reading, fd: OwnedFd, stamp: Stamp, gaps: &mut Gaps) {
+    fn rewritten(&mut self, current: OpenLog, fd: OwnedFd, stamp: FileStamp, gaps: &mut Gaps) {
         let position = current.position(&Bytes::default());
         match self.sibling(&position, stamp) {
             Some(mut copy) => {
@@ -235,10 +235,10 @@ impl LogTail {
                 gaps.add("packets", None, self.path.as_os_str().as_bytes(), GapReason::RotatedAway, &detail);
             }
         }
-        self.current = Some(Reading::start(fd, stamp));
+        self.current = Some(OpenLog::start(fd, stamp));
     }
 
-    fn follow(&mut self, old: Reading, gaps: &mut Gaps) {
+    fn follow(&mut self, old: OpenLog, gaps: &mut Gaps) {
         if self.old.len() >= OLD_FILES_MAX
             && let Some(dropped) = self.old.pop_front()
             && dropped.stamp.size > dropped.offset
@@ -265,10 +265,10 @@ impl LogTail {
     }
 
     /// Finds the rotated file of `position`, or a copy of that file.
-    fn sibling(&self, position: &Position, current: Stamp) -> Option<Reading> {
+    fn sibling(&self, position: &Position, current: FileStamp) -> Option<OpenLog> {
         let mut copy = None;
         for (_, fd, stamp) in self.siblings(current) {
-            let reading = Reading::start(fd, stamp);
+            let reading = OpenLog::start(fd, stamp);
             if !reading.goes_on_at(position) {
                 continue;
             }
@@ -284,7 +284,7 @@ impl LogTail {
     }
 
     /// Rotated files last written at `since` or later, oldest first. A compressed file becomes a gap.
-    fn siblings_between(&self, since: i64, current: Stamp, gaps: &mut Gaps) -> Vec<Reading> {
+    fn siblings_between(&self, since: i64, current: FileStamp, gaps: &mut Gaps) -> Vec<OpenLog> {
         let known: Vec<_> = self.old.iter().map(|old| (old.stamp.dev, old.stamp.inode)).collect();
         let mut between = Vec::new();
         for (name, fd, stamp) in self.siblings(current) {
@@ -296,7 +296,7 @@ impl LogTail {
                 gaps.add("packets", None, &name, GapReason::RotatedAway, &detail);
                 continue;
             }
-            let mut reading = Reading::start(fd, stamp);
+            let mut reading = OpenLog::start(fd, stamp);
             // A writer that never reopened the log may have continued in a file counted as finished.
             if let Some(&(.., size)) =
                 self.finished.iter().find(|(dev, inode, _)| (*dev, *inode) == (stamp.dev, stamp.inode))
@@ -312,7 +312,7 @@ impl LogTail {
     }
 
     /// Regular files beside the log whose names start with the log's name, except the log itself.
-    fn siblings(&self, current: Stamp) -> Vec<(Vec<u8>, OwnedFd, Stamp)> {
+    fn siblings(&self, current: FileStamp) -> Vec<(Vec<u8>, OwnedFd, FileStamp)> {
         let (Some(folder), Some(name)) = (self.path.parent(), self.path.file_name()) else { return Vec::new() };
         let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
         let beside = entries
@@ -328,13 +328,13 @@ impl LogTail {
     }
 }
 
-impl Reading {
-    fn start(fd: OwnedFd, stamp: Stamp) -> Self {
+impl OpenLog {
+    fn start(fd: OwnedFd, stamp: FileStamp) -> Self {
         let head = read_head(&fd, HEAD_BYTES_MAX);
         Self { fd, stamp, offset: 0, seen_size: 0, verified: None, head, passing_over: false, quiet: 0 }
     }
 
-    fn is(&self, stamp: &Stamp) -> bool {
+    fn is(&self, stamp: &FileStamp) -> bool {
         (self.stamp.dev, self.stamp.inode) == (stamp.dev, stamp.inode)
     }
 
@@ -412,7 +412,7 @@ impl Reading {
                 Ok(read) => read,
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(errno) => {
-                    let refusal = Refusal::from(errno);
+                    let refusal = FileRefusal::from(errno);
                     gaps.add("packets", None, path.as_os_str().as_bytes(), refusal.reason(), &refusal.detail());
                     return Flow::On;
                 }

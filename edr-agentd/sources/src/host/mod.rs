@@ -21,7 +21,7 @@ pub use self::clock::{ClockState, clock_state};
 use self::synchronised::{TimeDaemons, synchronised};
 use crate::common::errno::reason;
 use crate::common::{Gaps, proc_files};
-use crate::tick::{Produced, Source, Tick};
+use crate::tick::{RowCount, Source, Tick};
 
 /// The source's name in gaps.
 const SOURCE: &str = "host";
@@ -165,9 +165,9 @@ impl Source for HostReader {
         SOURCE
     }
 
-    fn read(&mut self, tick: &mut Tick) -> Produced {
+    fn read(&mut self, tick: &mut Tick) -> RowCount {
         tick.host = self.facts(&mut tick.gaps);
-        Produced { rows: 1, carried: 0 }
+        RowCount { rows: 1, carried: 0 }
     }
 }
 

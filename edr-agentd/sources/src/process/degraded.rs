@@ -9,8 +9,8 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::file::read_link;
 use super::link::namespace_inode;
-use super::status::{Status, parse_status};
-use crate::common::Access;
+use super::status::{ProcessStatus, parse_status};
+use crate::common::DescriptorAccess;
 
 /// Bits of capability sets (capabilities(7)).
 const CAP_DAC_OVERRIDE: u64 = 1 << 1;
@@ -25,7 +25,7 @@ const ALL_IDS: u64 = u32::MAX as u64;
 ///
 /// Reads the agent's own `status`, `uid_map` and `mountinfo`. `access` holds the observations of a pass over all
 /// processes.
-pub fn degraded(proc_root: &Path, access: &Access) -> Vec<String> {
+pub fn degraded(proc_root: &Path, access: &DescriptorAccess) -> Vec<String> {
     let mut reasons = Vec::new();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let proc = match openat(CWD, proc_root, flags, Mode::empty()) {
@@ -82,8 +82,8 @@ pub fn degraded(proc_root: &Path, access: &Access) -> Vec<String> {
     reasons
 }
 
-fn own_status() -> Status {
-    let mut status = Status::default();
+fn own_status() -> ProcessStatus {
+    let mut status = ProcessStatus::default();
     let text = std::fs::read("/proc/self/status").unwrap_or_default();
     // Without the file no capability counts as held, which is the safe assumption.
     let _ = parse_status(&text, &mut status);
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_missing_root_is_reported() {
-        let reasons = degraded(Path::new("/nonexistent"), &Access::default());
+        let reasons = degraded(Path::new("/nonexistent"), &DescriptorAccess::default());
         assert_eq!(reasons.len(), 1);
         assert!(reasons[0].starts_with("degraded: no processes; mount /proc: open /nonexistent: "), "{reasons:?}");
     }

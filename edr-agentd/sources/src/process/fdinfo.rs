@@ -6,7 +6,7 @@ use edr_wire::snapshot::Access;
 use rustix::fs::OFlags;
 
 use super::number::{decimal, octal};
-use super::{Malformed, malformed};
+use super::{MalformedFile, malformed};
 
 /// Maximum number of bytes kept of the lines specific to a kind of descriptor; an epoll instance has a line for each of
 /// its descriptors.
@@ -22,7 +22,7 @@ pub(super) struct FdInfo {
 }
 
 /// Parses the lines common to all descriptors, and puts lines specific to the kind into `detail`.
-pub(super) fn parse_fdinfo(fdinfo: &[u8], detail: &mut Vec<u8>) -> Result<FdInfo, Malformed> {
+pub(super) fn parse_fdinfo(fdinfo: &[u8], detail: &mut Vec<u8>) -> Result<FdInfo, MalformedFile> {
     const FILE: &str = "fdinfo";
     let (mut offset, mut flags, mut inode) = (None, None, None);
     detail.clear();

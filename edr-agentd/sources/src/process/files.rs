@@ -12,10 +12,10 @@ use rustix::io::Errno;
 use super::fdinfo::{DETAIL_BYTES_MAX, FdInfo, access, flag_names, parse_fdinfo};
 use super::file::{Inode, PseudoDevices, each_number, inode, open_folder, open_place, read_file, read_link};
 use super::link::{anon_inode_name, memfd_name, path_of};
-use super::missed::Missed;
+use super::missed::MissedFacts;
 use super::number::Name;
 use super::step::Step;
-use crate::common::hung::Progress;
+use crate::common::hung::JobProgress;
 
 /// Reads descriptors into rows with reused memory.
 ///
@@ -36,14 +36,14 @@ pub(super) struct FileReader {
 
 /// Limits on the lists of one process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Limits {
+pub(super) struct ListLimits {
     /// Descriptors.
     pub(super) files: usize,
     /// Bytes of their rows, about: 4,096 paths of 4 KiB would be two thirds of a snapshot.
     pub(super) bytes: usize,
 }
 
-impl Limits {
+impl ListLimits {
     /// Counted only.
     pub(super) const NONE: Self = Self { files: 0, bytes: 0 };
 }
@@ -55,7 +55,7 @@ const FILE_ROW_BYTES: usize = 110;
 
 /// A file held without a descriptor number, already read by the caller.
 #[derive(Debug)]
-pub(super) struct Held<'a> {
+pub(super) struct ProcessLink<'a> {
     pub(super) fd: Fd,
     pub(super) link: &'a [u8],
     pub(super) inode: Inode,
@@ -81,7 +81,7 @@ impl FileReader {
     }
 
     /// Adds a file without a number.
-    pub(super) fn push_held(&mut self, held: &Held<'_>, files: &mut Vec<OpenFile>) {
+    pub(super) fn push_held(&mut self, held: &ProcessLink<'_>, files: &mut Vec<OpenFile>) {
         let mut file = self.spare.pop().unwrap_or_default();
         file.fd = held.fd;
         file.access = if held.fd == Fd::Exe { Access::Read } else { Access::Path };
@@ -97,10 +97,10 @@ impl FileReader {
     pub(super) fn read(
         &mut self,
         place: BorrowedFd<'_>,
-        limits: Limits,
+        limits: ListLimits,
         files: &mut Vec<OpenFile>,
-        missed: &mut Missed,
-        progress: &Progress,
+        missed: &mut MissedFacts,
+        progress: &JobProgress,
     ) -> Option<(u64, bool)> {
         progress.at(Step::Files);
         let total = match self.list(place, limits.files, progress) {
@@ -153,7 +153,7 @@ impl FileReader {
     }
 
     /// Fills `numbers` with the lowest descriptors and returns how many there are.
-    fn list(&mut self, place: BorrowedFd<'_>, max: usize, progress: &Progress) -> Result<u64, Errno> {
+    fn list(&mut self, place: BorrowedFd<'_>, max: usize, progress: &JobProgress) -> Result<u64, Errno> {
         let folder = open_folder(place, c"fd")?;
         let numbers = &mut self.numbers;
         let (mut total, mut highest) = (0_u64, 0);
@@ -183,7 +183,7 @@ impl FileReader {
         infos: BorrowedFd<'_>,
         name: &CStr,
         file: &mut OpenFile,
-        missed: &mut Missed,
+        missed: &mut MissedFacts,
     ) -> Result<(), Errno> {
         // A descriptor may be closed and opened again between the reads; fdinfo contains the inode since Linux 5.14. On
         // overlayfs the two inodes always differ, so a second read with the same result decides.
@@ -223,7 +223,7 @@ impl FileReader {
         Ok(())
     }
 
-    fn read_info(&mut self, infos: BorrowedFd<'_>, name: &CStr, missed: &mut Missed) -> Option<FdInfo> {
+    fn read_info(&mut self, infos: BorrowedFd<'_>, name: &CStr, missed: &mut MissedFacts) -> Option<FdInfo> {
         self.detail.clear();
         let text = match read_file(infos, name, &mut self.fdinfo) {
             Ok(text) => text,
@@ -308,7 +308,7 @@ mod tests {
             }
             let place = std::fs::File::open(folder.path()).unwrap();
             let mut reader = FileReader::new(PseudoDevices::default());
-            prop_assert_eq!(reader.list(place.as_fd(), max, &Progress::default()), Ok(numbers.len() as u64));
+            prop_assert_eq!(reader.list(place.as_fd(), max, &JobProgress::default()), Ok(numbers.len() as u64));
             let mut expected: Vec<u32> = numbers.into_iter().collect();
             expected.sort_unstable();
             expected.truncate(max);

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::file::{Inode, inode_of, read_more};
 use super::step::Step;
 use crate::common::calls;
-use crate::common::hung::Progress;
+use crate::common::hung::JobProgress;
 
 /// Executables remembered. A host runs a few hundred; 100 bytes each.
 const ENTRIES_MAX: usize = 4_096;
@@ -56,7 +56,7 @@ impl From<&Inode> for ContentKey {
 
 /// Why an executable has no hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NotHashed {
+pub(super) enum HashAbsence {
     Off,
     TooLarge,
     Budget,
@@ -65,7 +65,7 @@ pub(super) enum NotHashed {
     Io,
 }
 
-impl NotHashed {
+impl HashAbsence {
     /// As in the row.
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -83,14 +83,14 @@ impl NotHashed {
 #[derive(Debug)]
 pub(super) struct Hashes {
     settings: Option<HashSettings>,
-    known: HashMap<ContentKey, Known>,
+    known: HashMap<ContentKey, CachedHash>,
     pass: u64,
     left: u64,
     is_untouched: bool,
 }
 
 #[derive(Debug)]
-struct Known {
+struct CachedHash {
     sha256: [u8; 32],
     used: u64,
 }
@@ -101,7 +101,7 @@ pub(super) enum Lookup {
     Known([u8; 32]),
     /// The budget is taken: the caller reads the file with [`hash`] and reports the result to [`Hashes::put`].
     Read,
-    Not(NotHashed),
+    Not(HashAbsence),
 }
 
 impl Hashes {
@@ -122,19 +122,19 @@ impl Hashes {
 
     /// Looks up the hash of an executable, or takes budget for the read.
     pub(super) fn look_up(&mut self, exe: &Inode) -> Lookup {
-        let Some(settings) = self.settings else { return Lookup::Not(NotHashed::Off) };
+        let Some(settings) = self.settings else { return Lookup::Not(HashAbsence::Off) };
         if let Some(known) = self.known.get_mut(&ContentKey::from(exe)) {
             known.used = self.pass;
             return Lookup::Known(known.sha256);
         }
         if FileType::from_raw_mode(exe.mode) != FileType::RegularFile {
-            return Lookup::Not(NotHashed::Io);
+            return Lookup::Not(HashAbsence::Io);
         }
         if exe.size > settings.file_bytes_max {
-            return Lookup::Not(NotHashed::TooLarge);
+            return Lookup::Not(HashAbsence::TooLarge);
         }
         if exe.size > self.left && !self.is_untouched {
-            return Lookup::Not(NotHashed::Budget);
+            return Lookup::Not(HashAbsence::Budget);
         }
         self.left = self.left.saturating_sub(exe.size);
         self.is_untouched = false;
@@ -149,7 +149,7 @@ impl Hashes {
     /// Remembers a hash.
     pub(super) fn put(&mut self, exe: &Inode, sha256: [u8; 32]) {
         if self.known.len() < ENTRIES_MAX {
-            self.known.insert(ContentKey::from(exe), Known { sha256, used: self.pass });
+            self.known.insert(ContentKey::from(exe), CachedHash { sha256, used: self.pass });
         }
     }
 }
@@ -159,17 +159,17 @@ pub(super) fn hash(
     place: BorrowedFd<'_>,
     exe: &Inode,
     buf: &mut [u8],
-    progress: &Progress,
-) -> Result<[u8; 32], NotHashed> {
+    progress: &JobProgress,
+) -> Result<[u8; 32], HashAbsence> {
     progress.at(Step::Hash);
     let refused = |errno: Errno| match errno {
-        Errno::ACCESS | Errno::PERM => NotHashed::Denied,
-        _ => NotHashed::Io,
+        Errno::ACCESS | Errno::PERM => HashAbsence::Denied,
+        _ => HashAbsence::Io,
     };
     let file = open_exe(place).map_err(refused)?;
     let is_same = || inode_of(file.as_fd()).is_ok_and(|found| ContentKey::from(&found) == ContentKey::from(exe));
     if !is_same() {
-        return Err(NotHashed::Io);
+        return Err(HashAbsence::Io);
     }
     let mut hasher = Sha256::new();
     let mut left = exe.size;
@@ -179,10 +179,10 @@ pub(super) fn hash(
         if len == 0 {
             break;
         }
-        left = left.checked_sub(len as u64).ok_or(NotHashed::Io)?;
+        left = left.checked_sub(len as u64).ok_or(HashAbsence::Io)?;
         hasher.update(&buf[..len]);
     }
-    if left == 0 && is_same() { Ok(hasher.finalize().into()) } else { Err(NotHashed::Io) }
+    if left == 0 && is_same() { Ok(hasher.finalize().into()) } else { Err(HashAbsence::Io) }
 }
 
 /// Without moving the access time where the kernel lets us (open(2): to the owner or with CAP_FOWNER).
@@ -213,7 +213,7 @@ mod tests {
     fn the_hash_is_that_of_the_content() {
         let (_folder, place, found) = exe(&b"abc".repeat(100_000));
         let mut buf = vec![0; 1000];
-        let sha256 = hash(place.as_fd(), &found, &mut buf, &Progress::default()).unwrap();
+        let sha256 = hash(place.as_fd(), &found, &mut buf, &JobProgress::default()).unwrap();
         assert_eq!(sha256, <[u8; 32]>::from(Sha256::digest(b"abc".repeat(100_000))));
     }
 
@@ -221,20 +221,20 @@ mod tests {
     fn a_file_that_changed_has_no_hash() {
         let (folder, place, found) = exe(b"before");
         std::fs::write(folder.path().join("program"), "another").unwrap();
-        let hashed = hash(place.as_fd(), &found, &mut [0; 100], &Progress::default());
-        assert_eq!(hashed, Err(NotHashed::Io));
+        let hashed = hash(place.as_fd(), &found, &mut [0; 100], &JobProgress::default());
+        assert_eq!(hashed, Err(HashAbsence::Io));
     }
 
     #[test]
     fn size_and_budget_are_kept_and_every_file_gets_its_turn() {
         let sized = |inode, size| Inode { inode, size, mode: 0o100_755, ..Inode::default() };
         let mut hashes = Hashes::new(Some(HashSettings { file_bytes_max: 1_000, tick_bytes_max: 100 }));
-        assert_eq!(Hashes::new(None).look_up(&sized(1, 1)), Lookup::Not(NotHashed::Off));
+        assert_eq!(Hashes::new(None).look_up(&sized(1, 1)), Lookup::Not(HashAbsence::Off));
         hashes.start_pass(6);
-        assert_eq!(hashes.look_up(&sized(1, 1_001)), Lookup::Not(NotHashed::TooLarge));
+        assert_eq!(hashes.look_up(&sized(1, 1_001)), Lookup::Not(HashAbsence::TooLarge));
         assert_eq!(hashes.look_up(&sized(2, 90)), Lookup::Read);
         hashes.put(&sized(2, 90), [2; 32]);
-        assert_eq!(hashes.look_up(&sized(3, 500)), Lookup::Not(NotHashed::Budget));
+        assert_eq!(hashes.look_up(&sized(3, 500)), Lookup::Not(HashAbsence::Budget));
         assert!(!hashes.would_answer(&ContentKey::from(&sized(3, 500))));
         assert_eq!(hashes.look_up(&sized(4, 10)), Lookup::Read);
         hashes.start_pass(6);

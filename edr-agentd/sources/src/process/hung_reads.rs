@@ -8,12 +8,12 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use super::step::{Step, Steps};
-use crate::common::hung::Abandoned;
-use crate::common::hung::policy::{self, Counts, SLOW_PASSES, SLOW_READS_MAX};
+use crate::common::hung::AbandonedThread;
+use crate::common::hung::policy::{self, ReadCounts, SLOW_PASSES, SLOW_READS_MAX};
 
 /// The owner of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Owner {
+pub(super) struct ProcessOwner {
     /// The real user id.
     uid: u32,
     /// Hash of the first two folders of the cgroup path: a slice, a service, a container; `None` at the root. A user
@@ -21,7 +21,7 @@ pub(super) struct Owner {
     home: Option<u64>,
 }
 
-impl Owner {
+impl ProcessOwner {
     pub(super) fn new(uid: u32, cgroup_path: &[u8]) -> Self {
         let mut hasher = DefaultHasher::new();
         let mut parts = 0;
@@ -46,9 +46,9 @@ struct HungRead {
     pid: u32,
     step: Step,
     /// `None` until the process is read again.
-    owner: Option<Owner>,
+    owner: Option<ProcessOwner>,
     /// `None` for a slow read, and for a hung read that returned.
-    abandoned: Option<Abandoned>,
+    abandoned: Option<AbandonedThread>,
     /// Pass until which a slow read counts.
     until: u64,
 }
@@ -86,14 +86,14 @@ impl HungReads {
     }
 
     /// Adds the read of an abandoned thread.
-    pub(super) fn add(&mut self, abandoned: Abandoned) {
+    pub(super) fn add(&mut self, abandoned: AbandonedThread) {
         let (pid, step) = (abandoned.place.pid, Step::of(abandoned.place.step));
         self.hung_in_pass += 1;
         self.reads.push(HungRead { pid, step, owner: None, abandoned: Some(abandoned), until: 0 });
     }
 
     /// Adds a slow read.
-    pub(super) fn add_slow(&mut self, pid: u32, step: Step, owner: Option<Owner>) {
+    pub(super) fn add_slow(&mut self, pid: u32, step: Step, owner: Option<ProcessOwner>) {
         self.slow_in_pass += 1;
         if self.reads.len() - self.abandoned() < SLOW_READS_MAX {
             self.reads.push(HungRead { pid, step, owner, abandoned: None, until: self.pass + SLOW_PASSES });
@@ -108,7 +108,7 @@ impl HungReads {
 
     /// The steps to leave out of `pid`, a process of `owner`. The row is doubtful when the row of the tick before was not
     /// whole, or when the process waits for storage.
-    pub(super) fn left_out(&mut self, pid: u32, owner: Owner, is_doubtful: bool) -> Steps {
+    pub(super) fn left_out(&mut self, pid: u32, owner: ProcessOwner, is_doubtful: bool) -> Steps {
         let (mut of_owner, mut hung_there) = (0, Steps::NONE);
         for read in &mut self.reads {
             if read.pid == pid {
@@ -118,7 +118,7 @@ impl HungReads {
                 hung_there = hung_there.with(read.step.kin());
             }
         }
-        let counts = Counts {
+        let counts = ReadCounts {
             of_owner,
             abandoned: self.abandoned(),
             hung_in_pass: self.hung_in_pass,
@@ -138,19 +138,19 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::common::hung::{Place, Progress};
+    use crate::common::hung::{JobProgress, ReadPosition};
 
-    fn of(uid: u32, cgroup: &str) -> Owner {
-        Owner::new(uid, cgroup.as_bytes())
+    fn of(uid: u32, cgroup: &str) -> ProcessOwner {
+        ProcessOwner::new(uid, cgroup.as_bytes())
     }
 
-    fn hung(pid: u32, step: Step, thread: &Arc<Progress>) -> Abandoned {
-        Abandoned::new(Place { pid, step: step.into() }, String::new(), thread)
+    fn hung(pid: u32, step: Step, thread: &Arc<JobProgress>) -> AbandonedThread {
+        AbandonedThread::new(ReadPosition { pid, step: step.into() }, String::new(), thread)
     }
 
     /// Adds hung reads of an earlier pass: `count` processes of `owner`, in `step`. The reads return when the result is
     /// dropped.
-    fn hang(reads: &mut HungReads, first: u32, count: u32, step: Step, owner: Owner) -> Vec<Arc<Progress>> {
+    fn hang(reads: &mut HungReads, first: u32, count: u32, step: Step, owner: ProcessOwner) -> Vec<Arc<JobProgress>> {
         let threads = (first..first + count).map(|pid| {
             let thread = Arc::default();
             reads.add(hung(pid, step, &thread));

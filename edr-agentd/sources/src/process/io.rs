@@ -3,10 +3,10 @@
 use edr_wire::snapshot::Io;
 
 use super::number::decimal;
-use super::{Malformed, malformed};
+use super::{MalformedFile, malformed};
 
 /// Parses `io`.
-pub(super) fn parse_io(io: &[u8]) -> Result<Io, Malformed> {
+pub(super) fn parse_io(io: &[u8]) -> Result<Io, MalformedFile> {
     let mut parsed = Io::default();
     let mut found = 0;
     for line in io.split(|&b| b == b'\n') {
@@ -26,7 +26,7 @@ pub(super) fn parse_io(io: &[u8]) -> Result<Io, Malformed> {
 }
 
 /// Parses `loginuid`; `None` without a login.
-pub(super) fn parse_loginuid(loginuid: &[u8]) -> Result<Option<u32>, Malformed> {
+pub(super) fn parse_loginuid(loginuid: &[u8]) -> Result<Option<u32>, MalformedFile> {
     let uid = decimal(loginuid.trim_ascii()).and_then(|uid| u32::try_from(uid).ok());
     uid.map(|uid| Some(uid).filter(|&uid| uid != u32::MAX)).ok_or(malformed("loginuid", "a number"))
 }

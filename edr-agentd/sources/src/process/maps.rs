@@ -10,14 +10,14 @@ pub(super) const MAPPED_MAX: usize = 1_024;
 
 /// Collects the distinct files of a process from the lines of `maps`, sorted by device and inode.
 #[derive(Debug, Default)]
-pub(super) struct Mapped {
+pub(super) struct MappedFiles {
     files: Vec<MappedFile>,
     spare: Vec<MappedFile>,
     last: Option<usize>,
     cut: bool,
 }
 
-impl Mapped {
+impl MappedFiles {
     /// Starts again and reuses the memory of `old` rows.
     pub(super) fn start(&mut self, old: &mut Vec<MappedFile>) {
         self.spare.append(old);
@@ -103,7 +103,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn parse(maps: &str) -> Vec<MappedFile> {
-        let mut mapped = Mapped::default();
+        let mut mapped = MappedFiles::default();
         let mut old = vec![MappedFile { path: Bytes::from(b"old"), executable: true, ..MappedFile::default() }];
         mapped.start(&mut old);
         maps.lines().for_each(|line| mapped.add_line(line.as_bytes()));
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn their_number_is_bounded() {
-        let mut mapped = Mapped::default();
+        let mut mapped = MappedFiles::default();
         for inode in 1..=2 * MAPPED_MAX {
             mapped.add_line(format!("0-1 r--p 0 01:02 {inode} /x").as_bytes());
         }
@@ -154,7 +154,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_lines_never_panic(line in proptest::collection::vec(any::<u8>(), 0..120)) {
-            let mut mapped = Mapped::default();
+            let mut mapped = MappedFiles::default();
             mapped.add_line(&line);
             mapped.add_line(&[b"0-1 r-xp 0 01:02 3 ", line.as_slice()].concat());
         }

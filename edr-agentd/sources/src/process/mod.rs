@@ -24,7 +24,7 @@ mod maps;
 mod missed;
 mod number;
 mod pass;
-mod remembered;
+mod previous;
 mod row;
 mod schedstat;
 mod stat;
@@ -45,7 +45,7 @@ use crate::common::cost::CallCounter;
 use crate::common::heartbeat::Heartbeat;
 use crate::common::hung::policy::HUNG_AFTER;
 use crate::redact::Redactor;
-use crate::tick::{Produced, Source, Tick};
+use crate::tick::{RowCount, Source, Tick};
 
 /// Limits and switches.
 #[derive(Debug, Clone)]
@@ -112,7 +112,7 @@ impl Source for ProcessReader {
     }
 
     /// Adds one row per process, sorted by pid; the processes of each network namespace; the right to see descriptors.
-    fn read(&mut self, tick: &mut Tick) -> Produced {
+    fn read(&mut self, tick: &mut Tick) -> RowCount {
         self.passes.run(tick)
     }
 }
@@ -120,11 +120,11 @@ impl Source for ProcessReader {
 /// Error: bytes that do not match the manual page of their file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{file}: no {expected}")]
-struct Malformed {
+struct MalformedFile {
     file: &'static str,
     expected: &'static str,
 }
 
-fn malformed(file: &'static str, expected: &'static str) -> Malformed {
-    Malformed { file, expected }
+fn malformed(file: &'static str, expected: &'static str) -> MalformedFile {
+    MalformedFile { file, expected }
 }

@@ -1,7 +1,7 @@
 //! Parser of `/proc/PID/task/TID/schedstat` (`Documentation/scheduler/sched-stats.rst`): shows if a thread ran.
 
 use super::number::decimal;
-use super::{Malformed, malformed};
+use super::{MalformedFile, malformed};
 
 /// Time of a thread on a processor, and the number of its time slices.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub(super) struct Schedstat {
 
 /// Parses `schedstat`: time on a processor, time waiting for a processor, and the number of time slices. A kernel
 /// without counters prints `0 0 0`.
-pub(super) fn parse_schedstat(schedstat: &[u8]) -> Result<Schedstat, Malformed> {
+pub(super) fn parse_schedstat(schedstat: &[u8]) -> Result<Schedstat, MalformedFile> {
     let mut fields = schedstat.trim_ascii_end().split(|&b| b == b' ').map(decimal);
     match (fields.next().flatten(), fields.next().flatten(), fields.next().flatten()) {
         (Some(run_ns), Some(_), Some(timeslices)) => Ok(Schedstat { run_ns, timeslices }),
@@ -23,9 +23,9 @@ pub(super) fn parse_schedstat(schedstat: &[u8]) -> Result<Schedstat, Malformed> 
 /// Run time of all threads of a process, as one number for each state: a changed thread, time or count gives a changed
 /// sum. The order of the threads does not matter.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Ran(u64);
+pub(super) struct RunTime(u64);
 
-impl Ran {
+impl RunTime {
     pub(super) fn add(&mut self, tid: u32, thread: Schedstat) {
         let mixed = mix(mix(mix(u64::from(tid)) ^ thread.run_ns) ^ thread.timeslices);
         self.0 = self.0.wrapping_add(mixed);
@@ -60,7 +60,7 @@ mod tests {
             ran in 1_u64..,
         ) {
             let sum = |threads: &mut dyn Iterator<Item = (u32, (u64, u64))>| {
-                let mut ran = Ran::default();
+                let mut ran = RunTime::default();
                 threads.for_each(|(tid, (run_ns, timeslices))| ran.add(tid, Schedstat { run_ns, timeslices }));
                 ran
             };

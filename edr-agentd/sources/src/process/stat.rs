@@ -1,7 +1,7 @@
 //! `/proc/PID/stat` (proc_pid_stat(5)).
 
 use super::number::{decimal, signed};
-use super::{Malformed, malformed};
+use super::{MalformedFile, malformed};
 
 /// The fields of `stat` needed for a row, under the names of proc_pid_stat(5), without values that change by
 /// themselves: two equal values mean that the row's part of `stat` is unchanged.
@@ -48,7 +48,7 @@ impl Stat<'_> {
 ///
 /// The crate `procfs` parses all 52 fields into `String`s, and loses a `comm` with invalid UTF-8; this parser takes a
 /// third of the time (0.4 µs instead of 1.5 µs a line).
-pub(super) fn parse_stat(stat: &[u8]) -> Result<Stat<'_>, Malformed> {
+pub(super) fn parse_stat(stat: &[u8]) -> Result<Stat<'_>, MalformedFile> {
     const FILE: &str = "stat";
     let open = stat.iter().position(|&b| b == b'(').ok_or(malformed(FILE, "("))?;
     let close = stat.iter().rposition(|&b| b == b')').filter(|&close| close > open).ok_or(malformed(FILE, ")"))?;

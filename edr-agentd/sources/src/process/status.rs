@@ -3,7 +3,7 @@
 use edr_wire::snapshot::Capabilities;
 
 use super::number::{decimal, hex};
-use super::{Malformed, malformed};
+use super::{MalformedFile, malformed};
 
 /// Maximum number of supplementary groups kept per process. A process may have 65,536 groups.
 pub(super) const GROUPS_MAX: usize = 1_024;
@@ -13,7 +13,7 @@ const LINE_BYTES_MAX: usize = 8 + (GROUPS_MAX + 1) * 11;
 
 /// Facts of `status` needed for a row.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Status {
+pub(super) struct ProcessStatus {
     pub(super) uids: [u32; 4],
     pub(super) gids: [u32; 4],
     pub(super) groups: Vec<u32>,
@@ -52,11 +52,11 @@ pub(super) fn shorten_lines(piece: &mut [u8]) -> usize {
 ///
 /// `Name:`, the only line under the control of the process, comes first and the kernel escapes its newlines, so a
 /// process cannot imitate another line.
-pub(super) fn parse_status(status: &[u8], into: &mut Status) -> Result<(), Malformed> {
+pub(super) fn parse_status(status: &[u8], into: &mut ProcessStatus) -> Result<(), MalformedFile> {
     const FILE: &str = "status";
     let mut groups = std::mem::take(&mut into.groups);
     groups.clear();
-    *into = Status { groups, ..Status::default() };
+    *into = ProcessStatus { groups, ..ProcessStatus::default() };
     let (mut has_uid, mut has_gid, mut has_capabilities) = (false, false, false);
     for line in status.split_inclusive(|&b| b == b'\n') {
         let Some(line) = line.strip_suffix(b"\n") else { break };
@@ -133,11 +133,11 @@ mod tests {
 
     #[test]
     fn fields_are_as_in_the_manual_page() {
-        let mut status = Status { groups: vec![9; 9], ..Status::default() };
+        let mut status = ProcessStatus { groups: vec![9; 9], ..ProcessStatus::default() };
         parse_status(SSHD, &mut status).unwrap();
         assert_eq!(
             status,
-            Status {
+            ProcessStatus {
                 uids: [1000, 0, 0, u32::MAX],
                 gids: [1, 2, 3, 4],
                 groups: vec![4, 24, 1000],
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_status_without_ids_is_malformed() {
-        let mut status = Status::default();
+        let mut status = ProcessStatus::default();
         assert!(parse_status(b"", &mut status).is_err());
         assert!(parse_status(b"Uid:\t1\t1\t1\nGid:\t1\t1\t1\t1\n", &mut status).is_err());
         assert!(parse_status(b"Uid:\t1\t1\t1\t1\n", &mut status).is_err());
@@ -170,7 +170,7 @@ mod tests {
         let groups: Vec<String> = (0..2 * GROUPS_MAX).map(|group| group.to_string()).collect();
         let text =
             format!("Uid:\t1\t1\t1\t1\nGid:\t1\t1\t1\t1\nGroups:\t{} \nCapBnd:\t0000000000000003\n", groups.join(" "));
-        let mut status = Status::default();
+        let mut status = ProcessStatus::default();
         parse_status(text.as_bytes(), &mut status).unwrap();
         assert!(status.groups_cut && status.groups.len() == GROUPS_MAX);
     }
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn a_cut_status_is_malformed_not_without_capabilities() {
         let whole = SSHD.windows(7).position(|window| window == b"CapAmb:").unwrap();
-        let mut status = Status::default();
+        let mut status = ProcessStatus::default();
         for cut in 0..whole {
             assert!(parse_status(&SSHD[..cut], &mut status).is_err(), "{cut}");
         }
@@ -196,7 +196,7 @@ mod tests {
             CapAmb:\t0000000000000004\nNoNewPrivs:\t1\nSeccomp:\t2\n",
         ]
         .concat();
-        let (mut whole, mut pieced) = (Status::default(), Status::default());
+        let (mut whole, mut pieced) = (ProcessStatus::default(), ProcessStatus::default());
         parse_status(&text, &mut whole).unwrap();
         assert_eq!((whole.groups.len(), whole.groups_cut, whole.capabilities.effective), (GROUPS_MAX, true, 3));
         for buffer_bytes in [12_000, 16_384, 65_537] {
@@ -223,7 +223,7 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), cut in 0..SSHD.len()) {
-            let mut status = Status::default();
+            let mut status = ProcessStatus::default();
             let _ = parse_status(&bytes, &mut status);
             let _ = parse_status(&SSHD[..cut], &mut status);
         }

@@ -21,14 +21,14 @@ const FILE_BYTES_MAX: usize = 8 << 20;
 
 /// Names by id. Clones share the map.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Names {
+pub(super) struct AccountNames {
     path: PathBuf,
     /// Version of the file in memory: inode, size, mtime and ctime in ns.
     version: Option<(u64, u64, i128, i128)>,
     names: Arc<HashMap<u32, String>>,
 }
 
-impl Names {
+impl AccountNames {
     pub(super) fn new(path: PathBuf) -> Self {
         Self { path, version: None, names: Arc::default() }
     }
@@ -105,7 +105,7 @@ mod tests {
     fn a_changed_file_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("passwd");
-        let mut names = Names::new(path.clone());
+        let mut names = AccountNames::new(path.clone());
         assert!(names.refresh().is_err());
         std::fs::write(&path, "ann:x:1000:\n").unwrap();
         assert!(names.refresh().unwrap() && !names.refresh().unwrap());

@@ -11,7 +11,7 @@ use crate::common::lines::number;
 
 /// A running process named in a pid file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Running {
+pub(crate) struct DaemonProcess {
     pub(crate) pid: u32,
     /// Field 22 of `/proc/PID/stat`, which detects a reused pid.
     pub(crate) start_ticks: u64,
@@ -27,11 +27,11 @@ pub(crate) enum PidFile {
     /// The process is gone, or the pid belongs to another program.
     Stale,
     /// The process exists.
-    Running(Running),
+    Running(DaemonProcess),
 }
 
 impl PidFile {
-    pub(crate) fn running(self) -> Option<Running> {
+    pub(crate) fn running(self) -> Option<DaemonProcess> {
         match self {
             Self::Running(running) => Some(running),
             _ => None,
@@ -53,7 +53,7 @@ pub(crate) fn look_up(path: &Path, proc_root: &Path, program: &str, thread: &mut
         parse_start_ticks(&std::fs::read(process.join("stat")).unwrap_or_default())
     });
     match answer {
-        Ok(Some(start_ticks)) => PidFile::Running(Running { pid, start_ticks }),
+        Ok(Some(start_ticks)) => PidFile::Running(DaemonProcess { pid, start_ticks }),
         Ok(None) => PidFile::Stale,
         Err(_) => PidFile::Unanswered,
     }
@@ -66,7 +66,7 @@ fn parse_start_ticks(stat: &[u8]) -> Option<u64> {
 }
 
 /// Start time of a process, Unix time in ns: `btime` of proc_stat(5) plus the start ticks.
-pub(crate) fn started_ns(running: Running, proc_root: &Path) -> Option<i64> {
+pub(crate) fn started_ns(running: DaemonProcess, proc_root: &Path) -> Option<i64> {
     let stat = std::fs::read(proc_root.join("stat")).ok()?;
     let boot_s: i64 = crate::common::lines::lines(&stat).find_map(|line| number(line.strip_prefix(b"btime ")?))?;
     let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn states() {
-        let running = PidFile::Running(Running { pid: 7, start_ticks: 1 });
+        let running = PidFile::Running(DaemonProcess { pid: 7, start_ticks: 1 });
         assert_eq!(run_state(running, Some(16), 5), PsadRunState::Running);
         assert_eq!(run_state(running, Some(17), 5), PsadRunState::Stuck);
         assert_eq!(run_state(PidFile::Stale, Some(1), 5), PsadRunState::Dead);
@@ -168,7 +168,7 @@ mod tests {
         write("77/stat", "77 (ev) l) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20");
         write("stat", "cpu 1\nbtime 1000\n");
         let found = look_up(&pid_file, root.path(), "psad", &mut thread);
-        assert_eq!(found, PidFile::Running(Running { pid: 77, start_ticks: 4242 }));
+        assert_eq!(found, PidFile::Running(DaemonProcess { pid: 77, start_ticks: 4242 }));
         assert_eq!(started_ns(found.running().unwrap(), root.path()), Some(1_042_420_000_000));
         write("77/cmdline", "sshd\0");
         assert_eq!(look_up(&pid_file, root.path(), "psad", &mut thread), PidFile::Stale);

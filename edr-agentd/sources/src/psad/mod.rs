@@ -10,8 +10,8 @@ mod blocked;
 mod config;
 mod counters;
 mod daemon;
+mod file_value;
 mod folder;
-mod held;
 #[cfg(test)]
 mod properties;
 mod rankings;
@@ -29,13 +29,13 @@ use edr_wire::Bytes;
 use edr_wire::snapshot::{GapReason, Position, Psad, PsadConf, PsadMode, PsadRunState};
 
 use self::config::{Arguments, Conf, parse_daemon_args};
-use self::daemon::{PidFile, Running};
-use self::tree::{FileTimes, Names, Tree};
-use crate::common::files::{Stamp, read_config, stamp_of_path};
+use self::daemon::{DaemonProcess, PidFile};
+use self::tree::{FileTimes, PsadFileNames, PsadFiles};
+use crate::common::files::{FileStamp, read_config, stamp_of_path};
 use crate::common::hung::AbandonableThread;
 use crate::common::hung::policy::PSAD_THREADS_MAX;
-use crate::firewall_log::{Format, Found, JOURNAL, JournalTail, PacketLog, Wanted};
-use crate::tick::{Produced, Source, Tick};
+use crate::firewall_log::{JOURNAL, JournalTail, LogContent, LogFormat, LogRows, PacketLog};
+use crate::tick::{RowCount, Source, Tick};
 
 /// Default of psad's folder.
 const PSAD_DIR: &str = "/var/log/psad";
@@ -84,13 +84,13 @@ impl Default for PsadSettings {
 #[derive(Debug)]
 pub struct PsadReader {
     settings: PsadSettings,
-    installation: Installation,
+    installation: PsadInstallation,
     /// Stamps of the files behind `installation`.
-    config_files: Vec<(PathBuf, Option<Stamp>)>,
+    config_files: Vec<(PathBuf, Option<FileStamp>)>,
     /// psad's process at the time of reading the configuration, because psad reads the configuration only at the start.
-    daemon: Option<Running>,
+    daemon: Option<DaemonProcess>,
     mode: PsadMode,
-    tree: Tree,
+    tree: PsadFiles,
     logs: Vec<PacketLog>,
     /// Positions from an earlier run, for logs not yet open.
     remembered: Vec<Position>,
@@ -100,7 +100,7 @@ pub struct PsadReader {
 
 /// The places of psad's files according to psad's configuration.
 #[derive(Debug, Clone, Default)]
-struct Installation {
+struct PsadInstallation {
     conf: Conf,
     check_interval_s: u64,
     psad_dir: PathBuf,
@@ -113,11 +113,11 @@ impl PsadReader {
     /// Opens the reader and continues at `positions` (from the newest frame in the spool).
     pub fn open(settings: PsadSettings, positions: &[Position]) -> Self {
         let mut reader = Self {
-            installation: Installation::default(),
+            installation: PsadInstallation::default(),
             config_files: Vec::new(),
             daemon: None,
             mode: PsadMode::Absent,
-            tree: Tree::new(PathBuf::new(), Names::of(&Conf::default())),
+            tree: PsadFiles::new(PathBuf::new(), PsadFileNames::of(&Conf::default())),
             logs: Vec::new(),
             remembered: positions.to_vec(),
             thread: AbandonableThread::new("edr-psad", PSAD_THREADS_MAX),
@@ -128,13 +128,13 @@ impl PsadReader {
     }
 
     /// Reads psad's configuration and updates all dependent values. A restart of psad discards the old state.
-    fn configure(&mut self, daemon: Option<Running>) {
+    fn configure(&mut self, daemon: Option<DaemonProcess>) {
         let restarted = daemon.is_some() && self.daemon.is_some_and(|before| Some(before) != daemon);
         self.daemon = daemon;
-        (self.installation, self.config_files) = Installation::read(&self.settings);
-        let names = Names::of(&self.installation.conf);
+        (self.installation, self.config_files) = PsadInstallation::read(&self.settings);
+        let names = PsadFileNames::of(&self.installation.conf);
         if !self.tree.is_of(&self.installation.psad_dir, &names) {
-            self.tree = Tree::new(self.installation.psad_dir.clone(), names);
+            self.tree = PsadFiles::new(self.installation.psad_dir.clone(), names);
         } else if restarted {
             self.tree.forget();
         }
@@ -189,25 +189,25 @@ impl PsadReader {
             chosen.cloned()
         };
         let (candidates, format) = self.installation.packet_logs(&self.settings, mode);
-        if format == Format::Journal {
-            wanted.push((PathBuf::from(JOURNAL), format, Wanted::Packets));
+        if format == LogFormat::Journal {
+            wanted.push((PathBuf::from(JOURNAL), format, LogContent::Packets));
         } else if let Some(path) = choose(candidates) {
-            wanted.push((path, format, Wanted::Packets));
+            wanted.push((path, format, LogContent::Packets));
         } else if self.installation.has_journal(&self.settings) {
-            wanted.push((PathBuf::from(JOURNAL), Format::Journal, Wanted::Packets));
+            wanted.push((PathBuf::from(JOURNAL), LogFormat::Journal, LogContent::Packets));
         }
         // The journal also has psad's own lines.
-        if wanted.iter().all(|(_, format, _)| *format != Format::Journal)
+        if wanted.iter().all(|(_, format, _)| *format != LogFormat::Journal)
             && let Some(path) = choose(self.installation.event_logs())
             && wanted.iter().all(|(packet_log, ..)| *packet_log != path)
         {
-            wanted.push((path, Format::Syslog, Wanted::Events));
+            wanted.push((path, LogFormat::Syslog, LogContent::Events));
         }
         let mut open = std::mem::take(&mut self.logs);
         for (path, format, wanted) in wanted {
             let log = match open.iter().position(|log| log.is_of(&path, format)) {
                 Some(place) => open.swap_remove(place),
-                None if format == Format::Journal => {
+                None if format == LogFormat::Journal => {
                     PacketLog::journal(self.settings.journal_dirs.clone(), &self.remembered)
                 }
                 None => PacketLog::file(path, format, wanted, &self.remembered),
@@ -228,7 +228,7 @@ impl Source for PsadReader {
     }
 
     /// Adds the packets since the last reading, and psad's whole state.
-    fn read(&mut self, tick: &mut Tick) -> Produced {
+    fn read(&mut self, tick: &mut Tick) -> RowCount {
         let gaps = &mut tick.gaps;
         let now_ns = now_ns();
         let pid_file = self.pid_file("PSAD_PID_FILE", "psad.pid", "psad");
@@ -241,7 +241,7 @@ impl Source for PsadReader {
                 "the kernel does not answer for the process in psad's pid file",
             );
         }
-        let changed = |(path, stamp): &(PathBuf, Option<Stamp>)| stamp_of_path(path) != *stamp;
+        let changed = |(path, stamp): &(PathBuf, Option<FileStamp>)| stamp_of_path(path) != *stamp;
         if pid_file.running() != self.daemon || self.config_files.iter().any(changed) {
             self.configure(pid_file.running());
         }
@@ -260,7 +260,7 @@ impl Source for PsadReader {
             self.describe(&mut psad, pid_file, times, now_ns);
         }
         self.choose_logs(psad.mode);
-        let mut found = Found { packets: std::mem::take(&mut tick.rows.packets), events: Vec::new() };
+        let mut found = LogRows { packets: std::mem::take(&mut tick.rows.packets), events: Vec::new() };
         for log in &mut self.logs {
             log.read(now_ns, self.settings.packets_max, &mut found, gaps);
         }
@@ -270,13 +270,13 @@ impl Source for PsadReader {
         }
         tick.positions = self.logs.iter().flat_map(PacketLog::positions).collect();
         (tick.psad, tick.rows.packets) = (psad, found.packets);
-        Produced { rows: tick.rows.packets.len(), carried: 0 }
+        RowCount { rows: tick.rows.packets.len(), carried: 0 }
     }
 }
 
-impl Installation {
+impl PsadInstallation {
     /// Reads `psad.conf` and the override files. Returns also the files that determine the result.
-    fn read(settings: &PsadSettings) -> (Self, Vec<(PathBuf, Option<Stamp>)>) {
+    fn read(settings: &PsadSettings) -> (Self, Vec<(PathBuf, Option<FileStamp>)>) {
         let mut files = Vec::new();
         let mut read = |path: &Path| {
             files.push((path.to_owned(), stamp_of_path(path)));
@@ -320,28 +320,28 @@ impl Installation {
     }
 
     /// Logs that may have the packets, in order of preference, with their format.
-    fn packet_logs(&self, settings: &PsadSettings, mode: PsadMode) -> (Vec<PathBuf>, Format) {
+    fn packet_logs(&self, settings: &PsadSettings, mode: PsadMode) -> (Vec<PathBuf>, LogFormat) {
         if let Some(path) = &settings.packet_log {
             let name = path.file_name().unwrap_or_default().as_bytes();
             if path == Path::new(JOURNAL) {
-                return (Vec::new(), Format::Journal);
+                return (Vec::new(), LogFormat::Journal);
             }
             let format = match () {
-                () if name.starts_with(b"fwdata") => Format::Fwdata,
-                () if name.starts_with(b"ulog") => Format::Ulogd,
-                () => Format::Syslog,
+                () if name.starts_with(b"fwdata") => LogFormat::Fwdata,
+                () if name.starts_with(b"ulog") => LogFormat::Ulogd,
+                () => LogFormat::Syslog,
             };
             return (vec![path.clone()], format);
         }
         match mode {
-            PsadMode::Journal if self.has_journal(settings) => return (Vec::new(), Format::Journal),
-            PsadMode::Ulogd => return (vec![self.in_dir("ULOG_DATA_FILE", "ulogd.log")], Format::Ulogd),
-            PsadMode::Kmsgsd => return (vec![self.in_dir("FW_DATA_FILE", "fwdata")], Format::Fwdata),
+            PsadMode::Journal if self.has_journal(settings) => return (Vec::new(), LogFormat::Journal),
+            PsadMode::Ulogd => return (vec![self.in_dir("ULOG_DATA_FILE", "ulogd.log")], LogFormat::Ulogd),
+            PsadMode::Kmsgsd => return (vec![self.in_dir("FW_DATA_FILE", "fwdata")], LogFormat::Fwdata),
             _ => {}
         }
         let own = self.run_dir.is_some().then(|| self.conf.path("IPT_SYSLOG_FILE", || self.beside("messages")));
         let candidates = own.into_iter().chain(["kern.log", "messages", "syslog"].map(|name| self.beside(name)));
-        (candidates.collect(), Format::Syslog)
+        (candidates.collect(), LogFormat::Syslog)
     }
 
     /// True when the journal belongs to this psad and exists.

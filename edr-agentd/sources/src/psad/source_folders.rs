@@ -12,15 +12,15 @@ use edr_wire::Bytes;
 use edr_wire::snapshot::{GapReason, ScanSource, ScanTarget, SignatureMatch, SourceTotals, TargetPackets, elements};
 use rustix::fs::FileType;
 
+use super::file_value::{FileValue, WhenEmpty};
 use super::folder::Folder;
-use super::held::{Held, WhenEmpty};
 use super::signatures::parse_signatures;
 use super::sources::{
     SourceFile, parse_danger_level, parse_number, parse_os_guess, parse_p0f_guesses, parse_target_packets,
 };
-use super::watch::{Marks, Watch};
+use super::watch::{FolderWatch, Marks};
 use crate::common::Gaps;
-use crate::common::files::{Refusal, Stamp};
+use crate::common::files::{FileRefusal, FileStamp};
 use crate::common::lines::{BadLines, address};
 
 /// Limit of known folders; further folders are only counted.
@@ -41,7 +41,7 @@ const ELEMENTS_MAX: usize = 250_000;
 
 /// The value of a file in a source's folder.
 #[derive(Debug, Default)]
-enum Value {
+enum SourceValue {
     #[default]
     Missing,
     Number(u64),
@@ -51,7 +51,7 @@ enum Value {
     Signatures(Vec<SignatureMatch>),
 }
 
-impl Value {
+impl SourceValue {
     fn parse(file: SourceFile, text: &[u8], bad: &mut BadLines) -> Self {
         let number = |value: Option<u64>| value.map_or(Self::Missing, Self::Number);
         match file {
@@ -69,16 +69,16 @@ impl Value {
 
 /// A file of a source's folder.
 #[derive(Debug)]
-struct File {
+struct FolderFile {
     name: Box<[u8]>,
-    held: Held<Value>,
+    held: FileValue<SourceValue>,
 }
 
 /// A folder with all files.
 #[derive(Debug, Default)]
-struct Detail {
-    folder: Option<Stamp>,
-    files: BTreeMap<SourceFile, File>,
+struct SourceDetail {
+    folder: Option<FileStamp>,
+    files: BTreeMap<SourceFile, FolderFile>,
     /// Number of names beyond the limit.
     beyond: usize,
     source: ScanSource,
@@ -88,14 +88,14 @@ struct Detail {
 
 /// A source, identified by the folder.
 #[derive(Debug, Default)]
-struct Known {
+struct SourceFolder {
     /// Stamp of `danger_level`, which psad writes in each pass with packets of the source; `None` before the first
     /// read.
-    level: Option<Stamp>,
+    level: Option<FileStamp>,
     danger_level: u8,
     packets: u64,
     problem: Option<(GapReason, String)>,
-    detail: Option<Box<Detail>>,
+    detail: Option<Box<SourceDetail>>,
     /// True when an event arrived after the last read.
     marked: bool,
     /// True when the kernel reports changes in the folder.
@@ -105,9 +105,9 @@ struct Known {
 /// All sources.
 #[derive(Debug, Default)]
 pub(crate) struct SourceFolders {
-    known: BTreeMap<IpAddr, Known>,
+    known: BTreeMap<IpAddr, SourceFolder>,
     /// Stamp of psad's folder at the last listing; `None` when the folder had not settled by then.
-    listed: Option<Stamp>,
+    listed: Option<FileStamp>,
     folders_beyond: usize,
     /// Number of readings so far.
     turn: usize,
@@ -127,7 +127,7 @@ impl SourceFolders {
     pub(crate) fn read(
         &mut self,
         folder: &Folder,
-        watch: &mut Watch,
+        watch: &mut FolderWatch,
         first: impl Iterator<Item = (IpAddr, u64)>,
         sources_max: usize,
         now_ns: i64,
@@ -144,7 +144,7 @@ impl SourceFolders {
         let mut looks = LOOKS_MAX;
         for (address, packets) in first {
             let is_news =
-                |known: &&mut Known| known.is_unread() || (known.detail.is_none() && known.packets != packets);
+                |known: &&mut SourceFolder| known.is_unread() || (known.detail.is_none() && known.packets != packets);
             if let Some(known) = self.known.get_mut(&address).filter(is_news)
                 && looks > 0
             {
@@ -174,7 +174,7 @@ impl SourceFolders {
     }
 
     /// Marks the sources with events.
-    fn mark(&mut self, marks: &Marks, watch: &mut Watch) {
+    fn mark(&mut self, marks: &Marks, watch: &mut FolderWatch) {
         if marks.everything {
             self.known.values_mut().for_each(|known| known.marked = true);
         }
@@ -217,7 +217,7 @@ impl SourceFolders {
     }
 
     /// Watches the folders in detail, up to the limit of watches.
-    fn watch(&mut self, watch: &mut Watch) {
+    fn watch(&mut self, watch: &mut FolderWatch) {
         for (address, known) in &mut self.known {
             if known.detail.is_some() && !known.watched && watch.is_active() {
                 known.watched = watch.add(&folder_name(*address));
@@ -231,7 +231,7 @@ impl SourceFolders {
     }
 
     /// Lists psad's folder again when a name was added or removed.
-    fn list(&mut self, folder: &Folder, watch: &mut Watch, now_ns: i64) -> Result<(), Refusal> {
+    fn list(&mut self, folder: &Folder, watch: &mut FolderWatch, now_ns: i64) -> Result<(), FileRefusal> {
         let stamp = folder.stamp()?;
         if self.listed == Some(stamp) {
             return Ok(());
@@ -266,12 +266,13 @@ impl SourceFolders {
     }
 
     /// Chooses the sources kept in detail, and reads those not yet in detail.
-    fn choose(&mut self, folder: &Folder, watch: &mut Watch, sources_max: usize, looks: &mut usize, now_ns: i64) {
+    fn choose(&mut self, folder: &Folder, watch: &mut FolderWatch, sources_max: usize, looks: &mut usize, now_ns: i64) {
         if self.known.len() <= sources_max {
             return;
         }
-        let rank =
-            |(address, known): (&IpAddr, &Known)| (Reverse(known.danger_level), Reverse(known.packets), *address);
+        let rank = |(address, known): (&IpAddr, &SourceFolder)| {
+            (Reverse(known.danger_level), Reverse(known.packets), *address)
+        };
         let mut ranks: Vec<_> = self.known.iter().map(rank).collect();
         if sources_max > 0 {
             ranks.select_nth_unstable(sources_max - 1);
@@ -292,7 +293,7 @@ impl SourceFolders {
 
     /// The sources in detail within the limit of elements, the worst first.
     fn fitting(&self) -> BTreeSet<IpAddr> {
-        let detailed = |(&address, known): (&IpAddr, &Known)| {
+        let detailed = |(&address, known): (&IpAddr, &SourceFolder)| {
             let elements = known.detail.as_ref()?.elements;
             Some((Reverse(known.danger_level), Reverse(known.packets), address, elements))
         };
@@ -345,7 +346,7 @@ impl SourceFolders {
     }
 }
 
-impl Known {
+impl SourceFolder {
     /// True when the folder was never read and has no problem.
     fn is_unread(&self) -> bool {
         self.level.is_none() && self.problem.is_none()
@@ -391,13 +392,13 @@ impl Known {
     }
 }
 
-impl Detail {
+impl SourceDetail {
     /// True when a part of the folder had not settled when it was read.
     fn is_pending(&self) -> bool {
         self.folder.is_none() || self.files.values().any(|file| file.held.is_pending())
     }
 
-    fn look(&mut self, parent: &Folder, address: IpAddr, now_ns: i64) -> Result<(), Refusal> {
+    fn look(&mut self, parent: &Folder, address: IpAddr, now_ns: i64) -> Result<(), FileRefusal> {
         let folder = parent.sub(folder_name(address).as_bytes())?;
         let stamp = folder.stamp()?;
         let mut changed = self.folder != Some(stamp);
@@ -406,8 +407,9 @@ impl Detail {
             self.folder = stamp.is_settled(now_ns).then_some(stamp);
         }
         for (&kind, file) in &mut self.files {
-            changed |=
-                file.held.look(&folder, &file.name, now_ns, WhenEmpty::Torn, |text, bad| Value::parse(kind, text, bad));
+            changed |= file
+                .held
+                .look(&folder, &file.name, now_ns, WhenEmpty::Torn, |text, bad| SourceValue::parse(kind, text, bad));
         }
         if changed {
             self.build(address);
@@ -415,7 +417,7 @@ impl Detail {
         Ok(())
     }
 
-    fn list(&mut self, folder: &Folder) -> Result<(), Refusal> {
+    fn list(&mut self, folder: &Folder) -> Result<(), FileRefusal> {
         let mut there = BTreeMap::new();
         let mut beyond = 0;
         folder.names(|name, _| {
@@ -430,7 +432,7 @@ impl Detail {
         self.beyond = beyond;
         self.files.retain(|kind, _| there.contains_key(kind));
         for (kind, name) in there {
-            self.files.entry(kind).or_insert_with(|| File { name, held: Held::default() });
+            self.files.entry(kind).or_insert_with(|| FolderFile { name, held: FileValue::default() });
         }
         Ok(())
     }
@@ -443,17 +445,19 @@ impl Detail {
         };
         for (&kind, file) in &self.files {
             match (kind, &file.held.value) {
-                (SourceFile::DangerLevel, Value::Number(level)) => source.danger_level = *level as u8,
-                (SourceFile::OsGuess, Value::Text(guess)) => source.os_guess = guess.clone(),
-                (SourceFile::P0fGuess, Value::Texts(guesses)) => source.p0f_guess = guesses.clone(),
-                (SourceFile::EmailCounter | SourceFile::TargetEmailCounter(_), Value::Number(emails)) => {
+                (SourceFile::DangerLevel, SourceValue::Number(level)) => source.danger_level = *level as u8,
+                (SourceFile::OsGuess, SourceValue::Text(guess)) => source.os_guess = guess.clone(),
+                (SourceFile::P0fGuess, SourceValue::Texts(guesses)) => source.p0f_guess = guesses.clone(),
+                (SourceFile::EmailCounter | SourceFile::TargetEmailCounter(_), SourceValue::Number(emails)) => {
                     source.emails = source.emails.saturating_add(*emails);
                 }
-                (SourceFile::TargetStart(ip), Value::Number(time)) => of(ip, &mut |target| target.start_time = *time),
-                (SourceFile::TargetPackets(ip), Value::Packets(rows)) => {
+                (SourceFile::TargetStart(ip), SourceValue::Number(time)) => {
+                    of(ip, &mut |target| target.start_time = *time);
+                }
+                (SourceFile::TargetPackets(ip), SourceValue::Packets(rows)) => {
                     of(ip, &mut |target| target.packets = rows.clone());
                 }
-                (SourceFile::TargetSignatures(ip), Value::Signatures(rows)) => {
+                (SourceFile::TargetSignatures(ip), SourceValue::Signatures(rows)) => {
                     of(ip, &mut |target| target.signatures = rows.clone());
                 }
                 _ => {}
@@ -464,7 +468,7 @@ impl Detail {
         self.source = source;
     }
 
-    fn level_stamp(&self) -> Option<Stamp> {
+    fn level_stamp(&self) -> Option<FileStamp> {
         self.files.get(&SourceFile::DangerLevel).and_then(|file| file.held.stamp()).or(self.folder)
     }
 }

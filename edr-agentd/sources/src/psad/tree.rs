@@ -10,13 +10,13 @@ use edr_wire::snapshot::{
 use super::blocked::parse_blocked;
 use super::config::Conf;
 use super::counters::{parse_dshield, parse_prefix_counters, parse_protocol_counters};
+use super::file_value::{FileValue, WhenEmpty};
 use super::folder::Folder;
-use super::held::{Held, WhenEmpty};
 use super::rankings::{parse_top_attackers, parse_top_ports, parse_top_signatures};
 use super::source_folders::SourceFolders;
-use super::watch::Watch;
+use super::watch::FolderWatch;
 use crate::common::Gaps;
-use crate::common::files::{Refusal, Stamp};
+use crate::common::files::{FileRefusal, FileStamp};
 use crate::common::lines::BadLines;
 
 /// Maximum number of rows of a ranking or counter file in a snapshot. psad writes 500 unless configured without limits.
@@ -26,7 +26,7 @@ const STATUS_BYTES_MAX: usize = 1 << 20;
 
 /// Names of psad's files inside its folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Names {
+pub(crate) struct PsadFileNames {
     top_attackers: Vec<u8>,
     top_signatures: Vec<u8>,
     top_ports: Vec<u8>,
@@ -38,7 +38,7 @@ pub(crate) struct Names {
     status: Vec<u8>,
 }
 
-impl Names {
+impl PsadFileNames {
     /// Takes the names from the configuration. Only the last part of each path counts, because all files are in psad's
     /// folder.
     pub(crate) fn of(conf: &Conf) -> Self {
@@ -62,21 +62,21 @@ impl Names {
 
 /// The folder and the values of the files.
 #[derive(Debug)]
-pub(crate) struct Tree {
+pub(crate) struct PsadFiles {
     path: PathBuf,
-    names: Names,
+    names: PsadFileNames,
     folder: Option<(Folder, (u64, u64))>,
-    attackers: Held<Vec<Attacker>>,
-    signatures: Held<Vec<TopSignature>>,
-    ports: Held<Vec<ScannedPort>>,
-    protocols: Held<Vec<ProtocolCounter>>,
-    prefixes: Held<Vec<PrefixCounter>>,
-    dshield: Held<Option<Dshield>>,
-    blocked_iptables: Held<Vec<Blocked>>,
-    blocked_tcpwr: Held<Vec<Blocked>>,
-    status: Held<Bytes>,
+    attackers: FileValue<Vec<Attacker>>,
+    signatures: FileValue<Vec<TopSignature>>,
+    ports: FileValue<Vec<ScannedPort>>,
+    protocols: FileValue<Vec<ProtocolCounter>>,
+    prefixes: FileValue<Vec<PrefixCounter>>,
+    dshield: FileValue<Option<Dshield>>,
+    blocked_iptables: FileValue<Vec<Blocked>>,
+    blocked_tcpwr: FileValue<Vec<Blocked>>,
+    status: FileValue<Bytes>,
     sources: SourceFolders,
-    watch: Watch,
+    watch: FolderWatch,
     fell_ns: Option<i64>,
 }
 
@@ -93,28 +93,28 @@ pub(crate) struct FileTimes {
     pub(crate) status_ns: Option<i64>,
 }
 
-impl Tree {
-    pub(crate) fn new(path: PathBuf, names: Names) -> Self {
+impl PsadFiles {
+    pub(crate) fn new(path: PathBuf, names: PsadFileNames) -> Self {
         Self {
             path,
             names,
             folder: None,
-            attackers: Held::default(),
-            signatures: Held::default(),
-            ports: Held::default(),
-            protocols: Held::default(),
-            prefixes: Held::default(),
-            dshield: Held::default(),
-            blocked_iptables: Held::default(),
-            blocked_tcpwr: Held::default(),
-            status: Held::default(),
+            attackers: FileValue::default(),
+            signatures: FileValue::default(),
+            ports: FileValue::default(),
+            protocols: FileValue::default(),
+            prefixes: FileValue::default(),
+            dshield: FileValue::default(),
+            blocked_iptables: FileValue::default(),
+            blocked_tcpwr: FileValue::default(),
+            status: FileValue::default(),
             sources: SourceFolders::default(),
-            watch: Watch::default(),
+            watch: FolderWatch::default(),
             fell_ns: None,
         }
     }
 
-    pub(crate) fn is_of(&self, path: &Path, names: &Names) -> bool {
+    pub(crate) fn is_of(&self, path: &Path, names: &PsadFileNames) -> bool {
         self.path == path && self.names == *names
     }
 
@@ -135,7 +135,7 @@ impl Tree {
         sources_max: usize,
         now_ns: i64,
         gaps: &mut Gaps,
-    ) -> Result<Option<FileTimes>, Refusal> {
+    ) -> Result<Option<FileTimes>, FileRefusal> {
         if !self.open()? {
             return Ok(None);
         }
@@ -195,7 +195,7 @@ impl Tree {
     }
 
     /// Opens the folder at the path; returns false when the folder does not exist.
-    fn open(&mut self) -> Result<bool, Refusal> {
+    fn open(&mut self) -> Result<bool, FileRefusal> {
         let folder = match Folder::open(&self.path) {
             Ok(folder) => folder,
             Err(refusal) if refusal.is_gone() => {
@@ -204,7 +204,7 @@ impl Tree {
             }
             Err(refusal) => return Err(refusal),
         };
-        let Stamp { dev, inode, .. } = folder.stamp()?;
+        let FileStamp { dev, inode, .. } = folder.stamp()?;
         if self.folder.as_ref().is_none_or(|(_, identity)| *identity != (dev, inode)) {
             self.forget();
             self.folder = Some((folder, (dev, inode)));
@@ -215,7 +215,7 @@ impl Tree {
 }
 
 /// Returns a file's value, and records the invalid lines and the problem.
-fn held<'a, T: Default>(held: &'a Held<T>, name: &[u8], bad: &mut BadLines, gaps: &mut Gaps) -> &'a T {
+fn held<'a, T: Default>(held: &'a FileValue<T>, name: &[u8], bad: &mut BadLines, gaps: &mut Gaps) -> &'a T {
     bad.merge(&held.bad);
     if let Some(problem) = &held.problem {
         gaps.add("psad", None, name, problem.reason, &problem.detail);
@@ -224,7 +224,7 @@ fn held<'a, T: Default>(held: &'a Held<T>, name: &[u8], bad: &mut BadLines, gaps
 }
 
 /// Returns a file's rows, up to a limit.
-fn list<T: Clone>(file: &Held<Vec<T>>, name: &[u8], bad: &mut BadLines, gaps: &mut Gaps) -> Vec<T> {
+fn list<T: Clone>(file: &FileValue<Vec<T>>, name: &[u8], bad: &mut BadLines, gaps: &mut Gaps) -> Vec<T> {
     let rows = held(file, name, bad, gaps);
     if rows.len() > LIST_ROWS_MAX {
         let detail = format!("{} rows, the first {LIST_ROWS_MAX} are here", rows.len());

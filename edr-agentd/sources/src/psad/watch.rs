@@ -38,7 +38,7 @@ pub(crate) struct Marks {
 
 /// A watch on psad's folder and on folders of sources inside.
 #[derive(Debug, Default)]
-pub(crate) struct Watch {
+pub(crate) struct FolderWatch {
     watcher: Option<RecommendedWatcher>,
     /// Written by the thread of the watcher.
     marks: Recorder<Marks>,
@@ -50,8 +50,8 @@ pub(crate) struct Watch {
     pub(crate) rescans: u64,
 }
 
-impl Watch {
-    /// Watches `root`, and drops all earlier watches. On a failure [`Watch::problem`] has the reason.
+impl FolderWatch {
+    /// Watches `root`, and drops all earlier watches. On a failure [`FolderWatch::problem`] has the reason.
     pub(crate) fn start(&mut self, root: &Path) {
         self.watcher = None;
         self.watched = 0;
@@ -183,7 +183,7 @@ mod tests {
 
     use super::*;
 
-    fn wait_for(watch: &mut Watch, mut enough: impl FnMut(&Marks) -> bool) -> Marks {
+    fn wait_for(watch: &mut FolderWatch, mut enough: impl FnMut(&Marks) -> bool) -> Marks {
         let deadline = Instant::now() + Duration::from_secs(60);
         let mut all = Marks::default();
         while !enough(&all) {
@@ -202,7 +202,7 @@ mod tests {
     fn a_change_marks_only_its_source() {
         let root = tempfile::tempdir().unwrap();
         let address: IpAddr = "192.0.2.1".parse().unwrap();
-        let mut watch = Watch::default();
+        let mut watch = FolderWatch::default();
         watch.start(root.path());
         fs::create_dir(root.path().join("192.0.2.1")).unwrap();
         let marks = wait_for(&mut watch, |marks| marks.listing);
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn an_overflow_of_the_kernels_queue_marks_everything_and_is_counted() {
         let root = tempfile::tempdir().unwrap();
-        let mut watch = Watch::default();
+        let mut watch = FolderWatch::default();
         watch.start(root.path());
         let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
         let limit: usize = limit.trim().parse().unwrap();
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_folder_without_a_watch_is_reported_and_polled() {
-        let mut watch = Watch::default();
+        let mut watch = FolderWatch::default();
         watch.start(Path::new("/nonexistent/psad"));
         assert!(watch.problem().is_some() && !watch.is_active());
         assert!(watch.take().everything && !watch.add("192.0.2.1"));

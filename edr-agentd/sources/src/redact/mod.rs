@@ -26,8 +26,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use self::name::names_a_secret;
-use self::program::{Program, SecretOption};
-use self::work::Work;
+use self::program::{ProgramOptions, SecretOption};
+use self::work::SearchBudget;
 
 /// Start and end of a token: `‹redacted:0123456789abcdef›`.
 const TOKEN_START: &str = "‹redacted:";
@@ -78,7 +78,7 @@ impl Redactor {
     fn redact_within(&self, argv: &mut [Bytes], work_max: u64) {
         let words: Vec<Word<'_>> =
             argv.iter().enumerate().map(|(argument, bytes)| Word { bytes: &bytes.0, argument, start: 0 }).collect();
-        let mut search = Search::new(work_max);
+        let mut search = SecretSearch::new(work_max);
         let seen = search.command(&words, 0);
         self.replace(&mut argv[..seen], search.secrets());
         for argument in argv[seen..].iter_mut().filter(|argument| !argument.is_empty()) {
@@ -87,12 +87,12 @@ impl Redactor {
     }
 
     /// Replaces `secrets`, which are sorted and do not overlap. Secrets in arguments beyond `argv` are ignored.
-    fn replace(&self, argv: &mut [Bytes], secrets: Vec<Secret>) {
+    fn replace(&self, argv: &mut [Bytes], secrets: Vec<SecretPlace>) {
         for of_one in secrets.chunk_by(|first, second| first.argument == second.argument) {
             let Some(Bytes(argument)) = of_one.first().and_then(|secret| argv.get_mut(secret.argument)) else { return };
             let mut redacted = Vec::with_capacity(argument.len());
             let mut copied = 0;
-            for Secret { range, .. } in of_one {
+            for SecretPlace { range, .. } in of_one {
                 redacted.extend_from_slice(&argument[copied..range.start]);
                 redacted.extend_from_slice(self.token(&argument[range.clone()]).as_bytes());
                 copied = range.end;
@@ -122,25 +122,25 @@ struct Word<'a> {
 
 /// The place of a secret: index of the argument, and range of bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Secret {
+struct SecretPlace {
     argument: usize,
     range: Range<usize>,
 }
 
 /// The search for secrets in a command line.
 #[derive(Debug)]
-struct Search {
-    found: Vec<Secret>,
-    work: Work,
+struct SecretSearch {
+    found: Vec<SecretPlace>,
+    work: SearchBudget,
 }
 
-impl Search {
+impl SecretSearch {
     fn new(work_max: u64) -> Self {
-        Self { found: Vec::new(), work: Work::up_to(work_max) }
+        Self { found: Vec::new(), work: SearchBudget::up_to(work_max) }
     }
 
     /// Returns the found secrets, sorted and without overlaps.
-    fn secrets(self) -> Vec<Secret> {
+    fn secrets(self) -> Vec<SecretPlace> {
         let mut found = self.found;
         found.sort_unstable_by_key(|secret| (secret.argument, secret.range.start));
         // Overlapping findings of two rules are merged into one secret.
@@ -165,13 +165,13 @@ impl Search {
         });
         if !is_in_last {
             self.work.spend(work::TOKEN);
-            self.found.push(Secret { argument: word.argument, range });
+            self.found.push(SecretPlace { argument: word.argument, range });
         }
     }
 
     /// Searches the words of one command. Returns the number of completely searched words.
     fn command(&mut self, words: &[Word<'_>], depth: usize) -> usize {
-        let mut program = Program::default();
+        let mut program = ProgramOptions::default();
         let mut carried = None;
         for (index, &word) in words.iter().enumerate() {
             self.word(word, words, index, &mut program, &mut carried, depth);
@@ -187,27 +187,27 @@ impl Search {
         word: Word<'_>,
         words: &[Word<'_>],
         index: usize,
-        program: &mut Program,
-        carried: &mut Option<Carried>,
+        program: &mut ProgramOptions,
+        carried: &mut Option<NextWordSecret>,
         depth: usize,
     ) {
         let bytes = word.bytes;
         self.work.spend(work::WORD + bytes.len());
         match carried.take() {
-            Some(Carried::All) if !looks_like_option(bytes) => return self.add(word, 0..bytes.len()),
-            Some(Carried::After(separator)) if !looks_like_option(bytes) => {
+            Some(NextWordSecret::All) if !looks_like_option(bytes) => return self.add(word, 0..bytes.len()),
+            Some(NextWordSecret::After(separator)) if !looks_like_option(bytes) => {
                 return self.add_after(word, 0, separator);
             }
             _ => {}
         }
-        if let Some(named) = Program::named(bytes) {
+        if let Some(named) = ProgramOptions::named(bytes) {
             *program = named;
         } else if let Some(option) = program.option(bytes) {
             match option {
                 SecretOption::Here { start, after: None } => self.add(word, start..bytes.len()),
                 SecretOption::Here { start, after: Some(separator) } => self.add_after(word, start, separator),
-                SecretOption::Next { after: None } => *carried = Some(Carried::All),
-                SecretOption::Next { after: Some(separator) } => *carried = Some(Carried::After(separator)),
+                SecretOption::Next { after: None } => *carried = Some(NextWordSecret::All),
+                SecretOption::Next { after: Some(separator) } => *carried = Some(NextWordSecret::After(separator)),
                 SecretOption::NotSecret => {}
             }
             return;
@@ -217,7 +217,7 @@ impl Search {
         match named_value(bytes) {
             NamedValue::Here(range) => return self.add(word, range),
             NamedValue::Next => {
-                *carried = Some(Carried::All);
+                *carried = Some(NextWordSecret::All);
                 return;
             }
             NamedValue::None => {}
@@ -254,7 +254,7 @@ impl Search {
 
 /// The secret part of the next word: the whole word, or the part after the user's name and this separator.
 #[derive(Debug)]
-enum Carried {
+enum NextWordSecret {
     All,
     After(u8),
 }

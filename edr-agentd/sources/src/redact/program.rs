@@ -17,10 +17,10 @@ pub(super) enum SecretOption {
 
 /// A program with known options; empty for an unknown program.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Program(Option<&'static Known>);
+pub(super) struct ProgramOptions(Option<&'static ProgramRules>);
 
 #[derive(Debug)]
-struct Known {
+struct ProgramRules {
     /// Program names; a name that ends with `*` is a prefix.
     names: &'static [&'static str],
     options: &'static [(&'static str, Carries)],
@@ -40,10 +40,10 @@ enum Carries {
 
 use Carries::{Joined, Next, User, Value};
 
-const KNOWN: &[Known] = &[
-    Known { names: &["mysql*", "mariadb*"], options: &[("-p", Joined), ("--password", Joined)] },
-    Known { names: &["sshpass"], options: &[("-p", Value)] },
-    Known {
+const KNOWN: &[ProgramRules] = &[
+    ProgramRules { names: &["mysql*", "mariadb*"], options: &[("-p", Joined), ("--password", Joined)] },
+    ProgramRules { names: &["sshpass"], options: &[("-p", Value)] },
+    ProgramRules {
         names: &["curl"],
         options: &[
             ("-u", User(b':')),
@@ -56,39 +56,39 @@ const KNOWN: &[Known] = &[
             ("-b", Value),
         ],
     },
-    Known {
+    ProgramRules {
         names: &["redis-*", "valkey-*"],
         options: &[("-a", Next), ("--requirepass", Next), ("--masterauth", Next)],
     },
-    Known { names: &["mongo*"], options: &[("-p", Value)] },
-    Known { names: &["ldap*"], options: &[("-w", Value)] },
-    Known {
+    ProgramRules { names: &["mongo*"], options: &[("-p", Value)] },
+    ProgramRules { names: &["ldap*"], options: &[("-w", Value)] },
+    ProgramRules {
         names: &["smbclient", "rpcclient", "net", "smbget"],
         options: &[("-U", User(b'%')), ("--user", User(b'%'))],
     },
-    Known { names: &["7z", "7za", "7zr", "7zz"], options: &[("-p", Joined)] },
-    Known { names: &["rar", "unrar"], options: &[("-hp", Joined), ("-p", Joined)] },
-    Known { names: &["zip", "unzip"], options: &[("-P", Value)] },
-    Known {
+    ProgramRules { names: &["7z", "7za", "7zr", "7zz"], options: &[("-p", Joined)] },
+    ProgramRules { names: &["rar", "unrar"], options: &[("-hp", Joined), ("-p", Joined)] },
+    ProgramRules { names: &["zip", "unzip"], options: &[("-P", Value)] },
+    ProgramRules {
         names: &["openssl"],
         options: &[("-k", Next), ("-K", Next), ("-pass", Next), ("-passin", Next), ("-passout", Next), ("-hmac", Next)],
     },
-    Known {
+    ProgramRules {
         names: &["docker", "podman", "nerdctl", "helm", "skopeo", "buildah", "crane", "oras"],
         options: &[("-p", Next), ("--creds", User(b':')), ("--src-creds", User(b':')), ("--dest-creds", User(b':'))],
     },
-    Known { names: &["sqlcmd", "bcp", "osql", "tsql"], options: &[("-P", Value)] },
-    Known { names: &["ipmitool"], options: &[("-P", Value)] },
-    Known { names: &["rdesktop", "xfreerdp*", "wlfreerdp"], options: &[("/p:", Joined), ("-p", Value)] },
-    Known { names: &["snmp*"], options: &[("-c", Value), ("-A", Value), ("-X", Value)] },
-    Known { names: &["lftp"], options: &[("-u", User(b',')), ("--user", User(b','))] },
-    Known { names: &["ncftp*"], options: &[("-p", Value)] },
-    Known { names: &["http", "https", "xh"], options: &[("-a", User(b':')), ("--auth", User(b':'))] },
-    Known { names: &["kubectl", "oc"], options: &[("--from-literal", User(b'='))] },
-    Known { names: &["useradd", "usermod"], options: &[("-p", Value)] },
-    Known { names: &["htpasswd"], options: &[] },
+    ProgramRules { names: &["sqlcmd", "bcp", "osql", "tsql"], options: &[("-P", Value)] },
+    ProgramRules { names: &["ipmitool"], options: &[("-P", Value)] },
+    ProgramRules { names: &["rdesktop", "xfreerdp*", "wlfreerdp"], options: &[("/p:", Joined), ("-p", Value)] },
+    ProgramRules { names: &["snmp*"], options: &[("-c", Value), ("-A", Value), ("-X", Value)] },
+    ProgramRules { names: &["lftp"], options: &[("-u", User(b',')), ("--user", User(b','))] },
+    ProgramRules { names: &["ncftp*"], options: &[("-p", Value)] },
+    ProgramRules { names: &["http", "https", "xh"], options: &[("-a", User(b':')), ("--auth", User(b':'))] },
+    ProgramRules { names: &["kubectl", "oc"], options: &[("--from-literal", User(b'='))] },
+    ProgramRules { names: &["useradd", "usermod"], options: &[("-p", Value)] },
+    ProgramRules { names: &["htpasswd"], options: &[] },
     // Listed without options: their similar options carry no secrets.
-    Known {
+    ProgramRules {
         names: &[
             "ssh", "scp", "sftp", "rsync", "nmap", "nc", "ncat", "telnet", "ping", "psql", "mkdir", "cp", "tar", "ps",
             "python*", "perl", "ruby", "node", "java", "php*", "sh", "bash", "dash", "zsh", "ksh",
@@ -97,7 +97,7 @@ const KNOWN: &[Known] = &[
     },
 ];
 
-impl Program {
+impl ProgramOptions {
     /// Finds the program by the last part of its path; `None` for an unknown program.
     pub(super) fn named(path: &[u8]) -> Option<Self> {
         let name = path.rsplit(|&b| b == b'/').next().unwrap_or_default();

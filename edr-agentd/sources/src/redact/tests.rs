@@ -190,7 +190,7 @@ fn hostile(shape: &str, bytes: usize) -> [Vec<Bytes>; 3] {
 fn work(argv: &[Bytes], work_max: u64) -> (usize, u64) {
     let words: Vec<Word<'_>> =
         argv.iter().enumerate().map(|(argument, bytes)| Word { bytes: &bytes.0, argument, start: 0 }).collect();
-    let mut search = Search::new(work_max);
+    let mut search = SecretSearch::new(work_max);
     (search.command(&words, 0), search.work.done())
 }
 
@@ -247,7 +247,7 @@ proptest! {
         text in "[a;]{0,60}",
         starts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..9),
     ) {
-        let (mut ahead, mut work) = (text::Ahead::default(), Work::up_to(0));
+        let (mut ahead, mut work) = (text::LookAhead::default(), SearchBudget::up_to(0));
         for start in starts.iter().map(|start| start.index(text.len() + 1)) {
             let naive = text[start..].find(';').map_or(text.len(), |length| start + length);
             prop_assert_eq!(ahead.end(text.as_bytes(), start, &mut work, |byte| *byte == b';'), naive);

@@ -1,6 +1,6 @@
 //! Secrets inside a text, for any program.
 //!
-//! The search is a single pass from left to right. The results of look-ahead are cached ([`Ahead`]), so that several
+//! The search is a single pass from left to right. The results of look-ahead are cached ([`LookAhead`]), so that several
 //! rules with a start in one stretch of text scan the stretch only once.
 
 use std::ops::Range;
@@ -8,8 +8,8 @@ use std::ops::Range;
 use memchr::memmem;
 
 use super::name::names_a_secret;
-use super::work::{self, Work};
-use super::{Search, Word, starts_with_ignore_ascii_case};
+use super::work::{self, SearchBudget};
+use super::{SecretSearch, Word, starts_with_ignore_ascii_case};
 
 /// Keys of a known form: prefix, and the least number of further bytes from `A-Za-z0-9_-`.
 const KEYS: [(&[u8], usize); 32] = [
@@ -53,7 +53,7 @@ const HOOKS: [&[u8]; 4] =
 const SCHEMES: [&[u8]; 6] = [b"bearer ", b"basic ", b"token ", b"digest ", b"apikey ", b"negotiate "];
 
 /// Finds the secrets in `word`, until the budget is used up.
-pub(super) fn secrets(word: Word<'_>, search: &mut Search) {
+pub(super) fn secrets(word: Word<'_>, search: &mut SecretSearch) {
     let text = word.bytes;
     search.work.spend(text.len());
     let mut ahead = Stretches::default();
@@ -89,12 +89,18 @@ pub(super) fn secrets(word: Word<'_>, search: &mut Search) {
 
 /// A cached look-ahead: the stretch of text from a start to the first match.
 #[derive(Debug, Default)]
-pub(super) struct Ahead(Option<Range<usize>>);
+pub(super) struct LookAhead(Option<Range<usize>>);
 
-impl Ahead {
+impl LookAhead {
     /// Returns the first match of `find` from `start` on, or the end of the text. `find` must be the same for every
     /// call.
-    fn find(&mut self, text: &[u8], start: usize, work: &mut Work, find: impl FnOnce(&[u8]) -> Option<usize>) -> usize {
+    fn find(
+        &mut self,
+        text: &[u8],
+        start: usize,
+        work: &mut SearchBudget,
+        find: impl FnOnce(&[u8]) -> Option<usize>,
+    ) -> usize {
         match &self.0 {
             Some(known) if (known.start..=known.end).contains(&start) => known.end,
             _ => {
@@ -108,7 +114,7 @@ impl Ahead {
 
     /// Returns the first byte from `start` on that satisfies `is_end`, or the end of the text. `is_end` must be the
     /// same for every call.
-    pub(super) fn end(&mut self, text: &[u8], start: usize, work: &mut Work, is_end: fn(&u8) -> bool) -> usize {
+    pub(super) fn end(&mut self, text: &[u8], start: usize, work: &mut SearchBudget, is_end: fn(&u8) -> bool) -> usize {
         self.find(text, start, work, |rest| rest.iter().position(is_end))
     }
 }
@@ -117,15 +123,15 @@ impl Ahead {
 #[derive(Debug, Default)]
 struct Stretches {
     /// To the end of an address whose last part is a secret.
-    hook: Ahead,
+    hook: LookAhead,
     /// To the end of a value without quotes.
-    value: Ahead,
+    value: LookAhead,
     /// To the end of all cookies of a header.
-    cookies: Ahead,
-    double_quoted: Ahead,
-    single_quoted: Ahead,
+    cookies: LookAhead,
+    double_quoted: LookAhead,
+    single_quoted: LookAhead,
     /// To the label of a private key in a PEM block.
-    private_key: Ahead,
+    private_key: LookAhead,
 }
 
 fn ends_hook(byte: &u8) -> bool {
@@ -147,7 +153,7 @@ fn ends_user_info(byte: &u8) -> bool {
 /// Finds `scheme://user:SECRET@host`, `scheme://SECRET@host`.
 ///
 /// The user info ends at a `/` at the latest, and the next `://` contains one. So no byte is scanned for two URLs.
-fn user_info(word: Word<'_>, start: usize, search: &mut Search) {
+fn user_info(word: Word<'_>, start: usize, search: &mut SecretSearch) {
     let rest = &word.bytes[start..];
     let user_info = &rest[..rest.iter().position(ends_user_info).unwrap_or(rest.len())];
     search.work.spend(user_info.len());
@@ -164,7 +170,7 @@ fn user_info(word: Word<'_>, start: usize, search: &mut Search) {
 }
 
 /// Finds `name=SECRET`, `"name": "SECRET"`, `Name: scheme SECRET`, with the separator at `at`.
-fn named(word: Word<'_>, at: usize, ahead: &mut Stretches, search: &mut Search) {
+fn named(word: Word<'_>, at: usize, ahead: &mut Stretches, search: &mut SecretSearch) {
     let text = word.bytes;
     // Both scans go back at most to the previous separator.
     let name = before(&text[..at], |b| matches!(b, b' ' | b'"' | b'\'' | b'\\'));
@@ -222,7 +228,7 @@ fn before(text: &[u8], such: impl Fn(u8) -> bool) -> &[u8] {
 }
 
 /// Finds the end of `-----BEGIN … PRIVATE KEY-----`, which starts at `at`.
-fn private_key(text: &[u8], at: usize, ahead: &mut Stretches, work: &mut Work) -> Option<usize> {
+fn private_key(text: &[u8], at: usize, ahead: &mut Stretches, work: &mut SearchBudget) -> Option<usize> {
     let label_end = ahead.private_key.find(text, at, work, |rest| memmem::find(rest, b"PRIVATE KEY"));
     let label = text.get(at + 11..label_end).filter(|_| label_end < text.len())?;
     // At most up to the next block.
@@ -236,7 +242,7 @@ fn private_key(text: &[u8], at: usize, ahead: &mut Stretches, work: &mut Work) -
     Some(end.unwrap_or(text.len()))
 }
 
-fn known_key(text: &[u8], at: usize, work: &mut Work) -> Option<usize> {
+fn known_key(text: &[u8], at: usize, work: &mut SearchBudget) -> Option<usize> {
     let rest = &text[at..];
     let (prefix, more) = KEYS.iter().find(|(prefix, _)| prefix[0] == rest[0] && rest.starts_with(prefix))?;
     // A JWT has three parts, separated by dots.
@@ -247,7 +253,7 @@ fn known_key(text: &[u8], at: usize, work: &mut Work) -> Option<usize> {
 }
 
 /// Finds `user:SECRET@host.domain` and `domain/user:SECRET@host.domain`, as the whole text.
-fn account_at_host(word: Word<'_>, search: &mut Search) {
+fn account_at_host(word: Word<'_>, search: &mut SecretSearch) {
     let text = word.bytes;
     let Some(at) = text.iter().rposition(|&b| b == b'@') else { return };
     let host = &text[at + 1..];

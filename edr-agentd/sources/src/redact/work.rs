@@ -5,7 +5,7 @@
 /// The search is linear, so that usual command lines stay far below the budget. The budget is for command lines made to
 /// be expensive: their time would be missing for all further processes of the tick.
 #[derive(Debug)]
-pub(super) struct Work {
+pub(super) struct SearchBudget {
     done: u64,
     max: u64,
 }
@@ -17,7 +17,7 @@ pub(super) const NAME: usize = 64;
 /// One HMAC, and a token in the row.
 pub(super) const TOKEN: usize = 512;
 
-impl Work {
+impl SearchBudget {
     /// A budget of `max` bytes.
     pub(super) fn up_to(max: u64) -> Self {
         Self { done: 0, max }

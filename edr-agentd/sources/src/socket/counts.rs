@@ -6,17 +6,17 @@ use edr_wire::snapshot::GapReason;
 
 use super::SOURCE;
 use super::proc_net;
-use super::tables::{Counted, TABLES, Table};
+use super::tables::{CountCoverage, SocketTable, TABLES};
 use crate::common::Gaps;
 
 /// `protocols` and `sockstat` of `/proc/PID/net`.
 #[derive(Debug)]
-pub(super) struct Counts {
+pub(super) struct SocketCounts {
     in_use: Vec<(Vec<u8>, u64)>,
     time_wait: Option<u64>,
 }
 
-impl Counts {
+impl SocketCounts {
     /// Reads both files through `read`; `None` without the first.
     pub(super) fn read(mut read: impl FnMut(&str, &mut Vec<u8>) -> io::Result<()>, text: &mut Vec<u8>) -> Option<Self> {
         read("protocols", text).ok()?;
@@ -26,7 +26,7 @@ impl Counts {
     }
 
     /// Sockets in use of a table; `None` when the kernel has none of its protocols.
-    pub(super) fn of(&self, table: &Table) -> Option<u64> {
+    pub(super) fn of(&self, table: &SocketTable) -> Option<u64> {
         let mut counts = self.in_use.iter().filter(|(name, _)| table.is_registered_as(name));
         let (_, first) = counts.next()?;
         Some(counts.fold(*first, |sum, (_, count)| sum.saturating_add(*count)))
@@ -34,20 +34,20 @@ impl Counts {
 
     /// True when a query is needless: the kernel has no such protocol, or counts every socket of the protocol and
     /// counts 0.
-    pub(super) fn shows_empty(&self, table: &Table) -> bool {
+    pub(super) fn shows_empty(&self, table: &SocketTable) -> bool {
         match self.of(table) {
             None => true,
-            Some(count) => count == 0 && table.counted == Counted::Whole,
+            Some(count) => count == 0 && table.counted == CountCoverage::Whole,
         }
     }
 
     /// True when the file of another namespace need not be read: the file would be empty, or would contain only the
     /// kernel's own sockets, which are listed in the agent's namespace.
-    pub(super) fn shows_empty_file(&self, table: &Table) -> bool {
+    pub(super) fn shows_empty_file(&self, table: &SocketTable) -> bool {
         let none_beside = match table.counted {
-            Counted::Whole | Counted::ButKernels => true,
-            Counted::TcpInUse => self.time_wait == Some(0),
-            Counted::Unsure => false,
+            CountCoverage::Whole | CountCoverage::ButKernels => true,
+            CountCoverage::TcpInUse => self.time_wait == Some(0),
+            CountCoverage::Unsure => false,
         };
         self.of(table).is_none_or(|count| count == 0 && none_beside)
     }
@@ -67,17 +67,17 @@ impl Counts {
 mod tests {
     use super::*;
 
-    fn counts(protocols: &str, sockstat: Option<&str>) -> Counts {
+    fn counts(protocols: &str, sockstat: Option<&str>) -> SocketCounts {
         let read = |file: &str, text: &mut Vec<u8>| {
             let content = if file == "protocols" { Some(protocols) } else { sockstat };
             text.clear();
             text.extend_from_slice(content.ok_or(io::ErrorKind::NotFound)?.as_bytes());
             Ok(())
         };
-        Counts::read(read, &mut Vec::new()).unwrap()
+        SocketCounts::read(read, &mut Vec::new()).unwrap()
     }
 
-    fn names(wanted: impl Fn(&Table) -> bool) -> Vec<&'static str> {
+    fn names(wanted: impl Fn(&SocketTable) -> bool) -> Vec<&'static str> {
         TABLES.iter().filter(|table| wanted(table)).map(|table| table.name).collect()
     }
 

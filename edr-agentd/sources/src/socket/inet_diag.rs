@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use edr_wire::snapshot::Family;
 
-use super::found::{Address, Found, Protocol, tcp_state};
-use super::message::{Malformed, attributes, be16_at, u8_at, u32_at};
+use super::entry::{SocketAddress, SocketEntry, SocketProtocol, tcp_state};
+use super::message::{MalformedMessage, attributes, be16_at, u8_at, u32_at};
 
 /// `IPPROTO_*` of the protocols with a table.
 pub(super) const TCP: u16 = 6;
@@ -44,19 +44,19 @@ pub(super) fn request(family: Family, protocol: u16) -> Vec<u8> {
 }
 
 /// One socket of an answer to [`request`].
-pub(super) fn parse(payload: &[u8], protocol: u16) -> Result<Found, Malformed> {
-    let malformed = Malformed("inet_diag message");
+pub(super) fn parse(payload: &[u8], protocol: u16) -> Result<SocketEntry, MalformedMessage> {
+    let malformed = MalformedMessage("inet_diag message");
     let fixed: &[u8; MESSAGE_BYTES] = payload.first_chunk().ok_or(malformed)?;
     let word = |at| u32_at(fixed, at).ok_or(malformed);
     let port = |at| be16_at(fixed, at).map(u32::from).ok_or(malformed);
     let family = match fixed[0] {
         AF_INET => Family::Inet,
         AF_INET6 => Family::Inet6,
-        _ => return Err(Malformed("inet_diag family")),
+        _ => return Err(MalformedMessage("inet_diag family")),
     };
     let (local_port, remote_port) = (port(4)?, port(6)?);
     let state = fixed[1];
-    let mut found = Found::new(family, name(protocol), state_name(protocol, state, remote_port));
+    let mut found = SocketEntry::new(family, name(protocol), state_name(protocol, state, remote_port));
     found.local = address(family, &fixed[8..24]).ok_or(malformed)?;
     found.remote = address(family, &fixed[24..40]).ok_or(malformed)?;
     (found.local_port, found.remote_port) = (local_port, remote_port);
@@ -75,15 +75,15 @@ pub(super) fn parse(payload: &[u8], protocol: u16) -> Result<Found, Malformed> {
 }
 
 /// Sixteen bytes; IPv4 uses the first four.
-fn address(family: Family, bytes: &[u8]) -> Option<Address> {
+fn address(family: Family, bytes: &[u8]) -> Option<SocketAddress> {
     Some(match family {
-        Family::Inet => Address::V4(Ipv4Addr::from(*bytes.first_chunk::<4>()?)),
-        _ => Address::V6(Ipv6Addr::from(*bytes.first_chunk::<16>()?)),
+        Family::Inet => SocketAddress::V4(Ipv4Addr::from(*bytes.first_chunk::<4>()?)),
+        _ => SocketAddress::V6(Ipv6Addr::from(*bytes.first_chunk::<16>()?)),
     })
 }
 
-fn name(protocol: u16) -> Protocol {
-    Protocol::Named(match protocol {
+fn name(protocol: u16) -> SocketProtocol {
+    SocketProtocol::Named(match protocol {
         TCP => "tcp",
         UDP => "udp",
         DCCP => "dccp",
@@ -91,7 +91,7 @@ fn name(protocol: u16) -> Protocol {
         UDPLITE => "udplite",
         RAW => "raw",
         MPTCP => "mptcp",
-        other => return Protocol::Number(other.into()),
+        other => return SocketProtocol::Number(other.into()),
     })
 }
 
@@ -136,12 +136,15 @@ mod tests {
     #[test]
     fn a_listening_socket() {
         let found = parse(&answer(AF_INET6), TCP).unwrap();
-        assert_eq!((found.family, found.protocol, found.state), (Family::Inet6, Protocol::Named("tcp"), "listen"));
-        assert_eq!(found.local, Address::V6("2001:db8::1".parse().unwrap()));
+        assert_eq!(
+            (found.family, found.protocol, found.state),
+            (Family::Inet6, SocketProtocol::Named("tcp"), "listen")
+        );
+        assert_eq!(found.local, SocketAddress::V6("2001:db8::1".parse().unwrap()));
         assert_eq!((found.local_port, found.remote_port, found.interface), (443, 0, 3));
         assert_eq!((found.receive_queue, found.send_queue), (5, 128));
         assert_eq!((found.uid, found.inode, found.v6only), (Some(1_000), 77_777, true));
-        assert_eq!(parse(&answer(AF_INET), UDP).unwrap().local, Address::V4(Ipv4Addr::new(0x20, 1, 0x0d, 0xb8)));
+        assert_eq!(parse(&answer(AF_INET), UDP).unwrap().local, SocketAddress::V4(Ipv4Addr::new(0x20, 1, 0x0d, 0xb8)));
     }
 
     #[test]

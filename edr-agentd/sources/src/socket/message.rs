@@ -5,11 +5,11 @@
 /// Error: bytes that do not match the kernel's headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("malformed {0}")]
-pub(super) struct Malformed(pub(super) &'static str);
+pub(super) struct MalformedMessage(pub(super) &'static str);
 
 /// A message of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Message<'a> {
+pub(super) struct NetlinkMessage<'a> {
     /// `nlmsg_type`.
     pub(super) kind: u16,
     /// `nlmsg_flags`.
@@ -26,35 +26,35 @@ const ATTRIBUTE_HEADER_BYTES: usize = 4;
 const ATTRIBUTE_TYPE_MASK: u16 = 0x3fff;
 
 /// The messages of a datagram; ends after the first malformed message.
-pub(super) fn messages(datagram: &[u8]) -> impl Iterator<Item = Result<Message<'_>, Malformed>> {
+pub(super) fn messages(datagram: &[u8]) -> impl Iterator<Item = Result<NetlinkMessage<'_>, MalformedMessage>> {
     let mut rest = Some(datagram);
     std::iter::from_fn(move || {
         let bytes = rest.take().filter(|bytes| !bytes.is_empty())?;
         let (Some(len), Some(kind), Some(flags), Some(seq)) =
             (u32_at(bytes, 0), u16_at(bytes, 4), u16_at(bytes, 6), u32_at(bytes, 8))
         else {
-            return Some(Err(Malformed("netlink header")));
+            return Some(Err(MalformedMessage("netlink header")));
         };
         let len = len as usize;
         let Some(payload) = bytes.get(HEADER_BYTES..len) else {
-            return Some(Err(Malformed("netlink message length")));
+            return Some(Err(MalformedMessage("netlink message length")));
         };
         rest = bytes.get(aligned(len)..);
-        Some(Ok(Message { kind, flags, seq, payload }))
+        Some(Ok(NetlinkMessage { kind, flags, seq, payload }))
     })
 }
 
 /// The attributes behind a message's fixed part, as (type, value); ends after the first malformed attribute.
-pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), Malformed>> {
+pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), MalformedMessage>> {
     let mut rest = Some(bytes);
     std::iter::from_fn(move || {
         let bytes = rest.take().filter(|bytes| !bytes.is_empty())?;
         let (Some(len), Some(kind)) = (u16_at(bytes, 0), u16_at(bytes, 2)) else {
-            return Some(Err(Malformed("netlink attribute header")));
+            return Some(Err(MalformedMessage("netlink attribute header")));
         };
         let len = usize::from(len);
         let Some(value) = bytes.get(ATTRIBUTE_HEADER_BYTES..len) else {
-            return Some(Err(Malformed("netlink attribute length")));
+            return Some(Err(MalformedMessage("netlink attribute length")));
         };
         rest = bytes.get(aligned(len)..);
         Some(Ok((kind & ATTRIBUTE_TYPE_MASK, value)))
@@ -115,7 +115,7 @@ mod tests {
         let mut datagram = message(20, 2, 7, b"abcd");
         datagram.extend(message(3, 0x12, 7, &[0; 4]));
         let all: Vec<_> = messages(&datagram).collect::<Result<_, _>>().unwrap();
-        assert_eq!(all[0], Message { kind: 20, flags: 2, seq: 7, payload: b"abcd" });
+        assert_eq!(all[0], NetlinkMessage { kind: 20, flags: 2, seq: 7, payload: b"abcd" });
         assert_eq!((all[1].kind, all[1].flags), (3, 0x12));
         assert_eq!(all.len(), 2);
     }
@@ -126,12 +126,16 @@ mod tests {
             let mut datagram = message(20, 2, 7, b"abcd");
             datagram[..4].copy_from_slice(&len.to_ne_bytes());
             let all: Vec<_> = messages(&datagram).collect();
-            assert_eq!(all, [Err(Malformed("netlink message length"))], "{len}");
+            assert_eq!(all, [Err(MalformedMessage("netlink message length"))], "{len}");
         }
         for len in [0_u16, 3, 9, u16::MAX] {
             let mut bytes = attribute(1, b"abcd");
             bytes[..2].copy_from_slice(&len.to_ne_bytes());
-            assert_eq!(attributes(&bytes).collect::<Vec<_>>(), [Err(Malformed("netlink attribute length"))], "{len}");
+            assert_eq!(
+                attributes(&bytes).collect::<Vec<_>>(),
+                [Err(MalformedMessage("netlink attribute length"))],
+                "{len}"
+            );
         }
     }
 
@@ -155,7 +159,7 @@ mod tests {
             let payload = words.concat();
             let datagram = message(kind, flags, seq, &payload);
             let all: Vec<_> = messages(&datagram).collect();
-            prop_assert_eq!(all, [Ok(Message { kind, flags, seq, payload: &payload })]);
+            prop_assert_eq!(all, [Ok(NetlinkMessage { kind, flags, seq, payload: &payload })]);
             for cut in 1..datagram.len() {
                 prop_assert!(messages(&datagram[..cut]).all(|message| message.is_err()));
             }

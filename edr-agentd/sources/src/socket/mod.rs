@@ -9,7 +9,7 @@
 //! (before Linux 6.8 also TCP sockets that are only bound).
 
 mod counts;
-mod found;
+mod entry;
 mod inet_diag;
 mod message;
 mod namespaces;
@@ -35,14 +35,14 @@ use rustix::io::Errno;
 use crate::common::cost::CallCounter;
 use crate::common::errno::reason;
 use crate::common::{Gaps, proc_files};
-use crate::tick::{Produced, Source, Tick};
-use counts::Counts;
-use found::{Found, SOCK_DIAG};
-use message::Malformed;
-use namespaces::Namespaces;
+use crate::tick::{RowCount, Source, Tick};
+use counts::SocketCounts;
+use entry::{SOCK_DIAG, SocketEntry};
+use message::MalformedMessage;
+use namespaces::OtherNamespaces;
 use netlink::{Diag, Dump};
-use rows::{FoundRows, ROWS_MAX};
-use tables::{Asked, TABLES, Table};
+use rows::{ROWS_MAX, SocketRows};
+use tables::{DiagQuery, SocketTable, TABLES};
 
 /// The source's name in gaps.
 const SOURCE: &str = "sockets";
@@ -57,17 +57,17 @@ const UNSUPPORTED_TICKS: u64 = 60;
 pub struct SocketReader {
     proc_root: Arc<OwnedFd>,
     /// The agent's own namespace, with the netlink socket; `None` for a proc tree of another system.
-    own: Option<Own>,
-    others: Namespaces,
+    own: Option<OwnNamespace>,
+    others: OtherNamespaces,
     tick: u64,
-    found: FoundRows,
+    found: SocketRows,
     text: Vec<u8>,
     row: Socket,
 }
 
 /// The agent's own network namespace.
 #[derive(Debug)]
-struct Own {
+struct OwnNamespace {
     netns: u64,
     /// `None` where the sandbox or the kernel has no netlink.
     diag: Option<Diag>,
@@ -86,7 +86,7 @@ impl Source for SocketReader {
 
     /// Pushes one row per socket, sorted by (inode, netns, protocol, endpoints). Other namespaces are read through the
     /// processes in [`Tick::inhabitants`].
-    fn read(&mut self, tick: &mut Tick) -> Produced {
+    fn read(&mut self, tick: &mut Tick) -> RowCount {
         let Tick { inhabitants, rows, gaps, .. } = tick;
         self.tick += 1;
         self.found.clear();
@@ -96,7 +96,7 @@ impl Source for SocketReader {
         let own = self.own.as_ref().map(|own| own.netns);
         self.others.read(&self.proc_root, own, inhabitants, &mut self.text, &mut self.found, gaps);
         self.write(&mut rows.sockets, gaps);
-        Produced { rows: rows.sockets.len(), carried: 0 }
+        RowCount { rows: rows.sockets.len(), carried: 0 }
     }
 }
 
@@ -112,16 +112,16 @@ impl SocketReader {
         let own = if proc_files::is_own_proc(proc_root) {
             let netns = proc_files::namespace(&root, "thread-self/ns/net")
                 .map_err(|errno| io::Error::new(errno.kind(), format!("read own network namespace: {errno}")))?;
-            Some(Own { netns, diag: Diag::open().ok(), unsupported: BTreeMap::new() })
+            Some(OwnNamespace { netns, diag: Diag::open().ok(), unsupported: BTreeMap::new() })
         } else {
             None
         };
         Ok(Self {
             proc_root: Arc::new(root),
             own,
-            others: Namespaces::default(),
+            others: OtherNamespaces::default(),
             tick: 0,
-            found: FoundRows::default(),
+            found: SocketRows::default(),
             text: Vec::new(),
             row: Socket::default(),
         })
@@ -132,7 +132,7 @@ impl SocketReader {
         if own.diag.is_none() {
             own.diag = Diag::open().map_err(|error| gap(gaps, "sock_diag", reason(&error), &error.to_string())).ok();
         }
-        let counts = Counts::read(
+        let counts = SocketCounts::read(
             |file, text| proc_files::read(&self.proc_root, &format!("{OWN_NET}/{file}"), text).map(|_| ()),
             &mut self.text,
         );
@@ -147,7 +147,7 @@ impl SocketReader {
             let asked = match &mut own.diag {
                 Some(diag) if !asked_in_vain => {
                     let asked = ask(table, own.netns, &mut self.found, gaps, |take| table.dump(diag, take));
-                    if matches!(table.asked, Asked::Netlink) {
+                    if matches!(table.asked, DiagQuery::Netlink) {
                         quiet(&mut self.found, diag);
                     }
                     asked
@@ -176,24 +176,28 @@ impl SocketReader {
 
 /// Takes a whole table from `dump`. A table that changed during the read is read once more.
 fn ask(
-    table: &Table,
+    table: &SocketTable,
     netns: u64,
-    found: &mut FoundRows,
+    found: &mut SocketRows,
     gaps: &mut Gaps,
-    mut dump: impl FnMut(&mut dyn FnMut(Result<Found, Malformed>)) -> io::Result<Dump>,
+    mut dump: impl FnMut(&mut dyn FnMut(Result<SocketEntry, MalformedMessage>)) -> io::Result<Dump>,
 ) -> io::Result<()> {
     found.make_room();
     let start = found.mark();
-    let mut read = |found: &mut FoundRows| {
+    let mut read = |found: &mut SocketRows| {
         found.go_back(start);
         let (mut malformed, mut owned) = (0, 0);
         let dump = dump(&mut |row| match row {
             Ok(row) => {
                 owned += usize::from(row.inode != 0);
                 // More rows would displace rows of other tables before this table is known to be valid.
-                if row.inode == 0 || owned <= ROWS_MAX { found.push(Found { netns, ..row }) } else { found.beyond += 1 }
+                if row.inode == 0 || owned <= ROWS_MAX {
+                    found.push(SocketEntry { netns, ..row });
+                } else {
+                    found.beyond += 1;
+                }
             }
-            Err(Malformed(_)) => malformed += 1,
+            Err(MalformedMessage(_)) => malformed += 1,
         });
         if dump.is_err() {
             // Half a table beside the rows of its file would list sockets twice.
@@ -216,8 +220,8 @@ fn ask(
 
 /// Sets the queues of the two sockets of this query to 0. Only the query fills these queues, and a row with the query's
 /// traffic would differ at every tick.
-fn quiet(found: &mut FoundRows, diag: &Diag) {
-    let is_asking = |row: &&mut Found| {
+fn quiet(found: &mut SocketRows, diag: &Diag) {
+    let is_asking = |row: &&mut SocketEntry| {
         row.family == Family::Netlink
             && row.protocol == SOCK_DIAG
             && (row.local_port == 0 || Some(row.local_port) == diag.port_id())
@@ -229,12 +233,12 @@ fn quiet(found: &mut FoundRows, diag: &Diag) {
 
 /// Reads a table of the own namespace from its file, because netlink failed with `error`.
 fn read_file(
-    table: &Table,
+    table: &SocketTable,
     proc_root: &OwnedFd,
     netns: u64,
     error: &io::Error,
     text: &mut Vec<u8>,
-    found: &mut FoundRows,
+    found: &mut SocketRows,
     gaps: &mut Gaps,
 ) {
     let why = if is_unsupported(error) { GapReason::Unsupported } else { reason(error) };
@@ -255,20 +259,20 @@ fn read_file(
 /// Takes the rows of a file and returns their number; `field` names the table in gaps.
 fn take_file(
     field: &str,
-    file: tables::File,
+    file: tables::NetFile,
     text: &[u8],
     cut: bool,
     netns: u64,
-    found: &mut FoundRows,
+    found: &mut SocketRows,
     gaps: &mut Gaps,
 ) -> u64 {
     let (mut taken, mut malformed) = (0, 0);
     file.parse(text, |row| match row {
         Ok(row) => {
             taken += 1;
-            found.push(Found { netns, ..row });
+            found.push(SocketEntry { netns, ..row });
         }
-        Err(Malformed(_)) => malformed += 1,
+        Err(MalformedMessage(_)) => malformed += 1,
     });
     if malformed > 0 {
         gap(gaps, field, GapReason::Malformed, &format!("{malformed} rows"));

@@ -14,15 +14,15 @@ use std::time::Instant;
 
 use edr_wire::snapshot::GapReason;
 
-use super::counts::Counts;
-use super::found::Found;
-use super::tables::{File, TABLES};
-use super::{FoundRows, SOURCE, gap, take_file};
+use super::counts::SocketCounts;
+use super::entry::SocketEntry;
+use super::tables::{NetFile, TABLES};
+use super::{SOURCE, SocketRows, gap, take_file};
 use crate::common::errno::reason;
 use crate::common::hung::policy::{
     NAMESPACE_HUNG_TICKS, NAMESPACE_THREADS_MAX, NAMESPACES_SPENT_MAX, NAMESPACES_WALL_MAX,
 };
-use crate::common::hung::{AbandonableThread, NoAnswer, Progress};
+use crate::common::hung::{AbandonableThread, JobProgress, NoAnswer};
 use crate::common::{Gaps, Inhabitants, calls, proc_files};
 
 /// Budget of one tick, in microseconds of CPU time as estimated by [`Price`]: 1 % of a core at one tick in 10 s. An
@@ -48,8 +48,8 @@ const NAMED_MAX: usize = 32;
 
 /// State of other namespaces across ticks.
 #[derive(Debug)]
-pub(super) struct Namespaces {
-    known: BTreeMap<u64, Known>,
+pub(super) struct OtherNamespaces {
+    known: BTreeMap<u64, NamespaceRows>,
     tick: u64,
     /// The first namespace to be read in the next tick.
     next: u64,
@@ -59,7 +59,7 @@ pub(super) struct Namespaces {
     hung: BTreeMap<u64, u64>,
 }
 
-impl Default for Namespaces {
+impl Default for OtherNamespaces {
     fn default() -> Self {
         Self {
             known: BTreeMap::new(),
@@ -81,11 +81,11 @@ pub(super) struct Price {
 
 impl Price {
     fn read(proc_root: &OwnedFd, text: &mut Vec<u8>) -> Self {
-        let told = proc_files::read(proc_root, BUCKETS_FILE, text).ok().and_then(|_| {
+        let buckets = proc_files::read(proc_root, BUCKETS_FILE, text).ok().and_then(|_| {
             let number: i64 = std::str::from_utf8(text).ok()?.trim().parse().ok()?;
             Some(number.unsigned_abs())
         });
-        Self { walk_us: told.unwrap_or(BUCKETS_USUAL).saturating_mul(BUCKET_NS) / 1_000 }
+        Self { walk_us: buckets.unwrap_or(BUCKETS_USUAL).saturating_mul(BUCKET_NS) / 1_000 }
     }
 
     fn of(self, file: &str) -> u64 {
@@ -94,12 +94,12 @@ impl Price {
 }
 
 #[derive(Debug, Default)]
-struct Known {
-    rows: Vec<Found>,
+struct NamespaceRows {
+    rows: Vec<SocketEntry>,
     tick: u64,
 }
 
-impl Namespaces {
+impl OtherNamespaces {
     /// Adds the rows of every namespace but `own`.
     pub(super) fn read(
         &mut self,
@@ -107,7 +107,7 @@ impl Namespaces {
         own: Option<u64>,
         inhabitants: &Inhabitants,
         text: &mut Vec<u8>,
-        found: &mut FoundRows,
+        found: &mut SocketRows,
         gaps: &mut Gaps,
     ) {
         self.tick += 1;
@@ -124,7 +124,7 @@ impl Namespaces {
             others.remove(&own);
         } else if others.is_empty() {
             // A copied tree without processes may still have the files.
-            let progress = Progress::default();
+            let progress = JobProgress::default();
             read_one(proc_root, 0, &mut Means { price: self.price, text, progress: &progress }, found, gaps);
             return;
         }
@@ -177,7 +177,7 @@ impl Namespaces {
             if read.rows.len() <= REMEMBERED_ROWS_MAX
                 && (self.known.len() < REMEMBERED_MAX || self.known.contains_key(netns))
             {
-                self.known.insert(*netns, Known { rows: read.rows, tick: self.tick });
+                self.known.insert(*netns, NamespaceRows { rows: read.rows, tick: self.tick });
             } else {
                 self.known.remove(netns);
             }
@@ -193,11 +193,11 @@ impl Namespaces {
         netns: u64,
         text: &mut Vec<u8>,
         gaps: &mut Gaps,
-    ) -> Result<(FoundRows, u64), NoAnswer> {
+    ) -> Result<(SocketRows, u64), NoAnswer> {
         let (proc_root, pids, price) = (Arc::clone(proc_root), pids.to_vec(), self.price);
         let mut text_there = std::mem::take(text);
         let (found, mut found_gaps, spent_us, text_back) = self.thread.run(move |progress| {
-            let (mut found, mut gaps) = (FoundRows::default(), Gaps::default());
+            let (mut found, mut gaps) = (SocketRows::default(), Gaps::default());
             let mut means = Means { price, text: &mut text_there, progress };
             let spent_us = read_any(&proc_root, &pids, netns, &mut means, &mut found, &mut gaps);
             (found, gaps, spent_us, text_there)
@@ -208,7 +208,7 @@ impl Namespaces {
     }
 
     /// Lists the previous rows of unread namespaces.
-    fn carry_over(&self, unread: &[u64], found: &mut FoundRows, gaps: &mut Gaps) {
+    fn carry_over(&self, unread: &[u64], found: &mut SocketRows, gaps: &mut Gaps) {
         for (at, netns) in unread.iter().enumerate() {
             self.carry_over_one(*netns, at, (GapReason::Budget, "not read in this tick"), found, gaps);
         }
@@ -219,7 +219,7 @@ impl Namespaces {
         netns: u64,
         at: usize,
         (reason, why): (GapReason, &str),
-        found: &mut FoundRows,
+        found: &mut SocketRows,
         gaps: &mut Gaps,
     ) {
         let known = self.known.get(&netns);
@@ -264,7 +264,7 @@ fn stat_of(dir: impl std::os::fd::AsFd, name: &CStr) -> rustix::io::Result<rusti
 pub(super) struct Means<'a> {
     pub(super) price: Price,
     pub(super) text: &'a mut Vec<u8>,
-    pub(super) progress: &'a Progress,
+    pub(super) progress: &'a JobProgress,
 }
 
 /// Reads a namespace through the first process that stays inside during the read. Returns the cost in microseconds.
@@ -273,7 +273,7 @@ pub(super) fn read_any(
     pids: &[u32],
     netns: u64,
     means: &mut Means<'_>,
-    found: &mut FoundRows,
+    found: &mut SocketRows,
     gaps: &mut Gaps,
 ) -> u64 {
     let mut spent_us = 0;
@@ -289,7 +289,7 @@ pub(super) fn read_any(
                 gaps.append(&mut attempt_gaps);
                 return spent_us;
             }
-            _ => *found = FoundRows::default(),
+            _ => *found = SocketRows::default(),
         }
     }
     gap(gaps, &format!("netns {netns}"), GapReason::Gone, "the processes of the namespace ended during the read");
@@ -297,7 +297,7 @@ pub(super) fn read_any(
 }
 
 /// Reads the files in `dir`/net. Returns the cost in microseconds.
-fn read_one(dir: &OwnedFd, netns: u64, means: &mut Means<'_>, found: &mut FoundRows, gaps: &mut Gaps) -> u64 {
+fn read_one(dir: &OwnedFd, netns: u64, means: &mut Means<'_>, found: &mut SocketRows, gaps: &mut Gaps) -> u64 {
     let Means { price, text, progress } = means;
     let (mut spent_us, mut is_readable) = (0, false);
     let mut read = |name: &str, text: &mut Vec<u8>| -> io::Result<bool> {
@@ -307,7 +307,7 @@ fn read_one(dir: &OwnedFd, netns: u64, means: &mut Means<'_>, found: &mut FoundR
         is_readable |= cut.is_ok();
         cut
     };
-    let counts = Counts::read(|name, text| read(name, text).map(|_| ()), text);
+    let counts = SocketCounts::read(|name, text| read(name, text).map(|_| ()), text);
     for table in &TABLES {
         // The same field for every namespace, so that equal gaps are joined.
         let field = format!("netns/{}", table.name);
@@ -327,9 +327,9 @@ fn read_one(dir: &OwnedFd, netns: u64, means: &mut Means<'_>, found: &mut FoundR
                 // A unix name may contain line breaks and text in the form of rows; the kernel's count shows the
                 // forgery.
                 let counted = counts.as_ref().and_then(|counts| counts.of(table));
-                if matches!(file, File::Unix) && counted.is_some_and(|counted| taken > counted) {
-                    let now =
-                        Counts::read(|name, text| read(name, text).map(|_| ()), text).and_then(|now| now.of(table));
+                if matches!(file, NetFile::Unix) && counted.is_some_and(|counted| taken > counted) {
+                    let now = SocketCounts::read(|name, text| read(name, text).map(|_| ()), text)
+                        .and_then(|now| now.of(table));
                     if let Some(now) = now.filter(|now| taken > *now) {
                         let detail =
                             format!("netns {netns}: {taken} rows for {now} sockets: some name pretends to be rows");

@@ -2,8 +2,8 @@
 
 use edr_wire::snapshot::Family;
 
-use super::found::{Found, netlink_protocol, tcp_state};
-use super::message::{Malformed, attributes, u32_at};
+use super::entry::{SocketEntry, netlink_protocol, tcp_state};
+use super::message::{MalformedMessage, attributes, u32_at};
 use super::packet_diag::{RMEM_ALLOC_AT, WMEM_ALLOC_AT};
 
 const AF_NETLINK: u8 = 16;
@@ -27,11 +27,11 @@ pub(super) fn request() -> Vec<u8> {
 }
 
 /// Parses a socket of the answer. The uid is not included.
-pub(super) fn parse(payload: &[u8]) -> Result<Found, Malformed> {
-    let malformed = Malformed("netlink_diag message");
+pub(super) fn parse(payload: &[u8]) -> Result<SocketEntry, MalformedMessage> {
+    let malformed = MalformedMessage("netlink_diag message");
     let fixed: &[u8; MESSAGE_BYTES] = payload.first_chunk().ok_or(malformed)?;
     if fixed[0] != AF_NETLINK {
-        return Err(Malformed("netlink_diag family"));
+        return Err(MalformedMessage("netlink_diag family"));
     }
     let word = |at| u32_at(fixed, at).ok_or(malformed);
     let state = match fixed[3] {
@@ -40,13 +40,13 @@ pub(super) fn parse(payload: &[u8]) -> Result<Found, Malformed> {
         1 => "established",
         other => tcp_state(other),
     };
-    let mut found = Found::new(Family::Netlink, netlink_protocol(fixed[2]), state);
+    let mut found = SocketEntry::new(Family::Netlink, netlink_protocol(fixed[2]), state);
     found.local_port = word(4)?;
     found.remote_port = word(8)?;
     found.inode = word(16)?.into();
     for attribute in attributes(&payload[MESSAGE_BYTES..]) {
         let (kind, value) = attribute?;
-        let word = |at| u32_at(value, at).ok_or(Malformed("netlink_diag attribute"));
+        let word = |at| u32_at(value, at).ok_or(MalformedMessage("netlink_diag attribute"));
         match kind {
             NETLINK_DIAG_MEMINFO => {
                 found.receive_queue = word(RMEM_ALLOC_AT)?.into();
@@ -75,7 +75,7 @@ pub(super) fn groups(bitmap: &[u8]) -> impl Iterator<Item = u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::socket::found::Protocol;
+    use crate::socket::entry::SocketProtocol;
     use proptest::prelude::*;
 
     fn answer() -> Vec<u8> {
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn a_listener_of_the_process_connector() {
         let found = parse(&answer()).unwrap();
-        assert_eq!((found.protocol, found.local_port, found.inode), (Protocol::Named("connector"), 4_321, 1_518));
+        assert_eq!((found.protocol, found.local_port, found.inode), (SocketProtocol::Named("connector"), 4_321, 1_518));
         assert_eq!((found.state, found.uid), ("unconnected", None));
         if cfg!(target_endian = "little") {
             assert_eq!(&*found.groups, [1, 32]);

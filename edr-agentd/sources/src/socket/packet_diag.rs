@@ -2,8 +2,8 @@
 
 use edr_wire::snapshot::Family;
 
-use super::found::{Found, socket_type};
-use super::message::{Malformed, attributes, u8_at, u16_at, u32_at};
+use super::entry::{SocketEntry, socket_type};
+use super::message::{MalformedMessage, attributes, u8_at, u16_at, u32_at};
 
 const AF_PACKET: u8 = 17;
 const REQUEST_BYTES: usize = 20;
@@ -30,17 +30,17 @@ pub(super) fn request() -> Vec<u8> {
 }
 
 /// Parses a socket of the answer.
-pub(super) fn parse(payload: &[u8]) -> Result<Found, Malformed> {
-    let fixed: &[u8; MESSAGE_BYTES] = payload.first_chunk().ok_or(Malformed("packet_diag message"))?;
+pub(super) fn parse(payload: &[u8]) -> Result<SocketEntry, MalformedMessage> {
+    let fixed: &[u8; MESSAGE_BYTES] = payload.first_chunk().ok_or(MalformedMessage("packet_diag message"))?;
     if fixed[0] != AF_PACKET {
-        return Err(Malformed("packet_diag family"));
+        return Err(MalformedMessage("packet_diag family"));
     }
-    let mut found = Found::new(Family::Packet, socket_type(u8_at(fixed, 1).unwrap_or(0).into()), "unconnected");
+    let mut found = SocketEntry::new(Family::Packet, socket_type(u8_at(fixed, 1).unwrap_or(0).into()), "unconnected");
     found.local_port = u16_at(fixed, 2).unwrap_or(0).into();
     found.inode = u32_at(fixed, 4).unwrap_or(0).into();
     for attribute in attributes(&payload[MESSAGE_BYTES..]) {
         let (kind, value) = attribute?;
-        let word = |at| u32_at(value, at).ok_or(Malformed("packet_diag attribute"));
+        let word = |at| u32_at(value, at).ok_or(MalformedMessage("packet_diag attribute"));
         match kind {
             PACKET_DIAG_INFO => found.interface = word(0)?,
             PACKET_DIAG_MCLIST => {
@@ -62,7 +62,7 @@ pub(super) fn parse(payload: &[u8]) -> Result<Found, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::socket::found::Protocol;
+    use crate::socket::entry::SocketProtocol;
     use proptest::prelude::*;
 
     fn answer(mr_type: u16) -> Vec<u8> {
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn a_sniffer() {
         let found = parse(&answer(PACKET_MR_PROMISC)).unwrap();
-        assert_eq!((found.protocol, found.local_port, found.interface), (Protocol::Named("raw"), 3, 2));
+        assert_eq!((found.protocol, found.local_port, found.interface), (SocketProtocol::Named("raw"), 3, 2));
         assert_eq!((found.inode, found.uid, found.promiscuous), (99, Some(0), true));
         assert_eq!((found.receive_queue, found.send_queue), (512, 256));
         assert!(!parse(&answer(0)).unwrap().promiscuous);

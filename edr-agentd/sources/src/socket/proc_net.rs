@@ -6,32 +6,32 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use edr_wire::snapshot::Family;
 
-use super::found::{Address, Found, Protocol, netlink_protocol, socket_type, tcp_state};
-use super::message::Malformed;
+use super::entry::{SocketAddress, SocketEntry, SocketProtocol, netlink_protocol, socket_type, tcp_state};
+use super::message::MalformedMessage;
 
 /// Rows of `tcp`, `udp`, `udplite`, `raw`, `icmp` and their `…6`.
 pub(super) fn inet(
     file: &[u8],
     family: Family,
     protocol: &'static str,
-) -> impl Iterator<Item = Result<Found, Malformed>> {
-    rows(file).map(move |line| inet_row(line, family, protocol).ok_or(Malformed("row of an IP protocol")))
+) -> impl Iterator<Item = Result<SocketEntry, MalformedMessage>> {
+    rows(file).map(move |line| inet_row(line, family, protocol).ok_or(MalformedMessage("row of an IP protocol")))
 }
 
 /// Rows of `packet`.
-pub(super) fn packet(file: &[u8]) -> impl Iterator<Item = Result<Found, Malformed>> {
-    rows(file).map(|line| packet_row(line).ok_or(Malformed("row of packet")))
+pub(super) fn packet(file: &[u8]) -> impl Iterator<Item = Result<SocketEntry, MalformedMessage>> {
+    rows(file).map(|line| packet_row(line).ok_or(MalformedMessage("row of packet")))
 }
 
 /// Rows of `netlink`.
-pub(super) fn netlink(file: &[u8]) -> impl Iterator<Item = Result<Found, Malformed>> {
-    rows(file).map(|line| netlink_row(line).ok_or(Malformed("row of netlink")))
+pub(super) fn netlink(file: &[u8]) -> impl Iterator<Item = Result<SocketEntry, MalformedMessage>> {
+    rows(file).map(|line| netlink_row(line).ok_or(MalformedMessage("row of netlink")))
 }
 
 /// Rows of `unix`. The kernel writes names unescaped, line breaks included: a line in another form continues the
 /// previous name. A name can also contain a whole forged row; the count in `protocols` shows the forgery ([`in_use`]).
-pub(super) fn unix(file: &[u8]) -> Vec<Result<Found, Malformed>> {
-    let mut all: Vec<Result<Found, Malformed>> = Vec::new();
+pub(super) fn unix(file: &[u8]) -> Vec<Result<SocketEntry, MalformedMessage>> {
+    let mut all: Vec<Result<SocketEntry, MalformedMessage>> = Vec::new();
     let mut last_is_named = false;
     // The kernel terminates each row, so the part after the last line break is empty.
     for line in file.strip_suffix(b"\n").unwrap_or(file).split(|&byte| byte == b'\n').skip(1) {
@@ -43,7 +43,7 @@ pub(super) fn unix(file: &[u8]) -> Vec<Result<Found, Malformed>> {
             (None, Some(Ok(named))) if last_is_named => {
                 named.path = [&named.path, b"\n".as_slice(), line].concat().into();
             }
-            (None, _) => all.push(Err(Malformed("row of unix"))),
+            (None, _) => all.push(Err(MalformedMessage("row of unix"))),
         }
     }
     all
@@ -77,7 +77,7 @@ fn fields(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(|&byte| byte == b' ').filter(|field| !field.is_empty())
 }
 
-fn inet_row(line: &[u8], family: Family, protocol: &'static str) -> Option<Found> {
+fn inet_row(line: &[u8], family: Family, protocol: &'static str) -> Option<SocketEntry> {
     let mut fields = fields(line).skip(1);
     let (local, local_port) = endpoint(fields.next()?, family)?;
     let (remote, remote_port) = endpoint(fields.next()?, family)?;
@@ -85,7 +85,7 @@ fn inet_row(line: &[u8], family: Family, protocol: &'static str) -> Option<Found
     let (send_queue, receive_queue) = halves(fields.next()?)?;
     let uid = decimal(fields.nth(2)?)?;
     let inode = decimal(fields.nth(1)?)?;
-    let mut found = Found::new(family, Protocol::Named(protocol), tcp_state(state));
+    let mut found = SocketEntry::new(family, SocketProtocol::Named(protocol), tcp_state(state));
     (found.local, found.local_port) = (local, local_port);
     (found.remote, found.remote_port) = (remote, remote_port);
     (found.send_queue, found.receive_queue) = (hex(send_queue)?, hex(receive_queue)?);
@@ -95,17 +95,17 @@ fn inet_row(line: &[u8], family: Family, protocol: &'static str) -> Option<Found
 }
 
 /// `0100007F:0016`: the address in words of the machine's byte order, and the port.
-fn endpoint(field: &[u8], family: Family) -> Option<(Address, u32)> {
+fn endpoint(field: &[u8], family: Family) -> Option<(SocketAddress, u32)> {
     let (address, port) = halves(field)?;
     let word = |at: usize| Some(u32::try_from(hex(address.get(at..at + 8)?)?).ok()?.to_ne_bytes());
     let address = match (family, address.len()) {
-        (Family::Inet, 8) => Address::V4(Ipv4Addr::from(word(0)?)),
+        (Family::Inet, 8) => SocketAddress::V4(Ipv4Addr::from(word(0)?)),
         (Family::Inet6, 32) => {
             let mut bytes = [0; 16];
             for (part, at) in bytes.chunks_exact_mut(4).zip([0, 8, 16, 24]) {
                 part.copy_from_slice(&word(at)?);
             }
-            Address::V6(Ipv6Addr::from(bytes))
+            SocketAddress::V6(Ipv6Addr::from(bytes))
         }
         _ => return None,
     };
@@ -117,7 +117,7 @@ fn halves(field: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&field[..colon], &field[colon + 1..]))
 }
 
-fn packet_row(line: &[u8]) -> Option<Found> {
+fn packet_row(line: &[u8]) -> Option<SocketEntry> {
     let mut fields = fields(line).skip(2);
     let kind = u16::try_from(decimal(fields.next()?)?).ok()?;
     let ethernet_protocol = u16::try_from(hex(fields.next()?)?).ok()?;
@@ -125,20 +125,20 @@ fn packet_row(line: &[u8]) -> Option<Found> {
     let receive_queue = decimal(fields.nth(1)?)?;
     let uid = u32::try_from(decimal(fields.next()?)?).ok()?;
     let inode = decimal(fields.next()?)?;
-    let mut found = Found::new(Family::Packet, socket_type(kind), "unconnected");
+    let mut found = SocketEntry::new(Family::Packet, socket_type(kind), "unconnected");
     (found.local_port, found.interface) = (ethernet_protocol.into(), interface);
     (found.receive_queue, found.uid, found.inode) = (receive_queue, Some(uid), inode);
     Some(found)
 }
 
-fn netlink_row(line: &[u8]) -> Option<Found> {
+fn netlink_row(line: &[u8]) -> Option<SocketEntry> {
     let mut fields = fields(line).skip(1);
     let protocol = u8::try_from(decimal(fields.next()?)?).ok()?;
     let port_id = port_id(fields.next()?)?;
     let groups = u32::try_from(hex(fields.next()?)?).ok()?;
     let (receive_queue, send_queue) = (decimal(fields.next()?)?, decimal(fields.next()?)?);
     let inode = decimal(fields.nth(3)?)?;
-    let mut found = Found::new(Family::Netlink, netlink_protocol(protocol), "unconnected");
+    let mut found = SocketEntry::new(Family::Netlink, netlink_protocol(protocol), "unconnected");
     (found.local_port, found.inode) = (port_id, inode);
     (found.receive_queue, found.send_queue) = (receive_queue, send_queue);
     found.groups = (0..u32::BITS).filter(|bit| groups >> bit & 1 == 1).map(|bit| bit + 1).collect();
@@ -154,7 +154,7 @@ fn port_id(field: &[u8]) -> Option<u32> {
 }
 
 /// Parses `%pK: %08X %08X %08X %04X %02X %5lu`, then a space and the name, if any; true for a row with a name.
-fn unix_row(line: &[u8]) -> Option<(Found, bool)> {
+fn unix_row(line: &[u8]) -> Option<(SocketEntry, bool)> {
     let mut rest = line;
     let mut take = |digits: std::ops::RangeInclusive<usize>, end: &[u8]| {
         let len = rest.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(rest.len());
@@ -181,7 +181,7 @@ fn unix_row(line: &[u8]) -> Option<(Found, bool)> {
         [b' ', name @ ..] => (name, true),
         _ => return None,
     };
-    let mut found = Found::new(Family::Unix, socket_type(kind), unix_state(flags, state));
+    let mut found = SocketEntry::new(Family::Unix, socket_type(kind), unix_state(flags, state));
     found.inode = inode;
     // An abstract name is written with an `@` in front and in place of each NUL byte.
     found.path = match name {

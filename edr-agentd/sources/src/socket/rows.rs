@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use edr_wire::snapshot::Family;
 
-use super::found::{Found, Protocol};
+use super::entry::{SocketEntry, SocketProtocol};
 
 /// Maximum number of listed rows, to fit beside the processes in one snapshot: a row has some 200 bytes.
 pub(super) const ROWS_MAX: usize = 50_000;
@@ -14,8 +14,8 @@ const OWNED_MAX: usize = 2 * ROWS_MAX;
 
 /// Collected rows. Rows beyond the limits are counted.
 #[derive(Debug, Default)]
-pub(super) struct FoundRows {
-    pub(super) rows: Vec<Found>,
+pub(super) struct SocketRows {
+    pub(super) rows: Vec<SocketEntry>,
     pub(super) beyond: u64,
     /// How many of the rows have no inode.
     ownerless: usize,
@@ -23,22 +23,22 @@ pub(super) struct FoundRows {
 
 /// A moment to go back to.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Mark {
+pub(super) struct RowsMark {
     rows: usize,
     beyond: u64,
     ownerless: usize,
 }
 
 /// Rows of a protocol in a namespace, which share the room with all other groups.
-type Group = (u64, Family, Protocol);
+type ProtocolGroup = (u64, Family, SocketProtocol);
 
-impl FoundRows {
+impl SocketRows {
     pub(super) fn clear(&mut self) {
         self.rows.clear();
         (self.beyond, self.ownerless) = (0, 0);
     }
 
-    pub(super) fn push(&mut self, found: Found) {
+    pub(super) fn push(&mut self, found: SocketEntry) {
         if found.inode == 0 {
             if self.ownerless == ROWS_MAX {
                 self.beyond += 1;
@@ -61,12 +61,12 @@ impl FoundRows {
         self.beyond += (before - self.rows.len()) as u64;
     }
 
-    pub(super) fn mark(&self) -> Mark {
-        Mark { rows: self.rows.len(), beyond: self.beyond, ownerless: self.ownerless }
+    pub(super) fn mark(&self) -> RowsMark {
+        RowsMark { rows: self.rows.len(), beyond: self.beyond, ownerless: self.ownerless }
     }
 
     /// Removes the rows pushed since `mark`. No room was made in between.
-    pub(super) fn go_back(&mut self, mark: Mark) {
+    pub(super) fn go_back(&mut self, mark: RowsMark) {
         self.rows.truncate(mark.rows);
         (self.beyond, self.ownerless) = (mark.beyond, mark.ownerless);
     }
@@ -92,9 +92,9 @@ impl FoundRows {
 
 /// Reduces the rows that match `such` to `max`, and keeps the first rows of each group. Small groups keep all rows; the
 /// large groups share the remaining room equally.
-fn keep_shares(rows: &mut Vec<Found>, max: usize, such: impl Fn(&Found) -> bool) {
-    let group = |found: &Found| -> Group { (found.netns, found.family, found.protocol) };
-    let mut shares: BTreeMap<Group, usize> = BTreeMap::new();
+fn keep_shares(rows: &mut Vec<SocketEntry>, max: usize, such: impl Fn(&SocketEntry) -> bool) {
+    let group = |found: &SocketEntry| -> ProtocolGroup { (found.netns, found.family, found.protocol) };
+    let mut shares: BTreeMap<ProtocolGroup, usize> = BTreeMap::new();
     for found in rows.iter().filter(|found| such(found)) {
         *shares.entry(group(found)).or_default() += 1;
     }
@@ -124,17 +124,17 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn socket(netns: u64, inode: u64) -> Found {
-        Found { inode, netns, ..Found::new(Family::Unix, Protocol::Named("stream"), "unconnected") }
+    fn socket(netns: u64, inode: u64) -> SocketEntry {
+        SocketEntry { inode, netns, ..SocketEntry::new(Family::Unix, SocketProtocol::Named("stream"), "unconnected") }
     }
 
-    fn inodes_of(rows: &FoundRows, netns: u64) -> Vec<u64> {
+    fn inodes_of(rows: &SocketRows, netns: u64) -> Vec<u64> {
         rows.rows.iter().filter(|found| found.netns == netns).map(|found| found.inode).collect()
     }
 
     #[test]
     fn a_flood_without_inodes_takes_no_row_from_later_tables() {
-        let mut rows = FoundRows::default();
+        let mut rows = SocketRows::default();
         (0..300_000).for_each(|_| rows.push(socket(1, 0)));
         (1..=1_000).for_each(|inode| rows.push(socket(1, inode)));
         assert_eq!(rows.rows.len(), ROWS_MAX + 1_000);
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_crowd_takes_no_row_from_the_other_namespaces() {
-        let mut rows = FoundRows::default();
+        let mut rows = SocketRows::default();
         let all = 3 * OWNED_MAX as u64;
         (1..=all).for_each(|inode| rows.push(socket(1, inode)));
         (1..=20_000).for_each(|inode| rows.push(socket(2, all + inode)));
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn rows_and_counts_since_a_mark_are_removed() {
-        let mut rows = FoundRows::default();
+        let mut rows = SocketRows::default();
         (0..ROWS_MAX - 1).for_each(|_| rows.push(socket(1, 0)));
         let mark = rows.mark();
         [0, 0, 7].into_iter().for_each(|inode| rows.push(socket(1, inode)));
@@ -174,7 +174,7 @@ mod tests {
         #[test]
         fn shares_are_fair_and_fill_the_room(sizes in proptest::collection::vec(0..40_usize, 1..8), max in 0..120_usize) {
             let of = |(netns, size): (usize, &usize)| (1..=*size as u64).map(move |inode| socket(netns as u64, inode));
-            let mut rows: Vec<Found> = sizes.iter().enumerate().flat_map(of).collect();
+            let mut rows: Vec<SocketEntry> = sizes.iter().enumerate().flat_map(of).collect();
             rows.push(socket(0, 0));
             keep_shares(&mut rows, max, |found| found.inode != 0);
             let kept = |netns: usize| rows.iter().filter(|row| row.inode != 0 && row.netns == netns as u64).count();

@@ -4,29 +4,29 @@ use std::io;
 
 use edr_wire::snapshot::Family;
 
-use super::found::Found;
-use super::message::Malformed;
+use super::entry::SocketEntry;
+use super::message::MalformedMessage;
 use super::netlink::{Diag, Dump};
 use super::{inet_diag, netlink_diag, packet_diag, proc_net, unix_diag, vsock_diag, xdp_diag};
 
 /// A socket table.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Table {
+pub(super) struct SocketTable {
     /// Name in gaps, and name of the file in `/proc/PID/net`.
     pub(super) name: &'static str,
     /// The kernel's names of the table's protocols in `/proc/PID/net/protocols`.
     pub(super) registered_as: &'static [&'static str],
     /// Query to `sock_diag`.
-    pub(super) asked: Asked,
+    pub(super) asked: DiagQuery,
     /// File in `/proc/PID/net`.
-    pub(super) file: Option<File>,
+    pub(super) file: Option<NetFile>,
     /// Coverage of the kernel's count in `protocols`.
-    pub(super) counted: Counted,
+    pub(super) counted: CountCoverage,
 }
 
 /// Sockets of a table missing in the kernel's count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Counted {
+pub(super) enum CountCoverage {
     /// None: a count of 0 means an empty table.
     Whole,
     /// Missing: sockets in time-wait, counted in `sockstat`; and bound sockets, counted nowhere and listed only by
@@ -40,7 +40,7 @@ pub(super) enum Counted {
 
 /// A request to `sock_diag`.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Asked {
+pub(super) enum DiagQuery {
     /// There is none: ping sockets.
     Nothing,
     /// An IP protocol.
@@ -54,7 +54,7 @@ pub(super) enum Asked {
 
 /// The format of a file.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum File {
+pub(super) enum NetFile {
     Inet(Family, &'static str),
     Unix,
     Packet,
@@ -67,30 +67,30 @@ const fn inet(
     family: Family,
     number: u16,
     file: Option<&'static str>,
-    counted: Counted,
-) -> Table {
+    counted: CountCoverage,
+) -> SocketTable {
     let file = match file {
-        Some(protocol) => Some(File::Inet(family, protocol)),
+        Some(protocol) => Some(NetFile::Inet(family, protocol)),
         None => None,
     };
-    Table { name, registered_as, asked: Asked::Inet(family, number), file, counted }
+    SocketTable { name, registered_as, asked: DiagQuery::Inet(family, number), file, counted }
 }
 
-const fn ping(name: &'static str, registered_as: &'static [&'static str], family: Family) -> Table {
-    Table {
+const fn ping(name: &'static str, registered_as: &'static [&'static str], family: Family) -> SocketTable {
+    SocketTable {
         name,
         registered_as,
-        asked: Asked::Nothing,
-        file: Some(File::Inet(family, "icmp")),
-        counted: Counted::Whole,
+        asked: DiagQuery::Nothing,
+        file: Some(NetFile::Inet(family, "icmp")),
+        counted: CountCoverage::Whole,
     }
 }
 
-use Counted::{ButKernels, TcpInUse, Unsure, Whole};
+use CountCoverage::{ButKernels, TcpInUse, Unsure, Whole};
 use Family::{Inet, Inet6};
 
 /// All tables, in the order of reading.
-pub(super) const TABLES: [Table; 21] = [
+pub(super) const TABLES: [SocketTable; 21] = [
     inet("tcp", &["TCP"], Inet, inet_diag::TCP, Some("tcp"), TcpInUse),
     inet("tcp6", &["TCPv6"], Inet6, inet_diag::TCP, Some("tcp"), TcpInUse),
     inet("mptcp", &["MPTCP"], Inet, inet_diag::MPTCP, None, Whole),
@@ -107,32 +107,32 @@ pub(super) const TABLES: [Table; 21] = [
     inet("dccp6", &["DCCPv6"], Inet6, inet_diag::DCCP, None, Unsure),
     ping("icmp", &["PING"], Inet),
     ping("icmp6", &["PINGv6"], Inet6),
-    Table {
+    SocketTable {
         name: "unix",
         registered_as: &["UNIX", "UNIX-STREAM"],
-        asked: Asked::Unix,
-        file: Some(File::Unix),
+        asked: DiagQuery::Unix,
+        file: Some(NetFile::Unix),
         counted: Whole,
     },
-    Table {
+    SocketTable {
         name: "packet",
         registered_as: &["PACKET"],
-        asked: Asked::Packet,
-        file: Some(File::Packet),
+        asked: DiagQuery::Packet,
+        file: Some(NetFile::Packet),
         counted: Whole,
     },
-    Table {
+    SocketTable {
         name: "netlink",
         registered_as: &["NETLINK"],
-        asked: Asked::Netlink,
-        file: Some(File::Netlink),
+        asked: DiagQuery::Netlink,
+        file: Some(NetFile::Netlink),
         counted: ButKernels,
     },
-    Table { name: "vsock", registered_as: &["AF_VSOCK"], asked: Asked::Vsock, file: None, counted: Unsure },
-    Table { name: "xdp", registered_as: &["XDP"], asked: Asked::Xdp, file: None, counted: Whole },
+    SocketTable { name: "vsock", registered_as: &["AF_VSOCK"], asked: DiagQuery::Vsock, file: None, counted: Unsure },
+    SocketTable { name: "xdp", registered_as: &["XDP"], asked: DiagQuery::Xdp, file: None, counted: Whole },
 ];
 
-impl Table {
+impl SocketTable {
     /// True when `protocol` of `/proc/PID/net/protocols` belongs to this table.
     pub(super) fn is_registered_as(&self, protocol: &[u8]) -> bool {
         self.registered_as.iter().any(|known| known.as_bytes() == protocol)
@@ -140,31 +140,35 @@ impl Table {
 
     /// True for a file with less content than `sock_diag`: no peer, no uid, no groups beyond 32.
     pub(super) fn file_tells_less(&self) -> bool {
-        matches!(self.file, Some(File::Unix | File::Packet | File::Netlink))
+        matches!(self.file, Some(NetFile::Unix | NetFile::Packet | NetFile::Netlink))
     }
 
     /// Asks the kernel for the whole table and gives each row to `take`.
     ///
     /// # Errors
     /// As [`Diag::dump`]; `ENOENT` for a table without a query.
-    pub(super) fn dump(&self, diag: &mut Diag, mut take: impl FnMut(Result<Found, Malformed>)) -> io::Result<Dump> {
+    pub(super) fn dump(
+        &self,
+        diag: &mut Diag,
+        mut take: impl FnMut(Result<SocketEntry, MalformedMessage>),
+    ) -> io::Result<Dump> {
         match self.asked {
-            Asked::Nothing => Err(rustix::io::Errno::NOENT.into()),
-            Asked::Inet(family, number) => {
+            DiagQuery::Nothing => Err(rustix::io::Errno::NOENT.into()),
+            DiagQuery::Inet(family, number) => {
                 diag.dump(&inet_diag::request(family, number), |row| take(inet_diag::parse(row, number)))
             }
-            Asked::Unix => diag.dump(&unix_diag::request(), |row| take(unix_diag::parse(row))),
-            Asked::Packet => diag.dump(&packet_diag::request(), |row| take(packet_diag::parse(row))),
-            Asked::Netlink => diag.dump(&netlink_diag::request(), |row| take(netlink_diag::parse(row))),
-            Asked::Vsock => diag.dump(&vsock_diag::request(), |row| take(vsock_diag::parse(row))),
-            Asked::Xdp => diag.dump(&xdp_diag::request(), |row| take(xdp_diag::parse(row))),
+            DiagQuery::Unix => diag.dump(&unix_diag::request(), |row| take(unix_diag::parse(row))),
+            DiagQuery::Packet => diag.dump(&packet_diag::request(), |row| take(packet_diag::parse(row))),
+            DiagQuery::Netlink => diag.dump(&netlink_diag::request(), |row| take(netlink_diag::parse(row))),
+            DiagQuery::Vsock => diag.dump(&vsock_diag::request(), |row| take(vsock_diag::parse(row))),
+            DiagQuery::Xdp => diag.dump(&xdp_diag::request(), |row| take(xdp_diag::parse(row))),
         }
     }
 }
 
-impl File {
+impl NetFile {
     /// Gives each row of the file's text to `take`.
-    pub(super) fn parse(self, text: &[u8], take: impl FnMut(Result<Found, Malformed>)) {
+    pub(super) fn parse(self, text: &[u8], take: impl FnMut(Result<SocketEntry, MalformedMessage>)) {
         match self {
             Self::Inet(family, protocol) => proc_net::inet(text, family, protocol).for_each(take),
             Self::Unix => proc_net::unix(text).into_iter().for_each(take),

@@ -2,7 +2,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 
 use super::*;
-use crate::common::hung::Progress;
+use crate::common::hung::JobProgress;
 use edr_wire::snapshot::{Agent, Gap, SnapshotView};
 
 use crate::common::Inhabitants;
@@ -140,16 +140,16 @@ fn a_second_process_replaces_an_ended_process() {
     std::fs::rename(root.path().join("1/ns"), second.join("ns")).unwrap();
     std::fs::rename(root.path().join("1/net"), second.join("net")).unwrap();
     // The first process has its link during the listing, but not during the read.
-    let (price, text, progress) = (namespaces::Price::default(), &mut Vec::new(), &Progress::default());
+    let (price, text, progress) = (namespaces::Price::default(), &mut Vec::new(), &JobProgress::default());
     let mut means = namespaces::Means { price, text, progress };
     let dir = proc_files::open_dir(rustix::fs::CWD, root.path()).unwrap();
-    let (mut found, mut gaps) = (FoundRows::default(), Gaps::default());
+    let (mut found, mut gaps) = (SocketRows::default(), Gaps::default());
     namespaces::read_any(&dir, &[1, 2], netns(1), &mut means, &mut found, &mut gaps);
     assert_eq!((found.rows.len(), gaps.take()), (1, vec![]));
     namespaces::read_any(&dir, &[1], netns(1), &mut means, &mut found, &mut gaps);
     assert_eq!(gaps.take()[0].reason, GapReason::Gone);
     // A process that moved to another namespace shows the sockets of the new namespace, which must not be listed.
-    let mut found = FoundRows::default();
+    let mut found = SocketRows::default();
     namespaces::read_any(&dir, &[2], netns(9), &mut means, &mut found, &mut gaps);
     assert_eq!((found.rows.len(), gaps.take()[0].reason), (0, GapReason::Gone));
 }
@@ -200,10 +200,10 @@ fn a_tree_without_processes_is_read_by_its_own_files() {
 
 #[test]
 fn a_table_that_changes_twice_is_a_gap() {
-    let socket = |inode| Found { inode, ..Found::new(Family::Inet, SOCK_DIAG, "listen") };
+    let socket = |inode| SocketEntry { inode, ..SocketEntry::new(Family::Inet, SOCK_DIAG, "listen") };
     // Number of changes of the table, number of reads, and if a gap is expected.
     for (changes, reads, is_gap) in [(0, 1, false), (1, 2, false), (2, 2, true)] {
-        let (mut found, mut gaps, mut asked) = (FoundRows::default(), Gaps::default(), 0);
+        let (mut found, mut gaps, mut asked) = (SocketRows::default(), Gaps::default(), 0);
         found.push(socket(1));
         ask(&TABLES[0], 9, &mut found, &mut gaps, |take| {
             asked += 1;
@@ -213,7 +213,7 @@ fn a_table_that_changes_twice_is_a_gap() {
         .unwrap();
         assert_eq!((asked, found.rows.len(), !gaps.take().is_empty()), (reads, 2, is_gap));
     }
-    let (mut found, mut gaps) = (FoundRows::default(), Gaps::default());
+    let (mut found, mut gaps) = (SocketRows::default(), Gaps::default());
     let refused = ask(&TABLES[0], 9, &mut found, &mut gaps, |take| {
         take(Ok(socket(2)));
         Err(Errno::NOBUFS.into())
@@ -225,8 +225,9 @@ fn a_table_that_changes_twice_is_a_gap() {
 fn rows_are_sorted_unique_and_bounded_and_rows_with_owners_stay() {
     let root = tempfile::tempdir().unwrap();
     let mut reader = open(&root);
-    let socket = |inode, port| Found { inode, local_port: port, ..Found::new(Family::Inet, SOCK_DIAG, "listen") };
-    let mut write = |sockets: Vec<Found>| {
+    let socket =
+        |inode, port| SocketEntry { inode, local_port: port, ..SocketEntry::new(Family::Inet, SOCK_DIAG, "listen") };
+    let mut write = |sockets: Vec<SocketEntry>| {
         reader.found.rows = sockets;
         let mut tick = Tick::default();
         reader.write(&mut tick.rows.sockets, &mut tick.gaps);
@@ -239,7 +240,7 @@ fn rows_are_sorted_unique_and_bounded_and_rows_with_owners_stay() {
     assert_eq!((inodes, gaps), (vec![0, 0, 3, 7, 7], vec![]));
 
     let many = |ownerless: u32, owned: u64| {
-        let mut sockets: Vec<Found> = (0..ownerless).map(|port| socket(0, port)).collect();
+        let mut sockets: Vec<SocketEntry> = (0..ownerless).map(|port| socket(0, port)).collect();
         sockets.extend((1..=owned).map(|inode| socket(inode, 0)));
         sockets
     };
@@ -271,10 +272,10 @@ fn a_flood_of_time_wait_hides_no_socket_of_a_later_table_or_namespace() {
 
 #[test]
 fn a_second_or_failed_read_of_a_table_leaves_other_tables_unchanged() {
-    let socket = |inode| Found { inode, ..Found::new(Family::Inet, SOCK_DIAG, "listen") };
-    let (mut found, mut gaps) = (FoundRows::default(), Gaps::default());
+    let socket = |inode| SocketEntry { inode, ..SocketEntry::new(Family::Inet, SOCK_DIAG, "listen") };
+    let (mut found, mut gaps) = (SocketRows::default(), Gaps::default());
     (1..=60_000).for_each(|inode| found.push(socket(inode)));
-    let all = |take: &mut dyn FnMut(Result<Found, Malformed>)| {
+    let all = |take: &mut dyn FnMut(Result<SocketEntry, MalformedMessage>)| {
         (0..70_000).for_each(|_| take(Ok(socket(0))));
         (1..=70_000).for_each(|inode| take(Ok(socket(100_000 + inode))));
         take(Ok(socket(0)));

@@ -2,8 +2,8 @@
 
 use edr_wire::snapshot::Family;
 
-use super::found::{Found, socket_type, tcp_state};
-use super::message::{Malformed, attributes, u8_at, u32_at};
+use super::entry::{SocketEntry, socket_type, tcp_state};
+use super::message::{MalformedMessage, attributes, u8_at, u32_at};
 
 const AF_UNIX: u8 = 1;
 const REQUEST_BYTES: usize = 24;
@@ -25,12 +25,12 @@ pub(super) fn request() -> Vec<u8> {
 }
 
 /// Parses a socket of the answer.
-pub(super) fn parse(payload: &[u8]) -> Result<Found, Malformed> {
-    let fixed: &[u8; MESSAGE_BYTES] = payload.first_chunk().ok_or(Malformed("unix_diag message"))?;
+pub(super) fn parse(payload: &[u8]) -> Result<SocketEntry, MalformedMessage> {
+    let fixed: &[u8; MESSAGE_BYTES] = payload.first_chunk().ok_or(MalformedMessage("unix_diag message"))?;
     if fixed[0] != AF_UNIX {
-        return Err(Malformed("unix_diag family"));
+        return Err(MalformedMessage("unix_diag family"));
     }
-    let mut found = Found::new(
+    let mut found = SocketEntry::new(
         Family::Unix,
         socket_type(u8_at(fixed, 1).unwrap_or(0).into()),
         tcp_state(u8_at(fixed, 2).unwrap_or(0)),
@@ -38,7 +38,7 @@ pub(super) fn parse(payload: &[u8]) -> Result<Found, Malformed> {
     found.inode = u32_at(fixed, 4).unwrap_or(0).into();
     for attribute in attributes(&payload[MESSAGE_BYTES..]) {
         let (kind, value) = attribute?;
-        let word = |at| u32_at(value, at).ok_or(Malformed("unix_diag attribute"));
+        let word = |at| u32_at(value, at).ok_or(MalformedMessage("unix_diag attribute"));
         match kind {
             UNIX_DIAG_NAME => found.path = name(value).into(),
             UNIX_DIAG_PEER => found.peer_inode = word(0)?.into(),
@@ -67,7 +67,7 @@ fn name(bytes: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::socket::found::Protocol;
+    use crate::socket::entry::SocketProtocol;
     use proptest::prelude::*;
 
     fn answer(path: &[u8]) -> Vec<u8> {
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn a_connected_socket_with_its_peer() {
         let found = parse(&answer(b"/run/x\xff\n\0")).unwrap();
-        assert_eq!((found.protocol, found.state), (Protocol::Named("seqpacket"), "established"));
+        assert_eq!((found.protocol, found.state), (SocketProtocol::Named("seqpacket"), "established"));
         assert_eq!((found.inode, found.peer_inode, found.uid), (4_242, 4_243, Some(33)));
         assert_eq!((found.receive_queue, found.send_queue), (7, 8));
         assert_eq!(&*found.path, b"/run/x\xff\n");

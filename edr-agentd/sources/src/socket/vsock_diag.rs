@@ -2,8 +2,8 @@
 
 use edr_wire::snapshot::Family;
 
-use super::found::{Address, Found, socket_type, tcp_state};
-use super::message::{Malformed, u32_at};
+use super::entry::{SocketAddress, SocketEntry, socket_type, tcp_state};
+use super::message::{MalformedMessage, u32_at};
 
 const AF_VSOCK: u8 = 40;
 const REQUEST_BYTES: usize = 24;
@@ -20,19 +20,19 @@ pub(super) fn request() -> Vec<u8> {
 }
 
 /// Parses a socket of the answer. Uid and queues are not included.
-pub(super) fn parse(payload: &[u8]) -> Result<Found, Malformed> {
-    let malformed = Malformed("vsock_diag message");
+pub(super) fn parse(payload: &[u8]) -> Result<SocketEntry, MalformedMessage> {
+    let malformed = MalformedMessage("vsock_diag message");
     let fixed: &[u8; MESSAGE_BYTES] = payload.first_chunk().ok_or(malformed)?;
     if fixed[0] != AF_VSOCK {
-        return Err(Malformed("vsock_diag family"));
+        return Err(MalformedMessage("vsock_diag family"));
     }
     let word = |at| u32_at(fixed, at).ok_or(malformed);
-    let mut found = Found::new(Family::Vsock, socket_type(fixed[1].into()), tcp_state(fixed[2]));
-    found.local = Address::ContextId(word(4)?);
+    let mut found = SocketEntry::new(Family::Vsock, socket_type(fixed[1].into()), tcp_state(fixed[2]));
+    found.local = SocketAddress::ContextId(word(4)?);
     found.local_port = word(8)?;
     (found.remote, found.remote_port) = match (word(12)?, word(16)?) {
-        (ANY, ANY) => (Address::None, 0),
-        (cid, port) => (Address::ContextId(cid), port),
+        (ANY, ANY) => (SocketAddress::None, 0),
+        (cid, port) => (SocketAddress::ContextId(cid), port),
     };
     found.inode = word(20)?.into();
     Ok(found)
@@ -54,10 +54,10 @@ mod tests {
     #[test]
     fn a_listener_and_a_connection() {
         let found = parse(&answer([ANY, ANY])).unwrap();
-        assert_eq!((found.state, found.local, found.local_port), ("listen", Address::ContextId(ANY), 5_555));
-        assert_eq!((found.remote, found.remote_port, found.inode, found.uid), (Address::None, 0, 4_242, None));
+        assert_eq!((found.state, found.local, found.local_port), ("listen", SocketAddress::ContextId(ANY), 5_555));
+        assert_eq!((found.remote, found.remote_port, found.inode, found.uid), (SocketAddress::None, 0, 4_242, None));
         let found = parse(&answer([2, 1_024])).unwrap();
-        assert_eq!((found.remote, found.remote_port), (Address::ContextId(2), 1_024));
+        assert_eq!((found.remote, found.remote_port), (SocketAddress::ContextId(2), 1_024));
     }
 
     proptest! {

@@ -2,8 +2,8 @@
 
 use edr_wire::snapshot::Family;
 
-use super::found::{Found, socket_type};
-use super::message::{Malformed, attributes, u32_at};
+use super::entry::{SocketEntry, socket_type};
+use super::message::{MalformedMessage, attributes, u32_at};
 
 const AF_XDP: u8 = 44;
 const REQUEST_BYTES: usize = 20;
@@ -22,16 +22,16 @@ pub(super) fn request() -> Vec<u8> {
 }
 
 /// Parses a socket of the answer: its interface, and the queue of the interface as the port.
-pub(super) fn parse(payload: &[u8]) -> Result<Found, Malformed> {
-    let fixed: &[u8; MESSAGE_BYTES] = payload.first_chunk().ok_or(Malformed("xdp_diag message"))?;
+pub(super) fn parse(payload: &[u8]) -> Result<SocketEntry, MalformedMessage> {
+    let fixed: &[u8; MESSAGE_BYTES] = payload.first_chunk().ok_or(MalformedMessage("xdp_diag message"))?;
     if fixed[0] != AF_XDP {
-        return Err(Malformed("xdp_diag family"));
+        return Err(MalformedMessage("xdp_diag family"));
     }
-    let mut found = Found::new(Family::Xdp, socket_type(fixed[1].into()), "unconnected");
+    let mut found = SocketEntry::new(Family::Xdp, socket_type(fixed[1].into()), "unconnected");
     found.inode = u32_at(fixed, 4).unwrap_or(0).into();
     for attribute in attributes(&payload[MESSAGE_BYTES..]) {
         let (kind, value) = attribute?;
-        let word = |at| u32_at(value, at).ok_or(Malformed("xdp_diag attribute"));
+        let word = |at| u32_at(value, at).ok_or(MalformedMessage("xdp_diag attribute"));
         match kind {
             XDP_DIAG_INFO => (found.interface, found.local_port) = (word(0)?, word(4)?),
             XDP_DIAG_UID => found.uid = Some(word(0)?),

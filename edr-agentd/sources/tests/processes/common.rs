@@ -10,18 +10,18 @@ use edr_sources::{Budget, Source as _, Tick};
 use edr_wire::snapshot::{Agent, Fd, Gap, OpenFile, Process, Reread, SnapshotView};
 
 /// A process of a test; ends with the test.
-pub(crate) struct Running {
+pub(crate) struct ChildProgram {
     child: Child,
     lines: BufReader<ChildStdout>,
 }
 
-impl Running {
+impl ChildProgram {
     /// Starts a program and waits for the line `ready`.
     pub(crate) fn start(command: &mut Command) -> Self {
         Self::try_start(command).unwrap_or_else(|line| panic!("{line:?} instead of ready: {command:?}"))
     }
 
-    /// Like [`Running::start`]; a first line other than `ready` is returned as the error.
+    /// Like [`ChildProgram::start`]; a first line other than `ready` is returned as the error.
     pub(crate) fn try_start(command: &mut Command) -> Result<Self, String> {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
@@ -71,7 +71,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for ChildProgram {
     fn drop(&mut self) {
         // The process may have ended already.
         let _ = self.child.kill();
@@ -99,7 +99,7 @@ pub(crate) fn freeze(pid: u32) {
 }
 
 /// Result of one tick.
-pub(crate) struct Seen {
+pub(crate) struct ProcessReading {
     pub(crate) reread: Reread,
     pub(crate) processes: Vec<Process>,
     pub(crate) rows: Vec<Vec<u8>>,
@@ -109,7 +109,7 @@ pub(crate) struct Seen {
     pub(crate) carried: u64,
 }
 
-impl Seen {
+impl ProcessReading {
     pub(crate) fn process(&self, pid: u32) -> &Process {
         self.find(pid).unwrap_or_else(|| panic!("no row for {pid}: {:?}", self.gaps))
     }
@@ -129,12 +129,12 @@ pub(crate) fn file(process: &Process, fd: u32) -> &OpenFile {
 }
 
 /// Reads once with an open reader.
-pub(crate) fn tick(reader: &mut ProcessReader) -> Seen {
+pub(crate) fn tick(reader: &mut ProcessReader) -> ProcessReading {
     tick_within(reader, Budget::default())
 }
 
 /// Reads once within a budget.
-pub(crate) fn tick_within(reader: &mut ProcessReader, budget: Budget) -> Seen {
+pub(crate) fn tick_within(reader: &mut ProcessReader, budget: Budget) -> ProcessReading {
     let mut tick = Tick::new(budget);
     let produced = reader.read(&mut tick);
     let gaps = tick.gaps.take();
@@ -142,7 +142,7 @@ pub(crate) fn tick_within(reader: &mut ProcessReader, budget: Budget) -> Seen {
     let processes: Vec<Process> = view.processes().map(Result::unwrap).collect();
     assert!(processes.is_sorted_by_key(|process| process.pid));
     assert_eq!(processes.len(), produced.rows);
-    Seen {
+    ProcessReading {
         reread: tick.reread,
         processes,
         rows: view.process_rows().map(<[u8]>::to_vec).collect(),
@@ -162,7 +162,7 @@ pub(crate) fn reader_at(proc_root: &Path) -> ProcessReader {
 }
 
 /// Reads this machine once.
-pub(crate) fn look() -> Seen {
+pub(crate) fn look() -> ProcessReading {
     tick(&mut reader())
 }
 

@@ -11,7 +11,7 @@ use edr_sources::socket::SocketReader;
 use edr_sources::{Source as _, Tick};
 use edr_wire::snapshot::{Agent, FileKind, GapReason, SnapshotView};
 
-use super::common::{Running, file, look, tick};
+use super::common::{ChildProgram, file, look, tick};
 
 /// A FUSE server in a separate mount namespace: serves one file until a child holds the file open, then answers no
 /// further request. On command the child executes another program; execve(2) closes the file first and so waits for the
@@ -72,7 +72,7 @@ while True: libc.pause()
 pub(crate) static ONE_SERVER: Mutex<()> = Mutex::new(());
 
 /// Starts the server and returns its mount point; `None` on a machine without FUSE.
-fn serve() -> Option<(Running, tempfile::TempDir, MutexGuard<'static, ()>)> {
+fn serve() -> Option<(ChildProgram, tempfile::TempDir, MutexGuard<'static, ()>)> {
     let one_server = ONE_SERVER.lock().unwrap_or_else(PoisonError::into_inner);
     if !nix::unistd::geteuid().is_root() || !std::path::Path::new("/dev/fuse").exists() {
         println!("skipped: no /dev/fuse here, or not root");
@@ -81,7 +81,7 @@ fn serve() -> Option<(Running, tempfile::TempDir, MutexGuard<'static, ()>)> {
     let folder = tempfile::tempdir().unwrap();
     let mut server = Command::new("python3");
     server.args(["-c", DYING_SERVER]).arg(folder.path()).stderr(Stdio::piped());
-    let server = Running::try_start(&mut server);
+    let server = ChildProgram::try_start(&mut server);
     if server.is_err() {
         println!("skipped: FUSE cannot be mounted here");
     }

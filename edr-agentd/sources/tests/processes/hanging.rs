@@ -9,7 +9,7 @@ use edr_wire::snapshot::GapReason;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use super::common::{FakeProc, Seen, tick};
+use super::common::{FakeProc, ProcessReading, tick};
 
 fn reader(proc: &FakeProc) -> ProcessReader {
     let settings = ProcessSettings { hung_after: Duration::from_millis(50), ..ProcessSettings::default() };
@@ -23,7 +23,7 @@ fn hang(proc: &FakeProc, pid: u32, file: &str) -> std::path::PathBuf {
     path
 }
 
-fn stuck(seen: &Seen) -> Vec<(Option<u32>, String)> {
+fn stuck(seen: &ProcessReading) -> Vec<(Option<u32>, String)> {
     let stuck = seen.gaps.iter().filter(|gap| gap.reason == GapReason::Stuck);
     stuck.map(|gap| (gap.pid, gap.field.to_string())).collect()
 }

@@ -8,7 +8,7 @@ use edr_sources::process::{ProcessReader, ProcessSettings};
 use edr_sources::{Budget, Source as _, Tick};
 use edr_wire::snapshot::{Fd, GapReason};
 
-use super::common::{FakeProc, Running, Seen, file, look, reader_at, tick, tick_within};
+use super::common::{ChildProgram, FakeProc, ProcessReading, file, look, reader_at, tick, tick_within};
 
 /// 40 processes of 400 descriptors.
 fn crowded() -> FakeProc {
@@ -28,7 +28,7 @@ fn budget(process_rows_bytes_soft: usize) -> Budget {
     Budget { process_rows_bytes_soft, ..Budget::default() }
 }
 
-fn listed(seen: &Seen) -> Vec<(u32, usize, bool)> {
+fn listed(seen: &ProcessReading) -> Vec<(u32, usize, bool)> {
     seen.processes
         .iter()
         .map(|process| {
@@ -55,7 +55,7 @@ fn when_rows_do_not_fit_every_process_keeps_its_row_and_gives_up_files() {
     let gap = first.gaps.iter().find(|gap| gap.reason == GapReason::TooLong).unwrap();
     assert!(gap.source == "files" && gap.detail.contains("rows list no files"), "{gap:?}");
     // From the next ticks on the room is shared: each process lists some files, lowest descriptors first.
-    let settled: Vec<Seen> = (0..8).map(|_| tick_within(&mut reader, budget(soft))).collect();
+    let settled: Vec<ProcessReading> = (0..8).map(|_| tick_within(&mut reader, budget(soft))).collect();
     let last = settled.last().unwrap();
     let shares = listed(last);
     assert!(shares.iter().all(|(_, files, truncated)| *files > 0 && *truncated), "{shares:?}");
@@ -107,7 +107,7 @@ fn a_row_never_mixes_two_programs() {
     }
     // $0: this script, $1: the running program, $2: the next program.
     let flip = "[ -n \"$E\" ] || { export E=1; echo ready; }; exec \"$2\" -c \"$0\" \"$0\" \"$2\" \"$1\"";
-    let running = Running::start(std::process::Command::new(&a).args(["-c", flip, flip]).arg(&a).arg(&b));
+    let running = ChildProgram::start(std::process::Command::new(&a).args(["-c", flip, flip]).arg(&a).arg(&b));
     let settings = ProcessSettings { hash: None, interval: Duration::from_secs(1), ..ProcessSettings::default() };
     let mut reader = ProcessReader::open(Path::new("/proc"), settings).unwrap();
     for _ in 0..40 {
@@ -132,7 +132,7 @@ fn an_executable_of_another_mount_namespace_is_seen_by_its_link() {
         println!("skipped: only root can make a mount namespace");
         return;
     }
-    let running = Running::start(&mut command);
+    let running = ChildProgram::start(&mut command);
     let path = folder.path().join("hidden");
     let exe = format!("/proc/{}/exe", running.pid());
     while std::fs::read_link(&exe).unwrap() != path {
@@ -155,7 +155,7 @@ fn all_the_groups_there_can_be_hide_no_capability() {
     }
     let program =
         "import os\nos.setgroups([4000000000 + n for n in range(65536)])\nprint('ready', flush=True)\ninput()";
-    let running = Running::python(program);
+    let running = ChildProgram::python(program);
     let seen = look();
     let process = seen.process(running.pid());
     assert!(

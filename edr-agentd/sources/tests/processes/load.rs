@@ -8,7 +8,7 @@ use std::time::Duration;
 use edr_sources::process::{ProcessReader, ProcessSettings};
 use edr_wire::snapshot::{Gap, GapReason};
 
-use super::common::{FakeProc, Seen, tick};
+use super::common::{FakeProc, ProcessReading, tick};
 
 /// Number of processes that compete for the processors: on two processors each thread of this process gets a twentieth
 /// of a processor.
@@ -19,9 +19,9 @@ const INSIDE: &str = "EDR_LOAD_INSIDE";
 
 /// Runs `body`, the test called `name`, in a new process and session. The kernel shares the processors between sessions
 /// (sched(7), autogroup), so the load starves `body` and no other test.
-fn beside_a_load(name: &str, body: impl FnOnce(&Load)) {
+fn beside_a_load(name: &str, body: impl FnOnce(&SpinningProcesses)) {
     if std::env::var_os(INSIDE).is_some() {
-        return body(&Load::start());
+        return body(&SpinningProcesses::start());
     }
     // One load at a time, and no hanging FUSE server of another test.
     static ALONE: Mutex<()> = Mutex::new(());
@@ -40,18 +40,18 @@ fn beside_a_load(name: &str, body: impl FnOnce(&Load)) {
 }
 
 /// Spinning processes; end when the value is dropped.
-struct Load {
+struct SpinningProcesses {
     spinning: Vec<Child>,
 }
 
-impl Load {
+impl SpinningProcesses {
     fn start() -> Self {
         let spin = || Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
         Self { spinning: (0..SPINNING).map(|_| spin()).collect() }
     }
 }
 
-impl Drop for Load {
+impl Drop for SpinningProcesses {
     fn drop(&mut self) {
         for child in &mut self.spinning {
             child.kill().unwrap();
@@ -89,7 +89,7 @@ fn every_field(spinning: &[Child]) {
     }
 }
 
-fn hung(seen: &Seen) -> Vec<&Gap> {
+fn hung(seen: &ProcessReading) -> Vec<&Gap> {
     seen.gaps.iter().filter(|gap| gap.reason == GapReason::Stuck).collect()
 }
 

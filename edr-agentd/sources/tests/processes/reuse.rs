@@ -7,7 +7,7 @@ use std::process::Command;
 
 use edr_wire::snapshot::{Fd, Process};
 
-use super::common::{Running, reader, tick};
+use super::common::{ChildProgram, reader, tick};
 use super::rights::again;
 
 /// Keeps 19 children with ten names, each with an open file of the same name, and replaces the oldest child by a new
@@ -71,7 +71,7 @@ fn a_pid_that_is_given_away_again_never_mixes_two_processes() {
         std::fs::copy("/bin/cat", folder.path().join(format!("name{n}"))).unwrap();
         std::fs::write(folder.path().join(format!("held.name{n}")), "").unwrap();
     }
-    let churn = Running::start(Command::new("python3").args(["-c", CHURN]).arg(folder.path()));
+    let churn = ChildProgram::start(Command::new("python3").args(["-c", CHURN]).arg(folder.path()));
     let mut reader = reader();
     let mut seen_before: HashMap<u32, (u64, String)> = HashMap::new();
     let (mut reused, mut renamed, mut whole, mut carried) = (0, 0, 0, 0);

@@ -9,7 +9,7 @@ use edr_sources::process::{HashSettings, ProcessReader, ProcessSettings};
 use edr_wire::snapshot::{Fd, Reread};
 use edr_wire::{Bytes, ProcessKey};
 
-use super::common::{FakeProc, Running, Seen, file, tick};
+use super::common::{ChildProgram, FakeProc, ProcessReading, file, tick};
 
 const SLICES: u32 = 6;
 
@@ -27,13 +27,13 @@ fn reader() -> ProcessReader {
 }
 
 /// True when a process was read in this tick.
-fn was_read(seen: &Seen, pid: u32) -> bool {
+fn was_read(seen: &ProcessReading, pid: u32) -> bool {
     let key = ProcessKey { pid, start_ticks: seen.process(pid).start_ticks };
     seen.reread.age_ticks_max(key) == 0
 }
 
 /// Ticks until the process has been passed over once, and its next turn is some ticks away.
-fn settle(reader: &mut ProcessReader, pid: u32) -> Seen {
+fn settle(reader: &mut ProcessReader, pid: u32) -> ProcessReading {
     for _ in 0..10 * SLICES {
         let seen = tick(reader);
         let key = ProcessKey { pid, start_ticks: seen.process(pid).start_ticks };
@@ -45,8 +45,8 @@ fn settle(reader: &mut ProcessReader, pid: u32) -> Seen {
     panic!("{pid} is read at each tick");
 }
 
-fn holding(program: &str) -> Running {
-    Running::python(&format!(
+fn holding(program: &str) -> ChildProgram {
+    ChildProgram::python(&format!(
         "import ctypes, os, sys, threading, time\n{program}\nprint('ready', flush=True)\nfor line in sys.stdin: exec(line)\n"
     ))
 }
@@ -224,9 +224,9 @@ fn without_counters_everything_is_read() {
 }
 
 /// A fake `/proc` with counters set by the test.
-struct Counted(FakeProc, u64);
+struct CountingProc(FakeProc, u64);
 
-impl Counted {
+impl CountingProc {
     fn new() -> Self {
         let proc = FakeProc::new();
         std::fs::create_dir(proc.root().join("thread-self")).unwrap();
@@ -235,7 +235,7 @@ impl Counted {
     }
 
     /// Makes a tick during which the agent itself ran.
-    fn tick(&mut self, reader: &mut ProcessReader) -> Seen {
+    fn tick(&mut self, reader: &mut ProcessReader) -> ProcessReading {
         self.1 += 1;
         std::fs::write(self.0.root().join("thread-self/schedstat"), format!("{0} 0 {0}\n", self.1)).unwrap();
         tick(reader)
@@ -246,13 +246,13 @@ impl Counted {
     }
 }
 
-fn argv(seen: &Seen) -> String {
+fn argv(seen: &ProcessReading) -> String {
     seen.process(60).argv.iter().map(ToString::to_string).collect()
 }
 
 #[test]
 fn with_unchanged_counters_a_row_is_reused_for_one_reread_interval() {
-    let mut proc = Counted::new();
+    let mut proc = CountingProc::new();
     let mut reader = reader_at(proc.0.root());
     proc.argv("old");
     let first = proc.tick(&mut reader);
@@ -265,7 +265,7 @@ fn with_unchanged_counters_a_row_is_reused_for_one_reread_interval() {
 #[test]
 fn one_time_slice_or_another_cgroup_is_enough_to_be_read() {
     for change in ["schedstat", "cgroup"] {
-        let mut proc = Counted::new();
+        let mut proc = CountingProc::new();
         let mut reader = reader_at(proc.0.root());
         for round in 0..2 * SLICES {
             proc.argv(&round.to_string());

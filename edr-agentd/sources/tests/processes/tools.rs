@@ -20,7 +20,7 @@ use std::process::Command;
 use edr_wire::Bytes;
 use edr_wire::snapshot::{Access, Fd, FileKind, OpenFile, Process};
 
-use super::common::{Running, look};
+use super::common::{ChildProgram, look};
 
 /// The frozen process: ordinary and unusual descriptors.
 const ZOO: &str = "
@@ -76,13 +76,13 @@ print('ready', flush=True)
 sys.stdin.read()
 ";
 
-fn zoo(folder: &Path) -> Running {
-    let running = Running::start(Command::new("python3").args(["-c", ZOO]).arg(folder));
+fn zoo(folder: &Path) -> ChildProgram {
+    let running = ChildProgram::start(Command::new("python3").args(["-c", ZOO]).arg(folder));
     running.freeze();
     running
 }
 
-fn frozen(folder: &Path) -> Vec<Running> {
+fn frozen(folder: &Path) -> Vec<ChildProgram> {
     (0..3).map(|_| zoo(folder)).collect()
 }
 
@@ -97,15 +97,15 @@ fn tool(name: &str, arguments: &[&str]) -> Option<Vec<u8>> {
 }
 
 /// A set of `lsof -F` fields by letter.
-type Fields = BTreeMap<u8, Vec<u8>>;
+type LsofFields = BTreeMap<u8, Vec<u8>>;
 
 /// `lsof -nP -F` of one process: descriptors by name, and mapped files.
-fn lsof(pid: u32, option: &str, fields: &str) -> Option<(BTreeMap<String, Fields>, Vec<Fields>)> {
+fn lsof(pid: u32, option: &str, fields: &str) -> Option<(BTreeMap<String, LsofFields>, Vec<LsofFields>)> {
     let pid = pid.to_string();
     let output = tool("lsof", &["-nP", option, fields, "-p", &pid])?;
     let (mut files, mut mapped) = (BTreeMap::new(), Vec::new());
     for set in output.split(|&b| b == b'\n') {
-        let fields: Fields =
+        let fields: LsofFields =
             set.split(|&b| b == 0).filter(|f| !f.is_empty()).map(|field| (field[0], field[1..].to_vec())).collect();
         let Some(fd) = fields.get(&b'f') else { continue };
         match fd.as_slice() {
@@ -217,7 +217,7 @@ fn open_files_equal_lsofs() {
 }
 
 /// The numbers of `include/uapi/asm-generic/fcntl.h` for the names in `flags`.
-fn flags_agree(file: &OpenFile, theirs: &Fields) {
+fn flags_agree(file: &OpenFile, theirs: &LsofFields) {
     let bits = |name: &str| match name {
         "append" => 0o2_000,
         "nonblock" => 0o4_000,
@@ -257,7 +257,7 @@ fn flags_agree(file: &OpenFile, theirs: &Fields) {
 }
 
 /// `lsof` leaves the executable out of its `mem` rows (listed as `txt`) and prints each mapped file once by name.
-fn mapped_files_agree(process: &Process, theirs: &[Fields]) {
+fn mapped_files_agree(process: &Process, theirs: &[LsofFields]) {
     let exe = process.exe.as_ref().unwrap();
     let mut ours: Vec<(u64, Bytes)> = process
         .mapped
@@ -281,10 +281,10 @@ fn processes_equal_pss() {
     let folder = tempfile::tempdir().unwrap();
     let mut frozen = frozen(folder.path());
     // A zombie, and a process with a terminal.
-    frozen.push(Running::python("import os, sys\nif os.fork() == 0: os._exit(0)\nos.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)\nprint('ready', flush=True)\nsys.stdin.read()"));
+    frozen.push(ChildProgram::python("import os, sys\nif os.fork() == 0: os._exit(0)\nos.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)\nprint('ready', flush=True)\nsys.stdin.read()"));
     frozen[3].freeze();
     let zombie = frozen[3].child();
-    frozen.push(Running::python(
+    frozen.push(ChildProgram::python(
         "import fcntl, os, sys, termios
 os.setsid() if os.getpid() != os.getsid(0) else None
 controlling, terminal = os.openpty()
@@ -295,7 +295,7 @@ sys.stdin.read()",
     frozen[4].freeze();
     let before = uptime();
     let seen = look();
-    let pids: Vec<u32> = frozen.iter().map(Running::pid).chain([zombie]).collect();
+    let pids: Vec<u32> = frozen.iter().map(ChildProgram::pid).chain([zombie]).collect();
     let list = pids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
     let fields = "pid,ppid,pgid,sid,tpgid,stat,ni,pri,nlwp,vsz,rss,uid,ruid,gid,cputimes,lstart,flags,euser,pcpu,pmem,tname,time,comm";
     let Some(output) = tool("ps", &["-ww", "-p", &list, "-o", fields]) else { return };

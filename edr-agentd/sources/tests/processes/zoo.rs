@@ -10,26 +10,26 @@ use edr_wire::Bytes;
 use edr_wire::limits::{ARGV_BYTES_MAX, ARGV_MAX};
 use edr_wire::snapshot::{Access, Fd, FileKind, GapReason, OpenFile, Process};
 
-use super::common::{FakeProc, Running, file, look, reader, reader_at, tick};
+use super::common::{ChildProgram, FakeProc, file, look, reader, reader_at, tick};
 
 const HOLD: &str = "\nprint('ready', flush=True)\nsys.stdin.read()\n";
 
 /// Starts a Python program, waits for the end of its preparations, and keeps the program waiting.
-fn holding(program: &str) -> Running {
-    Running::python(&format!("import ctypes, fcntl, os, select, socket, sys, threading\n{program}{HOLD}"))
+fn holding(program: &str) -> ChildProgram {
+    ChildProgram::python(&format!("import ctypes, fcntl, os, select, socket, sys, threading\n{program}{HOLD}"))
 }
 
 /// Makes `path` a copy of `cat` and runs the copy, which waits for input.
-fn running_copy(path: &Path) -> Running {
+fn running_copy(path: &Path) -> ChildProgram {
     std::fs::copy("/bin/cat", path).unwrap();
     running(path, &[])
 }
 
-fn running(path: &Path, arguments: &[&[u8]]) -> Running {
+fn running(path: &Path, arguments: &[&[u8]]) -> ChildProgram {
     let mut shell = Command::new("/bin/sh");
     shell.arg("-c").arg("echo ready; exec \"$0\" \"$@\"").arg(path);
     shell.args(arguments.iter().map(|argument| OsStr::from_bytes(argument)));
-    let running = Running::start(&mut shell);
+    let running = ChildProgram::start(&mut shell);
     let exe = PathBuf::from(format!("/proc/{}/exe", running.pid()));
     let (dev, ino) = std::fs::metadata(path).map(|found| (found.dev(), found.ino())).unwrap();
     while std::fs::metadata(&exe).map(|found| (found.dev(), found.ino())).unwrap() != (dev, ino) {
@@ -368,7 +368,7 @@ fn zombies_and_stopped_processes_are_rows_with_nothing_missing() {
 
 #[test]
 fn a_process_whose_first_thread_ended_keeps_its_files() {
-    let mut running = Running::python(
+    let mut running = ChildProgram::python(
         "import ctypes, os, sys, threading
 def go_on():
     held = os.open('/etc/passwd', os.O_RDONLY)
@@ -414,7 +414,7 @@ while os.dup(null) < {wanted}: pass"
 
 #[test]
 fn processes_that_vanish_during_the_read_are_only_counted() {
-    let running = Running::python(
+    let running = ChildProgram::python(
         "import os, sys
 print('ready', flush=True)
 while True:

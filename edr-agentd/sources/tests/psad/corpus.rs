@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use edr_wire::snapshot::Packet;
 
-use super::world::{World, fixtures, read};
+use super::world::{PsadWorld, fixtures, read};
 
 /// The naive parser's result for a line.
 #[derive(Debug, Default, PartialEq)]
@@ -103,7 +103,7 @@ fn logs() -> Vec<PathBuf> {
 fn whole_lines_are_packets_with_the_fields_a_naive_parser_finds() {
     let mut lines = 0;
     for log in logs() {
-        let world = World::empty();
+        let world = PsadWorld::empty();
         let settings = edr_sources::psad::PsadSettings { packet_log: Some(log.clone()), ..world.settings() };
         let (reading, gaps) = read(&mut edr_sources::psad::PsadReader::open(settings, &[]));
         assert!(gaps.is_empty(), "{}: {gaps:?}", log.display());
@@ -125,7 +125,7 @@ fn fwdata_has_the_packets_of_the_syslog_file_and_marks_cut_packets() {
     let case = fixtures().join("kmsgsd-fwdata/t1/var/log");
     let of = |path: &str| {
         let settings =
-            edr_sources::psad::PsadSettings { packet_log: Some(case.join(path)), ..World::empty().settings() };
+            edr_sources::psad::PsadSettings { packet_log: Some(case.join(path)), ..PsadWorld::empty().settings() };
         read(&mut edr_sources::psad::PsadReader::open(settings, &[]))
     };
     let (syslog, _) = of("kern.log");
@@ -155,7 +155,7 @@ fn fwdata_has_the_packets_of_the_syslog_file_and_marks_cut_packets() {
 #[test]
 fn a_line_cut_at_any_byte_gives_no_false_packet_and_the_next_is_whole() {
     let text = fs::read_to_string(fixtures().join("log-lines/kern.log")).unwrap();
-    let world = World::empty();
+    let world = PsadWorld::empty();
     let path = world.psad("fwdata");
     let next = text.lines().next().unwrap();
     for line in text.lines() {
@@ -193,7 +193,7 @@ fn a_line_cut_at_any_byte_gives_no_false_packet_and_the_next_is_whole() {
 
 #[test]
 fn forms_that_the_corpus_does_not_have() {
-    let world = World::empty();
+    let world = PsadWorld::empty();
     let packet = "SRC=192.0.2.9 DST=192.0.2.1 LEN=40 TOS=0x00 PREC=0x00 TTL=64 ID=1 PROTO=UDP SPT=1 DPT=2 LEN=20 ";
     let head = "2026-11-24T03:48:58.293268Z fw01 kernel:";
     let lines = [

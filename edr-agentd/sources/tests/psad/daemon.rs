@@ -16,20 +16,20 @@ use edr_tests::unpacked::{command, unpacked};
 use edr_wire::snapshot::{Gap, GapReason, PsadMode, PsadRunState};
 
 use super::journal::{Journal, REMOTE};
-use super::running::Running;
-use super::world::{Reading, World, fixtures, read};
+use super::running::ChildDaemon;
+use super::world::{PsadReading, PsadWorld, fixtures, read};
 
 const PSAD: &str = "usr/share/perl5/IPTables/ChainMgr.pm";
 
 /// psad's folders and configuration.
-struct Installation {
+struct PsadBase {
     root: PathBuf,
-    world: World,
+    world: PsadWorld,
 }
 
-impl Installation {
+impl PsadBase {
     fn new(root: PathBuf, changes: &[(&str, &str)]) -> Self {
-        let world = World::empty();
+        let world = PsadWorld::empty();
         let installation = Self { root, world };
         let base = installation.base();
         for folder in ["run", "lib", "var/log/psad", "etc/psad"] {
@@ -93,14 +93,14 @@ impl Installation {
     }
 
     /// Starts psad and waits for its first pass.
-    fn start(&self) -> Running {
+    fn start(&self) -> ChildDaemon {
         let before = self.heartbeat();
         let mut psad = command(&self.root, "perl");
         psad.arg(self.root.join("usr/sbin/psad")).arg("-c").arg(self.conf());
         psad.args(["--no-daemon", "--no-whois", "--no-rdns", "--no-snort-sids", "--log-server", "-I", "1"]);
         let output = File::create(self.base().join("output")).unwrap();
         let running =
-            Running(psad.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output).spawn().unwrap());
+            ChildDaemon(psad.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output).spawn().unwrap());
         self.wait("psad's first pass", || {
             self.heartbeat() > before && fs::metadata(self.file("top_sigs")).unwrap().len() > 0
         });
@@ -130,7 +130,7 @@ impl Installation {
     }
 
     /// Reads at `ticks` different passes, and compares when psad changed nothing during the reading.
-    fn compare(&self, reader: &mut PsadReader, seen: &mut Seen, ticks: usize) {
+    fn compare(&self, reader: &mut PsadReader, seen: &mut PacketLines, ticks: usize) {
         let (mut compared, mut tried, mut last) = (0, 0, None);
         while compared < ticks {
             tried += 1;
@@ -151,7 +151,7 @@ impl Installation {
     }
 
     /// Returns the agent's reading when psad's heartbeat is fresh: on a busy machine a pass may be late.
-    fn running(&self, reader: &mut PsadReader, seen: &mut Seen) -> Reading {
+    fn running(&self, reader: &mut PsadReader, seen: &mut PacketLines) -> PsadReading {
         let mut found = None;
         self.wait("a psad that runs", || {
             let (reading, _) = seen.read(reader);
@@ -165,15 +165,15 @@ impl Installation {
 
 /// The packet lines taken in all ticks of the agent.
 #[derive(Default)]
-struct Seen {
+struct PacketLines {
     packets: Vec<String>,
     /// Number of lines and parts of lines without a packet, counted with their reasons.
     unparsed: u64,
 }
 
-impl Seen {
+impl PacketLines {
     /// Reads one tick. Returns the gaps, except gaps of packet lines.
-    fn read(&mut self, reader: &mut PsadReader) -> (Reading, Vec<Gap>) {
+    fn read(&mut self, reader: &mut PsadReader) -> (PsadReading, Vec<Gap>) {
         let (reading, gaps) = read(reader);
         self.packets.extend(reading.packets.iter().map(|packet| packet.raw.to_string()));
         let (packets, others): (Vec<_>, Vec<_>) =
@@ -186,10 +186,10 @@ impl Seen {
 }
 
 /// Content and modification time of every file, by path.
-type Tree = BTreeMap<PathBuf, (Vec<u8>, Option<SystemTime>)>;
+type FileTree = BTreeMap<PathBuf, (Vec<u8>, Option<SystemTime>)>;
 
-fn tree(folder: &Path) -> Tree {
-    let mut files = Tree::new();
+fn tree(folder: &Path) -> FileTree {
+    let mut files = FileTree::new();
     let Ok(entries) = fs::read_dir(folder) else { return files };
     for entry in entries.flatten() {
         let path = entry.path();
@@ -205,7 +205,7 @@ fn tree(folder: &Path) -> Tree {
 
 /// Compares the agent's state with psad's files, parsed by independent code. Returns false when a file was half
 /// written.
-fn compare(tree: &Tree, reading: &Reading, gaps: &[Gap]) -> bool {
+fn compare(tree: &FileTree, reading: &PsadReading, gaps: &[Gap]) -> bool {
     if gaps.iter().any(|gap| gap.detail.starts_with("half written")) {
         return false;
     }
@@ -324,13 +324,13 @@ fn append(path: &Path, lines: &[String]) {
 #[test]
 fn file_mode_through_rotation_and_restart() {
     let Some(root) = unpacked(PSAD) else { return };
-    let installation = Installation::new(root, &[]);
+    let installation = PsadBase::new(root, &[]);
     let log = installation.world.log_dir().join("kern.log");
     fs::write(&log, "").unwrap();
     let mut psad = installation.start();
     let mut reader = PsadReader::open(installation.settings(), &[]);
-    let (mut fed, mut seen) = (Vec::new(), Seen::default());
-    let mut feed = |log: &Path, lines: &[String], seen: &mut Seen, reader: &mut PsadReader, ticks| {
+    let (mut fed, mut seen) = (Vec::new(), PacketLines::default());
+    let mut feed = |log: &Path, lines: &[String], seen: &mut PacketLines, reader: &mut PsadReader, ticks| {
         append(log, lines);
         fed.extend_from_slice(lines);
         installation.compare(reader, seen, ticks);
@@ -381,16 +381,16 @@ fn file_mode_through_rotation_and_restart() {
 #[test]
 fn kmsgsd_mode_with_fwdata() {
     let Some(root) = unpacked(PSAD) else { return };
-    let installation = Installation::new(root, &[("ENABLE_SYSLOG_FILE", "N"), ("SYSLOG_DAEMON", "syslogd")]);
+    let installation = PsadBase::new(root, &[("ENABLE_SYSLOG_FILE", "N"), ("SYSLOG_DAEMON", "syslogd")]);
     let psad = installation.start();
     let kmsgsd = installation.base().join("run/kmsgsd.pid");
     installation.wait("kmsgsd", || fs::read_to_string(&kmsgsd).is_ok_and(|pid| !pid.trim().is_empty()));
     let pid: i32 = fs::read_to_string(&kmsgsd).unwrap().trim().parse().unwrap();
-    let kmsgsd = Stopped(nix::unistd::Pid::from_raw(pid));
+    let kmsgsd = DaemonPid(nix::unistd::Pid::from_raw(pid));
     let signal = |signal| nix::sys::signal::kill(kmsgsd.0, signal).unwrap();
     let mut pipe = OpenOptions::new().write(true).open(installation.base().join("lib/psadfifo")).unwrap();
     let mut reader = PsadReader::open(installation.settings(), &[]);
-    let (mut fed, mut seen) = (Vec::new(), Seen::default());
+    let (mut fed, mut seen) = (Vec::new(), PacketLines::default());
     // Written line by line, like a syslog daemon. The content of fwdata is decided by kmsgsd.
     let pipe_is_empty = |pipe: &File| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
@@ -486,15 +486,15 @@ fn journal_mode() {
     let arguments = format!("-f -D {} _TRANSPORT=kernel", journal.parent().display());
     let settings =
         [("ENABLE_FW_MSG_READ_CMD", "Y"), ("FW_MSG_READ_CMD", *journalctl), ("FW_MSG_READ_CMD_ARGS", &arguments)];
-    let installation = Installation::new(root, &settings);
+    let installation = PsadBase::new(root, &settings);
     let psad = installation.start();
     let child = fs::read_to_string(installation.base().join("run/psad_fw_read.pid")).unwrap();
-    let _child = Stopped(nix::unistd::Pid::from_raw(child.trim().parse().unwrap()));
+    let _child = DaemonPid(nix::unistd::Pid::from_raw(child.trim().parse().unwrap()));
     let journal_dirs = vec![journal.parent()];
     let settings = PsadSettings { journal_dirs, ..installation.settings() };
     let mut reader = PsadReader::open(settings.clone(), &[]);
     let mut fed = small[..10].to_vec();
-    let (mut seen, mut counted) = (Seen::default(), 0);
+    let (mut seen, mut counted) = (PacketLines::default(), 0);
     // psad ignores its reader's output until the reader is silent for the first time.
     installation.compare(&mut reader, &mut seen, 4);
     for part in small[10..].chunks(250).chain(blocked.chunks(140)) {
@@ -525,9 +525,9 @@ fn journal_mode() {
 }
 
 /// A daemon without its parent. Dropping the value ends the daemon.
-struct Stopped(nix::unistd::Pid);
+struct DaemonPid(nix::unistd::Pid);
 
-impl Drop for Stopped {
+impl Drop for DaemonPid {
     fn drop(&mut self) {
         nix::sys::signal::kill(self.0, nix::sys::signal::Signal::SIGTERM).ok();
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use edr_wire::snapshot::{GapReason, Packet, PsadMode, PsadRunState};
 use serde_json::{Value, json};
 
-use super::world::{World, fixtures, read};
+use super::world::{PsadWorld, fixtures, read};
 
 const TREES: [&str; 16] = [
     "analysis-mode/psad-2.2",
@@ -31,10 +31,10 @@ const TREES: [&str; 16] = [
 ];
 
 /// A fixture as a `/var/log`.
-pub(crate) fn world(case: &str) -> World {
+pub(crate) fn world(case: &str) -> PsadWorld {
     if case.starts_with("analysis-mode") {
         // `psad -A` writes the same files into a separate folder.
-        let world = World::of(case);
+        let world = PsadWorld::of(case);
         fs::rename(world.psad("ipt_analysis"), world.log_dir().join("analysis")).unwrap();
         fs::remove_dir_all(world.log_dir().join("psad")).unwrap();
         fs::rename(world.log_dir().join("analysis"), world.log_dir().join("psad")).unwrap();
@@ -43,18 +43,18 @@ pub(crate) fn world(case: &str) -> World {
     let lines = |name: &str| fs::read(fixtures().join("log-lines").join(name)).unwrap();
     match case {
         "log-lines/kern" => {
-            let world = World::empty();
+            let world = PsadWorld::empty();
             world.write(&world.psad("packet_ctr"), "");
             world.write(&world.log_dir().join("kern.log"), lines("kern.log"));
             world
         }
         "log-lines/ulogd" => {
-            let world = World::empty();
+            let world = PsadWorld::empty();
             world.write(&world.psad("packet_ctr"), "");
             world.write(&world.psad("ulogd.log"), lines("ulogd.log"));
             world
         }
-        _ => World::of(case),
+        _ => PsadWorld::of(case),
     }
 }
 
@@ -130,12 +130,12 @@ fn an_unchanged_tree_reads_the_same_twice_and_its_packets_once() {
 
 #[test]
 fn no_psad_is_absent_until_it_appears() {
-    let world = World::empty();
+    let world = PsadWorld::empty();
     let mut reader = world.reader(&[]);
     let (reading, gaps) = read(&mut reader);
     assert_eq!((reading.psad.mode, reading.psad.state), (PsadMode::Absent, PsadRunState::Absent));
     assert!(gaps.is_empty(), "{gaps:?}");
-    let fixture = World::of("small-scan/t1");
+    let fixture = PsadWorld::of("small-scan/t1");
     fs::rename(fixture.log_dir().join("psad"), world.log_dir().join("psad")).unwrap();
     let (reading, _) = read(&mut reader);
     assert_eq!((reading.psad.mode, reading.psad.state), (PsadMode::File, PsadRunState::Dead));
@@ -147,7 +147,7 @@ fn no_psad_is_absent_until_it_appears() {
 
 #[test]
 fn ipv6_attackers_that_psads_own_status_hides_are_there() {
-    let (reading, _) = World::of("ipv6").read_once();
+    let (reading, _) = PsadWorld::of("ipv6").read_once();
     let addresses: Vec<&str> = reading.psad.sources.iter().map(|source| source.ip.as_str()).collect();
     assert_eq!(addresses, ["2001:db8:0:f101::2", "2012:1234:1234::1", "fe80::213:46ff:fe3a:4136"]);
     assert_eq!(reading.psad.top_attackers.len(), 3);
@@ -156,7 +156,7 @@ fn ipv6_attackers_that_psads_own_status_hides_are_there() {
 
 #[test]
 fn counters_that_fall_are_a_new_start_and_an_older_status_is_stale() {
-    let world = World::of("small-scan/t2");
+    let world = PsadWorld::of("small-scan/t2");
     let mut reader = world.reader(&[]);
     let (before, _) = read(&mut reader);
     assert!(!before.psad.status_stale);
@@ -180,10 +180,10 @@ fn counters_that_fall_are_a_new_start_and_an_older_status_is_stale() {
 /// that tick, so that the archive keeps matches deleted by psad.
 #[test]
 fn every_version_of_a_signatures_file_is_in_the_snapshot_of_its_tick() {
-    let world = World::of("small-scan/t1");
+    let world = PsadWorld::of("small-scan/t1");
     let mut reader = world.reader(&[]);
     let file = world.psad("192.168.10.55/192.168.10.1_signatures");
-    let sids = |reading: &crate::world::Reading| -> Vec<u64> {
+    let sids = |reading: &crate::world::PsadReading| -> Vec<u64> {
         reading.psad.sources[0].targets[0].signatures.iter().map(|row| row.sid).collect()
     };
     let mut last = sids(&read(&mut reader).0);
@@ -212,7 +212,7 @@ fn every_version_of_a_signatures_file_is_in_the_snapshot_of_its_tick() {
 #[test]
 fn a_file_cut_at_any_byte_makes_no_false_row() {
     for case in ["small-scan/t2", "ipv6", "autoblock/t3-manual-block"] {
-        let world = World::of(case);
+        let world = PsadWorld::of(case);
         fs::remove_file(world.log_dir().join("kern.log")).unwrap();
         let (whole, _) = world.read_once();
         let mut files = Vec::new();
@@ -253,7 +253,7 @@ fn a_file_cut_at_any_byte_makes_no_false_row() {
     }
 }
 
-fn rows_of(torn: &crate::world::Reading, whole: &crate::world::Reading, what: &str) {
+fn rows_of(torn: &crate::world::PsadReading, whole: &crate::world::PsadReading, what: &str) {
     fn subset<T: PartialEq + std::fmt::Debug>(part: &[T], whole: &[T], what: &str) {
         for row in part {
             assert!(whole.contains(row), "{what}: {row:?}");

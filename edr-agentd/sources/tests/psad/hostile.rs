@@ -5,11 +5,11 @@ use std::os::unix::fs::symlink;
 
 use edr_wire::snapshot::GapReason;
 
-use super::world::{World, read};
+use super::world::{PsadWorld, read};
 
 #[test]
 fn links_fifos_and_strange_names_are_not_read() {
-    let world = World::of("small-scan/t1");
+    let world = PsadWorld::of("small-scan/t1");
     let (before, _) = world.read_once();
     let secret = world.log_dir().join("secret");
     world.write(&secret, "6.6.6.6 5 1 1 1 0\n");
@@ -48,7 +48,7 @@ fn links_fifos_and_strange_names_are_not_read() {
 
 #[test]
 fn garbage_of_any_size_is_counted_and_stops_nothing() {
-    let world = World::of("small-scan/t1");
+    let world = PsadWorld::of("small-scan/t1");
     let mut garbage = vec![0_u8; 200_000];
     garbage.extend_from_slice(b"\n\xff\xfe 5 1 1 1 0\n6.6.6.6 5 1 1 1 0\n");
     world.write(&world.psad("top_attackers"), &garbage);
@@ -67,7 +67,7 @@ fn garbage_of_any_size_is_counted_and_stops_nothing() {
 
 #[test]
 fn a_log_line_of_any_length_costs_one_gap() {
-    let world = World::of("small-scan/t1");
+    let world = PsadWorld::of("small-scan/t1");
     let log = world.log_dir().join("kern.log");
     let line = fs::read(&log).unwrap();
     let line = &line[..=line.iter().position(|&byte| byte == b'\n').unwrap()];
@@ -90,7 +90,7 @@ fn a_log_line_of_any_length_costs_one_gap() {
 
 #[test]
 fn a_flood_of_sources_is_the_worst_in_detail_and_totals() {
-    let world = World::of("small-scan/t1");
+    let world = PsadWorld::of("small-scan/t1");
     for n in 0..300_u32 {
         let name = format!("10.9.{}.{}", n / 256, n % 256);
         world.write(&world.psad(&name).join("danger_level"), format!("{}\n", 1 + n % 3));
@@ -121,7 +121,7 @@ fn a_flood_of_sources_is_the_worst_in_detail_and_totals() {
 #[test]
 fn fifty_thousand_sources_cost_bounded_memory_and_their_totals_are_exact() {
     const SOURCES: u64 = 50_000;
-    let world = World::empty_in_memory();
+    let world = PsadWorld::empty_in_memory();
     world.write(&world.psad("packet_ctr"), "tcp: 1\n");
     let mut all = 0;
     for n in 0..SOURCES {
@@ -160,7 +160,7 @@ fn fifty_thousand_sources_cost_bounded_memory_and_their_totals_are_exact() {
 /// A reader refuses a whole snapshot, processes included, when a field has more elements than the wire format allows.
 #[test]
 fn the_largest_psad_state_fits_a_snapshot() {
-    let world = World::empty_in_memory();
+    let world = PsadWorld::empty_in_memory();
     let lines = |count: u32, line: fn(u32) -> String| (0..count).map(line).collect::<String>();
     let address = |n: u32| format!("10.{}.{}.{}", n >> 16 & 255, n >> 8 & 255, n & 255);
     let many = 30_000;

@@ -10,28 +10,28 @@ use edr_tests::unpacked::{command, unpacked};
 use edr_wire::snapshot::{GapReason, Position};
 use proptest::prelude::*;
 
-use super::running::Running;
-use super::world::{World, fixtures, read};
+use super::running::ChildDaemon;
+use super::world::{PsadWorld, fixtures, read};
 
 pub(crate) const REMOTE: &str = "lib/systemd/systemd-journal-remote";
 const MACHINE: &str = "0123456789abcdef0123456789abcdee";
 
 /// A writer of journal files, fed with systemd's export format.
 pub(crate) struct Journal {
-    world: World,
-    writer: Running,
+    world: PsadWorld,
+    writer: ChildDaemon,
     written: u64,
 }
 
 impl Journal {
     pub(crate) fn start(root: &Path, variant: &[(&str, &str)]) -> Self {
-        let world = World::empty();
+        let world = PsadWorld::empty();
         let folder = world.log_dir().join("journal").join(MACHINE);
         fs::create_dir_all(&folder).unwrap();
         let mut writer = command(root, root.join(REMOTE));
         writer.arg(format!("--output={}", folder.join("system.journal").display())).arg("-");
         writer.envs(variant.iter().copied()).stdin(Stdio::piped()).stderr(Stdio::null());
-        Self { world, writer: Running(writer.spawn().unwrap()), written: 0 }
+        Self { world, writer: ChildDaemon(writer.spawn().unwrap()), written: 0 }
     }
 
     /// The folder with one subfolder per machine id.
@@ -99,7 +99,7 @@ impl Journal {
     }
 }
 
-fn raw(reading: &crate::world::Reading) -> Vec<String> {
+fn raw(reading: &crate::world::PsadReading) -> Vec<String> {
     reading.packets.iter().map(|packet| packet.raw.to_string()).collect()
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use edr_wire::snapshot::GapReason;
 use proptest::prelude::*;
 
-use super::world::{World, read};
+use super::world::{PsadWorld, read};
 
 fn line(n: u32) -> String {
     format!(
@@ -22,12 +22,12 @@ fn append(path: &Path, text: &str) {
 }
 
 /// Numbers of the packets read.
-fn numbers(reading: &crate::world::Reading) -> Vec<u64> {
+fn numbers(reading: &crate::world::PsadReading) -> Vec<u64> {
     reading.packets.iter().map(|packet| packet.kernel_us.unwrap() - 2_331_000_000).collect()
 }
 
-fn world() -> (World, std::path::PathBuf) {
-    let world = World::empty();
+fn world() -> (PsadWorld, std::path::PathBuf) {
+    let world = PsadWorld::empty();
     world.write(&world.psad("packet_ctr"), "");
     let log = world.log_dir().join("kern.log");
     append(&log, &line(0));
@@ -141,7 +141,7 @@ fn a_budget_leaves_the_rest_for_the_next_tick() {
 }
 
 #[derive(Debug, Clone)]
-enum Action {
+enum LogAction {
     Write(u8),
     WriteHalf,
     Rename,
@@ -150,14 +150,14 @@ enum Action {
     Restart,
 }
 
-fn actions() -> impl Strategy<Value = Vec<Action>> {
+fn actions() -> impl Strategy<Value = Vec<LogAction>> {
     let action = prop_oneof![
-        4 => (1_u8..5).prop_map(Action::Write),
-        1 => Just(Action::WriteHalf),
-        1 => Just(Action::Rename),
-        1 => Just(Action::CopyTruncate),
-        3 => Just(Action::Read),
-        1 => Just(Action::Restart),
+        4 => (1_u8..5).prop_map(LogAction::Write),
+        1 => Just(LogAction::WriteHalf),
+        1 => Just(LogAction::Rename),
+        1 => Just(LogAction::CopyTruncate),
+        3 => Just(LogAction::Read),
+        1 => Just(LogAction::Restart),
     ];
     proptest::collection::vec(action, 1..40)
 }
@@ -179,21 +179,21 @@ proptest! {
         let mut positions = Vec::new();
         for action in actions {
             match action {
-                Action::Write(count) => {
+                LogAction::Write(count) => {
                     append(&log, &std::mem::take(&mut pending));
                     for _ in 0..count {
                         append(&log, &line(written));
                         written += 1;
                     }
                 }
-                Action::WriteHalf => {
+                LogAction::WriteHalf => {
                     append(&log, &std::mem::take(&mut pending));
                     let next = line(written);
                     written += 1;
                     append(&log, &next[..70]);
                     pending = next[70..].to_owned();
                 }
-                Action::Rename if pending.is_empty() && fs::metadata(&log).unwrap().len() > 0 => {
+                LogAction::Rename if pending.is_empty() && fs::metadata(&log).unwrap().len() > 0 => {
                     rotations += 1;
                     // Files written at the same moment have equal timestamps, so rotations are further apart.
                     wait_for_clock(&log);
@@ -201,7 +201,7 @@ proptest! {
                     append(&log, &line(written));
                     written += 1;
                 }
-                Action::CopyTruncate if pending.is_empty() && fs::metadata(&log).unwrap().len() > 256 => {
+                LogAction::CopyTruncate if pending.is_empty() && fs::metadata(&log).unwrap().len() > 256 => {
                     // One reading between two rotations, as in a tick: a copy is recognized by its first bytes.
                     let (reading, gaps) = read(&mut reader);
                     prop_assert!(gaps.is_empty(), "{:?}", gaps);
@@ -220,13 +220,13 @@ proptest! {
                     append(&log, &line(written));
                     written += 1;
                 }
-                Action::Read => {
+                LogAction::Read => {
                     let (reading, gaps) = read(&mut reader);
                     prop_assert!(gaps.is_empty(), "{:?}", gaps);
                     seen.extend(numbers(&reading));
                     positions = reading.positions;
                 }
-                Action::Restart if !positions.is_empty() => {
+                LogAction::Restart if !positions.is_empty() => {
                     let (reading, _) = read(&mut reader);
                     seen.extend(numbers(&reading));
                     positions = reading.positions;

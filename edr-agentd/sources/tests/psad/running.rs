@@ -3,9 +3,9 @@
 use std::process::Child;
 
 /// A child process. Dropping the value ends the process.
-pub(crate) struct Running(pub(crate) Child);
+pub(crate) struct ChildDaemon(pub(crate) Child);
 
-impl Running {
+impl ChildDaemon {
     /// Sends SIGTERM and waits for the end of the process.
     pub(crate) fn stop(mut self) {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.0.id()).unwrap());
@@ -14,7 +14,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for ChildDaemon {
     fn drop(&mut self) {
         self.0.kill().unwrap_or_default();
         self.0.wait().ok();

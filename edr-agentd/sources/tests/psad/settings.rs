@@ -5,13 +5,13 @@ use std::fs;
 use edr_sources::psad::{PsadReader, PsadSettings};
 use edr_wire::snapshot::{PsadMode, PsadRunState};
 
-use super::world::{World, fixtures, read};
+use super::world::{PsadWorld, fixtures, read};
 
 /// A psad with its files configured below `srv`.
-fn elsewhere(extra: &str) -> (World, PsadSettings) {
-    let world = World::empty();
+fn elsewhere(extra: &str) -> (PsadWorld, PsadSettings) {
+    let world = PsadWorld::empty();
     let base = world.log_dir().join("../..").canonicalize().unwrap();
-    let from = World::of("kmsgsd-fwdata/t1");
+    let from = PsadWorld::of("kmsgsd-fwdata/t1");
     fs::create_dir_all(base.join("srv")).unwrap();
     fs::rename(from.log_dir().join("psad"), base.join("srv/psad")).unwrap();
     let conf = format!(

@@ -14,11 +14,11 @@ pub(crate) fn fixtures() -> PathBuf {
 }
 
 /// `/var/log` in a temporary folder.
-pub(crate) struct World {
+pub(crate) struct PsadWorld {
     folder: tempfile::TempDir,
 }
 
-impl World {
+impl PsadWorld {
     pub(crate) fn empty() -> Self {
         let world = Self { folder: tempfile::tempdir().unwrap() };
         fs::create_dir_all(world.log_dir()).unwrap();
@@ -61,7 +61,7 @@ impl World {
     }
 
     /// The result of a new reader.
-    pub(crate) fn read_once(&self) -> (Reading, Vec<Gap>) {
+    pub(crate) fn read_once(&self) -> (PsadReading, Vec<Gap>) {
         read(&mut self.reader(&[]))
     }
 
@@ -74,20 +74,20 @@ impl World {
 }
 
 /// The result of one tick, with decoded packets.
-pub(crate) struct Reading {
+pub(crate) struct PsadReading {
     pub(crate) psad: Psad,
     pub(crate) packets: Vec<Packet>,
     pub(crate) positions: Vec<Position>,
 }
 
-pub(crate) fn read(reader: &mut PsadReader) -> (Reading, Vec<Gap>) {
+pub(crate) fn read(reader: &mut PsadReader) -> (PsadReading, Vec<Gap>) {
     let mut tick = Tick::default();
     reader.read(&mut tick);
     let rows = &tick.rows.packets;
     let mut bytes = rows.bytes();
     let packets = (0..rows.len()).map(|_| rmp_serde::from_read(&mut bytes).unwrap()).collect();
     assert!(bytes.is_empty());
-    (Reading { psad: tick.psad, packets, positions: tick.positions }, tick.gaps.take())
+    (PsadReading { psad: tick.psad, packets, positions: tick.positions }, tick.gaps.take())
 }
 
 /// Sets the modification time to the first moment of 2024.

@@ -12,7 +12,7 @@ pub(crate) mod policy;
 mod progress;
 mod thread;
 
+pub(crate) use progress::JobProgress;
 #[cfg(test)]
-pub(crate) use progress::Place;
-pub(crate) use progress::Progress;
-pub(crate) use thread::{AbandonableThread, Abandoned, NoAnswer};
+pub(crate) use progress::ReadPosition;
+pub(crate) use thread::{AbandonableThread, AbandonedThread, NoAnswer};

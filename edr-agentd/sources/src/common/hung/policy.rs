@@ -24,7 +24,7 @@
 use std::time::Duration;
 
 use super::account::Account;
-use super::progress::Place;
+use super::progress::ReadPosition;
 
 /// Blocked time without an answer after which a read counts as hung. Local storage answers in milliseconds, and a
 /// network file system within a second even after a lost packet. Four hangs fit a tick of 10 s.
@@ -85,7 +85,7 @@ impl Thresholds {
 
 /// Numbers of hung and slow reads relevant for one process.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Counts {
+pub(crate) struct ReadCounts {
     /// Reads of other processes of the same owner.
     pub(crate) of_owner: usize,
     /// Threads abandoned now.
@@ -98,7 +98,7 @@ pub(crate) struct Counts {
 
 /// Groups of steps left out of a process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct LeftOut {
+pub(crate) struct Omissions {
     /// The steps that hung or were slow in other processes of the owner.
     pub(crate) as_of_owner: bool,
     /// All but `status` and `cgroup`.
@@ -108,8 +108,8 @@ pub(crate) struct LeftOut {
 }
 
 /// Decides the steps of a process that are left out because of other processes.
-pub(crate) fn left_out(counts: Counts, is_doubtful: bool) -> LeftOut {
-    LeftOut {
+pub(crate) fn left_out(counts: ReadCounts, is_doubtful: bool) -> Omissions {
+    Omissions {
         as_of_owner: OF_ONE_OWNER.are_reached(counts.of_owner, is_doubtful),
         most: OF_ALL.are_reached(counts.abandoned, is_doubtful)
             || OF_A_PASS.are_reached(counts.hung_in_pass, is_doubtful),
@@ -124,7 +124,7 @@ pub(crate) fn is_late(spent: Duration, interval: Duration) -> bool {
 
 /// Why a thread is abandoned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Cause {
+pub(crate) enum AbandonCause {
     #[error("no answer for {} ms", .0.as_millis())]
     Hung(Duration),
     #[error("not done after {} ms", .0.as_millis())]
@@ -135,28 +135,28 @@ pub(crate) enum Cause {
 
 /// The decision after a look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum WatchDecision {
     Wait,
     /// The step counts as slow.
     Slow,
-    Abandon(Cause),
+    Abandon(AbandonCause),
 }
 
 /// A look at a reading thread.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Look {
+pub(super) struct ThreadSample {
     /// Time since the start of the job.
     pub(super) at: Duration,
     pub(super) account: Account,
     pub(super) beats: u64,
-    pub(super) place: Place,
+    pub(super) place: ReadPosition,
 }
 
 /// Judgement of a job, updated at each look.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct ThreadWatch {
     hung_after: Duration,
-    last: Look,
+    last: ThreadSample,
     /// Blocked time since the last beat, in this step, and in this process.
     silent: Duration,
     step: Duration,
@@ -166,11 +166,11 @@ pub(super) struct Watch {
     pub(super) spent: Duration,
 }
 
-impl Watch {
+impl ThreadWatch {
     /// Begins a job of a round that has `spent` some time, by a thread with this `account`.
     pub(super) fn new(hung_after: Duration, spent: Duration, account: Account) -> Self {
         let none = Duration::ZERO;
-        let last = Look { account, ..Look::default() };
+        let last = ThreadSample { account, ..ThreadSample::default() };
         Self { hung_after, last, silent: none, step: none, process: none, step_spent: none, spent }
     }
 
@@ -189,7 +189,7 @@ impl Watch {
     }
 
     /// Adds the time since the last look, and decides.
-    pub(super) fn look(&mut self, now: Look) -> Verdict {
+    pub(super) fn look(&mut self, now: ThreadSample) -> WatchDecision {
         let before = std::mem::replace(&mut self.last, now);
         let wall = now.at.saturating_sub(before.at);
         // The account of the last look may belong to an earlier job.
@@ -210,13 +210,13 @@ impl Watch {
         self.spent += blocked + ran;
 
         if self.silent >= self.hung_after {
-            Verdict::Abandon(Cause::Hung(self.silent))
+            WatchDecision::Abandon(AbandonCause::Hung(self.silent))
         } else if self.step >= 2 * self.hung_after || self.step_spent >= PASS_SPENT_MAX {
-            Verdict::Abandon(Cause::Slow(self.step_spent))
+            WatchDecision::Abandon(AbandonCause::Slow(self.step_spent))
         } else if self.step >= SLOW_STEP || self.process >= 2 * SLOW_STEP {
-            Verdict::Slow
+            WatchDecision::Slow
         } else {
-            Verdict::Wait
+            WatchDecision::Wait
         }
     }
 }
@@ -227,8 +227,8 @@ mod tests {
 
     /// A reading thread with invented times, watched every 250 ms.
     struct Thread {
-        watch: Watch,
-        now: Look,
+        watch: ThreadWatch,
+        now: ThreadSample,
         counts: bool,
     }
 
@@ -240,13 +240,13 @@ mod tests {
         }
 
         fn on_kernel(counts: bool) -> Self {
-            let watch = Watch::new(HUNG_AFTER, Duration::ZERO, Account::default());
+            let watch = ThreadWatch::new(HUNG_AFTER, Duration::ZERO, Account::default());
             assert_eq!(watch.interval(), Duration::from_millis(LOOK_MS));
-            Self { watch, now: Look::default(), counts }
+            Self { watch, now: ThreadSample::default(), counts }
         }
 
         /// Lets `wall` pass, of which the thread ran and was queued for so long (ms), and looks.
-        fn pass(&mut self, wall: u64, state: char, ran: u64, queued: u64) -> Verdict {
+        fn pass(&mut self, wall: u64, state: char, ran: u64, queued: u64) -> WatchDecision {
             let account = &mut self.now.account;
             account.is_runnable = state == 'R';
             account.ran += Duration::from_millis(ran);
@@ -262,13 +262,13 @@ mod tests {
         }
 
         fn at(&mut self, pid: u32, step: u8) {
-            self.now.place = Place { pid, step };
+            self.now.place = ReadPosition { pid, step };
             self.beat();
         }
     }
 
-    fn is_hung(verdict: Verdict) -> bool {
-        matches!(verdict, Verdict::Abandon(Cause::Hung(_)))
+    fn is_hung(verdict: WatchDecision) -> bool {
+        matches!(verdict, WatchDecision::Abandon(AbandonCause::Hung(_)))
     }
 
     #[test]
@@ -278,7 +278,7 @@ mod tests {
             for look in 1..8 {
                 assert!(!is_hung(thread.pass(LOOK_MS, 'D', 0, 0)), "{look}");
             }
-            assert_eq!(thread.pass(LOOK_MS, 'S', 0, 0), Verdict::Abandon(Cause::Hung(HUNG_AFTER)));
+            assert_eq!(thread.pass(LOOK_MS, 'S', 0, 0), WatchDecision::Abandon(AbandonCause::Hung(HUNG_AFTER)));
         }
     }
 
@@ -288,14 +288,14 @@ mod tests {
         for (state, queued) in [('R', 0), ('R', LOOK_MS), ('S', LOOK_MS - 1), ('D', LOOK_MS)] {
             let mut thread = Thread::new();
             for _ in 0..1_000 {
-                assert_eq!(thread.pass(LOOK_MS, state, 1, queued), Verdict::Wait, "{state}");
+                assert_eq!(thread.pass(LOOK_MS, state, 1, queued), WatchDecision::Wait, "{state}");
             }
             assert!(thread.watch.spent < 2 * Duration::from_secs(1), "{:?}", thread.watch.spent);
         }
         // On a kernel without counters the state decides.
         let mut thread = Thread::on_kernel(false);
         for _ in 0..1_000 {
-            assert_eq!(thread.pass(LOOK_MS, 'R', 1, 0), Verdict::Wait);
+            assert_eq!(thread.pass(LOOK_MS, 'R', 1, 0), WatchDecision::Wait);
         }
     }
 
@@ -305,9 +305,9 @@ mod tests {
         for _ in 0..20 {
             // Five looks in the queue, then asleep; the kernel counts the whole wait at its end.
             for _ in 0..5 {
-                assert_eq!(thread.pass(LOOK_MS, 'R', 0, 0), Verdict::Wait);
+                assert_eq!(thread.pass(LOOK_MS, 'R', 0, 0), WatchDecision::Wait);
             }
-            assert_eq!(thread.pass(LOOK_MS, 'S', 1, 6 * LOOK_MS), Verdict::Wait);
+            assert_eq!(thread.pass(LOOK_MS, 'S', 1, 6 * LOOK_MS), WatchDecision::Wait);
         }
     }
 
@@ -342,9 +342,9 @@ mod tests {
             thread.pass(LOOK_MS, 'S', 0, 0)
         });
         // The step began before the first look, so the time before is not counted.
-        assert!(verdicts.by_ref().take(3).all(|verdict| verdict == Verdict::Wait));
-        assert!(verdicts.by_ref().take(13).all(|verdict| verdict == Verdict::Slow));
-        assert_eq!(verdicts.next(), Some(Verdict::Abandon(Cause::Slow(2 * HUNG_AFTER))));
+        assert!(verdicts.by_ref().take(3).all(|verdict| verdict == WatchDecision::Wait));
+        assert!(verdicts.by_ref().take(13).all(|verdict| verdict == WatchDecision::Slow));
+        assert_eq!(verdicts.next(), Some(WatchDecision::Abandon(AbandonCause::Slow(2 * HUNG_AFTER))));
     }
 
     #[test]
@@ -355,17 +355,17 @@ mod tests {
             thread.at(7, step);
             verdicts.push(thread.pass(LOOK_MS, 'S', 0, 0));
         }
-        assert_eq!(verdicts.iter().position(|verdict| *verdict == Verdict::Slow), Some(6));
+        assert_eq!(verdicts.iter().position(|verdict| *verdict == WatchDecision::Slow), Some(6));
         for pid in 8..100 {
             thread.at(pid, 0);
-            assert_eq!(thread.pass(LOOK_MS, 'S', 0, 0), Verdict::Wait);
+            assert_eq!(thread.pass(LOOK_MS, 'S', 0, 0), WatchDecision::Wait);
         }
     }
 
     #[test]
     fn a_read_that_never_ends_and_burns_cpu_time_is_given_up() {
         let mut thread = Thread::new();
-        let looks = (1..).find(|_| thread.pass(LOOK_MS, 'R', LOOK_MS, 0) != Verdict::Wait).unwrap();
+        let looks = (1..).find(|_| thread.pass(LOOK_MS, 'R', LOOK_MS, 0) != WatchDecision::Wait).unwrap();
         assert_eq!(looks * LOOK_MS, 20_000);
     }
 
@@ -394,24 +394,24 @@ mod tests {
 
     #[test]
     fn others_are_reached_only_when_threads_or_time_run_out() {
-        let none = LeftOut::default();
-        let owner = LeftOut { as_of_owner: true, ..none };
-        let most = LeftOut { most: true, ..none };
-        let memory_and_hash = LeftOut { memory_and_hash: true, ..none };
+        let none = Omissions::default();
+        let owner = Omissions { as_of_owner: true, ..none };
+        let most = Omissions { most: true, ..none };
+        let memory_and_hash = Omissions { memory_and_hash: true, ..none };
         for (counts, doubtful, whole) in [
-            (Counts::default(), none, none),
-            (Counts { of_owner: 1, ..Counts::default() }, none, none),
-            (Counts { of_owner: 2, ..Counts::default() }, owner, none),
-            (Counts { of_owner: 4, ..Counts::default() }, owner, owner),
-            (Counts { abandoned: 15, ..Counts::default() }, none, none),
-            (Counts { abandoned: 16, ..Counts::default() }, most, none),
-            (Counts { abandoned: 20, ..Counts::default() }, most, most),
-            (Counts { hung_in_pass: 2, ..Counts::default() }, none, none),
-            (Counts { hung_in_pass: 3, ..Counts::default() }, most, none),
-            (Counts { hung_in_pass: 4, ..Counts::default() }, most, most),
-            (Counts { slow_in_pass: 2, ..Counts::default() }, none, none),
-            (Counts { slow_in_pass: 3, ..Counts::default() }, memory_and_hash, none),
-            (Counts { slow_in_pass: 4, ..Counts::default() }, memory_and_hash, memory_and_hash),
+            (ReadCounts::default(), none, none),
+            (ReadCounts { of_owner: 1, ..ReadCounts::default() }, none, none),
+            (ReadCounts { of_owner: 2, ..ReadCounts::default() }, owner, none),
+            (ReadCounts { of_owner: 4, ..ReadCounts::default() }, owner, owner),
+            (ReadCounts { abandoned: 15, ..ReadCounts::default() }, none, none),
+            (ReadCounts { abandoned: 16, ..ReadCounts::default() }, most, none),
+            (ReadCounts { abandoned: 20, ..ReadCounts::default() }, most, most),
+            (ReadCounts { hung_in_pass: 2, ..ReadCounts::default() }, none, none),
+            (ReadCounts { hung_in_pass: 3, ..ReadCounts::default() }, most, none),
+            (ReadCounts { hung_in_pass: 4, ..ReadCounts::default() }, most, most),
+            (ReadCounts { slow_in_pass: 2, ..ReadCounts::default() }, none, none),
+            (ReadCounts { slow_in_pass: 3, ..ReadCounts::default() }, memory_and_hash, none),
+            (ReadCounts { slow_in_pass: 4, ..ReadCounts::default() }, memory_and_hash, memory_and_hash),
         ] {
             assert_eq!((left_out(counts, true), left_out(counts, false)), (doubtful, whole), "{counts:?}");
         }

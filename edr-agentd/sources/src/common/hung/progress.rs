@@ -7,12 +7,12 @@ use crate::common::clock::nanos;
 
 /// A step in the reading of a process. Both numbers are 0 in a job without such parts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct ReadPosition {
     pub(crate) pid: u32,
     pub(crate) step: u8,
 }
 
-impl Place {
+impl ReadPosition {
     fn to_number(self) -> u64 {
         u64::from(self.pid) << 8 | u64::from(self.step)
     }
@@ -25,7 +25,7 @@ impl Place {
 
 /// Progress of a reading thread, shared with its watcher.
 #[derive(Debug, Default)]
-pub(crate) struct Progress {
+pub(crate) struct JobProgress {
     beats: AtomicU64,
     place: AtomicU64,
     /// The slow place found by the watcher; 0 for none.
@@ -33,7 +33,7 @@ pub(crate) struct Progress {
     spent_ns: AtomicU64,
 }
 
-impl Progress {
+impl JobProgress {
     /// Counts one more answer of the kernel.
     pub(crate) fn beat(&self) {
         self.beats.fetch_add(1, Ordering::Relaxed);
@@ -41,20 +41,20 @@ impl Progress {
 
     /// Begins a process, with step 0.
     pub(crate) fn begin(&self, pid: u32) {
-        self.place.store(Place { pid, step: 0 }.to_number(), Ordering::Relaxed);
+        self.place.store(ReadPosition { pid, step: 0 }.to_number(), Ordering::Relaxed);
         self.beat();
     }
 
     /// Begins a step of the process. Only the reading thread moves the place.
     pub(crate) fn at(&self, step: impl Into<u8>) {
-        let place = Place { step: step.into(), ..self.look().1 };
+        let place = ReadPosition { step: step.into(), ..self.look().1 };
         self.place.store(place.to_number(), Ordering::Relaxed);
         self.beat();
     }
 
     /// The answers counted, and the place.
-    pub(super) fn look(&self) -> (u64, Place) {
-        (self.beats.load(Ordering::Relaxed), Place::from_number(self.place.load(Ordering::Relaxed)))
+    pub(super) fn look(&self) -> (u64, ReadPosition) {
+        (self.beats.load(Ordering::Relaxed), ReadPosition::from_number(self.place.load(Ordering::Relaxed)))
     }
 
     /// Time spent in this round, as of the last look.
@@ -66,13 +66,13 @@ impl Progress {
         self.spent_ns.store(nanos(spent), Ordering::Relaxed);
     }
 
-    pub(super) fn set_slow(&self, place: Place) {
+    pub(super) fn set_slow(&self, place: ReadPosition) {
         self.slow.store(place.to_number(), Ordering::Relaxed);
     }
 
     /// Returns the slow step of `pid` to its first caller.
     pub(crate) fn take_slow(&self, pid: u32) -> Option<u8> {
-        let slow = Place::from_number(self.slow.swap(0, Ordering::Relaxed));
+        let slow = ReadPosition::from_number(self.slow.swap(0, Ordering::Relaxed));
         (slow.pid == pid && pid != 0).then_some(slow.step)
     }
 }
@@ -83,10 +83,10 @@ mod tests {
 
     #[test]
     fn the_watcher_sees_every_place_and_the_reader_its_slow_steps() {
-        let progress = Progress::default();
+        let progress = JobProgress::default();
         progress.begin(u32::MAX);
         progress.at(7);
-        let place = Place { pid: u32::MAX, step: 7 };
+        let place = ReadPosition { pid: u32::MAX, step: 7 };
         assert_eq!(progress.look(), (2, place));
         progress.set_slow(place);
         assert_eq!((progress.take_slow(u32::MAX), progress.take_slow(u32::MAX)), (Some(7), None));

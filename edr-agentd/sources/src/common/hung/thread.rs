@@ -6,8 +6,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::account::Account;
-use super::policy::{Cause, HUNG_AFTER, Look, Verdict, Watch};
-use super::progress::{Place, Progress};
+use super::policy::{AbandonCause, HUNG_AFTER, ThreadSample, ThreadWatch, WatchDecision};
+use super::progress::{JobProgress, ReadPosition};
 use crate::common::calls::{self, Calls};
 use crate::common::clock::{nanos, thread_cpu};
 use crate::common::heartbeat::Heartbeat;
@@ -23,7 +23,7 @@ pub(crate) struct AbandonableThread {
     heartbeat: Arc<Heartbeat>,
     /// The thread that waits for a job.
     idle: Option<Worker>,
-    abandoned: Vec<Abandoned>,
+    abandoned: Vec<AbandonedThread>,
     spent: Duration,
 }
 
@@ -39,17 +39,17 @@ struct Worker {
 
 /// A job on an abandoned thread.
 #[derive(Debug, Clone)]
-pub(crate) struct Abandoned {
+pub(crate) struct AbandonedThread {
     /// Where the job hung.
-    pub(crate) place: Place,
+    pub(crate) place: ReadPosition,
     /// Why the thread was abandoned, in words.
     pub(crate) detail: String,
     /// Shared with the thread while the job runs.
-    job: Weak<Progress>,
+    job: Weak<JobProgress>,
 }
 
-impl Abandoned {
-    pub(crate) fn new(place: Place, detail: String, job: &Arc<Progress>) -> Self {
+impl AbandonedThread {
+    pub(crate) fn new(place: ReadPosition, detail: String, job: &Arc<JobProgress>) -> Self {
         Self { place, detail, job: Arc::downgrade(job) }
     }
 
@@ -63,7 +63,7 @@ impl Abandoned {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoAnswer {
     #[error("{}", .0.detail)]
-    Abandoned(Abandoned),
+    Abandoned(AbandonedThread),
     #[error("not read: {0} earlier reads hang")]
     Full(usize),
     #[error("start a thread that may hang: {0}")]
@@ -103,15 +103,15 @@ impl AbandonableThread {
     /// When the job is abandoned or cannot be started. The result of an abandoned job is discarded.
     pub(crate) fn run<T: Send + 'static>(
         &mut self,
-        job: impl FnOnce(&Arc<Progress>) -> T + Send + 'static,
+        job: impl FnOnce(&Arc<JobProgress>) -> T + Send + 'static,
     ) -> Result<T, NoAnswer> {
         self.abandoned.retain(|abandoned| !abandoned.has_returned());
         if self.abandoned.len() >= self.abandoned_max {
             return Err(NoAnswer::Full(self.abandoned_max));
         }
         let mut worker = self.idle.take().map_or_else(|| Worker::start(self.name), Ok)?;
-        let mut watch = Watch::new(self.hung_after, self.spent, worker.account);
-        let progress = Arc::new(Progress::default());
+        let mut watch = ThreadWatch::new(self.hung_after, self.spent, worker.account);
+        let progress = Arc::new(JobProgress::default());
         progress.set_spent(self.spent);
         let (answer, answered) = mpsc::sync_channel(1);
         let (for_job, begun) = (Arc::clone(&progress), Instant::now());
@@ -127,29 +127,29 @@ impl AbandonableThread {
             match answered.recv_timeout(watch.interval()) {
                 Ok((value, cost, length)) => {
                     if watch.is_measured(length) {
-                        watch.look(Look { at: length, ..worker.look(begun, &progress) });
+                        watch.look(ThreadSample { at: length, ..worker.look(begun, &progress) });
                     }
                     (self.spent, worker.account) = (watch.spent, watch.account());
                     self.idle = Some(worker);
                     calls::add(cost);
                     return Ok(value);
                 }
-                Err(RecvTimeoutError::Disconnected) => break Cause::Panic,
+                Err(RecvTimeoutError::Disconnected) => break AbandonCause::Panic,
                 Err(RecvTimeoutError::Timeout) => self.heartbeat.beat(),
             }
             let look = worker.look(begun, &progress);
             match watch.look(look) {
-                Verdict::Wait => {}
-                Verdict::Slow => progress.set_slow(look.place),
-                Verdict::Abandon(cause) => break cause,
+                WatchDecision::Wait => {}
+                WatchDecision::Slow => progress.set_slow(look.place),
+                WatchDecision::Abandon(cause) => break cause,
             }
             progress.set_spent(watch.spent);
         };
         self.spent = watch.spent;
         // Without schedstat a wait for a processor between two looks counts as blocked time.
-        let is_counted = cause == Cause::Panic || watch.account().queued.is_some();
+        let is_counted = cause == AbandonCause::Panic || watch.account().queued.is_some();
         let reservation = if is_counted { "" } else { ", by the thread's state alone: no schedstat here" };
-        let abandoned = Abandoned::new(progress.look().1, format!("{cause}{reservation}"), &progress);
+        let abandoned = AbandonedThread::new(progress.look().1, format!("{cause}{reservation}"), &progress);
         self.abandoned.push(abandoned.clone());
         Err(NoAnswer::Abandoned(abandoned))
     }
@@ -179,13 +179,13 @@ impl Worker {
 
     /// Looks at the thread. Before its first instruction a thread waits for a processor. Without an account the clock
     /// decides.
-    fn look(&self, begun: Instant, progress: &Progress) -> Look {
+    fn look(&self, begun: Instant, progress: &JobProgress) -> ThreadSample {
         let account = match self.tid.get() {
             Some(tid) => Account::read(*tid, &mut Vec::new()).unwrap_or_default(),
             None => Account { is_runnable: true, ..self.account },
         };
         let (beats, place) = progress.look();
-        Look { at: begun.elapsed(), account, beats, place }
+        ThreadSample { at: begun.elapsed(), account, beats, place }
     }
 }
 
@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn a_job_that_computes_is_waited_for() {
         let mut thread = thread(50);
-        let job = |progress: &Arc<Progress>| {
+        let job = |progress: &Arc<JobProgress>| {
             progress.at(1);
             while thread_cpu() < Duration::from_millis(300) {
                 std::hint::spin_loop();
@@ -262,7 +262,7 @@ mod tests {
                 held.recv().is_err()
             });
             let Err(NoAnswer::Abandoned(abandoned)) = answer else { panic!("{answer:?}") };
-            assert_eq!(abandoned.place, Place { pid, step: 0 });
+            assert_eq!(abandoned.place, ReadPosition { pid, step: 0 });
             assert!(abandoned.detail.starts_with("no answer for "), "{abandoned:?}");
             hanging.push((release, abandoned));
         }

@@ -4,12 +4,12 @@ use super::file::EntryHead;
 
 /// The position after the last entry read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Cursor {
+pub(super) struct JournalCursor {
     pub(super) seqnum_id: [u8; 16],
     pub(super) entry: EntryHead,
 }
 
-impl Cursor {
+impl JournalCursor {
     /// Parses `s=<seqnum id>;i=<seqnum>;b=<boot id>;m=<monotonic>;t=<realtime>;x=<xor hash>`; numbers are hexadecimal.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut fields = text.split(';');
@@ -44,7 +44,7 @@ impl Cursor {
     }
 }
 
-impl std::fmt::Display for Cursor {
+impl std::fmt::Display for JournalCursor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let EntryHead { seqnum, realtime_us, monotonic_us, boot_id, xor_hash } = &self.entry;
         let (id, boot) = (u128::from_be_bytes(self.seqnum_id), u128::from_be_bytes(*boot_id));
@@ -63,16 +63,16 @@ mod tests {
     #[test]
     fn text_and_back() {
         let text = "s=04b779733fad75471f965cf54b06472f;i=30d2d;b=0123456789abcdef0123456789abcdef;m=2cb21f8b;t=6608b1f2cb2e0;x=ab12";
-        assert_eq!(Cursor::parse(text).unwrap().to_string(), text);
+        assert_eq!(JournalCursor::parse(text).unwrap().to_string(), text);
         for end in 0..text.len() - 3 {
-            assert_eq!(Cursor::parse(&text[..end]), None);
+            assert_eq!(JournalCursor::parse(&text[..end]), None);
         }
     }
 
     #[test]
     fn order() {
         let entry = EntryHead { seqnum: 10, realtime_us: 100, monotonic_us: 50, boot_id: [1; 16], xor_hash: 7 };
-        let cursor = Cursor { seqnum_id: [9; 16], entry };
+        let cursor = JournalCursor { seqnum_id: [9; 16], entry };
         assert!(!cursor.is_before(&[9; 16], &entry));
         assert!(cursor.is_before(&[9; 16], &EntryHead { seqnum: 11, ..entry }));
         // The clock was set back, and journald assigned new numbers: the monotonic clock of the boot decides.

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 
 use super::hash::{jenkins64, siphash24};
 use super::lz4;
-use crate::common::files::Stamp;
+use crate::common::files::FileStamp;
 use crate::common::lines::LINE_BYTES_MAX;
 
 /// Bytes read of the header; all versions have at least this length.
@@ -52,7 +52,7 @@ impl From<rustix::io::Errno> for JournalError {
 
 /// The fields of the file header.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Header {
+pub(super) struct JournalHeader {
     pub(super) file_id: [u8; 16],
     pub(super) seqnum_id: [u8; 16],
     pub(super) entries: u64,
@@ -66,7 +66,7 @@ pub(super) struct Header {
     hash_table_bytes: u64,
 }
 
-impl Header {
+impl JournalHeader {
     fn parse(bytes: &[u8; HEADER_BYTES]) -> Result<Self, JournalError> {
         if &bytes[..8] != b"LPKSHHRH" {
             return Err(JournalError::Malformed { what: "no signature of a journal file", at: 0 });
@@ -120,7 +120,7 @@ pub(super) struct Matches {
 #[derive(Debug)]
 pub(super) struct JournalFile {
     fd: OwnedFd,
-    pub(super) header: Header,
+    pub(super) header: JournalHeader,
     file_bytes: u64,
     blocks: HashMap<u64, Vec<u8>>,
     unwanted: HashMap<u64, ()>,
@@ -128,8 +128,8 @@ pub(super) struct JournalFile {
 
 /// The wanted fields of an entry.
 #[derive(Debug, Default)]
-pub(super) struct Fields {
-    pub(super) message: Option<Message>,
+pub(super) struct EntryFields {
+    pub(super) message: Option<JournalMessage>,
     /// `_SOURCE_MONOTONIC_TIMESTAMP`.
     pub(super) source_us: Option<u64>,
     /// `_UID=0`.
@@ -138,7 +138,7 @@ pub(super) struct Fields {
 
 /// A `MESSAGE` field.
 #[derive(Debug)]
-pub(super) enum Message {
+pub(super) enum JournalMessage {
     Text(Vec<u8>),
     /// Longer than a line may be, or damaged compressed data.
     TooLong,
@@ -148,8 +148,13 @@ pub(super) enum Message {
 
 impl JournalFile {
     pub(super) fn open(fd: OwnedFd) -> Result<Self, JournalError> {
-        let mut file =
-            Self { fd, header: Header::default(), file_bytes: 0, blocks: HashMap::new(), unwanted: HashMap::new() };
+        let mut file = Self {
+            fd,
+            header: JournalHeader::default(),
+            file_bytes: 0,
+            blocks: HashMap::new(),
+            unwanted: HashMap::new(),
+        };
         file.refresh()?;
         Ok(file)
     }
@@ -167,7 +172,7 @@ impl JournalFile {
                 Err(errno) => return Err(errno.into()),
             }
         }
-        self.header = Header::parse(&bytes)?;
+        self.header = JournalHeader::parse(&bytes)?;
         self.file_bytes = u64::try_from(rustix::fs::fstat(&self.fd)?.st_size).unwrap_or(0);
         Ok(())
     }
@@ -235,10 +240,10 @@ impl JournalFile {
     }
 
     /// Reads the wanted fields of the entry at `at`.
-    pub(super) fn fields(&mut self, at: u64) -> Result<Fields, JournalError> {
+    pub(super) fn fields(&mut self, at: u64) -> Result<EntryFields, JournalError> {
         let size = self.object(at, 3)?;
         let item_bytes = if self.header.is_compact() { 4 } else { 16 };
-        let mut fields = Fields::default();
+        let mut fields = EntryFields::default();
         for item in 0..((size - 64) / item_bytes).min(FIELDS_MAX) {
             let item = at + 64 + item * item_bytes;
             let data = if self.header.is_compact() { u64::from(self.u32(item)?) } else { self.u64(item)? };
@@ -249,7 +254,7 @@ impl JournalFile {
         Ok(fields)
     }
 
-    fn field(&mut self, data: u64, fields: &mut Fields) -> Result<(), JournalError> {
+    fn field(&mut self, data: u64, fields: &mut EntryFields) -> Result<(), JournalError> {
         const MESSAGE: &[u8] = b"MESSAGE=";
         const SOURCE: &[u8] = b"_SOURCE_MONOTONIC_TIMESTAMP=";
         let size = self.object(data, 1)?;
@@ -265,18 +270,18 @@ impl JournalFile {
                 LZ4 => lz4::unpack(&packed, LINE_BYTES_MAX),
                 ZSTD => zstd::bulk::decompress(&packed, LINE_BYTES_MAX).ok(),
                 _ => {
-                    fields.message.get_or_insert(Message::Compressed("xz"));
+                    fields.message.get_or_insert(JournalMessage::Compressed("xz"));
                     return Ok(());
                 }
             };
             match text {
                 Some(text) => {
                     if let Some(message) = text.strip_prefix(MESSAGE) {
-                        fields.message = Some(Message::Text(message.to_vec()));
+                        fields.message = Some(JournalMessage::Text(message.to_vec()));
                     }
                 }
                 None => {
-                    fields.message.get_or_insert(Message::TooLong);
+                    fields.message.get_or_insert(JournalMessage::TooLong);
                 }
             }
             return Ok(());
@@ -284,9 +289,9 @@ impl JournalFile {
         let start = self.copy(payload, bytes.min(SOURCE.len() as u64))?;
         if start.starts_with(MESSAGE) {
             fields.message = Some(if bytes > LINE_BYTES_MAX as u64 {
-                Message::TooLong
+                JournalMessage::TooLong
             } else {
-                Message::Text(self.copy(payload + MESSAGE.len() as u64, bytes - MESSAGE.len() as u64)?)
+                JournalMessage::Text(self.copy(payload + MESSAGE.len() as u64, bytes - MESSAGE.len() as u64)?)
             });
         } else if start == SOURCE {
             let text = self.copy(payload + SOURCE.len() as u64, (bytes - SOURCE.len() as u64).min(20))?;
@@ -414,7 +419,7 @@ impl JournalFile {
 }
 
 /// Device and inode.
-pub(super) fn identity(stamp: &Stamp) -> (u64, u64) {
+pub(super) fn identity(stamp: &FileStamp) -> (u64, u64) {
     (stamp.dev, stamp.inode)
 }
 

@@ -16,11 +16,11 @@ use std::path::{Path, PathBuf};
 use edr_wire::Bytes;
 use edr_wire::snapshot::{GapReason, Position};
 
-use self::cursor::Cursor;
-use self::file::{JournalError, JournalFile, Matches, Message, identity};
+use self::cursor::JournalCursor;
+use self::file::{JournalError, JournalFile, JournalMessage, Matches, identity};
 use super::tail::Flow;
 use crate::common::Gaps;
-use crate::common::files::{Stamp, open_log, stamp_of_path};
+use crate::common::files::{FileStamp, open_log, stamp_of_path};
 
 /// Limit of the entries of each writer taken at the first start: a journal can hold any number of entries.
 const FIRST_ENTRIES_MAX: u64 = 50_000;
@@ -55,7 +55,7 @@ impl Writer {
 
 /// An entry with the message.
 #[derive(Debug)]
-pub(super) struct Entry<'a> {
+pub(super) struct JournalEntry<'a> {
     pub(super) writer: Writer,
     /// Unix time in ns.
     pub(super) time: i64,
@@ -67,7 +67,7 @@ pub(super) struct Entry<'a> {
 
 /// A journal file that may get more entries.
 #[derive(Debug)]
-struct Followed {
+struct FollowedFile {
     path: PathBuf,
     file: JournalFile,
     matches: [Matches; 2],
@@ -81,11 +81,11 @@ struct Followed {
 #[derive(Debug)]
 pub(crate) struct JournalTail {
     folders: Vec<PathBuf>,
-    files: HashMap<(u64, u64), Followed>,
+    files: HashMap<(u64, u64), FollowedFile>,
     /// Completely read files, and damaged archived files.
     finished: HashMap<(u64, u64), ()>,
-    listed: Vec<(PathBuf, Option<Stamp>)>,
-    cursors: [Option<Cursor>; 2],
+    listed: Vec<(PathBuf, Option<FileStamp>)>,
+    cursors: [Option<JournalCursor>; 2],
     is_first: bool,
 }
 
@@ -94,7 +94,7 @@ impl JournalTail {
     pub(crate) fn new(folders: Vec<PathBuf>, positions: &[Position]) -> Self {
         let cursors = Writer::ALL.map(|writer| {
             let position = positions.iter().find(|position| position.source.0 == writer.source().as_bytes())?;
-            Cursor::parse(position.cursor.as_deref()?)
+            JournalCursor::parse(position.cursor.as_deref()?)
         });
         let is_first = cursors.iter().all(Option::is_none);
         Self { folders, files: HashMap::new(), finished: HashMap::new(), listed: Vec::new(), cursors, is_first }
@@ -106,7 +106,7 @@ impl JournalTail {
     }
 
     /// Passes the new entries since the last reading to `take`, file by file, oldest first.
-    pub(super) fn read(&mut self, now_ns: i64, gaps: &mut Gaps, mut take: impl FnMut(Entry<'_>) -> Flow) {
+    pub(super) fn read(&mut self, now_ns: i64, gaps: &mut Gaps, mut take: impl FnMut(JournalEntry<'_>) -> Flow) {
         self.list(now_ns, gaps);
         let mut order: Vec<(u64, (u64, u64))> = Vec::new();
         let mut broken = Vec::new();
@@ -160,7 +160,7 @@ impl JournalTail {
 
     /// The positions at which a later reader continues.
     pub(crate) fn positions(&self) -> Vec<Position> {
-        let position = |(writer, cursor): (Writer, &Option<Cursor>)| {
+        let position = |(writer, cursor): (Writer, &Option<JournalCursor>)| {
             let cursor = Some(cursor.as_ref()?.to_string());
             Some(Position { source: Bytes::from(writer.source()), cursor, ..Position::default() })
         };
@@ -200,7 +200,7 @@ impl JournalTail {
                 }
                 match JournalFile::open(fd) {
                     Ok(file) => {
-                        let followed = Followed {
+                        let followed = FollowedFile {
                             path: entry.path(),
                             file,
                             matches: [Matches::default(); 2],
@@ -261,12 +261,12 @@ impl JournalTail {
     }
 }
 
-impl Followed {
+impl FollowedFile {
     fn read(
         &mut self,
-        cursors: &mut [Option<Cursor>; 2],
+        cursors: &mut [Option<JournalCursor>; 2],
         gaps: &mut Gaps,
-        take: &mut impl FnMut(Entry<'_>) -> Flow,
+        take: &mut impl FnMut(JournalEntry<'_>) -> Flow,
     ) -> Result<Flow, JournalError> {
         let entries = self.file.header.entries;
         if !std::mem::replace(&mut self.is_placed, true) {
@@ -286,16 +286,16 @@ impl Followed {
                 let fields = self.file.fields(at)?;
                 matches.taken += 1;
                 self.matches[place] = matches;
-                cursors[place] = Some(Cursor { seqnum_id: self.file.header.seqnum_id, entry });
+                cursors[place] = Some(JournalCursor { seqnum_id: self.file.header.seqnum_id, entry });
                 // Every program that may write to the journal can claim to be psad, so only entries of root count. The
                 // transport `kernel` cannot be forged.
                 if writer == Writer::Psad && !fields.is_roots {
                     continue;
                 }
                 let message = match &fields.message {
-                    Some(Message::Text(text)) => Some(text.as_slice()),
-                    Some(Message::TooLong) => None,
-                    Some(Message::Compressed(how)) => {
+                    Some(JournalMessage::Text(text)) => Some(text.as_slice()),
+                    Some(JournalMessage::TooLong) => None,
+                    Some(JournalMessage::Compressed(how)) => {
                         let detail = format!("a message compressed with {how}");
                         gaps.add("packets", None, b"journal", GapReason::Unsupported, &detail);
                         continue;
@@ -303,7 +303,7 @@ impl Followed {
                     None => continue,
                 };
                 let time = i64::try_from(entry.realtime_us).unwrap_or(i64::MAX).saturating_mul(1_000);
-                let flow = take(Entry { writer, time, kernel_us: fields.source_us, message });
+                let flow = take(JournalEntry { writer, time, kernel_us: fields.source_us, message });
                 if flow == Flow::Enough {
                     return Ok(flow);
                 }
@@ -315,7 +315,7 @@ impl Followed {
     }
 
     /// Skips the entries up to the cursor, by binary search.
-    fn pass_over(&mut self, writer: Writer, place: usize, cursor: &Cursor) -> Result<(), JournalError> {
+    fn pass_over(&mut self, writer: Writer, place: usize, cursor: &JournalCursor) -> Result<(), JournalError> {
         let mut matches = self.matches[place];
         let count = self.file.count(writer.field(), &mut matches)?;
         let (mut low, mut high) = (matches.taken, count);

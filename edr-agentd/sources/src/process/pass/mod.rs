@@ -8,6 +8,7 @@
 //! and one uncontended lock a process (10 ns): 0.01 % of a full read of 490 processes.
 
 mod plan;
+mod result;
 mod walk;
 
 use std::hash::RandomState;
@@ -15,11 +16,11 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use edr_wire::snapshot::{GapReason, Reread};
+use edr_wire::snapshot::Reread;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use self::plan::Planner;
-use self::walk::{Found, SharedWalk};
+use self::walk::SharedWalk;
 use super::ProcessSettings;
 use super::file::PseudoDevices;
 use super::hash::Hashes;
@@ -27,7 +28,7 @@ use super::row::{RowReader, Tools};
 use crate::common::errno::reason;
 use crate::common::hung::policy::PROCESS_THREADS_MAX;
 use crate::common::hung::{AbandonableThread, NoAnswer};
-use crate::tick::{Produced, Tick};
+use crate::tick::{RowCount, Tick};
 
 /// Largest number of files a row may list: below the elements that a reader of the wire accepts in one row.
 const FILES_MAX: usize = 16_384;
@@ -68,7 +69,7 @@ impl Passes {
     }
 
     /// Reads every process once.
-    pub(super) fn run(&mut self, tick: &mut Tick) -> Produced {
+    pub(super) fn run(&mut self, tick: &mut Tick) -> RowCount {
         let plan = self.planner.plan(&tick.budget, &mut tick.gaps);
         let (turn, rows_bytes_soft) = (plan.turn, plan.rows_bytes_soft);
         self.tools.hashes.lock().unwrap_or_else(PoisonError::into_inner).start_pass(turn.slices.into());
@@ -77,15 +78,15 @@ impl Passes {
         self.complete();
 
         let mut walk = self.walk.lock();
-        let mut found = walk.finish("too many reads hang");
-        let keeps_limits = self.planner.keeps_limits(&found, rows_bytes_soft);
-        walk.remember(&mut found, keeps_limits);
-        name_short_rows(&mut found);
-        let produced = Produced { rows: found.rows.len(), carried: found.carried };
-        tick.rows.processes = found.rows;
-        tick.gaps.append(&mut found.gaps);
-        tick.reread = Reread { slice: turn.slice, slices: turn.slices, out_of_turn: found.out_of_turn };
-        (tick.inhabitants, tick.access) = (found.inhabitants, found.access);
+        let mut result = walk.finish("too many reads hang");
+        let keeps_limits = self.planner.keeps_limits(&result, rows_bytes_soft);
+        walk.remember(&mut result, keeps_limits);
+        result.record_short_rows();
+        let produced = RowCount { rows: result.rows.len(), carried: result.carried };
+        tick.rows.processes = result.rows;
+        tick.gaps.append(&mut result.gaps);
+        tick.reread = Reread { slice: turn.slice, slices: turn.slices, out_of_turn: result.out_of_turn };
+        (tick.inhabitants, tick.access) = (result.inhabitants, result.access);
         produced
     }
 
@@ -119,25 +120,12 @@ impl Passes {
     fn go_on_without_thread(&self, error: &io::Error) {
         let mut walk = self.walk.lock();
         let detail = format!("start a thread that may hang: {error}");
-        walk.found.gaps.add("processes", None, b"", reason(error), &detail);
+        walk.result.gaps.add("processes", None, b"", reason(error), &detail);
         let (attempt, nothing_hangs) = (walk.attempt(), walk.hung_reads.abandoned() == 0);
         drop(walk);
         if nothing_hangs {
             let mut reader = RowReader::new(&self.tools, &self.settings);
             self.walk.go_on(attempt, &mut reader, &Arc::default());
-        }
-    }
-}
-
-/// Records the rows without files, and the processes without a row, for want of room.
-fn name_short_rows(found: &mut Found) {
-    for (source, field, count, what) in [
-        ("files", b"files".as_slice(), found.short, "rows list no files"),
-        ("processes", b"", found.unlisted, "processes without a row"),
-    ] {
-        if count > 0 {
-            let detail = format!("{count} {what}: no room in the snapshot");
-            found.gaps.add(source, None, field, GapReason::TooLong, &detail);
         }
     }
 }
@@ -152,7 +140,7 @@ mod tests {
     use super::walk::Walk;
     use super::*;
     use crate::common::Gaps;
-    use crate::common::hung::{Abandoned, Place, Progress};
+    use crate::common::hung::{AbandonedThread, JobProgress, ReadPosition};
     use crate::tick::Budget;
 
     /// Three processes of which the outline can be read.
@@ -169,7 +157,7 @@ mod tests {
     }
 
     fn pids(walk: &Walk) -> Vec<u32> {
-        walk.found.processes.iter().map(|process| process.pid).collect()
+        walk.result.processes.iter().map(|process| process.pid).collect()
     }
 
     /// A pass that has just begun.
@@ -184,7 +172,7 @@ mod tests {
         let (_proc, mut passes) = passes();
         let mut reader = RowReader::new(&passes.tools, &passes.settings);
         for (spent_s, rows) in [(19, vec![]), (21, vec![1, 2, 3])] {
-            let (walk, progress) = (begun(&mut passes), Arc::new(Progress::default()));
+            let (walk, progress) = (begun(&mut passes), Arc::new(JobProgress::default()));
             progress.set_spent(Duration::from_secs(spent_s));
             walk.go_on(0, &mut reader, &progress);
             assert_eq!(pids(&walk.lock()), rows, "`stat` is missing: no whole row can be read");
@@ -194,9 +182,9 @@ mod tests {
     #[test]
     fn the_results_of_an_abandoned_thread_are_discarded() {
         let (_proc, mut passes) = passes();
-        let (walk, progress) = (begun(&mut passes), Arc::new(Progress::default()));
+        let (walk, progress) = (begun(&mut passes), Arc::new(JobProgress::default()));
         progress.set_spent(Duration::from_secs(60));
-        let hung = Abandoned::new(Place { pid: 1, step: Step::Stat.into() }, String::new(), &progress);
+        let hung = AbandonedThread::new(ReadPosition { pid: 1, step: Step::Stat.into() }, String::new(), &progress);
         walk.lock().abandon(hung);
         let mut reader = RowReader::new(&passes.tools, &passes.settings);
         walk.go_on(0, &mut reader, &progress);
@@ -214,14 +202,18 @@ mod tests {
     fn a_process_is_left_behind_only_where_nothing_of_it_is_safe() {
         for (step, left_behind) in [(Step::Cmdline, false), (Step::Status, true)] {
             let (_proc, mut passes) = passes();
-            let (walk, thread) = (begun(&mut passes), Arc::new(Progress::default()));
-            walk.lock().abandon(Abandoned::new(Place { pid: 1, step: step.into() }, "hung".to_owned(), &thread));
-            let progress = Arc::new(Progress::default());
+            let (walk, thread) = (begun(&mut passes), Arc::new(JobProgress::default()));
+            walk.lock().abandon(AbandonedThread::new(
+                ReadPosition { pid: 1, step: step.into() },
+                "hung".to_owned(),
+                &thread,
+            ));
+            let progress = Arc::new(JobProgress::default());
             progress.set_spent(Duration::from_secs(60));
             walk.go_on(1, &mut RowReader::new(&passes.tools, &passes.settings), &progress);
             let mut walk = walk.lock();
             assert_eq!(pids(&walk).contains(&1), !left_behind);
-            let gaps = walk.found.gaps.take();
+            let gaps = walk.result.gaps.take();
             assert_eq!(gaps.iter().any(|gap| gap.pid == Some(1) && gap.detail == "hung"), left_behind, "{gaps:?}");
         }
     }
@@ -229,9 +221,9 @@ mod tests {
     #[test]
     fn processes_that_a_pass_did_not_reach_are_named() {
         let (_proc, mut passes) = passes();
-        let mut found = begun(&mut passes).lock().finish("too many reads hang");
-        let gaps = found.gaps.take();
+        let mut result = begun(&mut passes).lock().finish("too many reads hang");
+        let gaps = result.gaps.take();
         assert_eq!(gaps.iter().map(|gap| gap.count).sum::<u64>(), 3, "{gaps:?}");
-        assert_eq!(found.inhabitants.unknown, [1, 2, 3]);
+        assert_eq!(result.inhabitants.unknown, [1, 2, 3]);
     }
 }

@@ -12,12 +12,12 @@ use procfs::{FromBufReadSI as _, KernelStats};
 
 use super::super::ProcessSettings;
 use super::super::file::{each_number, open_folder, read_file};
-use super::super::files::Limits;
-use super::super::remembered::Turn;
-use super::super::row::{Context, Counting};
+use super::super::files::ListLimits;
+use super::super::previous::Turn;
+use super::super::row::{PassContext, RunCounters};
 use super::super::schedstat::{Schedstat, parse_schedstat};
-use super::super::users::Names;
-use super::walk::Found;
+use super::super::users::AccountNames;
+use super::result::PassResult;
 use crate::common::clock::{boottime, nanos};
 use crate::common::errno::reason;
 use crate::common::{Gaps, proc_files};
@@ -33,7 +33,7 @@ const LEVEL_MAX: u32 = 8;
 pub(super) struct Plan {
     /// The pids of the moment, sorted.
     pub(super) pids: Vec<u32>,
-    pub(super) context: Arc<Context>,
+    pub(super) context: Arc<PassContext>,
     pub(super) turn: Turn,
     pub(super) rows_bytes_soft: usize,
     pub(super) interval: Duration,
@@ -44,8 +44,8 @@ pub(super) struct Plan {
 pub(super) struct Planner {
     proc: Arc<OwnedFd>,
     settings: ProcessSettings,
-    users: Names,
-    groups: Names,
+    users: AccountNames,
+    groups: AccountNames,
     boot_time_ns: Option<i64>,
     /// The part of all processes that the last pass read although they did not run.
     slice: u32,
@@ -59,8 +59,8 @@ impl Planner {
     pub(super) fn new(proc: Arc<OwnedFd>, settings: ProcessSettings) -> Self {
         Self {
             proc,
-            users: Names::new(settings.passwd.clone()),
-            groups: Names::new(settings.group.clone()),
+            users: AccountNames::new(settings.passwd.clone()),
+            groups: AccountNames::new(settings.group.clone()),
             settings,
             boot_time_ns: None,
             slice: 0,
@@ -89,10 +89,10 @@ impl Planner {
 
     /// Decides how much of a process the next pass may list. Returns true when the limits stay, so that rows may be
     /// carried.
-    pub(super) fn keeps_limits(&mut self, found: &Found, rows_bytes_soft: usize) -> bool {
-        let level = if found.short + found.unlisted > 0 {
+    pub(super) fn keeps_limits(&mut self, result: &PassResult, rows_bytes_soft: usize) -> bool {
+        let level = if result.short + result.unlisted > 0 {
             (self.level + 1).min(LEVEL_MAX)
-        } else if found.rows.byte_len() < rows_bytes_soft / 3 {
+        } else if result.rows.byte_len() < rows_bytes_soft / 3 {
             self.level.saturating_sub(1)
         } else {
             self.level
@@ -126,7 +126,7 @@ impl Planner {
         pids
     }
 
-    fn context(&mut self, gaps: &mut Gaps) -> Context {
+    fn context(&mut self, gaps: &mut Gaps) -> PassContext {
         for (names, path, field) in [
             (&mut self.users, &self.settings.passwd, b"user".as_slice()),
             (&mut self.groups, &self.settings.group, b"group"),
@@ -145,11 +145,11 @@ impl Planner {
                 }
             }
         }
-        Context {
+        PassContext {
             users: self.users.clone(),
             groups: self.groups.clone(),
             boot_time_ns: self.boot_time_ns.unwrap_or(0),
-            limits: Limits {
+            limits: ListLimits {
                 files: (self.settings.files_per_process_max >> self.level).max(1),
                 bytes: ROW_BYTES_MAX >> self.level,
             },
@@ -159,7 +159,7 @@ impl Planner {
 
     /// Whether the kernel counts how much threads run: this very thread ran since the last tick, so its numbers must
     /// have moved. A kernel without the counters says `0 0 0` (`CONFIG_SCHED_INFO`).
-    fn counting(&mut self) -> Counting {
+    fn counting(&mut self) -> RunCounters {
         let mut buf = [0; 128];
         let now = read_file(self.proc.as_fd(), c"thread-self/schedstat", &mut buf)
             .ok()
@@ -167,11 +167,11 @@ impl Planner {
             .filter(|own| *own != Schedstat::default());
         let before = mem::replace(&mut self.own_schedstat, now);
         match (before, now) {
-            (_, None) => Counting::No,
+            (_, None) => RunCounters::No,
             (Some(before), Some(now)) if now.run_ns != before.run_ns && now.timeslices != before.timeslices => {
-                Counting::Yes
+                RunCounters::Yes
             }
-            _ => Counting::Unproven,
+            _ => RunCounters::Unproven,
         }
     }
 

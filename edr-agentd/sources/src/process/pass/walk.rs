@@ -10,14 +10,14 @@ use edr_wire::ProcessKey;
 use edr_wire::snapshot::{GapReason, Reread, Rows};
 
 use super::super::hung_reads::HungReads;
-use super::super::remembered::{Process, Remembered};
-use super::super::row::{Context, Counting, Netns, Outcome, RowReader, Task};
+use super::super::previous::{PreviousRows, ProcessRecord};
+use super::super::row::{Netns, PassContext, ReadTask, RowOutcome, RowReader, RunCounters};
 use super::super::step::{Step, Steps};
 use super::plan::Plan;
-use crate::common::Access;
+use super::result::PassResult;
+use crate::common::DescriptorAccess;
 use crate::common::hung::policy::is_late;
-use crate::common::hung::{Abandoned, Progress};
-use crate::common::{Gaps, Inhabitants};
+use crate::common::hung::{AbandonedThread, JobProgress};
 
 /// Bytes of rows, beyond the soft limit, from which on a process is counted and not listed.
 const ROWS_BYTES_BEYOND: usize = 3 << 20;
@@ -37,30 +37,14 @@ pub(super) struct Walk {
     attempt: u64,
     pub(super) hung_reads: HungReads,
     /// The rows of the previous pass.
-    previous: Remembered,
-    pub(super) found: Found,
-}
-
-/// The results of a walk.
-#[derive(Debug, Default)]
-pub(super) struct Found {
-    pub(super) rows: Rows,
-    pub(super) gaps: Gaps,
-    pub(super) processes: Vec<Process>,
-    pub(super) out_of_turn: Vec<u32>,
-    pub(super) carried: u64,
-    /// Rows without their files, for want of room.
-    pub(super) short: u64,
-    /// Processes without a row, for want of room.
-    pub(super) unlisted: u64,
-    pub(super) inhabitants: Inhabitants,
-    pub(super) access: Access,
+    previous: PreviousRows,
+    pub(super) result: PassResult,
 }
 
 /// The next process to read.
-struct Next {
-    task: Task,
-    context: Arc<Context>,
+struct NextProcess {
+    task: ReadTask,
+    context: Arc<PassContext>,
     /// The row of the tick before was not whole.
     is_doubtful: bool,
     /// The owner decides what is read: reads of some owner hang.
@@ -80,10 +64,10 @@ impl SharedWalk {
     }
 
     /// Reads the processes that are left, until another attempt begins.
-    pub(super) fn go_on(&self, attempt: u64, reader: &mut RowReader, progress: &Arc<Progress>) {
+    pub(super) fn go_on(&self, attempt: u64, reader: &mut RowReader, progress: &Arc<JobProgress>) {
         reader.progress = Arc::clone(progress);
         let mut next = self.with(attempt, |walk| walk.next_task(progress));
-        while let Some(Some(Next { mut task, context, mut is_doubtful, needs_owner })) = next {
+        while let Some(Some(NextProcess { mut task, context, mut is_doubtful, needs_owner })) = next {
             progress.begin(task.pid);
             if needs_owner && let Some((owner, waits)) = reader.owner(task.pid) {
                 is_doubtful |= waits;
@@ -105,11 +89,11 @@ impl Walk {
     pub(super) fn start(&mut self, plan: Plan, mut rows: Rows) {
         rows.clear();
         self.hung_reads.start_pass();
-        self.found = Found {
+        self.result = PassResult {
             rows,
             processes: Vec::with_capacity(plan.pids.len()),
-            access: Access::of(rustix::process::geteuid().as_raw()),
-            ..Found::default()
+            access: DescriptorAccess::of(rustix::process::geteuid().as_raw()),
+            ..PassResult::default()
         };
         (self.plan, self.next) = (plan, 0);
     }
@@ -120,18 +104,18 @@ impl Walk {
     }
 
     /// Ends the pass, and records the rest of the processes as not read. Later results are discarded.
-    pub(super) fn finish(&mut self, detail: &str) -> Found {
+    pub(super) fn finish(&mut self, detail: &str) -> PassResult {
         while let Some(pid) = self.plan.pids.get(self.next) {
             self.skip(*pid, "", detail);
         }
         self.attempt += 1;
-        mem::take(&mut self.found)
+        mem::take(&mut self.result)
     }
 
     /// Keeps the rows for the next pass, unless the limits of a row change.
-    pub(super) fn remember(&mut self, found: &mut Found, keeps_limits: bool) {
+    pub(super) fn remember(&mut self, result: &mut PassResult, keeps_limits: bool) {
         if keeps_limits {
-            self.previous.replace(mem::take(&mut found.processes), found.rows.bytes());
+            self.previous.replace(mem::take(&mut result.processes), result.rows.bytes());
         } else {
             self.previous.clear();
         }
@@ -139,7 +123,7 @@ impl Walk {
 
     /// Begins the next attempt, after a thread was abandoned. The process is read once more without the steps that hang,
     /// or gets no row when these are all steps.
-    pub(super) fn abandon(&mut self, abandoned: Abandoned) {
+    pub(super) fn abandon(&mut self, abandoned: AbandonedThread) {
         let (pid, step) = (abandoned.place.pid, Step::of(abandoned.place.step));
         self.attempt += 1;
         if step.kin() == Steps::ALL && self.plan.pids.get(self.next) == Some(&pid) {
@@ -148,27 +132,27 @@ impl Walk {
         self.hung_reads.add(abandoned);
     }
 
-    fn next_task(&mut self, progress: &Progress) -> Option<Next> {
+    fn next_task(&mut self, progress: &JobProgress) -> Option<NextProcess> {
         loop {
             let pid = *self.plan.pids.get(self.next)?;
-            let used = self.found.rows.byte_len();
+            let used = self.result.rows.byte_len();
             let mut left_out = self.hung_reads.of(pid);
             if is_late(progress.spent(), self.plan.interval) {
                 left_out = left_out.with(Steps::HELD_BACK);
             }
             if used > self.plan.rows_bytes_soft + ROWS_BYTES_BEYOND {
-                self.found.unlisted += 1;
-                self.found.inhabitants.add_unknown(pid);
+                self.result.unlisted += 1;
+                self.result.inhabitants.add_unknown(pid);
                 self.next += 1;
             } else if left_out == Steps::ALL {
                 self.skip(pid, "", "an earlier read of it hangs");
             } else {
                 let short = used > self.plan.rows_bytes_soft;
-                let counts = self.plan.context.schedstat == Counting::Yes;
+                let counts = self.plan.context.schedstat == RunCounters::Yes;
                 let previous = self.previous.find(pid);
                 let unchanged = previous.filter(|process| counts && !short && !self.plan.turn.has_come(process));
-                return Some(Next {
-                    task: Task { pid, before: unchanged.map(|process| process.memory), left_out, short },
+                return Some(NextProcess {
+                    task: ReadTask { pid, before: unchanged.map(|process| process.memory), left_out, short },
                     context: Arc::clone(&self.plan.context),
                     is_doubtful: !previous.is_some_and(|process| process.memory.is_whole()),
                     needs_owner: !self.hung_reads.is_empty(),
@@ -179,54 +163,54 @@ impl Walk {
 
     /// Leaves a process without a row because of a read that hangs.
     fn skip(&mut self, pid: u32, field: &str, detail: &str) {
-        self.found.gaps.add("processes", Some(pid), field.as_bytes(), GapReason::Stuck, detail);
-        self.found.inhabitants.add_unknown(pid);
+        self.result.gaps.add("processes", Some(pid), field.as_bytes(), GapReason::Stuck, detail);
+        self.result.inhabitants.add_unknown(pid);
         self.next += 1;
     }
 
     /// Adds the result of a process.
-    fn put(&mut self, task: &Task, outcome: Outcome, reader: &mut RowReader) {
-        let (pid, found, turn) = (task.pid, &mut self.found, &self.plan.turn);
+    fn put(&mut self, task: &ReadTask, outcome: RowOutcome, reader: &mut RowReader) {
+        let (pid, result, turn) = (task.pid, &mut self.result, &self.plan.turn);
         self.next += 1;
         if let Some(step) = reader.progress.take_slow(pid) {
             self.hung_reads.add_slow(pid, Step::of(step), reader.owner_of_row());
         }
-        let start = found.rows.byte_len();
-        let (missed, read_at_ns, told) = match (outcome, self.previous.find(pid)) {
-            (Outcome::Unchanged, Some(process)) => {
-                found.rows.push_encoded(self.previous.row(process));
-                found.carried += 1;
-                (process.missed.clone(), process.read_at_ns, process.told)
+        let start = result.rows.byte_len();
+        let (missed, read_at_ns, facts) = match (outcome, self.previous.find(pid)) {
+            (RowOutcome::Unchanged, Some(process)) => {
+                result.rows.push_encoded(self.previous.row(process));
+                result.carried += 1;
+                (process.missed.clone(), process.read_at_ns, process.facts)
             }
             _ => {
-                if outcome == Outcome::Row {
-                    found.rows.push_encoded(&reader.encoded);
-                    found.short += u64::from(task.short);
+                if outcome == RowOutcome::Row {
+                    result.rows.push_encoded(&reader.encoded);
+                    result.short += u64::from(task.short);
                     let key = ProcessKey { pid, start_ticks: reader.memory.start_ticks };
                     if Reread::slice_of(key, turn.slices) != turn.slice {
-                        found.out_of_turn.push(pid);
+                        result.out_of_turn.push(pid);
                     }
                 }
-                let told = reader.told();
-                (reader.missed.drain().collect(), turn.now_ns, told)
+                let facts = reader.process_facts();
+                (reader.missed.drain().collect(), turn.now_ns, facts)
             }
         };
         for miss in &missed {
             let source = if matches!(miss.field, "files" | "fdinfo" | "path") { "files" } else { "processes" };
-            found.gaps.add(source, Some(pid), miss.field.as_bytes(), miss.reason, &miss.detail);
+            result.gaps.add(source, Some(pid), miss.field.as_bytes(), miss.reason, &miss.detail);
         }
         match outcome {
-            Outcome::Gone => {}
-            Outcome::Unreadable => found.inhabitants.add_unknown(pid),
-            Outcome::Row | Outcome::Unchanged => {
-                match told.netns {
-                    Netns::Is(netns) => found.inhabitants.add(netns, pid),
-                    Netns::Unknown => found.inhabitants.add_unknown(pid),
+            RowOutcome::Gone => {}
+            RowOutcome::Unreadable => result.inhabitants.add_unknown(pid),
+            RowOutcome::Row | RowOutcome::Unchanged => {
+                match facts.netns {
+                    Netns::Is(netns) => result.inhabitants.add(netns, pid),
+                    Netns::Unknown => result.inhabitants.add_unknown(pid),
                     Netns::None => {}
                 }
-                found.access.note(pid, told.uid, told.files);
-                let row = start..found.rows.byte_len();
-                found.processes.push(Process { pid, memory: reader.memory, read_at_ns, row, missed, told });
+                result.access.note(pid, facts.uid, facts.files);
+                let row = start..result.rows.byte_len();
+                result.processes.push(ProcessRecord { pid, memory: reader.memory, read_at_ns, row, missed, facts });
             }
         }
     }

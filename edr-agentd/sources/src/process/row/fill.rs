@@ -12,15 +12,15 @@ use super::super::cgroup::parse_cgroup;
 use super::super::file::{
     Inode, each_number, inode, open_file, open_folder, open_place, read_file, read_link, read_more,
 };
-use super::super::files::{Held, Limits, is_memfd};
-use super::super::hash::{ContentKey, Lookup, NotHashed, hash};
+use super::super::files::{ListLimits, ProcessLink, is_memfd};
+use super::super::hash::{ContentKey, HashAbsence, Lookup, hash};
 use super::super::io::{parse_io, parse_loginuid};
 use super::super::link::{memfd_name, namespace_inode, path_of};
 use super::super::number::Name;
 use super::super::stat::{Stat, parse_stat};
 use super::super::status::{parse_status, shorten_lines};
 use super::super::step::Step;
-use super::{Context, RowReader, Task};
+use super::{PassContext, ReadTask, RowReader};
 
 /// Maximum number of threads searched for a living thread, in a process with a dead first thread (some 10 ms).
 const THREADS_LOOKED_AT_MAX: usize = 2_048;
@@ -29,11 +29,11 @@ impl RowReader {
     /// Fills the row with everything there is.
     pub(super) fn fill(
         &mut self,
-        task: &Task,
+        task: &ReadTask,
         stat: &Stat<'_>,
         cgroup: Result<&[u8], Errno>,
         dir: BorrowedFd<'_>,
-        context: &Context,
+        context: &PassContext,
     ) {
         self.missed.0.clear();
         self.start_row(task.pid, stat, context.boot_time_ns);
@@ -58,7 +58,7 @@ impl RowReader {
         }
         self.read_namespaces(place);
         self.read_held(task, place, stat.is_kernel_thread());
-        let limits = if task.short { Limits::NONE } else { context.limits };
+        let limits = if task.short { ListLimits::NONE } else { context.limits };
         let listed = self.files.read(place, limits, &mut self.row.files, &mut self.missed, &self.progress);
         if let Some((total, all)) = listed {
             self.row.files_total = Some(total);
@@ -108,7 +108,7 @@ impl RowReader {
         };
     }
 
-    pub(super) fn read_status(&mut self, dir: BorrowedFd<'_>, context: &Context) {
+    pub(super) fn read_status(&mut self, dir: BorrowedFd<'_>, context: &PassContext) {
         self.progress.at(Step::Status);
         // Values that are no ids: a row without its status must not look like root's.
         (self.row.uids, self.row.gids) = ([u32::MAX; 4], [u32::MAX; 4]);
@@ -189,7 +189,7 @@ impl RowReader {
     }
 
     /// `cwd`, `root` and `exe`.
-    fn read_held(&mut self, task: &Task, place: BorrowedFd<'_>, is_kernel_thread: bool) {
+    fn read_held(&mut self, task: &ReadTask, place: BorrowedFd<'_>, is_kernel_thread: bool) {
         self.progress.at(Step::Links);
         let mut links = mem::take(&mut self.links);
         let [cwd, root, exe] = &mut links;
@@ -226,17 +226,17 @@ impl RowReader {
                     self.hash_exe(task, place, &found);
                 }
             }
-            self.files.push_held(&Held { fd, link: text, inode: found }, &mut self.row.files);
+            self.files.push_held(&ProcessLink { fd, link: text, inode: found }, &mut self.row.files);
         }
         self.links = links;
     }
 
-    fn hash_exe(&mut self, task: &Task, place: BorrowedFd<'_>, found: &Inode) {
+    fn hash_exe(&mut self, task: &ReadTask, place: BorrowedFd<'_>, found: &Inode) {
         let known = self.hashes().look_up(found);
         let result = match known {
             Lookup::Known(sha256) => Ok(sha256),
             Lookup::Not(reason) => Err(reason),
-            Lookup::Read if task.left_out.has(Step::Hash) => Err(NotHashed::Stuck),
+            Lookup::Read if task.left_out.has(Step::Hash) => Err(HashAbsence::Stuck),
             Lookup::Read => hash(place, found, &mut self.buf, &self.progress),
         };
         if known == Lookup::Read
@@ -244,7 +244,7 @@ impl RowReader {
         {
             self.hashes().put(found, sha256);
         }
-        if result == Err(NotHashed::Budget) {
+        if result == Err(HashAbsence::Budget) {
             self.memory.waits_for = Some(ContentKey::from(found));
         }
         if let Some(exe) = &mut self.row.exe {

@@ -9,15 +9,15 @@ use rustix::io::Errno;
 use super::super::cmdline::split_cmdline;
 use super::super::file::{inode, open_file, read_more};
 use super::super::step::Step;
-use super::{RowReader, Task};
-use crate::common::hung::Progress;
+use super::{ReadTask, RowReader};
+use crate::common::hung::JobProgress;
 
 /// Maximum counted length of a command line in bytes; the kernel allows 6 MiB (execve(2)).
 const CMDLINE_COUNT_MAX: u64 = 16 << 20;
 
 impl RowReader {
     /// Reads the command line and the mapped files.
-    pub(super) fn read_memory(&mut self, task: &Task, place: BorrowedFd<'_>) {
+    pub(super) fn read_memory(&mut self, task: &ReadTask, place: BorrowedFd<'_>) {
         let detail = "not read: reads of this process, or of processes of the same owner, hang";
         if task.left_out.has(Step::Cmdline) {
             self.missed.because("argv", GapReason::Stuck, detail);
@@ -99,7 +99,12 @@ fn is_called_deleted(place: BorrowedFd<'_>, file: &MappedFile) -> bool {
 }
 
 /// Reads `name` into `buf` and counts its bytes to the end. Returns the bytes in `buf`, and the total.
-fn read_counted(dir: BorrowedFd<'_>, name: &CStr, buf: &mut [u8], progress: &Progress) -> Result<(usize, u64), Errno> {
+fn read_counted(
+    dir: BorrowedFd<'_>,
+    name: &CStr,
+    buf: &mut [u8],
+    progress: &JobProgress,
+) -> Result<(usize, u64), Errno> {
     let file = open_file(dir, name)?;
     let kept = read_more(&file, buf)?;
     let mut total = kept as u64;

@@ -20,18 +20,18 @@ use rustix::io::Errno;
 
 use super::ProcessSettings;
 use super::file::{PseudoDevices, each_number, inode, open_folder, open_place, read_file};
-use super::files::{FileReader, Limits};
+use super::files::{FileReader, ListLimits};
 use super::hash::{ContentKey, Hashes};
-use super::maps::Mapped;
-use super::missed::{Miss, Missed};
+use super::maps::MappedFiles;
+use super::missed::{MissedFact, MissedFacts};
 use super::number::Name;
-use super::schedstat::{Ran, parse_schedstat};
+use super::schedstat::{RunTime, parse_schedstat};
 use super::stat::{Stat, parse_stat};
-use super::status::Status;
+use super::status::ProcessStatus;
 use super::step::{Step, Steps};
-use super::users::Names;
+use super::users::AccountNames;
 use crate::common::errno::reason;
-use crate::common::hung::Progress;
+use crate::common::hung::JobProgress;
 use crate::redact::Redactor;
 
 /// Maximum number of readings of a process that executes other programs meanwhile.
@@ -52,7 +52,7 @@ pub(super) struct Tools {
 
 /// Result of reading a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum RowOutcome {
     /// [`RowReader::row`] holds the row, [`RowReader::encoded`] its bytes.
     Row,
     /// Nothing changed: the previous row is still valid.
@@ -65,17 +65,17 @@ pub(super) enum Outcome {
 
 /// Facts and limits that stay the same during one tick.
 #[derive(Debug, Default)]
-pub(super) struct Context {
-    pub(super) users: Names,
-    pub(super) groups: Names,
+pub(super) struct PassContext {
+    pub(super) users: AccountNames,
+    pub(super) groups: AccountNames,
     pub(super) boot_time_ns: i64,
-    pub(super) limits: Limits,
-    pub(super) schedstat: Counting,
+    pub(super) limits: ListLimits,
+    pub(super) schedstat: RunCounters,
 }
 
 /// State of the kernel's run-time counters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Counting {
+pub(super) enum RunCounters {
     /// No counters, or `0 0 0`.
     #[default]
     No,
@@ -87,7 +87,7 @@ pub(super) enum Counting {
 
 /// Instructions for reading one process.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Task {
+pub(super) struct ReadTask {
     pub(super) pid: u32,
     /// Memory of the process with this pid in the previous tick, if its row may be taken over.
     pub(super) before: Option<Memory>,
@@ -105,7 +105,7 @@ pub(super) struct Memory {
     /// Hash of `stat` and `cgroup`.
     facts: u64,
     /// `None` when unknown: the process may have run.
-    ran: Option<Ran>,
+    ran: Option<RunTime>,
     /// `st_size` of `/proc/PID/fd`: how many descriptors are open (Linux 6.2; 0 before).
     descriptors: u64,
     /// Set while the executable waits for its hash.
@@ -133,7 +133,7 @@ impl Memory {
 
 /// Facts of a process for other sources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct ProcessFacts {
     pub(super) netns: Netns,
     /// The effective user id; `u32::MAX` when unknown.
     pub(super) uid: u32,
@@ -156,10 +156,10 @@ pub(super) enum Netns {
 pub(super) struct RowReader {
     pub(super) row: Process,
     pub(super) encoded: Vec<u8>,
-    pub(super) missed: Missed,
+    pub(super) missed: MissedFacts,
     pub(super) memory: Memory,
     /// Progress of the current job.
-    pub(super) progress: Arc<Progress>,
+    pub(super) progress: Arc<JobProgress>,
     proc: Arc<OwnedFd>,
     devices: PseudoDevices,
     hashes: Arc<Mutex<Hashes>>,
@@ -167,13 +167,13 @@ pub(super) struct RowReader {
     hasher: RandomState,
     reads_maps: bool,
     files: FileReader,
-    mapped: Mapped,
+    mapped: MappedFiles,
     stat: Vec<u8>,
     cgroup: Vec<u8>,
     buf: Vec<u8>,
     links: [Vec<u8>; 3],
     folder: Vec<MaybeUninit<u8>>,
-    status: Status,
+    status: ProcessStatus,
 }
 
 impl RowReader {
@@ -181,7 +181,7 @@ impl RowReader {
         Self {
             row: Process::default(),
             encoded: Vec::new(),
-            missed: Missed::default(),
+            missed: MissedFacts::default(),
             memory: Memory::unknown(),
             progress: Arc::default(),
             proc: Arc::clone(&shared.proc),
@@ -191,18 +191,18 @@ impl RowReader {
             hasher: shared.hasher.clone(),
             reads_maps: settings.mapped,
             files: FileReader::new(shared.devices),
-            mapped: Mapped::default(),
+            mapped: MappedFiles::default(),
             stat: vec![0; 4 << 10],
             cgroup: vec![0; 16 << 10],
             buf: vec![0; ARGV_BYTES_MAX + 1],
             links: [vec![0; 4 << 10], vec![0; 4 << 10], vec![0; 4 << 10]],
             folder: vec![MaybeUninit::uninit(); 32 << 10],
-            status: Status::default(),
+            status: ProcessStatus::default(),
         }
     }
 
     /// Checks a process, and reads the row unless nothing changed.
-    pub(super) fn read(&mut self, task: &Task, context: &Context) -> Outcome {
+    pub(super) fn read(&mut self, task: &ReadTask, context: &PassContext) -> RowOutcome {
         self.missed.0.clear();
         let dir = match open_place(self.proc.as_fd(), Name::of(task.pid).as_c_str()) {
             Ok(dir) => dir,
@@ -216,7 +216,7 @@ impl RowReader {
         let (mut stat, mut cgroup) = (mem::take(&mut self.stat), mem::take(&mut self.cgroup));
         let outcome = self.read_at(task, dir.as_fd(), &mut stat, &mut cgroup, context);
         (self.stat, self.cgroup) = (stat, cgroup);
-        if outcome == Outcome::Row {
+        if outcome == RowOutcome::Row {
             encode_row_into(&self.row, &mut self.encoded);
         }
         outcome
@@ -224,12 +224,12 @@ impl RowReader {
 
     fn read_at(
         &mut self,
-        task: &Task,
+        task: &ReadTask,
         dir: BorrowedFd<'_>,
         stat_buf: &mut [u8],
         cgroup_buf: &mut [u8],
-        context: &Context,
-    ) -> Outcome {
+        context: &PassContext,
+    ) -> RowOutcome {
         self.progress.at(Step::Stat);
         let mut length = match read_file(dir, c"stat", stat_buf) {
             Ok(text) => text.len(),
@@ -240,11 +240,11 @@ impl RowReader {
                 Ok(stat) => stat,
                 Err(malformed) => {
                     self.missed.malformed("stat", malformed);
-                    return Outcome::Unreadable;
+                    return RowOutcome::Unreadable;
                 }
             };
             // The run time is read before the facts: a change after this point is noticed at the next tick.
-            let asks = context.schedstat != Counting::No && stat.state != b'R';
+            let asks = context.schedstat != RunCounters::No && stat.state != b'R';
             let ran = if asks { self.ran(task, &stat, dir) } else { None };
             let descriptors = if stat.is_kernel_thread() { 0 } else { inode(dir, c"fd").map_or(0, |fd| fd.size) };
             self.progress.at(Step::Cgroup);
@@ -262,7 +262,7 @@ impl RowReader {
                 && !before.waits_for.is_some_and(|key| self.hashes().would_answer(&key))
             {
                 self.memory.waits_for = before.waits_for;
-                return Outcome::Unchanged;
+                return RowOutcome::Unchanged;
             }
             self.fill(task, &stat, cgroup, dir, context);
 
@@ -280,7 +280,7 @@ impl RowReader {
                 }
             };
             match parse_stat(&stat_buf[..length]) {
-                Ok(after) if after.starttime != identity => return Outcome::Gone,
+                Ok(after) if after.starttime != identity => return RowOutcome::Gone,
                 Ok(after)
                     if !is_starting
                         && (after.startstack, after.is_dead(), after.comm) == (program.0, program.1, &program.2) =>
@@ -294,11 +294,11 @@ impl RowReader {
             }
         }
         self.settle_missed(task);
-        Outcome::Row
+        RowOutcome::Row
     }
 
     /// Separates unreadable facts from facts that do not exist.
-    fn settle_missed(&mut self, task: &Task) {
+    fn settle_missed(&mut self, task: &ReadTask) {
         let gone = self.missed.0.iter().any(|miss| (miss.field, miss.reason) == ("stat", GapReason::Gone));
         // A missing file is normal for some processes and kernels, unless the process ended.
         for miss in self.missed.0.iter().filter(|miss| gone || miss.reason != GapReason::Gone) {
@@ -312,13 +312,13 @@ impl RowReader {
         }
         self.row.incomplete.sort_unstable();
         self.missed.0.retain(|miss| miss.reason != GapReason::Gone || miss.field == "stat");
-        let may_pass = |miss: &Miss| matches!(miss.reason, GapReason::Denied | GapReason::TooLong);
+        let may_pass = |miss: &MissedFact| matches!(miss.reason, GapReason::Denied | GapReason::TooLong);
         self.memory.unfinished =
             task.left_out != Steps::NONE || task.short || gone || !self.missed.0.iter().all(may_pass);
     }
 
     /// Facts for other sources of the process read last.
-    pub(super) fn told(&self) -> Told {
+    pub(super) fn process_facts(&self) -> ProcessFacts {
         let misses = |field: &str| self.missed.0.iter().find(|miss| miss.field == field);
         let netns = match self.row.namespaces.net {
             0 if misses("namespaces").or_else(|| misses("stat")).is_some_and(|miss| miss.reason != GapReason::Gone) => {
@@ -329,13 +329,13 @@ impl RowReader {
         };
         let is_refused = misses("files").is_some_and(|miss| miss.reason == GapReason::Denied);
         let lists_some = self.row.files.iter().any(|file| matches!(file.fd, Fd::Number(_)));
-        Told { netns, uid: self.row.uids[1], files: (is_refused || lists_some).then_some(!is_refused) }
+        ProcessFacts { netns, uid: self.row.uids[1], files: (is_refused || lists_some).then_some(!is_refused) }
     }
 
     /// Run time of the process's threads; `None` when unknown, or when reading the counters costs more than reading the
     /// process.
-    fn ran(&mut self, task: &Task, stat: &Stat<'_>, dir: BorrowedFd<'_>) -> Option<Ran> {
-        let mut ran = Ran::default();
+    fn ran(&mut self, task: &ReadTask, stat: &Stat<'_>, dir: BorrowedFd<'_>) -> Option<RunTime> {
+        let mut ran = RunTime::default();
         if stat.num_threads == 1 {
             ran.add(task.pid, parse_schedstat(read_file(dir, c"schedstat", &mut self.buf).ok()?).ok()?);
             return Some(ran);
@@ -361,8 +361,8 @@ impl RowReader {
         self.hashes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn unreadable(&mut self, field: &'static str, errno: Errno) -> Outcome {
+    fn unreadable(&mut self, field: &'static str, errno: Errno) -> RowOutcome {
         self.missed.add(field, errno);
-        if reason(&errno.into()) == GapReason::Gone { Outcome::Gone } else { Outcome::Unreadable }
+        if reason(&errno.into()) == GapReason::Gone { RowOutcome::Gone } else { RowOutcome::Unreadable }
     }
 }

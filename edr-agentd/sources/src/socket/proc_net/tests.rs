@@ -32,30 +32,30 @@ const SOCKSTAT: &[u8] = b"sockets: used 9\nTCP: inuse 1 orphan 0 tw 17 alloc 3 m
 
 #[test]
 fn tcp_rows() {
-    let all: Vec<Found> = inet(TCP, Family::Inet, "tcp").collect::<Result<_, _>>().unwrap();
+    let all: Vec<SocketEntry> = inet(TCP, Family::Inet, "tcp").collect::<Result<_, _>>().unwrap();
     assert_eq!(all.len(), 3);
     assert_eq!((all[0].state, all[0].receive_queue, all[0].uid, all[0].inode), ("listen", 3, Some(0), 1_608));
     assert_eq!((all[1].state, all[1].send_queue, all[1].uid, all[1].inode), ("established", 0x24, Some(1_000), 20_251));
     assert_eq!((all[2].state, all[2].uid, all[2].inode), ("time-wait", None, 0));
     if cfg!(target_endian = "little") {
-        assert_eq!((all[1].local, all[1].local_port), (Address::V4(Ipv4Addr::LOCALHOST), 22));
-        assert_eq!((all[1].remote, all[1].remote_port), (Address::V4(Ipv4Addr::new(10, 0, 0, 2)), 0xd431));
+        assert_eq!((all[1].local, all[1].local_port), (SocketAddress::V4(Ipv4Addr::LOCALHOST), 22));
+        assert_eq!((all[1].remote, all[1].remote_port), (SocketAddress::V4(Ipv4Addr::new(10, 0, 0, 2)), 0xd431));
     }
 }
 
 #[test]
 fn tcp6_rows() {
-    let all: Vec<Found> = inet(TCP6, Family::Inet6, "tcp").collect::<Result<_, _>>().unwrap();
+    let all: Vec<SocketEntry> = inet(TCP6, Family::Inet6, "tcp").collect::<Result<_, _>>().unwrap();
     assert_eq!((all[0].local_port, all[0].uid, all[0].inode), (8_080, Some(101), 31_337));
     if cfg!(target_endian = "little") {
-        assert_eq!(all[0].local, Address::V6("2001:db8::1".parse().unwrap()));
+        assert_eq!(all[0].local, SocketAddress::V6("2001:db8::1".parse().unwrap()));
     }
     assert!(inet(TCP6, Family::Inet, "tcp").all(|row| row.is_err()), "an address of the other family's length");
 }
 
 #[test]
 fn unix_rows() {
-    let all: Vec<Found> = unix(UNIX).into_iter().collect::<Result<_, _>>().unwrap();
+    let all: Vec<SocketEntry> = unix(UNIX).into_iter().collect::<Result<_, _>>().unwrap();
     let facts: Vec<(u64, &str, &[u8])> = all.iter().map(|found| (found.inode, found.state, &*found.path)).collect();
     assert_eq!(
         facts,
@@ -67,18 +67,21 @@ fn unix_rows() {
             (2_147_483_648, "unconnected", b""),
         ]
     );
-    assert_eq!(all[1].protocol, Protocol::Named("seqpacket"));
+    assert_eq!(all[1].protocol, SocketProtocol::Named("seqpacket"));
 }
 
 #[test]
 fn packet_and_netlink_rows() {
-    let all: Vec<Found> = packet(PACKET).collect::<Result<_, _>>().unwrap();
-    assert_eq!((all[0].protocol, all[0].local_port, all[0].interface), (Protocol::Named("raw"), 3, 2));
+    let all: Vec<SocketEntry> = packet(PACKET).collect::<Result<_, _>>().unwrap();
+    assert_eq!((all[0].protocol, all[0].local_port, all[0].interface), (SocketProtocol::Named("raw"), 3, 2));
     assert_eq!((all[0].receive_queue, all[0].uid, all[0].inode), (512, Some(1_000), 8_899));
-    let all: Vec<Found> = netlink(NETLINK).collect::<Result<_, _>>().unwrap();
-    assert_eq!((all[0].protocol, all[0].local_port, all[0].inode), (Protocol::Named("route"), 4_163, 4));
+    let all: Vec<SocketEntry> = netlink(NETLINK).collect::<Result<_, _>>().unwrap();
+    assert_eq!((all[0].protocol, all[0].local_port, all[0].inode), (SocketProtocol::Named("route"), 4_163, 4));
     assert_eq!((&*all[0].groups, all[0].receive_queue, all[0].send_queue), ([1, 32].as_slice(), 16, 8));
-    assert_eq!((all[1].protocol, all[1].local_port), (Protocol::Named("kobject_uevent"), 4_163_u32.wrapping_neg()));
+    assert_eq!(
+        (all[1].protocol, all[1].local_port),
+        (SocketProtocol::Named("kobject_uevent"), 4_163_u32.wrapping_neg())
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use edr_wire::snapshot::GapReason;
 
 use super::folder::Folder;
-use crate::common::files::{Refusal, Stamp};
+use crate::common::files::{FileRefusal, FileStamp};
 use crate::common::lines::BadLines;
 
 /// Perl writes its buffer in pieces of this size, so a file may be cut at a line end by chance.
@@ -23,19 +23,19 @@ pub(crate) enum WhenEmpty {
 
 /// The reason why a file's value is missing or stale.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Problem {
+pub(crate) struct FileProblem {
     pub(crate) reason: GapReason,
     pub(crate) detail: String,
 }
 
 /// A value with the state of the file.
 #[derive(Debug, Default)]
-pub(crate) struct Held<T> {
+pub(crate) struct FileValue<T> {
     pub(crate) value: T,
     pub(crate) bad: BadLines,
-    pub(crate) problem: Option<Problem>,
+    pub(crate) problem: Option<FileProblem>,
     /// Stamp of the file of `value`; `None` when the file must be read again.
-    stamp: Option<Stamp>,
+    stamp: Option<FileStamp>,
     /// True when the file changed shortly before the read, so that an equal stamp does not prove an equal file.
     unsettled: bool,
     /// `mtime` of the file when `value` was read.
@@ -44,7 +44,7 @@ pub(crate) struct Held<T> {
     seen_ns: Option<i64>,
 }
 
-impl<T: Default> Held<T> {
+impl<T: Default> FileValue<T> {
     /// Checks the file again; returns true when the value or the problem may have changed.
     pub(crate) fn look(
         &mut self,
@@ -91,7 +91,7 @@ impl<T: Default> Held<T> {
     }
 
     /// The stamp of the file of the value.
-    pub(crate) fn stamp(&self) -> Option<Stamp> {
+    pub(crate) fn stamp(&self) -> Option<FileStamp> {
         self.stamp
     }
 
@@ -103,7 +103,7 @@ impl<T: Default> Held<T> {
     fn take(
         &mut self,
         text: &[u8],
-        stamp: Stamp,
+        stamp: FileStamp,
         now_ns: i64,
         when_empty: WhenEmpty,
         parse: impl FnOnce(&[u8], &mut BadLines) -> T,
@@ -135,7 +135,7 @@ impl<T: Default> Held<T> {
         true
     }
 
-    fn refuse(&mut self, refusal: &Refusal) -> bool {
+    fn refuse(&mut self, refusal: &FileRefusal) -> bool {
         let was_there = self.stamp.is_some() || self.problem.is_some();
         if refusal.is_gone() {
             self.forget();
@@ -146,7 +146,7 @@ impl<T: Default> Held<T> {
     }
 
     fn set_problem(&mut self, reason: GapReason, detail: String) -> bool {
-        let problem = Some(Problem { reason, detail });
+        let problem = Some(FileProblem { reason, detail });
         let changed = self.problem != problem;
         self.problem = problem;
         changed
@@ -163,18 +163,18 @@ mod tests {
     use super::*;
     use crate::common::files::SETTLE_NS;
 
-    fn stamp(mtime_ns: i64, size: usize) -> Stamp {
-        Stamp { dev: 1, inode: 1, size: size as u64, mtime_ns, ctime_ns: mtime_ns }
+    fn stamp(mtime_ns: i64, size: usize) -> FileStamp {
+        FileStamp { dev: 1, inode: 1, size: size as u64, mtime_ns, ctime_ns: mtime_ns }
     }
 
-    fn take(held: &mut Held<Vec<u8>>, text: &[u8], age_ns: i64, when_empty: WhenEmpty) {
+    fn take(held: &mut FileValue<Vec<u8>>, text: &[u8], age_ns: i64, when_empty: WhenEmpty) {
         let now_ns = 1_000_000_000_000;
         held.take(text, stamp(now_ns - age_ns, text.len()), now_ns, when_empty, |text, _| text.to_vec());
     }
 
     #[test]
     fn a_half_written_file_keeps_the_last_good_value() {
-        let mut held = Held::default();
+        let mut held = FileValue::default();
         take(&mut held, b"good\n", SETTLE_NS, WhenEmpty::Torn);
         assert!(held.problem.is_none() && !held.unsettled);
         for torn in [&b""[..], b"go", b"good\nbad"] {
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn an_empty_file_is_a_value_only_where_allowed_and_when_settled() {
-        let mut held = Held::default();
+        let mut held = FileValue::default();
         take(&mut held, b"good\n", SETTLE_NS, WhenEmpty::NoRows);
         take(&mut held, b"", 0, WhenEmpty::NoRows);
         assert_eq!(held.value, b"good\n");
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn without_a_good_value_the_whole_rows_are_taken() {
-        let mut held = Held::default();
+        let mut held = FileValue::default();
         take(&mut held, b"row\nhal", 10 * SETTLE_NS, WhenEmpty::Torn);
         assert_eq!(held.value, b"row\n");
         assert!(held.problem.is_some());

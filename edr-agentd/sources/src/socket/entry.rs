@@ -9,13 +9,13 @@ use edr_wire::snapshot::{Family, Socket};
 /// A socket. The order of the fields is the order of rows; names are static and addresses are numbers, so a dump of
 /// many sockets allocates only for unix paths.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Found {
+pub(super) struct SocketEntry {
     pub(super) inode: u64,
     pub(super) netns: u64,
-    pub(super) protocol: Protocol,
-    pub(super) local: Address,
+    pub(super) protocol: SocketProtocol,
+    pub(super) local: SocketAddress,
     pub(super) local_port: u32,
-    pub(super) remote: Address,
+    pub(super) remote: SocketAddress,
     pub(super) remote_port: u32,
     pub(super) family: Family,
     pub(super) state: &'static str,
@@ -32,14 +32,14 @@ pub(super) struct Found {
 
 /// Name of a protocol, or the number of a protocol without a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Protocol {
+pub(super) enum SocketProtocol {
     Named(&'static str),
     Number(u32),
 }
 
 /// An address, in the order of their numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Address {
+pub(super) enum SocketAddress {
     None,
     V4(Ipv4Addr),
     V6(Ipv6Addr),
@@ -47,7 +47,7 @@ pub(super) enum Address {
     ContextId(u32),
 }
 
-impl Address {
+impl SocketAddress {
     /// True for none, `0.0.0.0` and `::`.
     fn is_unspecified(self) -> bool {
         match self {
@@ -59,7 +59,7 @@ impl Address {
     }
 }
 
-impl From<IpAddr> for Address {
+impl From<IpAddr> for SocketAddress {
     fn from(ip: IpAddr) -> Self {
         match ip {
             IpAddr::V4(ip) => Self::V4(ip),
@@ -68,16 +68,16 @@ impl From<IpAddr> for Address {
     }
 }
 
-impl Found {
+impl SocketEntry {
     /// A socket of `family` with nothing else known.
-    pub(super) fn new(family: Family, protocol: Protocol, state: &'static str) -> Self {
+    pub(super) fn new(family: Family, protocol: SocketProtocol, state: &'static str) -> Self {
         Self {
             inode: 0,
             netns: 0,
             protocol,
-            local: Address::None,
+            local: SocketAddress::None,
             local_port: 0,
-            remote: Address::None,
+            remote: SocketAddress::None,
             remote_port: 0,
             family,
             state,
@@ -100,8 +100,8 @@ impl Found {
         row.family = self.family;
         row.protocol.clear();
         match self.protocol {
-            Protocol::Named(name) => row.protocol.push_str(name),
-            Protocol::Number(number) => write_into(&mut row.protocol, &number),
+            SocketProtocol::Named(name) => row.protocol.push_str(name),
+            SocketProtocol::Number(number) => write_into(&mut row.protocol, &number),
         }
         row.state.clear();
         row.state.push_str(self.state);
@@ -129,12 +129,12 @@ impl Found {
     }
 }
 
-fn write_address(text: &mut String, address: Address) {
+fn write_address(text: &mut String, address: SocketAddress) {
     match address {
-        Address::None => {}
-        Address::V4(ip) => write_into(text, &ip),
-        Address::V6(ip) => write_into(text, &ip),
-        Address::ContextId(id) => write_into(text, &id),
+        SocketAddress::None => {}
+        SocketAddress::V4(ip) => write_into(text, &ip),
+        SocketAddress::V6(ip) => write_into(text, &ip),
+        SocketAddress::ContextId(id) => write_into(text, &id),
     }
 }
 
@@ -164,23 +164,23 @@ pub(super) fn tcp_state(number: u8) -> &'static str {
 }
 
 /// Name of a socket type (socket(2)).
-pub(super) fn socket_type(number: u16) -> Protocol {
+pub(super) fn socket_type(number: u16) -> SocketProtocol {
     match number {
-        1 => Protocol::Named("stream"),
-        2 => Protocol::Named("dgram"),
-        3 => Protocol::Named("raw"),
-        4 => Protocol::Named("rdm"),
-        5 => Protocol::Named("seqpacket"),
-        10 => Protocol::Named("packet"),
-        other => Protocol::Number(other.into()),
+        1 => SocketProtocol::Named("stream"),
+        2 => SocketProtocol::Named("dgram"),
+        3 => SocketProtocol::Named("raw"),
+        4 => SocketProtocol::Named("rdm"),
+        5 => SocketProtocol::Named("seqpacket"),
+        10 => SocketProtocol::Named("packet"),
+        other => SocketProtocol::Number(other.into()),
     }
 }
 
 /// Protocol of this source's own queries.
-pub(super) const SOCK_DIAG: Protocol = Protocol::Named("sock_diag");
+pub(super) const SOCK_DIAG: SocketProtocol = SocketProtocol::Named("sock_diag");
 
 /// Name of a netlink protocol: `NETLINK_*` of `linux/netlink.h` in lower case.
-pub(super) fn netlink_protocol(number: u8) -> Protocol {
+pub(super) fn netlink_protocol(number: u8) -> SocketProtocol {
     let name = match number {
         0 => "route",
         2 => "usersock",
@@ -203,7 +203,7 @@ pub(super) fn netlink_protocol(number: u8) -> Protocol {
         20 => "rdma",
         21 => "crypto",
         22 => "smc",
-        other => return Protocol::Number(other.into()),
+        other => return SocketProtocol::Number(other.into()),
     };
-    Protocol::Named(name)
+    SocketProtocol::Named(name)
 }

@@ -5,20 +5,20 @@ use std::ops::Range;
 use edr_wire::ProcessKey;
 use edr_wire::snapshot::Reread;
 
-use super::missed::Miss;
-use super::row::{Memory, Told};
+use super::missed::MissedFact;
+use super::row::{Memory, ProcessFacts};
 
 /// Rows of one tick, by pid.
 #[derive(Debug, Default)]
-pub(super) struct Remembered {
+pub(super) struct PreviousRows {
     /// All rows in order.
     bytes: Vec<u8>,
-    processes: Vec<Process>,
+    processes: Vec<ProcessRecord>,
 }
 
 /// A process of the previous tick.
 #[derive(Debug, Clone)]
-pub(super) struct Process {
+pub(super) struct ProcessRecord {
     pub(super) pid: u32,
     pub(super) memory: Memory,
     /// Time of the last read, `CLOCK_BOOTTIME` ns.
@@ -26,25 +26,25 @@ pub(super) struct Process {
     /// Place of the row in the bytes.
     pub(super) row: Range<usize>,
     /// Facts missing in the row: the gaps of every snapshot with the row.
-    pub(super) missed: Vec<Miss>,
+    pub(super) missed: Vec<MissedFact>,
     /// Facts of the process for other sources.
-    pub(super) told: Told,
+    pub(super) facts: ProcessFacts,
 }
 
-impl Remembered {
+impl PreviousRows {
     /// The process that had this pid in the previous tick.
-    pub(super) fn find(&self, pid: u32) -> Option<&Process> {
+    pub(super) fn find(&self, pid: u32) -> Option<&ProcessRecord> {
         let place = self.processes.binary_search_by_key(&pid, |process| process.pid).ok()?;
         self.processes.get(place)
     }
 
     /// The bytes of a process's row.
-    pub(super) fn row(&self, process: &Process) -> &[u8] {
+    pub(super) fn row(&self, process: &ProcessRecord) -> &[u8] {
         self.bytes.get(process.row.clone()).unwrap_or_default()
     }
 
     /// Replaces the previous tick by the next.
-    pub(super) fn replace(&mut self, processes: Vec<Process>, bytes: &[u8]) {
+    pub(super) fn replace(&mut self, processes: Vec<ProcessRecord>, bytes: &[u8]) {
         self.processes = processes;
         self.bytes.clear();
         // Frees memory on a host with fewer processes than before.
@@ -73,7 +73,7 @@ pub(super) struct Turn {
 
 impl Turn {
     /// True when the row of a process must be read anew.
-    pub(super) fn has_come(&self, process: &Process) -> bool {
+    pub(super) fn has_come(&self, process: &ProcessRecord) -> bool {
         let key = ProcessKey { pid: process.pid, start_ticks: process.memory.start_ticks };
         Reread::slice_of(key, self.slices) == self.slice
             || self.now_ns.saturating_sub(process.read_at_ns) >= self.age_ns_max
