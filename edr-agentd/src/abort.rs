@@ -86,7 +86,7 @@ impl Aborts {
             Err(error) => return say(format_args!("list {TASKS}: {error}")),
         };
         for task in tasks.flatten().take(THREADS_MAX) {
-            say(format_args!("thread {} {}", task.file_name().to_string_lossy(), Task::read(&task.path())));
+            say(format_args!("thread {} {}", task.file_name().to_string_lossy(), ThreadState::read(&task.path())));
         }
     }
 }
@@ -98,7 +98,7 @@ fn say(words: fmt::Arguments<'_>) {
 /// The kernel's facts about a thread (proc_pid_stat(5), proc_pid_wchan(5), proc_pid_syscall(5)). Unknown facts are left
 /// out.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Task {
+struct ThreadState {
     name: String,
     /// `R` runs, `S` sleeps, `D` sleeps and cannot be woken.
     state: Option<char>,
@@ -111,7 +111,7 @@ struct Task {
     wchan: Option<String>,
 }
 
-impl Task {
+impl ThreadState {
     fn read(task: &Path) -> Self {
         let text = |file: &str| std::fs::read(task.join(file)).unwrap_or_default();
         let (name, state, cpu_ticks) = parse_stat(&text("stat"));
@@ -132,7 +132,7 @@ impl Task {
     }
 }
 
-impl fmt::Display for Task {
+impl fmt::Display for ThreadState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "({}): state {}", self.name, self.state.unwrap_or('?'))?;
         if let Some(ticks) = self.cpu_ticks {
@@ -300,7 +300,7 @@ mod tests {
         });
         let path = Path::new(TASKS).join(told.recv().unwrap().to_string());
         let task = loop {
-            let task = Task::read(&path);
+            let task = ThreadState::read(&path);
             if task.on.is_some() && task.state == Some('S') {
                 break task;
             }

@@ -45,7 +45,7 @@ pub fn preflight(config: &Config, overrides: &Overrides) -> Findings {
 }
 
 /// Results of two readings.
-struct Measured {
+struct TrialReading {
     degraded: Vec<String>,
     processes: usize,
     psad: Psad,
@@ -53,7 +53,7 @@ struct Measured {
     delta_bytes: u64,
 }
 
-fn measure(config: &Config, overrides: &Overrides) -> anyhow::Result<Measured> {
+fn measure(config: &Config, overrides: &Overrides) -> anyhow::Result<TrialReading> {
     let mut sources = Sources::open(source_settings(config, overrides.proc_root(), &Arc::default())?, &[])?;
     let mut tick = Tick::new(budget(config));
     let mut read = || {
@@ -82,10 +82,10 @@ fn measure(config: &Config, overrides: &Overrides) -> anyhow::Result<Measured> {
     };
     let (key_bytes, delta_bytes) = (bytes(&first, None)?, bytes(&second, Some(&first))?);
     let view = SnapshotView::parse(first)?;
-    Ok(Measured { degraded, processes: view.processes().count(), psad: view.psad()?, key_bytes, delta_bytes })
+    Ok(TrialReading { degraded, processes: view.processes().count(), psad: view.psad()?, key_bytes, delta_bytes })
 }
 
-fn rights(findings: &mut Findings, measured: &Measured, proc_root: &Path) {
+fn rights(findings: &mut Findings, measured: &TrialReading, proc_root: &Path) {
     for reason in &measured.degraded {
         let reason = reason.strip_prefix("degraded: ").unwrap_or(reason);
         let (what, remedy) = reason.split_once("; ").unwrap_or((reason, ""));
@@ -134,7 +134,7 @@ fn psad(findings: &mut Findings, psad: &Psad, config: &Config) {
     }
 }
 
-fn spool(findings: &mut Findings, measured: &Measured, config: &Config) {
+fn spool(findings: &mut Findings, measured: &TrialReading, config: &Config) {
     let frames = verify(&config.state_dir).map(|(frames, _)| frames).unwrap_or_default();
     let (rate, how) = rate(&frames, measured, config);
     let lasts = Duration::from_secs((config.spool.bytes_max as f64 / rate.max(1.0)).min(1e9) as u64);
@@ -177,7 +177,7 @@ fn spool(findings: &mut Findings, measured: &Measured, config: &Config) {
 }
 
 /// Bytes per second, and the source of the figure.
-fn rate(frames: &[Listing], measured: &Measured, config: &Config) -> (f64, String) {
+fn rate(frames: &[Listing], measured: &TrialReading, config: &Config) -> (f64, String) {
     let of = |kind: FrameKind| {
         let bytes: Vec<u64> = frames
             .iter()

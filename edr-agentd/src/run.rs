@@ -24,10 +24,10 @@ use crate::config::{Config, STATE_DIR};
 use crate::event::Event;
 use crate::heartbeat::{Heartbeat, Observer};
 use crate::sample::ticks::Ticks;
-use crate::sample::{Made, Sampler};
+use crate::sample::{AcceptedFrame, Sampler};
 use crate::ship::{Health, Shipper};
 use crate::spool::{Spool, SpoolError};
-use crate::status::{KafkaStatus, Listener, SnapshotStatus, SpoolStatus, Status};
+use crate::status::{KafkaStatus, SnapshotStatus, SpoolStatus, Status, StatusListener};
 use crate::stop::Stop;
 
 /// How often the status line is renewed.
@@ -70,21 +70,21 @@ impl Overrides {
 
 /// The last snapshot.
 #[derive(Debug, Clone)]
-struct Last {
+struct LastSnapshot {
     at: Instant,
-    made: Made,
+    made: AcceptedFrame,
     wall: Duration,
     cpu: Duration,
     degraded: Vec<String>,
 }
 
 /// State shared by the threads.
-struct Shared {
+struct DaemonState {
     started: Instant,
     config: Mutex<Arc<Config>>,
     /// Why the configuration of the last SIGHUP was refused.
     refused: Mutex<Option<String>>,
-    last: Mutex<Option<Last>>,
+    last: Mutex<Option<LastSnapshot>>,
     spool: Arc<Spool>,
     health: Arc<Health>,
     manager: ServiceManager,
@@ -94,7 +94,7 @@ struct Shared {
     shipping: Arc<Heartbeat>,
 }
 
-impl Shared {
+impl DaemonState {
     fn config(&self) -> Arc<Config> {
         Arc::clone(&self.config.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -172,7 +172,7 @@ pub fn run(config_path: &Path, overrides: &Overrides) -> anyhow::Result<()> {
         Sampler::start(Arc::clone(&config), overrides.proc_root(), Arc::clone(&spool), &resume, Arc::clone(&sampling))
             .context("read the host's identity")?;
     drop(resume);
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(DaemonState {
         started: Instant::now(),
         last: Mutex::new(None),
         spool: Arc::clone(&spool),
@@ -197,8 +197,8 @@ pub fn run(config_path: &Path, overrides: &Overrides) -> anyhow::Result<()> {
 
 fn spawn(
     name: &str,
-    shared: &Arc<Shared>,
-    work: impl FnOnce(&Shared) + Send + 'static,
+    shared: &Arc<DaemonState>,
+    work: impl FnOnce(&DaemonState) + Send + 'static,
 ) -> anyhow::Result<JoinHandle<()>> {
     let shared = Arc::clone(shared);
     let builder = std::thread::Builder::new().name(name.to_owned());
@@ -218,9 +218,9 @@ fn explained(error: SpoolError, state_dir: &Path) -> anyhow::Error {
 }
 
 /// The socket for `edr-agentd status`. Without a socket the agent runs all the same.
-fn listen(config: &Config) -> Option<Listener> {
+fn listen(config: &Config) -> Option<StatusListener> {
     let path = config.status_socket();
-    match Listener::bind(&path) {
+    match StatusListener::bind(&path) {
         Ok(listener) => Some(listener),
         Err(error) => {
             edr_daemon::event!(
@@ -241,9 +241,9 @@ fn block_signals() -> nix::Result<SignalFd> {
 
 /// Waits for signals; notifies systemd of the threads' progress and of the agent's status.
 fn supervise(
-    shared: &Shared,
+    shared: &DaemonState,
     signals: &SignalFd,
-    mut listener: Option<Listener>,
+    mut listener: Option<StatusListener>,
     config_path: &Path,
     overrides: &Overrides,
     threads: &[&JoinHandle<()>],
@@ -306,7 +306,7 @@ fn supervise(
 }
 
 /// Reads the configuration again. A wrong configuration changes nothing.
-fn reload(shared: &Shared, config_path: &Path, overrides: &Overrides) {
+fn reload(shared: &DaemonState, config_path: &Path, overrides: &Overrides) {
     let mut config = match Config::load(config_path) {
         Ok(config) => overrides.over(config),
         Err(report) => {
@@ -342,7 +342,7 @@ fn reload(shared: &Shared, config_path: &Path, overrides: &Overrides) {
 }
 
 /// Thread `sampler`.
-fn sample(mut sampler: Sampler, shared: &Shared) {
+fn sample(mut sampler: Sampler, shared: &DaemonState) {
     let mut config = shared.config();
     let mut ticks = match Ticks::start(config.interval) {
         Ok(ticks) => ticks,
@@ -385,7 +385,7 @@ fn sample(mut sampler: Sampler, shared: &Shared) {
                 let seq = made.id.seq;
                 let sum = |field: fn(&SourceCost) -> u64| Duration::from_nanos(sampler.cost().iter().map(field).sum());
                 let (wall, cpu) = (sum(|cost| cost.wall_ns), sum(|cost| cost.cpu_ns));
-                let last = Last { at: Instant::now(), made, wall, cpu, degraded: sampler.degraded().to_vec() };
+                let last = LastSnapshot { at: Instant::now(), made, wall, cpu, degraded: sampler.degraded().to_vec() };
                 *shared.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
                 if !ready {
                     ready = true;
@@ -414,14 +414,14 @@ fn sample(mut sampler: Sampler, shared: &Shared) {
 }
 
 /// Thread `shipper`.
-fn ship(shared: &Shared) {
+fn ship(shared: &DaemonState) {
     let kafka = shared.config().kafka.clone();
     let mut shipper = Shipper::new(Arc::clone(&shared.spool), Arc::clone(&shared.health), kafka);
     shipper.run(&shared.stop_shipping, &shared.shipping, || shared.config().kafka.clone());
 }
 
 /// Ends the threads within 5 s, in every state of the threads.
-fn stop(shared: &Shared, sampler: JoinHandle<()>, shipper: JoinHandle<()>) -> anyhow::Result<()> {
+fn stop(shared: &DaemonState, sampler: JoinHandle<()>, shipper: JoinHandle<()>) -> anyhow::Result<()> {
     shared.stop.request();
     if !join(sampler, FINISH_MAX)? {
         bail!("thread sampler does not end; its frames are in the spool, or in memory if the disk takes none");

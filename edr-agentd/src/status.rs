@@ -221,12 +221,12 @@ fn about(bytes: u64) -> String {
 
 /// The socket.
 #[derive(Debug)]
-pub struct Listener {
+pub struct StatusListener {
     listener: UnixListener,
     path: PathBuf,
 }
 
-impl Listener {
+impl StatusListener {
     /// Listens. A socket left by a killed agent is replaced; a socket that answers is left unchanged.
     ///
     /// # Errors
@@ -270,13 +270,13 @@ impl Listener {
     }
 }
 
-impl AsFd for Listener {
+impl AsFd for StatusListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.listener.as_fd()
     }
 }
 
-impl Drop for Listener {
+impl Drop for StatusListener {
     fn drop(&mut self) {
         // A leftover socket would be removed by the next start.
         let _ = std::fs::remove_file(&self.path);
@@ -366,10 +366,10 @@ mod tests {
         // A killed agent leaves its socket file.
         drop(UnixListener::bind(&path).unwrap());
         assert!(ask(&path).unwrap_err().starts_with("no edr-agentd answers on "));
-        let listener = Listener::bind(&path).unwrap();
+        let listener = StatusListener::bind(&path).unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o660);
-        assert_eq!(Listener::bind(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(StatusListener::bind(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         let mut wanted = status();
         wanted.kafka.last_error = Some("x".repeat(1 << 20));
         std::thread::scope(|scope| {

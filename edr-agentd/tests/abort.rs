@@ -20,12 +20,12 @@ use nix::unistd::Pid;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running agent that samples every second and has no broker; ends with the test.
-struct Agent {
+struct AbortingAgent {
     process: Child,
     dir: tempfile::TempDir,
 }
 
-impl Agent {
+impl AbortingAgent {
     fn start(standard_error: impl FnOnce(&Path) -> Stdio) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("agent.toml");
@@ -81,7 +81,7 @@ impl Agent {
     }
 }
 
-impl Drop for Agent {
+impl Drop for AbortingAgent {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
@@ -104,7 +104,7 @@ fn line<'log>(log: &'log str, thread: &str) -> &'log str {
 
 #[test]
 fn a_healthy_agent_reports_its_threads_and_ends_by_the_signal() {
-    let mut agent = Agent::with_log();
+    let mut agent = AbortingAgent::with_log();
     agent.abort();
     assert_eq!(agent.end(), Some(libc::SIGABRT));
     let log = agent.log();
@@ -126,7 +126,7 @@ fn a_healthy_agent_reports_its_threads_and_ends_by_the_signal() {
 /// The sampler hangs in the storage: a tracer holds the thread at the entry of fsync(2).
 #[test]
 fn a_hung_thread_is_named_with_its_stage_its_call_and_its_file() {
-    let mut agent = Agent::with_log();
+    let mut agent = AbortingAgent::with_log();
     let mut strace = Command::new("strace");
     strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e", "inject=fsync:delay_enter=600000000"]);
     let Ok(mut strace) = strace.args(["-p", &agent.process.id().to_string()]).stderr(Stdio::null()).spawn() else {
@@ -169,7 +169,7 @@ fn a_blocked_log_does_not_keep_the_agent_alive() {
     let (reader, mut writer) = std::io::pipe().unwrap();
     let room = fcntl(&writer, FcntlArg::F_GETPIPE_SZ).unwrap();
     writer.write_all(&vec![b'x'; usize::try_from(room).unwrap()]).unwrap();
-    let mut agent = Agent::start(|_| writer.into());
+    let mut agent = AbortingAgent::start(|_| writer.into());
     wait_until("main hangs in its log", || agent.is_in("edr-agentd", libc::SYS_write));
     agent.abort();
     assert_eq!(agent.end(), Some(libc::SIGALRM));

@@ -19,12 +19,12 @@ use nix::unistd::Pid;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A host with a configuration, a state folder, and a listener in the place of systemd.
-struct Host {
+struct TestHost {
     dir: tempfile::TempDir,
     systemd: UnixDatagram,
 }
 
-impl Host {
+impl TestHost {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let systemd = UnixDatagram::bind(dir.path().join("notify")).unwrap();
@@ -62,12 +62,12 @@ impl Host {
         self.command(words).output().unwrap()
     }
 
-    fn start(&self) -> Daemon {
+    fn start(&self) -> AgentProcess {
         let mut command = self.command(&["run"]);
         command.env("NOTIFY_SOCKET", self.dir.path().join("notify")).env("WATCHDOG_USEC", "3000000");
         let log = self.dir.path().join("log");
         let log_file = fs::File::options().create(true).append(true).open(&log).unwrap();
-        Daemon { process: command.stderr(log_file).stdin(Stdio::null()).spawn().unwrap(), log }
+        AgentProcess { process: command.stderr(log_file).stdin(Stdio::null()).spawn().unwrap(), log }
     }
 
     /// Waits for a notification to systemd that starts with `word`.
@@ -92,12 +92,12 @@ impl Host {
 }
 
 /// A running agent; ends with the test.
-struct Daemon {
+struct AgentProcess {
     process: Child,
     log: PathBuf,
 }
 
-impl Daemon {
+impl AgentProcess {
     fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.process.id().cast_signed()), signal).unwrap();
     }
@@ -134,7 +134,7 @@ impl Daemon {
     }
 }
 
-impl Drop for Daemon {
+impl Drop for AgentProcess {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
@@ -147,7 +147,7 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn without_a_broker_the_agent_is_ready_samples_and_ends_with_a_bye() {
-    let host = Host::new();
+    let host = TestHost::new();
     let mut daemon = host.start();
     host.told("READY=1");
     assert!(!host.frames().is_empty(), "ready means that a snapshot is in the spool");
@@ -179,7 +179,7 @@ fn without_a_broker_the_agent_is_ready_samples_and_ends_with_a_bye() {
 
 #[test]
 fn the_running_agent_answers_status_and_clients_cannot_block_it() {
-    let host = Host::new();
+    let host = TestHost::new();
     let ask = |format: &str| host.run(&["status", "--format", format]);
     let alone = ask("json");
     assert_eq!(alone.status.code(), Some(1));
@@ -227,7 +227,7 @@ fn the_running_agent_answers_status_and_clients_cannot_block_it() {
 
 #[test]
 fn a_killed_agent_continues_and_names_the_missed_ticks() {
-    let host = Host::new();
+    let host = TestHost::new();
     let mut daemon = host.start();
     host.told("READY=1");
     daemon.signal(Signal::SIGKILL);
@@ -266,7 +266,7 @@ fn a_kill_at_any_system_call_of_the_spool_loses_nothing_accepted() {
     let mut points = 0;
     for (call, times) in [("mkdir", 1..=2), ("fsync", 1..=6), ("rename", 1..=2), ("openat", 2..=2)] {
         for when in times {
-            let host = Host::new();
+            let host = TestHost::new();
             let agent = host.command(&["run"]);
             let only = host.state().join("spool");
             let mut strace = Command::new("strace");
@@ -322,7 +322,7 @@ fn no_frame_is_accepted_in_a_folder_that_a_power_cut_would_take() {
         return;
     }
     for when in 1..=6 {
-        let host = Host::new();
+        let host = TestHost::new();
         let agent = host.command(&["run"]);
         let trace = host.state().with_extension("trace");
         let mut strace = Command::new("strace");
@@ -366,7 +366,7 @@ fn end_tracer(tracer: &mut Child) {
 
 #[test]
 fn a_stopped_process_misses_ticks_and_does_not_catch_up() {
-    let host = Host::new();
+    let host = TestHost::new();
     let mut daemon = host.start();
     host.told("READY=1");
     // READY=1 comes a moment before the wait for the next tick. An agent stopped in that moment would have overrun its
@@ -388,7 +388,7 @@ fn a_stopped_process_misses_ticks_and_does_not_catch_up() {
 
 #[test]
 fn a_second_agent_exits_with_75_and_names_the_first() {
-    let host = Host::new();
+    let host = TestHost::new();
     let daemon = host.start();
     host.told("READY=1");
     let second = host.run(&["run"]);
@@ -402,7 +402,7 @@ fn a_second_agent_exits_with_75_and_names_the_first() {
 
 #[test]
 fn a_wrong_configuration_exits_with_78_and_all_problems_and_a_reload_changes_nothing() {
-    let host = Host::new();
+    let host = TestHost::new();
     let mut daemon = host.start();
     host.told("READY=1");
     host.configure("intervall = 3\nkey-interval = \"x\"");
@@ -424,7 +424,7 @@ fn a_wrong_configuration_exits_with_78_and_all_problems_and_a_reload_changes_not
 
 #[test]
 fn verify_reports_a_damaged_frame_with_exit_1() {
-    let host = Host::new();
+    let host = TestHost::new();
     let mut daemon = host.start();
     host.told("READY=1");
     daemon.signal(Signal::SIGTERM);
@@ -448,7 +448,7 @@ fn first_frame(state: &Path) -> PathBuf {
 
 #[test]
 fn one_snapshot_has_this_process_in_every_format() {
-    let host = Host::new();
+    let host = TestHost::new();
     let json = host.run(&["snapshot", "--format", "json"]);
     assert_eq!(json.status.code(), Some(0), "{}", text(&json.stderr));
     let snapshot: edr_wire::snapshot::Snapshot = serde_json::from_slice(&json.stdout).unwrap();
@@ -467,7 +467,7 @@ fn one_snapshot_has_this_process_in_every_format() {
 
 #[test]
 fn a_reader_that_has_seen_enough_is_no_error() {
-    let host = Host::new();
+    let host = TestHost::new();
     let mut snapshot = host.command(&["snapshot", "--format", "json"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut first = [0; 1];
     let mut out = snapshot.stdout.take().unwrap();

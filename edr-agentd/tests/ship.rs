@@ -28,7 +28,7 @@ const TOPIC: &str = "edr.snapshots";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A broker, a spool with frames, and the shipper's settings.
-struct Scene {
+struct ShipperScene {
     cluster: MockCluster<'static, DefaultProducerContext>,
     _dir: tempfile::TempDir,
     spool: Arc<Spool>,
@@ -37,7 +37,7 @@ struct Scene {
     sent: Vec<(FrameId, Vec<Vec<u8>>)>,
 }
 
-impl Scene {
+impl ShipperScene {
     fn new(frames: usize) -> Self {
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic(TOPIC, 4, 1).unwrap();
@@ -172,17 +172,17 @@ fn noise(seed: u64) -> String {
 
 #[test]
 fn frames_of_many_parts_arrive_whole_and_in_order() {
-    let scene = Scene::new(40);
+    let scene = ShipperScene::new(40);
     assert!(scene.sent.iter().all(|(_, records)| records.len() >= 3));
-    scene.shipping(Scene::all_sent);
+    scene.shipping(ShipperScene::all_sent);
     scene.arrived_in_order();
 }
 
 #[test]
 fn frames_of_larger_parts_are_cut_to_the_configured_size() {
-    let mut scene = Scene::new(5);
+    let mut scene = ShipperScene::new(5);
     scene.kafka.part_bytes_max = 300;
-    scene.shipping(Scene::all_sent);
+    scene.shipping(ShipperScene::all_sent);
     let decode = |record: &Vec<u8>| Record::decode(record).unwrap();
     let body = |records: Vec<Record>| Frame::assemble(records).unwrap().body;
     let bodies: Vec<Vec<u8>> =
@@ -206,9 +206,9 @@ fn errors_that_pass_cost_nothing() {
         RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR,
         RD_KAFKA_RESP_ERR__TRANSPORT,
     ] {
-        let scene = Scene::new(6);
+        let scene = ShipperScene::new(6);
         scene.errors(error, 3);
-        scene.shipping(Scene::all_sent);
+        scene.shipping(ShipperScene::all_sent);
         scene.arrived_in_order();
     }
 }
@@ -222,7 +222,7 @@ fn a_refusal_keeps_every_frame_and_names_the_remedy() {
         (RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED, "--operation IdempotentWrite"),
         (RD_KAFKA_RESP_ERR_POLICY_VIOLATION, "policies"),
     ] {
-        let scene = Scene::new(4);
+        let scene = ShipperScene::new(4);
         scene.errors(error, 500);
         scene.shipping(|scene| {
             scene.in_trouble_with(word);
@@ -241,16 +241,16 @@ fn a_producer_with_a_fatal_error_is_made_anew() {
         RD_KAFKA_RESP_ERR_UNKNOWN_PRODUCER_ID,
         RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH,
     ] {
-        let scene = Scene::new(6);
+        let scene = ShipperScene::new(6);
         scene.errors(error, 2);
-        scene.shipping(Scene::all_sent);
+        scene.shipping(ShipperScene::all_sent);
         scene.arrived_in_order();
     }
 }
 
 #[test]
 fn a_topic_that_is_not_there_keeps_every_frame() {
-    let scene = Scene::new(3);
+    let scene = ShipperScene::new(3);
     scene.cluster.topic_error(TOPIC, RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART).unwrap();
     scene.shipping(|scene| {
         scene.in_trouble_with("edr-collectd check --online --create-topic");
@@ -262,7 +262,7 @@ fn a_topic_that_is_not_there_keeps_every_frame() {
 
 #[test]
 fn a_broker_that_goes_and_comes_back_gets_everything_in_order() {
-    let scene = Scene::new(20);
+    let scene = ShipperScene::new(20);
     scene.cluster.broker_down(-1).unwrap();
     scene.shipping(|scene| {
         scene.in_trouble_with("no broker of");
@@ -274,7 +274,7 @@ fn a_broker_that_goes_and_comes_back_gets_everything_in_order() {
 
 #[test]
 fn a_stop_during_an_outage_is_quick_and_leaves_the_spool_unchanged() {
-    let scene = Scene::new(5);
+    let scene = ShipperScene::new(5);
     scene.cluster.broker_down(-1).unwrap();
     let stopped = AtomicUsize::new(0);
     let mut started = Instant::now();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use edr_agentd::config;
 use edr_agentd::heartbeat::{Heartbeat, Observer};
-use edr_agentd::sample::{Framer, Made, Moment, Shape};
+use edr_agentd::sample::{AcceptedFrame, Framer, Moment, Shape};
 use edr_agentd::spool::{FrameId, MEMORY_BYTES_MAX, Patience, Resume, Spool, SpoolError, verify};
 use edr_wire::HostId;
 use edr_wire::frame::{FrameHeader, FrameKind, LostRange, MissedTicks, Record, split_records};
@@ -41,7 +41,7 @@ impl Agent {
     }
 
     /// Makes a tick whose snapshot has 3,000 constant bytes and `bytes` changing bytes, all incompressible.
-    fn tick(&mut self, bytes: usize) -> Made {
+    fn tick(&mut self, bytes: usize) -> AcceptedFrame {
         self.ticks += 1;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         let moment = Moment {
@@ -297,10 +297,10 @@ fn every_flipped_bit_costs_one_frame_and_is_declared() {
     for bit in 0..whole.len() * 8 {
         let mut flipped = whole.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
-        assert!(edr_agentd::spool::Stored::parse(flipped).is_err(), "bit {bit}");
+        assert!(edr_agentd::spool::StoredFrame::parse(flipped).is_err(), "bit {bit}");
     }
     for len in 0..whole.len() {
-        assert!(edr_agentd::spool::Stored::parse(whole[..len].to_vec()).is_err(), "cut at {len}");
+        assert!(edr_agentd::spool::StoredFrame::parse(whole[..len].to_vec()).is_err(), "cut at {len}");
     }
     let mut flipped = whole;
     flipped[40] ^= 4;
@@ -670,7 +670,7 @@ fn a_disk_that_takes_nothing_sends_frames_to_memory_and_comes_back_by_itself() {
     };
     let mut agent = Agent::start(disk.path(), SETTINGS);
     // The status line's text about the disk.
-    let said = |made: &Made| made.disk_fault.map(|fault| fault.in_words(Path::new("/s"))).unwrap_or_default();
+    let said = |made: &AcceptedFrame| made.disk_fault.map(|fault| fault.in_words(Path::new("/s"))).unwrap_or_default();
     let on_disk = agent.tick(1_000).id;
     fs::write(disk.path().join("spool/filler"), vec![0; 4 << 20]).unwrap_err();
     let made = agent.tick(5_000);

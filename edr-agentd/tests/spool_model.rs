@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use edr_agentd::config;
-use edr_agentd::sample::{Framer, Made, Moment, Shape};
+use edr_agentd::sample::{AcceptedFrame, Framer, Moment, Shape};
 use edr_agentd::spool::{FrameId, Spool, verify};
 use edr_wire::frame::{Frame, FrameHeader, FrameKind, LostRange, Record};
 use edr_wire::snapshot::{Host, Snapshot, encode_row};
@@ -271,7 +271,7 @@ impl World {
         format!("boot-{}", self.boot)
     }
 
-    fn tick(&mut self, bytes: usize) -> Made {
+    fn tick(&mut self, bytes: usize) -> AcceptedFrame {
         self.ticks += 1;
         self.elapsed += Duration::from_secs(10);
         let tick = self.ticks;

@@ -35,7 +35,7 @@ pub(super) struct Rounds {
 
 /// The results.
 #[derive(Debug, Serialize)]
-struct Measured {
+struct CostReport {
     rounds: u32,
     every_ms: u64,
     processes: usize,
@@ -70,7 +70,7 @@ struct Phase {
 /// Reads the host repeatedly, first every row and then as the daemon does, and prints the cost.
 pub(super) fn cost(path: &Path, overrides: &Overrides, rounds: Rounds) -> anyhow::Result<ExitCode> {
     let config = show::config_or_default(path, overrides)?;
-    let mut host = Looked::at(&config, overrides)?;
+    let mut host = HostProbe::at(&config, overrides)?;
     let configured = config.processes.reread_interval;
     let interval_ns = config.interval.as_nanos().max(1);
     let phases = vec![
@@ -97,7 +97,7 @@ pub(super) fn cost(path: &Path, overrides: &Overrides, rounds: Rounds) -> anyhow
     for process in view.processes() {
         open_files += process?.files_total.unwrap_or(0);
     }
-    let measured = Measured {
+    let measured = CostReport {
         rounds: rounds.count,
         every_ms: u64::try_from(rounds.every.as_millis()).unwrap_or(u64::MAX),
         processes: view.process_count(),
@@ -122,7 +122,7 @@ pub(super) fn cost(path: &Path, overrides: &Overrides, rounds: Rounds) -> anyhow
 }
 
 /// The open sources, and the state needed to make frames of readings.
-struct Looked<'a> {
+struct HostProbe<'a> {
     config: &'a Config,
     sources: Sources,
     tick: Tick,
@@ -131,7 +131,7 @@ struct Looked<'a> {
     settled_rss_kib: Option<u64>,
 }
 
-impl<'a> Looked<'a> {
+impl<'a> HostProbe<'a> {
     /// Opens the sources and reads until every executable has its hash. An executable is hashed only once, so hashing
     /// is not measured.
     fn at(config: &'a Config, overrides: &Overrides) -> anyhow::Result<Self> {
@@ -255,8 +255,8 @@ fn rss_kib() -> Option<u64> {
     status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?.trim().parse().ok()
 }
 
-fn print(measured: &Measured, out: &mut impl Write) -> io::Result<()> {
-    let Measured { rounds, every_ms, processes, open_files, sockets, snapshot_bytes, phases, .. } = measured;
+fn print(measured: &CostReport, out: &mut impl Write) -> io::Result<()> {
+    let CostReport { rounds, every_ms, processes, open_files, sockets, snapshot_bytes, phases, .. } = measured;
     writeln!(
         out,
         "{processes} processes, {open_files} open files, {sockets} sockets; a snapshot of {snapshot_bytes} bytes. Medians of \

@@ -26,19 +26,19 @@ use crate::spool::SpoolError;
 /// Takes snapshots of processes, open files, sockets and psad, and ships the snapshots to Kafka.
 #[derive(Debug, Parser)]
 #[command(name = "edr-agentd", version, max_term_width = 100)]
-struct Cli {
+struct AgentCli {
     #[command(subcommand)]
-    command: Command,
+    command: AgentCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum AgentCommand {
     /// Take and ship a snapshot at every interval, until SIGTERM
     Run {
         #[command(flatten)]
         config: ConfigFile,
         #[command(flatten)]
-        places: Places,
+        places: HostPaths,
     },
     /// Check the configuration and print the effective settings
     Check {
@@ -52,17 +52,17 @@ enum Command {
         #[command(flatten)]
         config: ConfigFile,
         #[command(flatten)]
-        places: Places,
+        places: HostPaths,
     },
     /// Print one snapshot, without Kafka and the spool
     Snapshot {
         /// Output format
-        #[arg(long, value_enum, default_value_t = Format::Table)]
-        format: Format,
+        #[arg(long, value_enum, default_value_t = SnapshotFormat::Table)]
+        format: SnapshotFormat,
         #[command(flatten)]
         config: ConfigFile,
         #[command(flatten)]
-        places: Places,
+        places: HostPaths,
     },
     /// Measure the cost of each source on this host (time, CPU, system calls, bytes), for full readings and for
     /// readings of changes only
@@ -80,7 +80,7 @@ enum Command {
         #[command(flatten)]
         config: ConfigFile,
         #[command(flatten)]
-        places: Places,
+        places: HostPaths,
     },
     /// Print the status of the running agent
     Status {
@@ -122,7 +122,7 @@ struct ConfigFile {
 }
 
 #[derive(Debug, Args)]
-struct Places {
+struct HostPaths {
     /// Folder to read as /proc
     #[arg(long, value_name = "DIR")]
     proc_root: Option<PathBuf>,
@@ -136,7 +136,7 @@ struct Places {
 
 /// How a snapshot is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
+enum SnapshotFormat {
     /// Names and values; in strings, bytes outside UTF-8 are \xNN and a backslash is \\
     Json,
     /// Columns of text
@@ -178,8 +178,8 @@ enum TextFormat {
     Json,
 }
 
-impl From<Places> for Overrides {
-    fn from(places: Places) -> Self {
+impl From<HostPaths> for Overrides {
+    fn from(places: HostPaths) -> Self {
         Self { proc_root: places.proc_root, psad_dir: places.psad_dir, packet_log: places.packet_log }
     }
 }
@@ -187,18 +187,18 @@ impl From<Places> for Overrides {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     // clap exits with 2 for a wrong command line, and 0 for --help.
-    let result = match Cli::parse().command {
-        Command::Run { config, places } => run(&config.config, &places.into()).map(|()| ExitCode::SUCCESS),
-        Command::Check { online, format, config, places } => check(&config.config, &places.into(), online, format),
-        Command::Snapshot { format, config, places } => show::snapshot(format, &config.config, &places.into()),
-        Command::Cost { rounds, every, format, config, places } => {
+    let result = match AgentCli::parse().command {
+        AgentCommand::Run { config, places } => run(&config.config, &places.into()).map(|()| ExitCode::SUCCESS),
+        AgentCommand::Check { online, format, config, places } => check(&config.config, &places.into(), online, format),
+        AgentCommand::Snapshot { format, config, places } => show::snapshot(format, &config.config, &places.into()),
+        AgentCommand::Cost { rounds, every, format, config, places } => {
             let rounds = cost::Rounds { count: rounds, every: Duration::from_secs_f64(every), format };
             cost::cost(&config.config, &places.into(), rounds)
         }
-        Command::Status { format, config } => status::status(&config.config, format),
-        Command::Spool { command: SpoolCommand::List { config } } => show::spool_list(&config.config),
-        Command::Spool { command: SpoolCommand::Verify { config } } => show::spool_verify(&config.config),
-        Command::Completions { shell } => completions(shell),
+        AgentCommand::Status { format, config } => status::status(&config.config, format),
+        AgentCommand::Spool { command: SpoolCommand::List { config } } => show::spool_list(&config.config),
+        AgentCommand::Spool { command: SpoolCommand::Verify { config } } => show::spool_verify(&config.config),
+        AgentCommand::Completions { shell } => completions(shell),
     };
     result.unwrap_or_else(|error| failed(&error))
 }
@@ -232,7 +232,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
-    io::stdout().lock().write_all(&edr_daemon::completions(shell, Cli::command(), "edr-agentd"))?;
+    io::stdout().lock().write_all(&edr_daemon::completions(shell, AgentCli::command(), "edr-agentd"))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -9,7 +9,7 @@ use edr_daemon::exit;
 use edr_sources::{Sources, Tick};
 use edr_wire::snapshot::{Agent, SCHEMA, Snapshot, SnapshotView};
 
-use super::{Format, table};
+use super::{SnapshotFormat, table};
 use crate::clock::nanos;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::run::Overrides;
@@ -17,7 +17,7 @@ use crate::sample::{budget, source_settings};
 use crate::spool::verify;
 
 /// `snapshot`: works without a configuration file, so that an administrator can see the agent's data before the setup.
-pub(super) fn snapshot(format: Format, path: &Path, overrides: &Overrides) -> anyhow::Result<ExitCode> {
+pub(super) fn snapshot(format: SnapshotFormat, path: &Path, overrides: &Overrides) -> anyhow::Result<ExitCode> {
     let config = config_or_default(path, overrides)?;
     let settings = source_settings(&config, overrides.proc_root(), &Arc::default())?;
     let mut tick = Tick::new(budget(&config));
@@ -34,9 +34,9 @@ pub(super) fn snapshot(format: Format, path: &Path, overrides: &Overrides) -> an
     let raw = tick.encode(&agent);
     let mut out = io::BufWriter::new(io::stdout().lock());
     match format {
-        Format::Msgpack => out.write_all(&raw)?,
-        Format::Table => table::snapshot(&SnapshotView::parse(raw)?, &mut out)?,
-        Format::Json => {
+        SnapshotFormat::Msgpack => out.write_all(&raw)?,
+        SnapshotFormat::Table => table::snapshot(&SnapshotView::parse(raw)?, &mut out)?,
+        SnapshotFormat::Json => {
             serde_json::to_writer(&mut out, &whole(&SnapshotView::parse(raw)?)?)?;
             writeln!(out)?;
         }

@@ -9,7 +9,7 @@ use crate::spool::Resume;
 
 /// The relation of a start to the epoch in the spool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Start {
+pub(super) enum ChainStart {
     /// The epoch continues.
     Continued,
     /// The spool is empty.
@@ -27,16 +27,16 @@ pub(super) enum Start {
 
 /// The unbroken run of frames in progress.
 #[derive(Debug)]
-pub(super) struct Chain {
+pub(super) struct FrameChain {
     epoch: Epoch,
     next_seq: u64,
     previous: Option<PreviousEpoch>,
-    base: Option<Base>,
+    base: Option<KeyFrame>,
 }
 
 /// The key needed by deltas, and the bytes of the deltas since.
 #[derive(Debug)]
-struct Base {
+struct KeyFrame {
     seq: u64,
     raw: Vec<u8>,
     key_bytes: usize,
@@ -44,7 +44,7 @@ struct Base {
     made: Duration,
 }
 
-impl Chain {
+impl FrameChain {
     /// Continues the epoch of the newest frame in the spool when host, boot, the frame and its witness prove that no
     /// frame is missing, and when frames go to the disk. Otherwise starts `fresh`, an epoch with a link to the previous
     /// epoch.
@@ -54,7 +54,7 @@ impl Chain {
         boot_id: &str,
         in_memory: bool,
         fresh: Epoch,
-    ) -> (Self, Start) {
+    ) -> (Self, ChainStart) {
         let new = |previous| Self { epoch: fresh, next_seq: 1, previous, base: None };
         let made = resume.last_made.as_ref().filter(|made| made.boot_id == boot_id).and_then(|made| made.on_disk);
         // When the witness names a newer frame than the spool has, the last epoch ended there: files were removed, or the
@@ -64,15 +64,15 @@ impl Chain {
             made.seq > 0 && newer
         });
         let further = further.map(|made| PreviousEpoch { id: made.epoch, last_seq: made.seq });
-        let Some(last) = further.or(resume.last) else { return (new(None), Start::Fresh) };
-        let Some(newest) = &resume.newest else { return (new(Some(last)), Start::Unproven) };
+        let Some(last) = further.or(resume.last) else { return (new(None), ChainStart::Fresh) };
+        let Some(newest) = &resume.newest else { return (new(Some(last)), ChainStart::Unproven) };
         let header = &newest.header;
         if header.host_id != host_id {
             // Epochs of another host do not precede the epochs of this host.
-            return (new(None), Start::OtherHost);
+            return (new(None), ChainStart::OtherHost);
         }
         if header.boot_id != boot_id {
-            return (new(Some(last)), Start::NewBoot);
+            return (new(Some(last)), ChainStart::NewBoot);
         }
         let newest_id = PreviousEpoch { id: header.epoch, last_seq: header.seq };
         let is_last = last == newest_id && resume.last == Some(newest_id);
@@ -81,13 +81,13 @@ impl Chain {
             made.epoch == header.epoch && (made.seq == header.seq || made.seq.checked_add(1) == Some(header.seq))
         });
         if !is_last || !newest.written_when_captured || !witnessed {
-            return (new(Some(last)), Start::Unproven);
+            return (new(Some(last)), ChainStart::Unproven);
         }
         if in_memory {
-            return (new(Some(last)), Start::InMemory);
+            return (new(Some(last)), ChainStart::InMemory);
         }
         let previous = header.previous_epoch;
-        (Self { epoch: header.epoch, next_seq: header.seq + 1, previous, base: None }, Start::Continued)
+        (Self { epoch: header.epoch, next_seq: header.seq + 1, previous, base: None }, ChainStart::Continued)
     }
 
     /// Epoch of the next frame.
@@ -132,7 +132,7 @@ impl Chain {
         match (&mut self.base, kind) {
             (Some(base), FrameKind::Delta) => base.delta_bytes += bytes,
             (base, _) => {
-                *base = Some(Base { seq: self.next_seq, raw, key_bytes: bytes, delta_bytes: 0, made: now });
+                *base = Some(KeyFrame { seq: self.next_seq, raw, key_bytes: bytes, delta_bytes: 0, made: now });
             }
         }
         self.next_seq += 1;
@@ -145,7 +145,7 @@ mod tests {
     use edr_wire::snapshot::{SnapshotView, encode_row};
 
     use super::*;
-    use crate::spool::{FrameId, LastMade, Newest};
+    use crate::spool::{FrameId, LastFrame, NewestFrame};
 
     const HOST: HostId = HostId([1; 16]);
     const OLD: Epoch = Epoch([1; 8]);
@@ -170,44 +170,47 @@ mod tests {
         let mut resume = Resume { last, last_made: made("boot", Some(41)), ..Resume::default() };
         change(&mut header, &mut resume);
         let snapshot = SnapshotView::parse(encode_row(&edr_wire::snapshot::Snapshot::default())).unwrap();
-        resume.newest = Some(Box::new(Newest { header, snapshot, written_when_captured: true }));
+        resume.newest = Some(Box::new(NewestFrame { header, snapshot, written_when_captured: true }));
         resume
     }
 
-    fn made(boot_id: &str, seq: Option<u64>) -> Option<LastMade> {
+    fn made(boot_id: &str, seq: Option<u64>) -> Option<LastFrame> {
         let on_disk = seq.map(|seq| FrameId { epoch: OLD, seq });
-        Some(LastMade { boot_id: boot_id.to_owned(), on_disk })
+        Some(LastFrame { boot_id: boot_id.to_owned(), on_disk })
     }
 
-    fn started(resume: &Resume) -> (Start, Epoch, u64, Option<PreviousEpoch>) {
-        let (chain, start) = Chain::start(resume, HOST, "boot", false, FRESH);
+    fn started(resume: &Resume) -> (ChainStart, Epoch, u64, Option<PreviousEpoch>) {
+        let (chain, start) = FrameChain::start(resume, HOST, "boot", false, FRESH);
         (start, chain.epoch(), chain.seq(), chain.previous())
     }
 
     #[test]
     fn an_epoch_goes_on_only_when_nothing_can_be_missing() {
         let last = Some(PreviousEpoch { id: OLD, last_seq: 41 });
-        assert_eq!(started(&resume(|_, _| {})), (Start::Continued, OLD, 42, BEFORE));
-        assert_eq!(started(&Resume::default()), (Start::Fresh, FRESH, 1, None));
-        assert_eq!(started(&resume(|header, _| header.boot_id = "other".into())), (Start::NewBoot, FRESH, 1, last));
+        assert_eq!(started(&resume(|_, _| {})), (ChainStart::Continued, OLD, 42, BEFORE));
+        assert_eq!(started(&Resume::default()), (ChainStart::Fresh, FRESH, 1, None));
+        assert_eq!(
+            started(&resume(|header, _| header.boot_id = "other".into())),
+            (ChainStart::NewBoot, FRESH, 1, last)
+        );
         let other_host = resume(|header, _| header.host_id = HostId([7; 16]));
-        assert_eq!(started(&other_host), (Start::OtherHost, FRESH, 1, None));
+        assert_eq!(started(&other_host), (ChainStart::OtherHost, FRESH, 1, None));
         let newer = Some(PreviousEpoch { id: OLD, last_seq: 42 });
-        assert_eq!(started(&resume(|_, resume| resume.last = newer)), (Start::Unproven, FRESH, 1, newer));
+        assert_eq!(started(&resume(|_, resume| resume.last = newer)), (ChainStart::Unproven, FRESH, 1, newer));
         let mut restored = resume(|_, _| {});
         restored.newest.as_mut().unwrap().written_when_captured = false;
-        assert_eq!(started(&restored), (Start::Unproven, FRESH, 1, last));
+        assert_eq!(started(&restored), (ChainStart::Unproven, FRESH, 1, last));
         restored.newest = None;
-        assert_eq!(started(&restored), (Start::Unproven, FRESH, 1, last));
+        assert_eq!(started(&restored), (ChainStart::Unproven, FRESH, 1, last));
     }
 
     #[test]
     fn an_epoch_continues_only_when_the_witness_proves_no_later_frame() {
         let last = |last_seq| Some(PreviousEpoch { id: OLD, last_seq });
         let with = |last_made| resume(|_, resume| resume.last_made = last_made);
-        let new = |last_seq| (Start::Unproven, FRESH, 1, last(last_seq));
+        let new = |last_seq| (ChainStart::Unproven, FRESH, 1, last(last_seq));
         // Killed between the frame and its witness.
-        assert_eq!(started(&with(made("boot", Some(40)))), (Start::Continued, OLD, 42, BEFORE));
+        assert_eq!(started(&with(made("boot", Some(40)))), (ChainStart::Continued, OLD, 42, BEFORE));
         assert_eq!(started(&with(made("boot", Some(39)))), new(41));
         // Frames were made in memory; no witness; the witness is of another boot.
         assert_eq!(started(&with(made("boot", None))), new(41));
@@ -225,15 +228,15 @@ mod tests {
             resume.last_made = made("boot", None);
         });
         assert_eq!(started(&goodbye), new(41), "a later run may have been in memory from its start");
-        let (chain, start) = Chain::start(&resume(|_, _| {}), HOST, "boot", true, FRESH);
-        assert_eq!((start, chain.epoch(), chain.previous()), (Start::InMemory, FRESH, last(41)));
+        let (chain, start) = FrameChain::start(&resume(|_, _| {}), HOST, "boot", true, FRESH);
+        assert_eq!((start, chain.epoch(), chain.previous()), (ChainStart::InMemory, FRESH, last(41)));
     }
 
     #[test]
     fn a_new_key_is_due_when_deltas_cost_as_much_or_the_key_is_old() {
         let hour = Duration::from_secs(3600);
         let at = Duration::from_secs;
-        let (mut chain, _) = Chain::start(&Resume::default(), HOST, "boot", false, FRESH);
+        let (mut chain, _) = FrameChain::start(&Resume::default(), HOST, "boot", false, FRESH);
         assert_eq!(chain.base(at(0), hour), None);
         chain.accepted(FrameKind::Key, b"key".to_vec(), 100, at(0));
         assert_eq!(chain.base(at(10), hour), Some((1, b"key".as_slice())));

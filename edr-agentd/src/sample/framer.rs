@@ -10,7 +10,7 @@ use edr_wire::frame::{EncodedFrame, FrameError, FrameHeader, FrameKind};
 use edr_wire::snapshot::{Position, SourceCost};
 use edr_wire::{Epoch, HostId};
 
-use super::chain::{Chain, Start};
+use super::chain::{ChainStart, FrameChain};
 use super::ticks;
 use crate::clock::{boottime, nanos};
 use crate::disk_fault::DiskFault;
@@ -48,7 +48,7 @@ pub struct Shape {
 
 /// An accepted frame.
 #[derive(Debug, Clone)]
-pub struct Made {
+pub struct AcceptedFrame {
     /// Epoch and seq.
     pub id: FrameId,
     /// Key or delta.
@@ -67,7 +67,7 @@ pub struct Made {
 #[derive(Debug)]
 pub struct Framer {
     spool: Arc<Spool>,
-    chain: Chain,
+    chain: FrameChain,
     /// The fault of the disk while frames are kept in memory.
     in_memory: Option<DiskFault>,
     /// Beats between two steps, each of which may be slow on a failing disk.
@@ -85,10 +85,10 @@ impl Framer {
         interval: Duration,
     ) -> (Self, Vec<Position>) {
         let in_memory = spool.state().memory_only;
-        let (chain, start) = Chain::start(resume, host_id, boot_id, in_memory, new_epoch());
+        let (chain, start) = FrameChain::start(resume, host_id, boot_id, in_memory, new_epoch());
         // True when an agent ran in this boot.
         let witnessed = resume.last_made.as_ref().is_some_and(|made| made.boot_id == boot_id);
-        let proven = matches!(start, Start::Continued | Start::InMemory);
+        let proven = matches!(start, ChainStart::Continued | ChainStart::InMemory);
         let (mut positions, mut last) = (Vec::new(), None);
         let mut reason = if witnessed && !proven { ticks::UNKNOWN } else { ticks::NOT_RUNNING };
         if let Some(header) = resume.declared.as_ref().filter(|header| header.host_id == host_id) {
@@ -133,7 +133,7 @@ impl Framer {
         shape: Shape,
         cost: &mut Vec<SourceCost>,
         mut encode: impl FnMut(FrameId) -> Vec<u8>,
-    ) -> Result<Made, FrameError> {
+    ) -> Result<AcceptedFrame, FrameError> {
         if self.in_memory.is_some() {
             match self.spool.recover(self.chain.key_bytes().max(PROBE_BYTES_MIN)) {
                 Ok(true) => {
@@ -177,7 +177,14 @@ impl Framer {
                 continue;
             }
             self.chain.accepted(header.kind, raw, bytes, moment.boottime);
-            return Ok(Made { id, kind: header.kind, raw_bytes, bytes, bye: moment.bye, disk_fault: self.in_memory });
+            return Ok(AcceptedFrame {
+                id,
+                kind: header.kind,
+                raw_bytes,
+                bytes,
+                bye: moment.bye,
+                disk_fault: self.in_memory,
+            });
         }
     }
 
@@ -233,14 +240,14 @@ fn new_epoch() -> Epoch {
     Epoch(id)
 }
 
-fn log_start(chain: &Chain, start: Start, host_id: HostId, logs: usize) {
+fn log_start(chain: &FrameChain, start: ChainStart, host_id: HostId, logs: usize) {
     let why = match start {
-        Start::Continued => "continues",
-        Start::Fresh => "is new: the spool is empty",
-        Start::NewBoot => "is new: the machine was booted",
-        Start::OtherHost => "is new: the spool is of another machine",
-        Start::Unproven => "is new: no proof that the newest frame in the spool was the last frame",
-        Start::InMemory => "is new: the disk takes no frames",
+        ChainStart::Continued => "continues",
+        ChainStart::Fresh => "is new: the spool is empty",
+        ChainStart::NewBoot => "is new: the machine was booted",
+        ChainStart::OtherHost => "is new: the spool is of another machine",
+        ChainStart::Unproven => "is new: no proof that the newest frame in the spool was the last frame",
+        ChainStart::InMemory => "is new: the disk takes no frames",
     };
     let (epoch, seq) = (chain.epoch(), chain.seq());
     edr_daemon::event!(

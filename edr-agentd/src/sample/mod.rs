@@ -14,7 +14,7 @@ use edr_sources::{Sources, Tick};
 use edr_wire::frame::{FrameError, MissedTicks};
 use edr_wire::snapshot::{Agent, SourceCost};
 
-pub use self::framer::{Framer, Made, Moment, Shape};
+pub use self::framer::{AcceptedFrame, Framer, Moment, Shape};
 pub use self::settings::{budget, source_settings};
 use crate::clock::{boottime, nanos};
 use crate::config::Config;
@@ -91,7 +91,7 @@ impl Sampler {
     ///
     /// # Errors
     /// When no frame can be made of the snapshot; a later frame then names the missed tick.
-    pub fn tick(&mut self, stops: impl Fn() -> bool) -> Result<Made, FrameError> {
+    pub fn tick(&mut self, stops: impl Fn() -> bool) -> Result<AcceptedFrame, FrameError> {
         let began = boottime();
         self.sources.read(&mut self.tick);
         self.report_degraded();
@@ -147,7 +147,7 @@ impl Sampler {
         }
     }
 
-    fn frame(&mut self, moment: &Moment) -> Result<Made, FrameError> {
+    fn frame(&mut self, moment: &Moment) -> Result<AcceptedFrame, FrameError> {
         let Self { spool, config, tick, framer, .. } = self;
         let shape = Shape { key_interval: config.key_interval, part_bytes_max: config.kafka.part_bytes_max };
         let mut agent = Agent {

@@ -28,12 +28,12 @@ pub use self::health::Health;
 pub use self::online::examine;
 use self::outage::Outage;
 use self::pace::{Backoff, drain_wait};
-use self::producer::{Outcome, Producer};
+use self::producer::{Delivery, Producer};
 pub use self::remedy::{Failure, in_words};
 use crate::config::Kafka;
 use crate::event::Event;
 use crate::heartbeat::Heartbeat;
-use crate::spool::{Spool, Stored};
+use crate::spool::{Spool, StoredFrame};
 use crate::stop::Stop;
 
 /// Duration after which an unfinished delivery counts as an outage, in the log and in the status.
@@ -154,12 +154,12 @@ impl Shipper {
     }
 
     /// Sends one frame. Returns the time to wait before the next frame, or before a retry.
-    fn ship(&mut self, frame: &Stored, around: &Surroundings<'_>) -> Duration {
+    fn ship(&mut self, frame: &StoredFrame, around: &Surroundings<'_>) -> Duration {
         let started = Instant::now();
         match self.deliver(frame, started, around) {
-            Ok(Outcome::GivenUp) => Duration::ZERO,
-            Ok(Outcome::Acknowledged) => self.acknowledge(frame, started),
-            Ok(Outcome::Failed(failure)) => self.fail(&failure, frame, started, around.heartbeat),
+            Ok(Delivery::GivenUp) => Duration::ZERO,
+            Ok(Delivery::Acknowledged) => self.acknowledge(frame, started),
+            Ok(Delivery::Failed(failure)) => self.fail(&failure, frame, started, around.heartbeat),
             Err(error) => {
                 let words = format!("create Kafka producer: {error}");
                 self.outage.report(started, Event::KafkaRefuses, words);
@@ -172,7 +172,12 @@ impl Shipper {
     ///
     /// # Errors
     /// A text, when there is no producer for these settings.
-    fn deliver(&mut self, frame: &Stored, started: Instant, around: &Surroundings<'_>) -> Result<Outcome, String> {
+    fn deliver(
+        &mut self,
+        frame: &StoredFrame,
+        started: Instant,
+        around: &Surroundings<'_>,
+    ) -> Result<Delivery, String> {
         let Self { producer, outage, settings, .. } = self;
         let producer = match producer {
             Some(producer) => producer,
@@ -200,7 +205,7 @@ impl Shipper {
     }
 
     /// Handles the acknowledgement of a frame. Returns the wait that keeps the rate while more frames wait.
-    fn acknowledge(&mut self, frame: &Stored, started: Instant) -> Duration {
+    fn acknowledge(&mut self, frame: &StoredFrame, started: Instant) -> Duration {
         self.spool.acknowledge(&frame.header);
         self.backoff.reset();
         let waiting = self.spool.state().unsent_frames;
@@ -212,7 +217,7 @@ impl Shipper {
     }
 
     /// Handles a failed delivery. Returns the wait before the retry.
-    fn fail(&mut self, failure: &Failure, frame: &Stored, started: Instant, heartbeat: &Heartbeat) -> Duration {
+    fn fail(&mut self, failure: &Failure, frame: &StoredFrame, started: Instant, heartbeat: &Heartbeat) -> Duration {
         let kafka = &self.settings.kafka;
         // A broker that refuses the client looks like a broker that is away; librdkafka's error text tells the two
         // apart.

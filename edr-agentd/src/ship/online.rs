@@ -29,13 +29,13 @@ const QUESTION_MAX: Duration = Duration::from_secs(2);
 
 /// Keeps librdkafka's error text, which the results of its functions lack.
 #[derive(Default)]
-struct Context {
+struct CheckCallbacks {
     reason: Mutex<Option<String>>,
 }
 
-impl ConsumerContext for Context {}
+impl ConsumerContext for CheckCallbacks {}
 
-impl ClientContext for Context {
+impl ClientContext for CheckCallbacks {
     fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -58,7 +58,8 @@ pub fn examine(kafka: &Kafka, findings: &mut Findings) {
     let made = connection(kafka, "edr-agentd-check").and_then(|mut config| {
         let words = |error: KafkaError| error.to_string();
         config.set_log_level(RDKafkaLogLevel::Emerg);
-        let client: BaseConsumer<Context> = config.create_with_context(Context::default()).map_err(words)?;
+        let client: BaseConsumer<CheckCallbacks> =
+            config.create_with_context(CheckCallbacks::default()).map_err(words)?;
         Ok((client, config.create::<AdminClient<DefaultClientContext>>().map_err(words)?))
     });
     let (client, admin) = match made {
@@ -113,7 +114,7 @@ pub fn examine(kafka: &Kafka, findings: &mut Findings) {
 
 /// Returns the topic's metadata, or a text and a remedy: at once when a broker refuses, otherwise at the end of the
 /// time limit.
-fn ask(client: &BaseConsumer<Context>, kafka: &Kafka) -> Result<Metadata, (String, String)> {
+fn ask(client: &BaseConsumer<CheckCallbacks>, kafka: &Kafka) -> Result<Metadata, (String, String)> {
     let started = Instant::now();
     loop {
         let error = match client.fetch_metadata(Some(&kafka.topic), QUESTION_MAX) {

@@ -15,7 +15,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::remedy::Failure;
 use crate::config::Kafka;
-use crate::spool::Stored;
+use crate::spool::StoredFrame;
 
 /// Size of librdkafka's queue: one frame of ordinary size. A larger frame passes through the queue part by part.
 /// librdkafka's default is 1 GiB.
@@ -32,7 +32,7 @@ const OVERDUE: Duration = Duration::from_secs(30);
 
 /// The result of delivering a frame.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(super) enum Delivery {
     /// Kafka has acknowledged all records of the frame.
     Acknowledged,
     /// At least one record may be missing in Kafka.
@@ -43,8 +43,8 @@ pub(super) enum Outcome {
 
 /// A producer for one configuration.
 pub(super) struct Producer {
-    producer: BaseProducer<Context>,
-    reports: Receiver<Report>,
+    producer: BaseProducer<ProducerCallbacks>,
+    reports: Receiver<DeliveryReport>,
     last_error: Arc<Mutex<Option<String>>>,
     topic: String,
     overdue: Duration,
@@ -53,17 +53,17 @@ pub(super) struct Producer {
 }
 
 /// librdkafka's report about one record.
-struct Report {
+struct DeliveryReport {
     delivery: usize,
     result: Result<(), Failure>,
 }
 
-struct Context {
-    reports: Mutex<Sender<Report>>,
+struct ProducerCallbacks {
+    reports: Mutex<Sender<DeliveryReport>>,
     last_error: Arc<Mutex<Option<String>>>,
 }
 
-impl ClientContext for Context {
+impl ClientContext for ProducerCallbacks {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         let level = match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => log::Level::Error,
@@ -87,7 +87,7 @@ impl ClientContext for Context {
     }
 }
 
-impl ProducerContext for Context {
+impl ProducerContext for ProducerCallbacks {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, delivery: usize) {
@@ -96,7 +96,7 @@ impl ProducerContext for Context {
             Err((error, _)) => Err(failure(error)),
         };
         // The receiver lives as long as the producer; a report without a receiver is not needed.
-        let _ = self.reports.lock().unwrap_or_else(PoisonError::into_inner).send(Report { delivery, result });
+        let _ = self.reports.lock().unwrap_or_else(PoisonError::into_inner).send(DeliveryReport { delivery, result });
     }
 }
 
@@ -129,7 +129,7 @@ impl Producer {
     pub(super) fn new(kafka: &Kafka) -> Result<Self, String> {
         let (sender, reports) = channel();
         let last_error = Arc::new(Mutex::new(None));
-        let context = Context { reports: Mutex::new(sender), last_error: Arc::clone(&last_error) };
+        let context = ProducerCallbacks { reports: Mutex::new(sender), last_error: Arc::clone(&last_error) };
         let record_bytes_max = kafka.part_bytes_max + crate::config::RECORD_HEADER_BYTES_MAX + MESSAGE_OVERHEAD_BYTES;
         let message_bytes_max = record_bytes_max.max(MESSAGE_BYTES_DEFAULT);
         let timeout_ms = kafka.message_timeout.as_millis();
@@ -163,9 +163,9 @@ impl Producer {
     /// abandoned.
     pub(super) fn deliver(
         &mut self,
-        frame: &Stored,
+        frame: &StoredFrame,
         mut goes_on: impl FnMut(Duration, Option<&str>) -> bool,
-    ) -> Outcome {
+    ) -> Delivery {
         self.delivery = self.delivery.wrapping_add(1);
         let key = frame.header.host_id.to_string();
         let mut unsent = frame.records().peekable();
@@ -187,8 +187,8 @@ impl Producer {
             }
             if outstanding == 0 {
                 return match failed {
-                    None => Outcome::Acknowledged,
-                    Some(failure) => Outcome::Failed(self.with_cause(failure)),
+                    None => Delivery::Acknowledged,
+                    Some(failure) => Delivery::Failed(self.with_cause(failure)),
                 };
             }
             self.producer.poll(slice);
@@ -202,15 +202,15 @@ impl Producer {
                 }
             }
             if let Some((code, text)) = self.producer.client().fatal_error() {
-                return Outcome::Failed(Failure { code, text, fatal: true });
+                return Delivery::Failed(Failure { code, text, fatal: true });
             }
             if started.elapsed() > self.overdue {
                 let text = format!("no report within {} s", self.overdue.as_secs());
-                return Outcome::Failed(Failure { code: Code::MessageTimedOut, text, fatal: true });
+                return Delivery::Failed(Failure { code: Code::MessageTimedOut, text, fatal: true });
             }
             let last_error = self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
             if !goes_on(started.elapsed(), last_error.as_deref()) {
-                return Outcome::GivenUp;
+                return Delivery::GivenUp;
             }
         }
     }

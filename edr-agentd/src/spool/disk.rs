@@ -14,7 +14,7 @@ use edr_wire::frame::FrameError;
 use edr_wire::limits::RAW_BYTES_MAX;
 use rustix::io::Errno;
 
-use super::stored::Stored;
+use super::stored::StoredFrame;
 use super::{FrameId, SpoolError};
 
 /// Attempts to write one frame when the disk reports an I/O error. After a failed fsync the kernel marks the lost pages
@@ -223,17 +223,17 @@ impl Disk {
         probed
     }
 
-    pub(super) fn read(&self, id: FrameId) -> Result<Stored, ReadFault> {
+    pub(super) fn read(&self, id: FrameId) -> Result<StoredFrame, ReadFault> {
         self.read_as(&self.path(id), id)
     }
 
-    fn read_as(&self, path: &Path, id: FrameId) -> Result<Stored, ReadFault> {
+    fn read_as(&self, path: &Path, id: FrameId) -> Result<StoredFrame, ReadFault> {
         let bytes = read_bounded(path).map_err(|fault| match fault {
             // The file is known to be missing only when its folder can be read.
             ReadFault::Vanished if path.parent().is_none_or(|folder| fs::read_dir(folder).is_err()) => ReadFault::Away,
             fault => fault,
         })?;
-        let stored = Stored::parse(bytes)?;
+        let stored = StoredFrame::parse(bytes)?;
         let says = FrameId::of(&stored.header);
         if says == id { Ok(stored) } else { Err(ReadFault::OtherFrame(says)) }
     }

@@ -4,21 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::FrameId;
-use super::stored::Stored;
+use super::stored::StoredFrame;
 
 #[derive(Debug, Default)]
 pub(super) struct Fallback {
-    frames: BTreeMap<FrameId, Arc<Stored>>,
+    frames: BTreeMap<FrameId, Arc<StoredFrame>>,
     /// True while new frames go to memory.
     pub(super) is_used: bool,
 }
 
 impl Fallback {
-    pub(super) fn insert(&mut self, id: FrameId, stored: Stored) {
+    pub(super) fn insert(&mut self, id: FrameId, stored: StoredFrame) {
         self.frames.insert(id, Arc::new(stored));
     }
 
-    pub(super) fn get(&self, id: FrameId) -> Option<Arc<Stored>> {
+    pub(super) fn get(&self, id: FrameId) -> Option<Arc<StoredFrame>> {
         self.frames.get(&id).cloned()
     }
 

@@ -53,12 +53,12 @@ use edr_wire::snapshot::SpoolState;
 use self::disk::{Disk, ReadFault, Strays};
 use self::fallback::Fallback;
 pub use self::ledger::Patience;
-use self::ledger::{Fault, Ledger, Operation, Room, Store};
+use self::ledger::{FrameFault, Ledger, Operation, Room, Store};
 use self::lock::Lock;
-pub use self::resume::{Newest, Resume};
-pub use self::stored::Stored;
-pub use self::verify::{Finding, Listing, verify};
-pub use self::witness::LastMade;
+pub use self::resume::{NewestFrame, Resume};
+pub use self::stored::StoredFrame;
+pub use self::verify::{Listing, SpoolFault, verify};
+pub use self::witness::LastFrame;
 use self::witness::Witness;
 use crate::config;
 use crate::event::Event;
@@ -131,7 +131,7 @@ fn holder(pid: &Option<u32>) -> String {
     pid.map_or_else(|| "pid unknown".to_owned(), |pid| format!("pid {pid}"))
 }
 
-impl From<&ReadFault> for Fault {
+impl From<&ReadFault> for FrameFault {
     fn from(fault: &ReadFault) -> Self {
         match fault {
             ReadFault::Vanished => Self::Vanished,
@@ -217,7 +217,7 @@ impl Spool {
         self.witness.in_memory(&header.boot_id);
         let mut inner = self.lock();
         inner.fallback.is_used = true;
-        inner.fallback.insert(FrameId::of(header), Stored::from_parts(header.clone(), frame.records));
+        inner.fallback.insert(FrameId::of(header), StoredFrame::from_parts(header.clone(), frame.records));
         inner.ledger.accepted(header, bytes, Store::Memory);
         self.changed.notify_all();
     }
@@ -365,7 +365,7 @@ impl Spool {
                 Ok(stored) => self.lock().ledger.examined(&stored.header),
                 Err(fault) => {
                     unreadable.insert(id);
-                    if Fault::from(&fault).is_proof() {
+                    if FrameFault::from(&fault).is_proof() {
                         self.give_up(id, &fault, Instant::now());
                     }
                 }
@@ -396,7 +396,7 @@ impl Spool {
     /// Reads and verifies a frame. `None` after a fault; then the next call of [`Spool::oldest_unsent`] names another
     /// frame. A damaged or vanished frame is declared lost. An unreadable frame is tried again after a wait, within the
     /// limits of [`Patience`].
-    pub fn load(&self, id: FrameId, now: Instant) -> Option<Arc<Stored>> {
+    pub fn load(&self, id: FrameId, now: Instant) -> Option<Arc<StoredFrame>> {
         if let Some(stored) = self.lock().fallback.get(id) {
             return Some(stored);
         }
@@ -408,7 +408,7 @@ impl Spool {
                 Some(Arc::new(stored))
             }
             Err(fault) => {
-                if Fault::from(&fault).is_proof() {
+                if FrameFault::from(&fault).is_proof() {
                     self.give_up(id, &fault, now);
                 } else {
                     self.hold(id, &fault, now);
@@ -420,7 +420,7 @@ impl Spool {
 
     /// Declares a frame lost, unless already given up.
     fn give_up(&self, id: FrameId, fault: &ReadFault, now: Instant) {
-        if self.lock().ledger.give_up(id, Fault::from(fault), now) {
+        if self.lock().ledger.give_up(id, FrameFault::from(fault), now) {
             edr_daemon::limited!(
                 log::Level::Error, Event::SpoolDamaged, EDR_SOURCE = "spool", EDR_EPOCH = id.epoch.to_string(), EDR_SEQ = id.seq;
                 "spool frame {id}: {fault}; declared lost"
@@ -437,9 +437,9 @@ impl Spool {
                 return;
             }
             let words = format!("spool frame {id}: {fault}");
-            (ledger.failed(id, Fault::from(fault), words, now), ledger.books().neighbours(id))
+            (ledger.failed(id, FrameFault::from(fault), words, now), ledger.books().neighbours(id))
         };
-        let is_readable = |id| self.disk.read(id).map_or_else(|fault| Fault::from(&fault).is_proof(), |_| true);
+        let is_readable = |id| self.disk.read(id).map_or_else(|fault| FrameFault::from(&fault).is_proof(), |_| true);
         if is_over && neighbours.into_iter().any(is_readable) {
             self.give_up(id, fault, now);
             return;

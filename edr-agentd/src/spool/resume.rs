@@ -8,9 +8,9 @@ use edr_wire::frame::{FrameHeader, FrameKind, PreviousEpoch};
 use edr_wire::snapshot::SnapshotView;
 
 use super::disk::{Disk, Strays};
-use super::ledger::{Fault, Ledger, Origin};
-use super::stored::Stored;
-use super::{FrameId, LastMade};
+use super::ledger::{FrameFault, Ledger, Origin};
+use super::stored::StoredFrame;
+use super::{FrameId, LastFrame};
 use crate::event::Event;
 
 /// Maximum number of frames read by a start in the search for a readable frame.
@@ -28,7 +28,7 @@ const AGE_DIFFERENCE_NS_MAX: u64 = 120_000_000_000;
 
 /// The newest readable frame, with its snapshot.
 #[derive(Debug)]
-pub struct Newest {
+pub struct NewestFrame {
     /// Header of the frame.
     pub header: FrameHeader,
     /// Snapshot of the frame: log positions, times.
@@ -46,9 +46,9 @@ pub struct Resume {
     /// Header of the newest whole frame, even without its key. The declarations in the header are to be repeated.
     pub declared: Option<Box<FrameHeader>>,
     /// The newest frame with a readable snapshot. Continuity is provable only when `last` names this frame.
-    pub newest: Option<Box<Newest>>,
+    pub newest: Option<Box<NewestFrame>>,
     /// The last frame made in a boot, from the witness.
-    pub last_made: Option<LastMade>,
+    pub last_made: Option<LastFrame>,
 }
 
 /// Fills the ledger from names and sizes, and reads the newest frame and its key.
@@ -84,7 +84,7 @@ pub(super) fn read(disk: &Disk, ledger: &mut Ledger) -> Resume {
         resume.last.get_or_insert(PreviousEpoch { id: id.epoch, last_seq: id.seq });
         let stored = match disk.read(id) {
             Ok(stored) => stored,
-            Err(fault) if !Fault::from(&fault).is_proof() => {
+            Err(fault) if !FrameFault::from(&fault).is_proof() => {
                 // The shipper retries. Until then nothing proves that this frame was the last.
                 edr_daemon::event!(
                     log::Level::Error, Event::SpoolUnreadable, EDR_SOURCE = "spool", EDR_EPOCH = id.epoch.to_string(), EDR_SEQ = id.seq;
@@ -101,7 +101,7 @@ pub(super) fn read(disk: &Disk, ledger: &mut Ledger) -> Resume {
                     log::Level::Error, Event::SpoolDamaged, EDR_SOURCE = "spool", EDR_EPOCH = id.epoch.to_string(), EDR_SEQ = id.seq;
                     "spool frame {id}: {fault}; declared lost"
                 );
-                ledger.give_up(id, Fault::from(&fault), Instant::now());
+                ledger.give_up(id, FrameFault::from(&fault), Instant::now());
                 continue;
             }
         };
@@ -131,7 +131,7 @@ pub(super) fn origin(disk: &Disk, epoch: Epoch, files: &BTreeMap<u64, u64>) -> O
 }
 
 /// Opens the snapshot of a whole frame.
-fn open(disk: &Disk, id: FrameId, stored: Stored) -> Result<Newest, String> {
+fn open(disk: &Disk, id: FrameId, stored: StoredFrame) -> Result<NewestFrame, String> {
     let key_raw = match stored.header.kind {
         FrameKind::Key => None,
         FrameKind::Delta => {
@@ -144,5 +144,5 @@ fn open(disk: &Disk, id: FrameId, stored: Stored) -> Result<Newest, String> {
     let snapshot = SnapshotView::parse(raw).map_err(|error| error.to_string())?;
     let written_ns = disk.changed_ns(id).unwrap_or(i64::MAX);
     let written_when_captured = written_ns.abs_diff(stored.header.captured_ns) <= AGE_DIFFERENCE_NS_MAX;
-    Ok(Newest { header: stored.header, snapshot, written_when_captured })
+    Ok(NewestFrame { header: stored.header, snapshot, written_when_captured })
 }

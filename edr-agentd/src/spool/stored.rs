@@ -7,14 +7,14 @@ use edr_wire::frame::{Frame, FrameError, FrameHeader, Record, split_records};
 
 /// A verified frame, ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stored {
+pub struct StoredFrame {
     /// Header of the frame.
     pub header: FrameHeader,
     bytes: Vec<u8>,
     records: Vec<Range<usize>>,
 }
 
-impl Stored {
+impl StoredFrame {
     /// Verifies the content of a spool file: the checksum of each record, all parts present, in order, of one frame.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ pub struct Listing {
 
 /// A fault of one file.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Finding {
+pub struct SpoolFault {
     /// Path of the file.
     pub path: PathBuf,
     /// Description of the fault.
@@ -36,10 +36,10 @@ pub struct Finding {
 ///
 /// # Errors
 /// When the folder cannot be read.
-pub fn verify(state_dir: &Path) -> io::Result<(Vec<Listing>, Vec<Finding>)> {
+pub fn verify(state_dir: &Path) -> io::Result<(Vec<Listing>, Vec<SpoolFault>)> {
     let disk = Disk::new(state_dir.join("spool"));
-    let mut findings: Vec<Finding> = Vec::new();
-    let finding = |path: PathBuf, fault: &str| Finding { path, fault: fault.to_owned() };
+    let mut findings: Vec<SpoolFault> = Vec::new();
+    let finding = |path: PathBuf, fault: &str| SpoolFault { path, fault: fault.to_owned() };
     let mut strays = Strays::default();
     let mut epochs: BTreeMap<Epoch, BTreeMap<u64, u64>> = BTreeMap::new();
     for epoch in disk.epochs(&mut strays)? {

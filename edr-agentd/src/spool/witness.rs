@@ -25,7 +25,7 @@ const BYTES: usize = 128;
 
 /// The last frame named by an earlier run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LastMade {
+pub struct LastFrame {
     /// Boot of the earlier run.
     pub boot_id: String,
     /// The last frame on the disk; `None` when later frames were made in memory. `seq` is 0 for an epoch without a
@@ -45,7 +45,7 @@ impl Witness {
     ///
     /// # Errors
     /// [`SpoolError::Locked`].
-    pub(super) fn open(runtime_dir: &Path) -> Result<(Self, Option<LastMade>), SpoolError> {
+    pub(super) fn open(runtime_dir: &Path) -> Result<(Self, Option<LastFrame>), SpoolError> {
         let path = runtime_dir.join("last-frame");
         match open(&path) {
             Ok((file, said)) => match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -94,12 +94,12 @@ fn open(path: &Path) -> io::Result<(File, String)> {
     Ok((file, String::from_utf8_lossy(&said).into_owned()))
 }
 
-fn parse(said: &str) -> Option<LastMade> {
+fn parse(said: &str) -> Option<LastFrame> {
     let mut words = said.split_ascii_whitespace();
     let (boot_id, place) = (words.next()?.to_owned(), words.next()?);
     let on_disk = match words.next() {
         None if place == "memory" => None,
         seq => Some(FrameId { epoch: place.parse().ok()?, seq: seq?.parse().ok()? }),
     };
-    Some(LastMade { boot_id, on_disk })
+    Some(LastFrame { boot_id, on_disk })
 }

@@ -18,7 +18,7 @@ pub(in crate::spool) enum Operation {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum FrameState {
     Unsent,
     Acknowledged,
     Doomed {
@@ -39,18 +39,18 @@ pub(in crate::spool) enum Store {
 }
 
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct FrameEntry {
     pub(super) bytes: u64,
     /// `None` for a frame of an earlier run whose header was not read.
     pub(super) kind: Option<FrameKind>,
-    pub(super) state: State,
+    pub(super) state: FrameState,
     pub(super) store: Store,
 }
 
-impl Entry {
+impl FrameEntry {
     /// True when giving up the frame would gain room in `store`.
     pub(super) fn is_relievable(&self, store: Store) -> bool {
-        self.store == store && matches!(self.state, State::Unsent | State::Acknowledged)
+        self.store == store && matches!(self.state, FrameState::Unsent | FrameState::Acknowledged)
     }
 }
 
@@ -66,7 +66,7 @@ pub(in crate::spool) struct Origin {
 #[derive(Debug)]
 pub(super) struct Book {
     pub(super) origin: Origin,
-    pub(super) frames: BTreeMap<u64, Entry>,
+    pub(super) frames: BTreeMap<u64, FrameEntry>,
     /// True when every file in the epoch's folder is known here; false once the folder was away.
     pub(super) is_listed: bool,
     /// Set while the next frame cannot be read. Later frames of the epoch wait, so that the epoch arrives in order; all
@@ -84,7 +84,7 @@ impl Book {
     }
 
     pub(super) fn next_unsent(&self) -> Option<FrameId> {
-        let next = self.frames.iter().find(|(_, entry)| entry.state == State::Unsent);
+        let next = self.frames.iter().find(|(_, entry)| entry.state == FrameState::Unsent);
         next.map(|(&seq, _)| self.id(seq))
     }
 }
@@ -110,7 +110,8 @@ impl Books {
     /// The oldest unsent frame in memory.
     pub(in crate::spool) fn oldest_in_memory(&self) -> Option<FrameId> {
         let mut entries = self.entries();
-        entries.find_map(|(id, entry)| (entry.store == Store::Memory && entry.state == State::Unsent).then_some(id))
+        entries
+            .find_map(|(id, entry)| (entry.store == Store::Memory && entry.state == FrameState::Unsent).then_some(id))
     }
 
     /// True for a frame in memory.
@@ -163,7 +164,7 @@ impl Books {
 
 /// Changes.
 impl Books {
-    pub(super) fn insert(&mut self, id: FrameId, entry: Entry) {
+    pub(super) fn insert(&mut self, id: FrameId, entry: FrameEntry) {
         self.forget(id);
         self.unsent_frames += 1;
         self.unsent_bytes += entry.bytes;
@@ -173,10 +174,10 @@ impl Books {
         }
     }
 
-    pub(super) fn set_state(&mut self, id: FrameId, state: State) {
+    pub(super) fn set_state(&mut self, id: FrameId, state: FrameState) {
         let Some(entry) = self.entry(id) else { return };
         let before = std::mem::replace(&mut entry.state, state);
-        if before == State::Unsent && state != State::Unsent {
+        if before == FrameState::Unsent && state != FrameState::Unsent {
             let bytes = entry.bytes;
             self.unsent_frames -= 1;
             self.unsent_bytes -= bytes;
@@ -188,7 +189,7 @@ impl Books {
     }
 
     pub(super) fn forget(&mut self, id: FrameId) {
-        self.set_state(id, State::Acknowledged);
+        self.set_state(id, FrameState::Acknowledged);
         if let Some(book) = self.book_mut(id.epoch) {
             book.frames.remove(&id.seq);
         }
@@ -224,15 +225,15 @@ impl Books {
         self.books.iter_mut().rfind(|book| book.origin.epoch == epoch)
     }
 
-    pub(super) fn get(&self, id: FrameId) -> Option<&Entry> {
+    pub(super) fn get(&self, id: FrameId) -> Option<&FrameEntry> {
         self.book(id.epoch)?.frames.get(&id.seq)
     }
 
-    pub(super) fn entry(&mut self, id: FrameId) -> Option<&mut Entry> {
+    pub(super) fn entry(&mut self, id: FrameId) -> Option<&mut FrameEntry> {
         self.book_mut(id.epoch)?.frames.get_mut(&id.seq)
     }
 
-    pub(super) fn entries(&self) -> impl Iterator<Item = (FrameId, &Entry)> {
+    pub(super) fn entries(&self) -> impl Iterator<Item = (FrameId, &FrameEntry)> {
         self.books.iter().flat_map(|book| book.frames.iter().map(|(&seq, entry)| (book.id(seq), entry)))
     }
 

@@ -16,21 +16,21 @@ use super::FrameId;
 const MANY: &str = "many";
 
 #[derive(Debug, Default)]
-pub(super) struct Declarations {
+pub(super) struct PendingDeclarations {
     lost: Vec<LostRange>,
     missed: Vec<MissedTicks>,
 }
 
 /// Declarations of one frame.
 #[derive(Debug)]
-pub(super) struct Carried {
+pub(super) struct FrameDeclarations {
     pub(super) lost: Vec<LostRange>,
     pub(super) missed: Vec<MissedTicks>,
     /// True when everything pending is included; false only with losses in more than [`RANGES_MAX`] epochs.
     pub(super) is_complete: bool,
 }
 
-impl Declarations {
+impl PendingDeclarations {
     /// Adds a lost frame.
     pub(super) fn lose(&mut self, id: FrameId, reason: &str) {
         let range = LostRange { epoch: id.epoch, first_seq: id.seq, last_seq: id.seq, reason: reason.to_owned() };
@@ -62,7 +62,7 @@ impl Declarations {
     }
 
     /// Everything pending, in at most [`RANGES_MAX`] entries of each kind.
-    pub(super) fn for_a_frame(&self) -> Carried {
+    pub(super) fn for_a_frame(&self) -> FrameDeclarations {
         let mut lost = self.lost.clone();
         let mut is_complete = true;
         while lost.len() > RANGES_MAX {
@@ -73,7 +73,7 @@ impl Declarations {
         }
         let missed =
             if self.missed.len() > RANGES_MAX { one_of_each_reason(&self.missed) } else { self.missed.clone() };
-        Carried { lost, missed, is_complete }
+        FrameDeclarations { lost, missed, is_complete }
     }
 }
 
@@ -174,11 +174,11 @@ mod tests {
 
     #[test]
     fn neighbours_join_and_a_confirmation_removes_only_the_named_ranges() {
-        let mut pending = Declarations::default();
+        let mut pending = PendingDeclarations::default();
         [3, 1, 2, 5].into_iter().for_each(|seq| pending.lose(id(1, seq), "spool_full"));
         pending.lose(id(1, 4), "corrupt");
         pending.lose(id(1, 2), "corrupt");
-        let ranges = |pending: &Declarations| {
+        let ranges = |pending: &PendingDeclarations| {
             let range = |range: &LostRange| (range.first_seq, range.last_seq, range.reason.clone());
             pending.for_a_frame().lost.iter().map(range).collect::<Vec<_>>()
         };
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn too_many_ranges_become_coarser_and_none_is_left_out() {
-        let mut pending = Declarations::default();
+        let mut pending = PendingDeclarations::default();
         for seq in 1..=2_000 {
             pending.lose(id(1, 2 * seq), "corrupt");
         }
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_frame_that_cannot_carry_everything_is_incomplete() {
-        let mut pending = Declarations::default();
+        let mut pending = PendingDeclarations::default();
         for number in 0..RANGES_MAX as u64 + 1 {
             pending.lose(FrameId { epoch: Epoch(number.to_be_bytes()), seq: 1 }, "spool_full");
         }
@@ -232,7 +232,7 @@ mod tests {
             ticks,
             reason: "overrun".to_owned(),
         };
-        let mut pending = Declarations::default();
+        let mut pending = PendingDeclarations::default();
         pending.take_over(&[], &[tick(10, 30, 3)]);
         pending.take_over(&[], &[tick(20, 20, 1), tick(50, 60, 2)]);
         assert_eq!(pending.for_a_frame().missed, [tick(10, 30, 3), tick(50, 60, 2)]);

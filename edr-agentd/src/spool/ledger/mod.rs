@@ -29,9 +29,9 @@ use std::time::Instant;
 use edr_wire::Epoch;
 use edr_wire::frame::{FrameHeader, FrameKind, LostRange, MissedTicks};
 
-use self::books::{Books, Entry, State};
+use self::books::{Books, FrameEntry, FrameState};
 pub(super) use self::books::{Operation, Origin, Store};
-use self::declarations::Declarations;
+use self::declarations::PendingDeclarations;
 pub use self::patience::Patience;
 use self::patience::Wait;
 use super::FrameId;
@@ -41,7 +41,7 @@ const CARRIERS: u8 = 2;
 
 /// Reason why a frame's file gives no frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum FrameFault {
     /// The folder was read and does not have the file.
     Vanished,
     /// Bytes were read and are wrong.
@@ -52,7 +52,7 @@ pub(super) enum Fault {
     Unreadable,
 }
 
-impl Fault {
+impl FrameFault {
     /// True when the fault proves the loss of the frame. Other faults may be over at the next attempt.
     pub(super) fn is_proof(self) -> bool {
         matches!(self, Self::Vanished | Self::Corrupt)
@@ -76,7 +76,7 @@ pub(super) struct Room {
 }
 
 /// The oldest frames that can be given up together.
-enum Group {
+enum DropGroup {
     /// The header of this frame is to be read first.
     Unread(FrameId),
     Known(Vec<FrameId>),
@@ -86,7 +86,7 @@ enum Group {
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     books: Books,
-    declarations: Declarations,
+    declarations: PendingDeclarations,
     /// Collections of declarations so far.
     collections: u64,
     /// Lost ranges of the last collection; `None` when not everything pending fitted.
@@ -118,7 +118,7 @@ impl Ledger {
         (book.is_listed, book.wait) = (true, None);
         let known: BTreeSet<u64> = book.frames.keys().copied().collect();
         for (&seq, &bytes) in files.iter().filter(|(seq, _)| !known.contains(seq)) {
-            let entry = Entry { bytes, kind: None, state: State::Unsent, store: Store::Disk };
+            let entry = FrameEntry { bytes, kind: None, state: FrameState::Unsent, store: Store::Disk };
             self.books.insert(FrameId { epoch: origin.epoch, seq }, entry);
         }
     }
@@ -139,7 +139,7 @@ impl Ledger {
         if self.books.book(id.epoch).is_none() {
             self.books.push(origin);
         }
-        self.books.insert(id, Entry { bytes, kind: Some(header.kind), state: State::Unsent, store });
+        self.books.insert(id, FrameEntry { bytes, kind: Some(header.kind), state: FrameState::Unsent, store });
         self.newest = Some(id);
         self.boot_id.clone_from(&header.boot_id);
         // A frame in memory is no lasting declaration of the loss of a file.
@@ -154,12 +154,12 @@ impl Ledger {
     fn count_carrier(&mut self) {
         let last = self.collections;
         for entry in self.books.iter_mut().flat_map(|book| book.frames.values_mut()) {
-            if let State::Doomed { operation, collection, carriers } = &mut entry.state
+            if let FrameState::Doomed { operation, collection, carriers } = &mut entry.state
                 && *collection < last
             {
                 *carriers += 1;
                 if *carriers == CARRIERS {
-                    entry.state = State::Due(*operation);
+                    entry.state = FrameState::Due(*operation);
                 }
             }
         }
@@ -169,8 +169,8 @@ impl Ledger {
     fn keep(&mut self, newest: FrameId, key: FrameId) {
         let Some((newest_before, key_before)) = self.kept.replace((newest, key)) else { return };
         for id in [newest_before, key_before].into_iter().filter(|&id| id != key) {
-            if let Some(entry) = self.books.entry(id).filter(|entry| entry.state == State::Acknowledged) {
-                entry.state = State::Due(Operation::Delete);
+            if let Some(entry) = self.books.entry(id).filter(|entry| entry.state == FrameState::Acknowledged) {
+                entry.state = FrameState::Due(Operation::Delete);
             }
         }
     }
@@ -184,7 +184,7 @@ impl Ledger {
 
     /// Makes a doomed frame unsent again: the file is whole after all.
     pub(super) fn revived(&mut self, header: &FrameHeader, bytes: u64) {
-        let entry = Entry { bytes, kind: None, state: State::Unsent, store: Store::Disk };
+        let entry = FrameEntry { bytes, kind: None, state: FrameState::Unsent, store: Store::Disk };
         self.books.insert(FrameId::of(header), entry);
     }
 }
@@ -201,13 +201,13 @@ impl Ledger {
             self.books.forget(id);
             return None;
         }
-        self.books.set_state(id, if is_kept { State::Acknowledged } else { State::Due(Operation::Delete) });
+        self.books.set_state(id, if is_kept { FrameState::Acknowledged } else { FrameState::Due(Operation::Delete) });
         (!is_kept).then_some(id)
     }
 
     /// True for a known frame still to be sent.
     pub(super) fn is_unsent(&self, id: FrameId) -> bool {
-        self.books.get(id).is_some_and(|entry| entry.state == State::Unsent)
+        self.books.get(id).is_some_and(|entry| entry.state == FrameState::Unsent)
     }
 
     /// Ends the wait of an epoch after a successful read. True when the epoch had waited.
@@ -217,20 +217,20 @@ impl Ledger {
 
     /// Notes a failed read of a frame. True when patience is over: the frame is to be given up if other frames can be
     /// read.
-    pub(super) fn failed(&mut self, id: FrameId, fault: Fault, words: String, now: Instant) -> bool {
+    pub(super) fn failed(&mut self, id: FrameId, fault: FrameFault, words: String, now: Instant) -> bool {
         let patience = self.patience;
         let Some(book) = self.books.book_mut(id.epoch) else { return false };
-        book.is_listed &= fault != Fault::Away;
+        book.is_listed &= fault != FrameFault::Away;
         book.wait.get_or_insert_with(|| Wait::new(now)).failed(&patience, now, words)
     }
 
     /// Gives up a frame after a proof of its loss, or after the end of patience. When the folder is away, all frames of
     /// the epoch are given up. True when the frame was still unsent.
-    pub(super) fn give_up(&mut self, id: FrameId, fault: Fault, now: Instant) -> bool {
+    pub(super) fn give_up(&mut self, id: FrameId, fault: FrameFault, now: Instant) -> bool {
         if !self.is_unsent(id) {
             return false;
         }
-        if fault == Fault::Away {
+        if fault == FrameFault::Away {
             self.give_up_epoch(id.epoch, fault);
         } else {
             self.doom(id, fault.reason(), Operation::SetAside);
@@ -244,16 +244,16 @@ impl Ledger {
 
     /// Gives up an epoch whose folder is away. After its return the folder is listed like the folder of an unknown
     /// epoch.
-    fn give_up_epoch(&mut self, epoch: Epoch, fault: Fault) {
+    fn give_up_epoch(&mut self, epoch: Epoch, fault: FrameFault) {
         let Some(book) = self.books.book(epoch) else { return };
         let on_disk = book.frames.iter().filter(|(_, entry)| entry.store == Store::Disk);
-        let gone: Vec<(FrameId, State)> = on_disk.map(|(&seq, entry)| (book.id(seq), entry.state)).collect();
+        let gone: Vec<(FrameId, FrameState)> = on_disk.map(|(&seq, entry)| (book.id(seq), entry.state)).collect();
         for (id, state) in gone {
-            if state == State::Unsent {
+            if state == FrameState::Unsent {
                 self.declarations.lose(id, fault.reason());
                 self.dropped_frames += 1;
             }
-            if state != State::Acknowledged {
+            if state != FrameState::Acknowledged {
                 self.books.forget(id);
             }
         }
@@ -273,8 +273,8 @@ impl Ledger {
 
     /// Files to delete or to set aside now, oldest first.
     pub(super) fn due(&self) -> Vec<(FrameId, Operation)> {
-        let due = |(id, entry): (FrameId, &Entry)| match entry.state {
-            State::Due(operation) => Some((id, operation)),
+        let due = |(id, entry): (FrameId, &FrameEntry)| match entry.state {
+            FrameState::Due(operation) => Some((id, operation)),
             _ => None,
         };
         self.books.entries().filter_map(due).collect()
@@ -308,14 +308,14 @@ impl Ledger {
             let mut bytes: u64 = entries.map(|entry| entry.bytes).sum();
             while bytes.saturating_add(2 * self.books.frame_bytes_max) > limit {
                 match self.oldest_group(store, unreadable) {
-                    Group::Unread(id) => return Some(id),
-                    Group::Known(group) => {
+                    DropGroup::Unread(id) => return Some(id),
+                    DropGroup::Known(group) => {
                         for id in group {
                             bytes = bytes.saturating_sub(self.books.get(id).map_or(0, |entry| entry.bytes));
                             self.doom(id, reason, Operation::Delete);
                         }
                     }
-                    Group::None => {
+                    DropGroup::None => {
                         self.wants_key |= bytes > self.books.frame_bytes_max;
                         break;
                     }
@@ -326,7 +326,7 @@ impl Ledger {
     }
 
     /// The oldest key with its deltas, unless the group contains a kept frame or the newest frame.
-    fn oldest_group(&self, store: Store, unreadable: &BTreeSet<FrameId>) -> Group {
+    fn oldest_group(&self, store: Store, unreadable: &BTreeSet<FrameId>) -> DropGroup {
         let is_kept =
             |id: FrameId| Some(id) == self.newest || self.kept.is_some_and(|(newest, key)| id == newest || id == key);
         for book in self.books.iter().filter(|book| store == Store::Memory || book.is_listed) {
@@ -335,18 +335,18 @@ impl Ledger {
                 let id = book.id(seq);
                 match entry.kind {
                     _ if unreadable.contains(&id) => continue,
-                    None => return Group::Unread(id),
+                    None => return DropGroup::Unread(id),
                     Some(FrameKind::Key) if group.iter().any(|&id| is_kept(id)) => group.clear(),
-                    Some(FrameKind::Key) if !group.is_empty() => return Group::Known(group),
+                    Some(FrameKind::Key) if !group.is_empty() => return DropGroup::Known(group),
                     Some(_) => {}
                 }
                 group.push(id);
             }
             if !group.is_empty() && !group.iter().any(|&id| is_kept(id)) {
-                return Group::Known(group);
+                return DropGroup::Known(group);
             }
         }
-        Group::None
+        DropGroup::None
     }
 
     /// Takes the header of a frame of an earlier run, so that the frame can be given up: the declarations of the header
@@ -391,7 +391,7 @@ impl Ledger {
     fn doom(&mut self, id: FrameId, reason: &'static str, operation: Operation) {
         let Some(entry) = self.books.get(id) else { return };
         // A delivered frame is not lost.
-        if entry.state == State::Unsent {
+        if entry.state == FrameState::Unsent {
             self.dropped_frames += 1;
             self.declarations.lose(id, reason);
         }
@@ -401,7 +401,7 @@ impl Ledger {
             // The declaration lives as long as the frame would have: both are in memory.
             self.books.forget(id);
         } else {
-            self.books.set_state(id, State::Doomed { operation, collection: self.collections, carriers: 0 });
+            self.books.set_state(id, FrameState::Doomed { operation, collection: self.collections, carriers: 0 });
         }
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn header(id: FrameId) -> FrameHeader {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Event {
+enum LedgerEvent {
     /// A new frame on the disk; then due files are removed.
     Put,
     /// A new frame in memory.
@@ -43,19 +43,19 @@ enum Event {
     Crash,
 }
 
-const EVENTS: [Event; 8] = [
-    Event::Put,
-    Event::PutInMemory,
-    Event::Ship,
-    Event::Relieve,
-    Event::Damage,
-    Event::Leave,
-    Event::Return,
-    Event::Crash,
+const EVENTS: [LedgerEvent; 8] = [
+    LedgerEvent::Put,
+    LedgerEvent::PutInMemory,
+    LedgerEvent::Ship,
+    LedgerEvent::Relieve,
+    LedgerEvent::Damage,
+    LedgerEvent::Leave,
+    LedgerEvent::Return,
+    LedgerEvent::Crash,
 ];
 
 /// A simulated host: a disk of headers, Kafka, and a ledger in between.
-struct Host {
+struct SimulatedHost {
     ledger: Ledger,
     disk: BTreeMap<FrameId, FrameHeader>,
     away: BTreeMap<FrameId, FrameHeader>,
@@ -75,7 +75,7 @@ struct Host {
     now: Instant,
 }
 
-impl Host {
+impl SimulatedHost {
     fn new() -> Self {
         Self {
             ledger: Ledger::default(),
@@ -135,7 +135,7 @@ impl Host {
                 Some(header) => self.ledger.examined(header),
                 None => {
                     unreadable.insert(id);
-                    let fault = if self.away.contains_key(&id) { Fault::Away } else { Fault::Corrupt };
+                    let fault = if self.away.contains_key(&id) { FrameFault::Away } else { FrameFault::Corrupt };
                     if fault.is_proof() {
                         self.ledger.give_up(id, fault, self.now);
                     }
@@ -162,11 +162,11 @@ impl Host {
             }
             None if self.away.contains_key(&id) => {
                 self.now += Duration::from_secs(60);
-                if self.ledger.failed(id, Fault::Away, String::new(), self.now) {
-                    self.ledger.give_up(id, Fault::Away, self.now);
+                if self.ledger.failed(id, FrameFault::Away, String::new(), self.now) {
+                    self.ledger.give_up(id, FrameFault::Away, self.now);
                 }
             }
-            None => drop(self.ledger.give_up(id, Fault::Corrupt, self.now)),
+            None => drop(self.ledger.give_up(id, FrameFault::Corrupt, self.now)),
         }
     }
 
@@ -183,20 +183,20 @@ impl Host {
         }
     }
 
-    fn act(&mut self, event: Event) {
+    fn act(&mut self, event: LedgerEvent) {
         match event {
-            Event::Put => self.put(Store::Disk),
-            Event::PutInMemory => self.put(Store::Memory),
-            Event::Ship => self.ship(),
-            Event::Relieve => self.relieve(30),
-            Event::Damage => {
+            LedgerEvent::Put => self.put(Store::Disk),
+            LedgerEvent::PutInMemory => self.put(Store::Memory),
+            LedgerEvent::Ship => self.ship(),
+            LedgerEvent::Relieve => self.relieve(30),
+            LedgerEvent::Damage => {
                 let oldest = self.ledger.books().oldest_unsent(self.now).filter(|id| self.disk.contains_key(id));
                 if oldest.is_some() {
                     self.damaged.extend(oldest);
                     self.ship();
                 }
             }
-            Event::Leave => {
+            LedgerEvent::Leave => {
                 if let Some(epoch) = self.disk.keys().next().map(|id| id.epoch) {
                     let (away, disk) =
                         std::mem::take(&mut self.disk).into_iter().partition(|(id, _)| id.epoch == epoch);
@@ -205,11 +205,11 @@ impl Host {
                     self.find();
                 }
             }
-            Event::Return => {
+            LedgerEvent::Return => {
                 self.disk.append(&mut self.away);
                 self.find();
             }
-            Event::Crash => self.crash(),
+            LedgerEvent::Crash => self.crash(),
         }
         self.check();
     }
@@ -239,11 +239,11 @@ impl Host {
     /// Brings all folders back and ships all frames: then every frame is delivered or declared, and the ledger is empty
     /// but for the newest frame.
     fn settle(&mut self) {
-        self.act(Event::Return);
+        self.act(LedgerEvent::Return);
         for _ in 0..4 {
-            self.act(Event::Put);
+            self.act(LedgerEvent::Put);
             while self.ledger.books().oldest_unsent(self.now).is_some() {
-                self.act(Event::Ship);
+                self.act(LedgerEvent::Ship);
             }
         }
         assert_eq!(self.ledger.books().unsent(), (0, 0));
@@ -253,9 +253,9 @@ impl Host {
 }
 
 /// Plays every sequence of `length` events with the given beginning.
-fn play(events: &mut Vec<Event>, length: usize, count: &mut u64) {
+fn play(events: &mut Vec<LedgerEvent>, length: usize, count: &mut u64) {
     if events.len() == length {
-        let mut host = Host::new();
+        let mut host = SimulatedHost::new();
         events.iter().for_each(|&event| host.act(event));
         host.settle();
         *count += 1;
@@ -263,7 +263,7 @@ fn play(events: &mut Vec<Event>, length: usize, count: &mut u64) {
     }
     for event in EVENTS {
         // Nothing happens before the first frame.
-        if events.is_empty() && !matches!(event, Event::Put | Event::PutInMemory) {
+        if events.is_empty() && !matches!(event, LedgerEvent::Put | LedgerEvent::PutInMemory) {
             continue;
         }
         events.push(event);
@@ -283,12 +283,12 @@ fn every_sequence_of_events_loses_nothing_without_a_declaration() {
 fn longer_sequences_lose_nothing_without_a_declaration() {
     let mut random = 1_u64;
     for _ in 0..5_000 {
-        let mut host = Host::new();
+        let mut host = SimulatedHost::new();
         for _ in 0..16 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             host.act(EVENTS[(random >> 61) as usize]);
         }
-        host.act(Event::Put);
+        host.act(LedgerEvent::Put);
         host.settle();
     }
 }
@@ -318,7 +318,7 @@ fn epochs_are_ordered_by_their_previous_epochs_and_then_by_the_clock() {
 
 #[test]
 fn a_listing_that_is_older_than_a_removal_is_not_used() {
-    let mut host = Host::new();
+    let mut host = SimulatedHost::new();
     host.put(Store::Disk);
     let id = *host.made.first_key_value().unwrap().0;
     let (files, removals) = (BTreeMap::from([(1, 10)]), host.ledger.removals());
