@@ -13,14 +13,14 @@ use edr_wire::{Epoch, HostId};
 /// Memory limit for decoding any frame whose key is at hand, as documented in docs/wire-format.md.
 const COST_BYTES_MAX: usize = 96 << 20;
 
-struct Counting;
+struct CountingAllocator;
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
 #[expect(unsafe_code, reason = "a global allocator is an unsafe trait")]
 // SAFETY: every call goes to the system's allocator unchanged; counting touches only atomics.
-unsafe impl GlobalAlloc for Counting {
+unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         PEAK.fetch_max(NOW.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
         // SAFETY: the caller's promise is passed on.
@@ -34,7 +34,7 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// Runs `work` and returns its result with the peak of the additional memory, in bytes.
 fn cost<T>(work: impl FnOnce() -> T) -> (T, usize) {

@@ -15,7 +15,7 @@ const MAPS_OF_THE_USER: [&str; 1] = ["host.labels"];
 
 #[test]
 fn every_field_is_documented_and_every_documented_field_is_there() {
-    let snapshot = Snapshot::deserialize(Full { field: "" }).unwrap();
+    let snapshot = Snapshot::deserialize(FilledValue { field: "" }).unwrap();
     // The decoded snapshot must equal the encoded snapshot: no field may be left out as a default.
     let packed = rmp_serde::to_vec_named(&snapshot).unwrap();
     assert!(rmp_serde::from_slice::<Snapshot>(&packed).unwrap() == snapshot);
@@ -69,12 +69,12 @@ fn collect(path: &str, value: &Value, fields: &mut BTreeSet<String>) {
 /// A deserializer that makes a value of any type with every field present and different from its default: each option
 /// is `Some`, each list has one entry. A field added to a wire type is covered automatically.
 #[derive(Clone, Copy)]
-struct Full {
+struct FilledValue {
     /// Name of the field to fill.
     field: &'static str,
 }
 
-impl<'de> Deserializer<'de> for Full {
+impl<'de> Deserializer<'de> for FilledValue {
     type Error = de::value::Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
@@ -126,7 +126,7 @@ impl<'de> Deserializer<'de> for Full {
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
-        visitor.visit_map(Fields { names: &["x"], next: 0 })
+        visitor.visit_map(FieldNames { names: &["x"], next: 0 })
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -135,7 +135,7 @@ impl<'de> Deserializer<'de> for Full {
         names: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Self::Error> {
-        visitor.visit_map(Fields { names, next: 0 })
+        visitor.visit_map(FieldNames { names, next: 0 })
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -163,16 +163,16 @@ impl<'de> SeqAccess<'de> for Items {
     fn next_element_seed<T: de::DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Self::Error> {
         let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
         self.left = left;
-        seed.deserialize(Full { field: self.field }).map(Some)
+        seed.deserialize(FilledValue { field: self.field }).map(Some)
     }
 }
 
-struct Fields {
+struct FieldNames {
     names: &'static [&'static str],
     next: usize,
 }
 
-impl<'de> MapAccess<'de> for Fields {
+impl<'de> MapAccess<'de> for FieldNames {
     type Error = de::value::Error;
 
     fn next_key_seed<K: de::DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Self::Error> {
@@ -183,7 +183,7 @@ impl<'de> MapAccess<'de> for Fields {
     }
 
     fn next_value_seed<V: de::DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Self::Error> {
-        seed.deserialize(Full { field: self.names[self.next - 1] })
+        seed.deserialize(FilledValue { field: self.names[self.next - 1] })
     }
 }
 

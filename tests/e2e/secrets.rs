@@ -24,7 +24,7 @@ const MARKER: &str = "harmless-beside-it-";
 const DIGITS: usize = 3;
 
 /// A process with a secret and a harmless marker in the command line.
-struct Planted {
+struct CanaryProcess {
     process: Load,
     /// The secret, which must not be found anywhere.
     canary: String,
@@ -47,7 +47,7 @@ pub(crate) fn leave_the_host_nowhere(shared: &Shared) -> Verdict {
         let mut collector = CollectorPlan::new(&scene.folder("collector")?, &broker.address(), &topic)?.start()?;
         let mut agent = plan.start()?;
         let host = collector.host_path(LIMIT)?;
-        for Planted { process, marker, .. } in &planted {
+        for CanaryProcess { process, marker, .. } in &planted {
             let path = format!("{host}/processes?columns=all&filter=pid:{}", process.pid());
             let page = collector.page(&path, marker, LIMIT, |body| body.contains(marker))?;
             no_secret(&page, &planted, "the page")?;
@@ -55,7 +55,7 @@ pub(crate) fn leave_the_host_nowhere(shared: &Shared) -> Verdict {
         }
         agent.process.terminate(LIMIT)?;
 
-        let mut search = Search { planted: &planted, keys: BTreeMap::new() };
+        let mut search = RecordSearch { planted: &planted, keys: BTreeMap::new() };
         for file in spooled(&plan.state_dir())? {
             let bytes = std::fs::read(&file).with_context(|| format!("read {}", file.display()))?;
             for record in split_records(&bytes) {
@@ -93,7 +93,7 @@ pub(crate) fn leave_the_host_nowhere(shared: &Shared) -> Verdict {
     })
 }
 
-fn plant() -> Result<Vec<Planted>> {
+fn plant() -> Result<Vec<CanaryProcess>> {
     let mut command_lines = Vec::new();
     for (number, form) in FORMS.lines().enumerate() {
         let canary = format!("{CANARY}{number:03}");
@@ -113,18 +113,18 @@ fn plant() -> Result<Vec<Planted>> {
             Some(place) => place.clone_from(&marker),
             None => argv.push(marker.clone()),
         }
-        Ok(Planted { process: Load::named(&argv)?, canary, marker })
+        Ok(CanaryProcess { process: Load::named(&argv)?, canary, marker })
     });
     planted.collect()
 }
 
 /// Without redaction every secret must be in a snapshot. So the search below can find every secret.
-fn the_search_finds_what_is_there(plan: &AgentPlan, planted: &[Planted]) -> Result<()> {
+fn the_search_finds_what_is_there(plan: &AgentPlan, planted: &[CanaryProcess]) -> Result<()> {
     let mut open = plan.clone();
     open.dir = plan.dir.with_file_name("agent-without-redaction");
     open.kafka = "\n[redact]\nsecrets = false\n".to_owned();
     let snapshot = open.snapshot()?.to_string();
-    for Planted { canary, marker, .. } in planted {
+    for CanaryProcess { canary, marker, .. } in planted {
         ensure!(snapshot.contains(canary), "{canary} is not even in a snapshot without redaction");
         ensure!(snapshot.contains(marker), "{marker} is not in a snapshot without redaction");
     }
@@ -132,13 +132,13 @@ fn the_search_finds_what_is_there(plan: &AgentPlan, planted: &[Planted]) -> Resu
 }
 
 /// Searches records, including deltas.
-struct Search<'p> {
-    planted: &'p [Planted],
+struct RecordSearch<'p> {
+    planted: &'p [CanaryProcess],
     /// Raw key snapshots by (epoch, seq).
     keys: BTreeMap<(String, u64), Vec<u8>>,
 }
 
-impl Search<'_> {
+impl RecordSearch<'_> {
     /// Searches a record, which must be a whole frame.
     fn record(&mut self, bytes: &[u8], place: &str) -> Result<()> {
         let record = Record::decode(bytes).with_context(|| format!("a record of {place}"))?;
@@ -164,7 +164,7 @@ impl Search<'_> {
     }
 }
 
-fn no_secret(text: &str, planted: &[Planted], place: &str) -> Result<()> {
+fn no_secret(text: &str, planted: &[CanaryProcess], place: &str) -> Result<()> {
     // Secrets with a common prefix are searched at once.
     if let Some((at, _)) = text.match_indices(CANARY).next() {
         bail!("{:?} is in {place}", text.get(at..at + CANARY.len() + DIGITS));

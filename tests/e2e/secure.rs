@@ -29,7 +29,7 @@ const TOPIC: &str = "edr.snapshots";
 const PASSWORD: &str = "correct horse";
 
 /// A broker with a listener for each method, and the files needed by a client.
-struct World {
+struct BrokerWorld {
     broker: Broker,
     authority: Authority,
     other: Authority,
@@ -37,7 +37,7 @@ struct World {
     dir: PathBuf,
 }
 
-impl World {
+impl BrokerWorld {
     fn new(dir: &Path) -> Result<Self> {
         let authority = Authority::new(dir, "authority")?;
         let other = Authority::new(dir, "other-authority")?;
@@ -128,7 +128,7 @@ fn login(mechanism: &str, user: &str, password: &Path) -> String {
 pub(crate) fn every_way_in_and_every_refusal(shared: &Shared) -> Verdict {
     let _beside = shared.beside_others();
     Scene::run("secure", |scene| {
-        let world = World::new(scene.path())?;
+        let world = BrokerWorld::new(scene.path())?;
         let ca = tls(&world.authority.file);
         world.collector("topic", "TLS", &ca)?.create_topic().context("make the topic over TLS")?;
         every_way_in(&world, &ca)?;
@@ -139,7 +139,7 @@ pub(crate) fn every_way_in_and_every_refusal(shared: &Shared) -> Verdict {
 }
 
 /// Agent and collector must connect with each method.
-fn every_way_in(world: &World, ca: &str) -> Result<()> {
+fn every_way_in(world: &BrokerWorld, ca: &str) -> Result<()> {
     let right = world.password("right", PASSWORD)?;
     let own =
         format!("{ca}tls.certificate-file = {:?}\ntls.key-file = {:?}\n", world.client.certificate, world.client.key);
@@ -183,7 +183,7 @@ fn every_way_in(world: &World, ca: &str) -> Result<()> {
 }
 
 /// `check --online` must find the same faults before a start as a run would report, with the matching exit code.
-fn checks_before_a_start(world: &World, ca: &str) -> Result<()> {
+fn checks_before_a_start(world: &BrokerWorld, ca: &str) -> Result<()> {
     let wrong = world.password("wrong-check", "incorrect")?;
     let right = world.password("right", PASSWORD)?;
     for (listener, keys, code, wanted) in [
@@ -235,7 +235,7 @@ fn delivered(agent: &mut Agent) -> Result<()> {
 }
 
 /// A broker's refusal of a client, with the remedy.
-struct Refusal {
+struct BrokerRefusal {
     name: &'static str,
     listener: &'static str,
     keys: String,
@@ -251,23 +251,23 @@ enum Mend {
     Reload(&'static str, String),
 }
 
-fn every_refusal(world: &World, ca: &str) -> Result<()> {
+fn every_refusal(world: &BrokerWorld, ca: &str) -> Result<()> {
     let right = world.password("right", PASSWORD)?;
-    let refusals = |who: &str| -> Result<Vec<Refusal>> {
+    let refusals = |who: &str| -> Result<Vec<BrokerRefusal>> {
         let wrong = world.password(&format!("wrong-{who}"), "incorrect")?;
         let wrong_ca = world.dir.join(format!("wrong-ca-{who}.pem"));
         std::fs::copy(&world.other.file, &wrong_ca)?;
         let broker = |listener: &str| Ok::<_, anyhow::Error>(format!("broker {}", world.address(listener)?));
         let to_tls = || Mend::Reload("TLS", ca.to_owned());
         Ok(vec![
-            Refusal {
+            BrokerRefusal {
                 name: "password",
                 listener: "LOGIN",
                 keys: format!("{ca}{}", login("SCRAM-SHA-512", "agent", &wrong)),
                 words: vec![broker("LOGIN")?, "refuses user agent with SCRAM-SHA-512".to_owned()],
                 mend: Mend::Replace(wrong, format!("{PASSWORD}\n").into_bytes()),
             },
-            Refusal {
+            BrokerRefusal {
                 name: "ca",
                 listener: "TLS",
                 keys: tls(&wrong_ca),
@@ -278,14 +278,14 @@ fn every_refusal(world: &World, ca: &str) -> Result<()> {
                 ],
                 mend: Mend::Replace(wrong_ca, std::fs::read(&world.authority.file)?),
             },
-            Refusal {
+            BrokerRefusal {
                 name: "expired",
                 listener: "EXPIRED",
                 keys: ca.to_owned(),
                 words: vec![broker("EXPIRED")?, "shows expired at 20".to_owned(), "renew it on the broker".to_owned()],
                 mend: to_tls(),
             },
-            Refusal {
+            BrokerRefusal {
                 name: "elsewhere",
                 listener: "ELSEWHERE",
                 keys: ca.to_owned(),
@@ -295,14 +295,14 @@ fn every_refusal(world: &World, ca: &str) -> Result<()> {
                 ],
                 mend: to_tls(),
             },
-            Refusal {
+            BrokerRefusal {
                 name: "no-tls",
                 listener: "PLAINTEXT",
                 keys: ca.to_owned(),
                 words: vec![broker("PLAINTEXT")?, "does not speak TLS on this port".to_owned()],
                 mend: to_tls(),
             },
-            Refusal {
+            BrokerRefusal {
                 name: "stranger",
                 listener: "LOGIN",
                 keys: format!("{ca}{}", login("PLAIN", "stranger", &right)),
@@ -358,7 +358,7 @@ fn every_refusal(world: &World, ca: &str) -> Result<()> {
     Ok(())
 }
 
-fn told(line: &str, refusal: &Refusal) -> Result<()> {
+fn told(line: &str, refusal: &BrokerRefusal) -> Result<()> {
     for words in &refusal.words {
         ensure!(line.contains(words), "{}: {words:?} is not in {line:?}", refusal.name);
     }
@@ -373,7 +373,7 @@ fn epoch_of(agent: &Agent) -> Result<Epoch> {
     Ok(Record::decode(first)?.header.epoch)
 }
 
-fn mend_agent(world: &World, agent: &mut Agent, mend: &Mend) -> Result<()> {
+fn mend_agent(world: &BrokerWorld, agent: &mut Agent, mend: &Mend) -> Result<()> {
     match mend {
         Mend::Replace(path, bytes) => replace(path, bytes),
         Mend::Reload(listener, keys) => {
@@ -385,7 +385,7 @@ fn mend_agent(world: &World, agent: &mut Agent, mend: &Mend) -> Result<()> {
     }
 }
 
-fn mend_collector(world: &World, collector: &mut Collector, mend: &Mend) -> Result<()> {
+fn mend_collector(world: &BrokerWorld, collector: &mut Collector, mend: &Mend) -> Result<()> {
     match mend {
         Mend::Replace(path, bytes) => replace(path, bytes),
         Mend::Reload(listener, keys) => {

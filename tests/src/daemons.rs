@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::binaries::binaries;
-use crate::http::{self, Answer};
+use crate::http::{self, HttpResponse};
 use crate::kafka::free_port;
 use crate::running::{Program, Running};
 use crate::wait;
@@ -338,7 +338,7 @@ impl Collector {
     ///
     /// # Errors
     /// When the collector does not answer.
-    pub fn get(&self, path: &str) -> Result<Answer> {
+    pub fn get(&self, path: &str) -> Result<HttpResponse> {
         http::get(&self.plan.url(path))
     }
 

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 /// A response.
 #[derive(Debug)]
-pub struct Answer {
+pub struct HttpResponse {
     /// Status code.
     pub status: u16,
     /// Headers by lower-case name.
@@ -15,7 +15,7 @@ pub struct Answer {
     pub body: String,
 }
 
-impl Answer {
+impl HttpResponse {
     /// The first header with this lower-case name.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
@@ -26,7 +26,7 @@ impl Answer {
 ///
 /// # Errors
 /// When there is no answer within 10 s.
-pub fn get(url: &str) -> Result<Answer> {
+pub fn get(url: &str) -> Result<HttpResponse> {
     let config = ureq::Agent::config_builder()
         .timeout_global(Some(Duration::from_secs(10)))
         .http_status_as_error(false)
@@ -44,7 +44,7 @@ pub fn get(url: &str) -> Result<Answer> {
     // The largest page of a test is a list of all open files; the default limit is 10 MB.
     let body =
         response.body_mut().with_config().limit(256 << 20).read_to_vec().with_context(|| format!("read {url}"))?;
-    Ok(Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
+    Ok(HttpResponse { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
 }
 
 /// Returns the visible text of HTML: elements are removed, character references are replaced.

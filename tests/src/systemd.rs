@@ -24,7 +24,7 @@ use crate::wait;
 
 /// The end of a boot, after the scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum BootEnd {
     /// Immediate, like a power cut, except that written data in the page cache is not lost.
     Cut,
     /// Orderly: systemd stops every unit first.
@@ -42,14 +42,14 @@ pub struct Scenario {
     /// boot id of the host, unless a drop-in binds another file over it.
     pub boot_id: Option<String>,
     /// The end of the boot.
-    pub end: End,
+    pub end: BootEnd,
 }
 
 impl Scenario {
-    /// A scenario whose boot ends with [`End::Cut`].
+    /// A scenario whose boot ends with [`BootEnd::Cut`].
     pub fn new<A: Into<OsString>>(command: impl IntoIterator<Item = A>) -> Self {
         let command = command.into_iter().map(Into::into).collect();
-        Self { command, environment: Vec::new(), boot_id: None, end: End::Cut }
+        Self { command, environment: Vec::new(), boot_id: None, end: BootEnd::Cut }
     }
 }
 
@@ -246,8 +246,8 @@ fn unit(scenario: &Scenario, number: usize) -> String {
         .map(|(name, value)| format!("Environment={}\n", quote(&format!("{name}={value}"))))
         .collect();
     let action = match scenario.end {
-        End::Cut => "poweroff-force",
-        End::Shutdown => "poweroff",
+        BootEnd::Cut => "poweroff-force",
+        BootEnd::Shutdown => "poweroff",
     };
     format!(
         "[Unit]\nDescription=Scenario of a test\nSuccessAction={action}\nFailureAction={action}\n\n\

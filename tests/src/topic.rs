@@ -29,10 +29,10 @@ pub struct KafkaRecord {
 }
 
 /// The range of offsets in each partition.
-type Held = Vec<(i32, Range<i64>)>;
+type OffsetRanges = Vec<(i32, Range<i64>)>;
 
 /// Returns the ranges of offsets of the topic, with the client used for the query.
-fn offsets(broker: &Broker, topic: &str) -> Result<(BaseConsumer, Held)> {
+fn offsets(broker: &Broker, topic: &str) -> Result<(BaseConsumer, OffsetRanges)> {
     let consumer: BaseConsumer = broker
         .client_config()
         .set("group.id", "reader")

@@ -15,7 +15,7 @@ use edr_tests::daemons::spooled;
 use edr_tests::kafka::Broker;
 use edr_tests::load::Load;
 use edr_tests::scene::Scene;
-use edr_tests::systemd::{End, Machine};
+use edr_tests::systemd::{BootEnd, Machine};
 use edr_tests::wait;
 use edr_wire::frame::{FrameHeader, Record};
 
@@ -23,7 +23,7 @@ use crate::archive;
 use crate::installed::{
     LIMIT, comes_back, configure, drop_in, journal, main_pid, place, run, show, start, status, systemctl,
 };
-use crate::{BOOT_MAX, Verdict, scenario};
+use crate::{BOOT_MAX, RunResult, scenario};
 
 const AGENT: &str = "edr-agentd";
 const STATE: &str = "/var/lib/edr-agentd";
@@ -44,12 +44,12 @@ const FRESH_MAX: Duration = Duration::from_secs(30);
 const STOP_MAX: Duration = Duration::from_secs(5);
 
 /// Faults, then a reboot with frames in the spool: the archive must have every accepted frame.
-pub(crate) fn lose_nothing() -> Verdict {
+pub(crate) fn lose_nothing() -> RunResult {
     Scene::run("faults", |scene| {
         let mut machine = Machine::new(scene.path())?;
         place(&machine)?;
         let mut first = scenario("faults")?;
-        first.end = End::Shutdown;
+        first.end = BootEnd::Shutdown;
         println!("{}", machine.boot(&first, BOOT_MAX)?);
         // ProtectKernelTunables= gives the unit a /proc/sys without the mounts below.
         machine.write("/usr/share/edr-test/boot-id", &format!("{BOOT_ID}\n"))?;
@@ -58,14 +58,14 @@ pub(crate) fn lose_nothing() -> Verdict {
             "[Service]\nBindReadOnlyPaths=/usr/share/edr-test/boot-id:/proc/sys/kernel/random/boot_id\n",
         )?;
         let mut second = scenario("after-reboot")?;
-        (second.boot_id, second.end) = (Some(BOOT_ID.to_owned()), End::Shutdown);
+        (second.boot_id, second.end) = (Some(BOOT_ID.to_owned()), BootEnd::Shutdown);
         println!("{}", machine.boot(&second, BOOT_MAX)?);
         Ok(())
     })
 }
 
 /// Inside: everything before the reboot.
-pub(crate) fn faults() -> Verdict {
+pub(crate) fn faults() -> RunResult {
     let mut broker = Broker::prepare(Path::new(KAFKA))?;
     broker.resume()?;
     // A separate file system, to be filled by the test.
@@ -327,7 +327,7 @@ fn nothing_is_lost(accepted: &BTreeSet<(String, u64)>) -> Result<()> {
 
 /// Inside, after the reboot: the enabled units start automatically. The first frame names the last frame of the
 /// previous boot, and the archive has every frame of the previous boot.
-pub(crate) fn after_reboot() -> Verdict {
+pub(crate) fn after_reboot() -> RunResult {
     let before = fs::read_to_string(BEFORE)?;
     let (epoch, at_least) = before.split_once(' ').context("what the first boot wrote")?;
     let at_least: u64 = at_least.parse()?;

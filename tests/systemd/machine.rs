@@ -4,9 +4,9 @@ use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 use edr_tests::scene::Scene;
-use edr_tests::systemd::{End, Machine};
+use edr_tests::systemd::{BootEnd, Machine};
 
-use crate::{BOOT_MAX, Verdict, scenario};
+use crate::{BOOT_MAX, RunResult, scenario};
 
 const BOOT_ID: &str = "3f0c86ee-2f66-4d6a-9a53-5a1e0f7a0001";
 
@@ -20,7 +20,7 @@ const LEFT_OUTSIDE: [&str; 5] = [
 ];
 
 /// Boots twice. The second boot has another boot id and finds the files of the first boot; nothing is left on the host.
-pub(crate) fn keeps_its_files_and_leaves_nothing() -> Verdict {
+pub(crate) fn keeps_its_files_and_leaves_nothing() -> RunResult {
     Scene::run("machine", |scene| {
         let mut machine = Machine::new(scene.path())?;
         machine.write("/usr/share/edr-test/placed", "placed\n")?;
@@ -29,7 +29,7 @@ pub(crate) fn keeps_its_files_and_leaves_nothing() -> Verdict {
         }
         machine.boot(&scenario("first-boot")?, BOOT_MAX)?;
         let mut second = scenario("second-boot")?;
-        (second.boot_id, second.end) = (Some(BOOT_ID.to_owned()), End::Shutdown);
+        (second.boot_id, second.end) = (Some(BOOT_ID.to_owned()), BootEnd::Shutdown);
         let said = machine.boot(&second, BOOT_MAX)?;
         ensure!(said.contains("second boot"), "the log of the scenario is {said:?}");
         let failing = edr_tests::systemd::Scenario::new(["/bin/false"]);
@@ -47,7 +47,7 @@ pub(crate) fn keeps_its_files_and_leaves_nothing() -> Verdict {
 }
 
 /// Inside, first boot.
-pub(crate) fn first_boot() -> Verdict {
+pub(crate) fn first_boot() -> RunResult {
     ensure!(std::fs::read_to_string("/usr/share/edr-test/placed")? == "placed\n");
     for left in LEFT_OUTSIDE {
         ensure!(!std::path::Path::new(left).exists(), "{left} of the machine outside is visible inside");
@@ -65,7 +65,7 @@ pub(crate) fn first_boot() -> Verdict {
 }
 
 /// Inside, second boot.
-pub(crate) fn second_boot() -> Verdict {
+pub(crate) fn second_boot() -> RunResult {
     ensure!(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim() == BOOT_ID);
     ensure!(std::fs::read_to_string("/var/lib/edr-test-written")? == "written");
     let boots = Command::new("journalctl").arg("--list-boots").output().context("run journalctl")?;

@@ -25,10 +25,10 @@ use edr_tests::systemd::{Machine, Scenario};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 /// The result of a test.
-type Verdict = anyhow::Result<()>;
+type RunResult = anyhow::Result<()>;
 
 /// A test, or a scenario.
-type Run = fn() -> Verdict;
+type Run = fn() -> RunResult;
 
 /// The tests by name.
 const TESTS: &[(&str, Run)] = &[

@@ -8,13 +8,13 @@ use edr_tests::scene::Scene;
 use edr_tests::systemd::Machine;
 
 use crate::installed::{configure, journal, place, run, systemctl};
-use crate::{BOOT_MAX, Verdict, scenario};
+use crate::{BOOT_MAX, RunResult, scenario};
 
 const DAEMONS: [&str; 2] = ["edr-agentd", "edr-collectd"];
 
 /// The start by root is refused, and no command leaves a file unreadable for the service. Where such a file already
 /// exists, the error names the owner of the file and the command that changes the owner.
-pub(crate) fn root_by_hand_does_not_lock_the_service_out() -> Verdict {
+pub(crate) fn root_by_hand_does_not_lock_the_service_out() -> RunResult {
     Scene::run("owner", |scene| {
         let mut machine = Machine::new(scene.path())?;
         place(&machine)?;
@@ -24,7 +24,7 @@ pub(crate) fn root_by_hand_does_not_lock_the_service_out() -> Verdict {
 }
 
 /// Inside: the scenario of [`root_by_hand_does_not_lock_the_service_out`].
-pub(crate) fn by_hand() -> Verdict {
+pub(crate) fn by_hand() -> RunResult {
     let broker = Broker::start(std::path::Path::new("/var/tmp/kafka"))?;
     let settings = format!("[kafka]\nbrokers = [{:?}]\n", broker.address());
     for daemon in DAEMONS {
@@ -66,7 +66,7 @@ pub(crate) fn by_hand() -> Verdict {
     Ok(())
 }
 
-fn refused(program: &str, daemon: &str) -> Verdict {
+fn refused(program: &str, daemon: &str) -> RunResult {
     let output = Command::new(program).arg("run").output().with_context(|| format!("run {program}"))?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(1), "{program} run as root: {}\n{said}", output.status);

@@ -12,14 +12,14 @@ use serde_json::Value;
 
 use crate::installed::{drop_in, place, run, show, start, systemctl};
 use crate::sights::{Sights, works};
-use crate::{BOOT_MAX, Verdict, credentials, scenario};
+use crate::{BOOT_MAX, RunResult, credentials, scenario};
 
 /// Error codes of a refusal. `EAFNOSUPPORT` is the refusal of a socket family that the unit does not need.
 const REFUSED: [&str; 4] = ["EPERM", "EACCES", "EROFS", "EAFNOSUPPORT"];
 
 /// Tests that the archive has facts visible only to root, and that every attempt from inside the agent's unit is
 /// refused.
-pub(crate) fn sees_everything_and_can_do_nothing_else() -> Verdict {
+pub(crate) fn sees_everything_and_can_do_nothing_else() -> RunResult {
     Scene::run("unit", |scene| {
         let mut machine = Machine::new(scene.path())?;
         place(&machine)?;
@@ -33,7 +33,7 @@ pub(crate) fn sees_everything_and_can_do_nothing_else() -> Verdict {
 }
 
 /// Inside: the scenario of [`sees_everything_and_can_do_nothing_else`].
-pub(crate) fn sight() -> Verdict {
+pub(crate) fn sight() -> RunResult {
     let (broker, authority) = credentials::broker(Path::new("/var/lib/edr-test-kafka"))?;
     let sights = Sights::new()?;
     start(&broker.address(), "interval = \"2s\"\n")?;

@@ -9,13 +9,13 @@ use edr_tests::scene::Scene;
 use edr_tests::systemd::Machine;
 
 use crate::installed::{configure, place, show, systemctl};
-use crate::{BOOT_MAX, Verdict, scenario};
+use crate::{BOOT_MAX, RunResult, scenario};
 
 /// Highest exposure by systemd-analyze(1), 0 to 10. The rest is needed by the daemons for their work.
 const EXPOSURE_MAX: [(&str, f64); 2] = [("edr-agentd", 2.1), ("edr-collectd", 1.1)];
 
 /// Fails when a restricting line of a unit is dropped.
-pub(crate) fn are_hardly_exposed() -> Verdict {
+pub(crate) fn are_hardly_exposed() -> RunResult {
     for (unit, most) in EXPOSURE_MAX {
         let path = checkout().join(format!("packaging/systemd/{unit}.service"));
         let output =
@@ -42,16 +42,16 @@ pub(crate) fn no_second_version() -> Option<String> {
 }
 
 /// The limits in the units must be the limits set in the kernel.
-pub(crate) fn hold_their_ceilings() -> Verdict {
+pub(crate) fn hold_their_ceilings() -> RunResult {
     in_a_machine("ceilings")
 }
 
 /// The same for limits of version 2 of the control groups.
-pub(crate) fn hold_more_ceilings() -> Verdict {
+pub(crate) fn hold_more_ceilings() -> RunResult {
     in_a_machine("more-ceilings")
 }
 
-fn in_a_machine(name: &str) -> Verdict {
+fn in_a_machine(name: &str) -> RunResult {
     Scene::run(name, |scene| {
         let mut machine = Machine::new(scene.path())?;
         place(&machine)?;
@@ -68,7 +68,7 @@ fn group() -> anyhow::Result<String> {
 }
 
 /// Inside: memory and tasks, in both versions.
-pub(crate) fn ceilings() -> Verdict {
+pub(crate) fn ceilings() -> RunResult {
     let group = group()?;
     let wanted = if Path::new(UNIFIED).exists() {
         [("", "memory.max", "201326592"), ("", "pids.max", "128")]
@@ -79,12 +79,12 @@ pub(crate) fn ceilings() -> Verdict {
 }
 
 /// Inside: throttling below the memory limit, no swap, and half a processor.
-pub(crate) fn more_ceilings() -> Verdict {
+pub(crate) fn more_ceilings() -> RunResult {
     let wanted = [("memory.high", "167772160"), ("memory.swap.max", "0"), ("cpu.max", "50000 100000")];
     are(&group()?, &wanted.map(|(file, value)| ("", file, value)))
 }
 
-fn are(group: &str, wanted: &[(&str, &str, &str)]) -> Verdict {
+fn are(group: &str, wanted: &[(&str, &str, &str)]) -> RunResult {
     for (controller, file, value) in wanted {
         let path = format!("/sys/fs/cgroup{controller}{group}/{file}");
         let said = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;

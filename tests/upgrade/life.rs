@@ -20,7 +20,7 @@ use edr_tests::wait;
 use edr_wire::frame::Record;
 
 use crate::sights::{Sights, works};
-use crate::{Verdict, archive, scenario};
+use crate::{UpgradeResult, archive, scenario};
 
 /// Time limit. Each round runs apt a dozen times; all rounds take eight minutes beside other tests.
 const LIMIT: Duration = Duration::from_secs(1800);
@@ -37,25 +37,26 @@ const ROUNDS: usize = 5;
 const TOPIC: &str = "edr.snapshots";
 
 /// An installed daemon; the package has the same name.
-struct Daemon {
+struct PackagedDaemon {
     name: &'static str,
     config: &'static str,
     /// Settings that cause more activity in a shorter time.
     load: &'static str,
 }
 
-const AGENT: Daemon = Daemon { name: "edr-agentd", config: "/etc/edr-agentd/agent.toml", load: "interval = \"1s\"\n" };
-const COLLECTOR: Daemon = Daemon {
+const AGENT: PackagedDaemon =
+    PackagedDaemon { name: "edr-agentd", config: "/etc/edr-agentd/agent.toml", load: "interval = \"1s\"\n" };
+const COLLECTOR: PackagedDaemon = PackagedDaemon {
     name: "edr-collectd",
     config: "/etc/edr-collectd/collector.toml",
     load: "[archive]\ncommit-interval = \"1s\"\n",
 };
-const DAEMONS: [&Daemon; 2] = [&AGENT, &COLLECTOR];
+const DAEMONS: [&PackagedDaemon; 2] = [&AGENT, &COLLECTOR];
 
 // --- outside ---------------------------------------------------------------------------------------------------------
 
 /// No frame is lost over several rounds of upgrade, downgrade, removal, purge and installation, and no file is left.
-pub(crate) fn come_and_go_under_load() -> Verdict {
+pub(crate) fn come_and_go_under_load() -> UpgradeResult {
     Scene::run("packages", |scene| {
         let mut machine = Machine::new(scene.path())?;
         let repository = machine.out().join("repository");
@@ -72,7 +73,7 @@ pub(crate) fn come_and_go_under_load() -> Verdict {
 }
 
 /// Makes a package with the same program, an older version and another configuration file.
-fn make_older(repository: &Path, daemon: &Daemon, folder: &Path) -> Result<()> {
+fn make_older(repository: &Path, daemon: &PackagedDaemon, folder: &Path) -> Result<()> {
     let script = format!(
         "dpkg-deb --raw-extract {repository}/{name}_*.deb root
          sed -i 's/^Version: .*/Version: {OLD}/' root/DEBIAN/control
@@ -88,13 +89,13 @@ fn make_older(repository: &Path, daemon: &Daemon, folder: &Path) -> Result<()> {
 // --- inside ----------------------------------------------------------------------------------------------------------
 
 /// Frames by epoch.
-type Frames = BTreeMap<String, BTreeSet<u64>>;
+type FramesByEpoch = BTreeMap<String, BTreeSet<u64>>;
 
 /// The state of the scenario.
 struct Life {
     broker: Broker,
     /// Frames removed by a purge together with the spool.
-    purged: Frames,
+    purged: FramesByEpoch,
     installations: usize,
     /// Files of the host named like the product, for example a checkout, in place before the first installation.
     foreign: BTreeSet<String>,
@@ -120,7 +121,7 @@ fn named_like_the_product() -> Result<BTreeSet<String>> {
 }
 
 /// The scenario of [`come_and_go_under_load`].
-pub(crate) fn life() -> Verdict {
+pub(crate) fn life() -> UpgradeResult {
     // The host forbids maintainer scripts to start services; the test machine allows it, like a usual host.
     sh(Path::new("/"), "rm -f /usr/sbin/policy-rc.d; rm -f /etc/apt/sources.list /etc/apt/sources.list.d/*")?;
     let begin = Instant::now();
@@ -130,7 +131,7 @@ pub(crate) fn life() -> Verdict {
     let broker = Broker::start(Path::new("/var/tmp/kafka"))?;
     let load = "while :; do /bin/true; sleep 0.02; done";
     let _load = Program::new("load", Path::new("/var/tmp"), "sh").args(["-c", load]).start()?;
-    let mut life = Life { broker, purged: Frames::new(), installations: 0, foreign: named_like_the_product()? };
+    let mut life = Life { broker, purged: FramesByEpoch::new(), installations: 0, foreign: named_like_the_product()? };
 
     life.install_as_readme_says()?;
     ensure!(
@@ -204,7 +205,7 @@ impl Life {
         self.both_work()
     }
 
-    fn readme(&self, daemon: &Daemon) -> Result<Vec<String>> {
+    fn readme(&self, daemon: &PackagedDaemon) -> Result<Vec<String>> {
         let text = std::fs::read_to_string(checkout().join("README.md"))?;
         let install = format!("apt-get install -y {}\n", daemon.name);
         let block = text.split("```").find(|block| block.contains(&install)).context("README does not install it")?;
@@ -302,7 +303,7 @@ impl Life {
     fn judge(&mut self) -> Result<()> {
         sh(Path::new("/"), "systemctl stop edr-agentd")?;
         let accepted = topic::records(&self.broker, TOPIC)?;
-        let mut sent = Frames::new();
+        let mut sent = FramesByEpoch::new();
         for record in &accepted {
             let record = Record::decode(&record.value).map_err(|error| anyhow::anyhow!("a record: {error}"))?;
             sent.entry(record.header.epoch.to_string()).or_default().insert(record.header.seq);
@@ -330,7 +331,7 @@ impl Life {
 }
 
 /// Checks that a newly installed daemon does not run, and that a start without a broker fails with an instruction.
-fn inert(daemon: &Daemon) -> Result<()> {
+fn inert(daemon: &PackagedDaemon) -> Result<()> {
     ensure!(!active(daemon)?, "{} was started by its installation", daemon.name);
     let drop_ins = Path::new(daemon.config).with_file_name("conf.d");
     let aside = PathBuf::from("/var/tmp").join(daemon.name);
@@ -351,17 +352,17 @@ fn inert(daemon: &Daemon) -> Result<()> {
     sh(Path::new("/"), &format!("systemctl reset-failed {}", daemon.name)).map(drop)
 }
 
-fn active(daemon: &Daemon) -> Result<bool> {
+fn active(daemon: &PackagedDaemon) -> Result<bool> {
     Ok(Command::new("systemctl").args(["is-active", "--quiet", daemon.name]).status()?.success())
 }
 
-fn main_pid(daemon: &Daemon) -> Result<String> {
+fn main_pid(daemon: &PackagedDaemon) -> Result<String> {
     sh(Path::new("/"), &format!("systemctl show -P MainPID {}", daemon.name))
 }
 
 /// Epoch and seq of the frames in the agent's spool: the waiting frames, and the newest frame and key.
-fn waiting() -> Result<Frames> {
-    let mut found = Frames::new();
+fn waiting() -> Result<FramesByEpoch> {
+    let mut found = FramesByEpoch::new();
     for path in spooled(Path::new("/var/lib/edr-agentd"))? {
         let epoch = path.parent().and_then(Path::file_name).and_then(OsStr::to_str).context("a frame has an epoch")?;
         let seq = path.file_stem().and_then(OsStr::to_str).context("a frame has a number")?;

@@ -19,7 +19,7 @@ use edr_tests::systemd::{Machine, Scenario};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 /// The result of a test.
-type Verdict = anyhow::Result<()>;
+type UpgradeResult = anyhow::Result<()>;
 
 /// The argument with which the test machine runs this program.
 const INSIDE: &str = "--inside";

@@ -126,9 +126,9 @@ mod tests {
         };
         let raw: Vec<u8> = (0..10_000).map(|_| noise()).collect();
         let encoded = EncodedFrame::encode(&header, &raw, None, 6_000).unwrap();
-        let stored = Arc::new(Stored::from_parts(header, encoded.records));
+        let stored = Arc::new(StoredFrame::from_parts(header, encoded.records));
         assert_eq!(stored.records().len(), 2);
-        let key = |stored: &Stored| Record::decode(stored.records().next().unwrap()).unwrap().key;
+        let key = |stored: &StoredFrame| Record::decode(stored.records().next().unwrap()).unwrap().key;
         for (part_bytes_max, count) in [(6_000, 2), (5_500, 3), (4_000, 3), (1_000, 11)] {
             let divided = stored.within(part_bytes_max).unwrap();
             assert_eq!(divided.records().len(), count, "{part_bytes_max} bytes");

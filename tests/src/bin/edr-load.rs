@@ -92,7 +92,7 @@ impl Drop for Children {
 fn child(seed: usize, files: usize) -> Result<()> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).context("ask for the limit of descriptors")?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most).context("raise the limit of descriptors")?;
-    let mut held = Held::default();
+    let mut held = OpenItems::default();
     let paths = if files > 0 { some_files(Path::new("/usr/lib"), files * 2)? } else { Vec::new() };
     for n in 0..files {
         match n % 8 {
@@ -119,7 +119,7 @@ fn child(seed: usize, files: usize) -> Result<()> {
 
 /// The open items of a child.
 #[derive(Default)]
-struct Held {
+struct OpenItems {
     sockets: Vec<(UnixStream, UnixStream)>,
     pipes: Vec<(std::io::PipeReader, std::io::PipeWriter)>,
     listeners: Vec<TcpListener>,

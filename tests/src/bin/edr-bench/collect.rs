@@ -14,8 +14,8 @@ use serde_json::Value;
 
 use crate::Bench;
 use crate::report::Summary;
-use crate::run::{Took, runs};
-use crate::table::{Asked, Table, grouped, median, ms};
+use crate::run::{CommandTime, runs};
+use crate::table::{FigureTable, FigureTarget, grouped, median, ms};
 
 /// Agent and baseline are measured in turn, so that both run under the same conditions.
 const TURNS: usize = 3;
@@ -25,7 +25,7 @@ const INTERVAL_SECONDS: f64 = 10.0;
 const SOURCES: [&str; 4] = ["host", "processes", "sockets", "psad"];
 
 /// `targets_from`: the first column in which the targets apply.
-pub(crate) fn measure(bench: &Bench, table: &mut Table, name: &str, targets_from: usize) -> Result<()> {
+pub(crate) fn measure(bench: &Bench, table: &mut FigureTable, name: &str, targets_from: usize) -> Result<()> {
     let config = bench.config(&format!("{name}-cost"))?;
     let (mut floors, mut skips, mut agents) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..TURNS {
@@ -42,19 +42,19 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table, name: &str, targets_from
     table.set("snapshot, bytes", grouped(number("snapshot_bytes")));
 
     let of = |phase: &str, sources: &[&str]| middle(agents.iter().map(|agent| took(agent, phase, sources)));
-    let both = |took: Took| format!("{} / {}", ms(took.cpu), ms(took.wall));
+    let both = |took: CommandTime| format!("{} / {}", ms(took.cpu), ms(took.wall));
     let [full, steady, between] = ["full", "steady", "between"].map(|phase| of(phase, &["processes"]));
     let floor = middle(floors.into_iter().map(Ok))?;
     let skip = middle(skips.into_iter().map(Ok))?;
     let (full, steady, between) = (full?, steady?, between?);
-    let ratio = |table: &mut Table, label: &str, a: Took, b: Took, most: f64| {
-        table.asked(label, a.cpu / b.cpu, format!("{:.3}", a.cpu / b.cpu), Asked::AtMost(most), targets_from);
+    let ratio = |table: &mut FigureTable, label: &str, a: CommandTime, b: CommandTime, most: f64| {
+        table.asked(label, a.cpu / b.cpu, format!("{:.3}", a.cpu / b.cpu), FigureTarget::AtMost(most), targets_from);
     };
     table.set("processes and open files, all read: CPU / wall", both(full));
     table.set("the least system calls for it, in C (`proc_floor full`)", both(floor));
     ratio(table, "… all read against the least", full, floor, 1.2);
     table.set("a usual tick: what ran, and a sixth of the rest", both(steady));
-    let sixth = Took { wall: skip.wall + floor.wall / 6.0, cpu: skip.cpu + floor.cpu / 6.0 };
+    let sixth = CommandTime { wall: skip.wall + floor.wall / 6.0, cpu: skip.cpu + floor.cpu / 6.0 };
     table.set("the least for it, in C (`skip` and a sixth of `full`)", both(sixth));
     ratio(table, "… against all read", steady, full, 0.30);
     table.set("a tick without a share of the rest: what ran", both(between));
@@ -96,7 +96,7 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table, name: &str, targets_from
             let by = theirs.wall / ours.wall;
             let text = format!("{by:.0} x / {:.0} x", theirs.cpu / ours.cpu);
             let label = format!("… {name} against {what}: wall / CPU");
-            table.asked(&label, by, text, Asked::AtLeast(least), targets_from);
+            table.asked(&label, by, text, FigureTarget::AtLeast(least), targets_from);
         }
     }
     Ok(())
@@ -120,8 +120,8 @@ fn cost_of<'v>(measured: &'v Value, phase: &str, source: &str) -> Option<&'v Val
 }
 
 /// Seconds of several sources together.
-fn took(measured: &Value, phase: &str, sources: &[&str]) -> Result<Took> {
-    let mut sum = Took { wall: 0.0, cpu: 0.0 };
+fn took(measured: &Value, phase: &str, sources: &[&str]) -> Result<CommandTime> {
+    let mut sum = CommandTime { wall: 0.0, cpu: 0.0 };
     for source in sources {
         let cost = cost_of(measured, phase, source).with_context(|| format!("no cost of {source}, {phase}"))?;
         let seconds = |figure: &str| cost[figure].as_f64().map(|ns| ns / 1e9).context("a cost is no number");
@@ -131,23 +131,23 @@ fn took(measured: &Value, phase: &str, sources: &[&str]) -> Result<Took> {
     Ok(sum)
 }
 
-fn middle(all: impl Iterator<Item = Result<Took>>) -> Result<Took> {
-    let all = all.collect::<Result<Vec<Took>>>()?;
-    let of = |figure: fn(&Took) -> f64| median(&all.iter().map(figure).collect::<Vec<_>>()).context("no figure");
-    Ok(Took { wall: of(|took| took.wall)?, cpu: of(|took| took.cpu)? })
+fn middle(all: impl Iterator<Item = Result<CommandTime>>) -> Result<CommandTime> {
+    let all = all.collect::<Result<Vec<CommandTime>>>()?;
+    let of = |figure: fn(&CommandTime) -> f64| median(&all.iter().map(figure).collect::<Vec<_>>()).context("no figure");
+    Ok(CommandTime { wall: of(|took| took.wall)?, cpu: of(|took| took.cpu)? })
 }
 
 /// The time of the C program. The first round is left out, as for the agent.
-fn floor(bench: &Bench, mode: &str) -> Result<Took> {
+fn floor(bench: &Bench, mode: &str) -> Result<CommandTime> {
     let output = Command::new(&bench.floor).args([mode, "4"]).output().context("run proc_floor")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let round = |line: &str| {
         let mut words = line.split(' ');
         let wall: f64 = words.next()?.parse().ok()?;
         let cpu: f64 = words.nth(1)?.parse().ok()?;
-        Some(Took { wall: wall / 1e3, cpu: cpu / 1e3 })
+        Some(CommandTime { wall: wall / 1e3, cpu: cpu / 1e3 })
     };
-    let rounds: Vec<Took> = text.lines().skip(1).filter_map(round).collect();
+    let rounds: Vec<CommandTime> = text.lines().skip(1).filter_map(round).collect();
     ensure!(!rounds.is_empty(), "proc_floor printed {text:?}");
     middle(rounds.into_iter().map(Ok))
 }

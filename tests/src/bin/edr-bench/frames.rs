@@ -10,7 +10,7 @@ use edr_wire::snapshot::Snapshot;
 
 use crate::Bench;
 use crate::report::Summary;
-use crate::table::{Asked, Table, grouped, median, mib, ms, times};
+use crate::table::{FigureTable, FigureTarget, grouped, median, mib, ms, times};
 
 /// Measured ticks, one second apart.
 const TICKS: usize = 25;
@@ -22,7 +22,7 @@ const DAY_FRAMES: u64 = 8_640;
 const DAY_KEYS: u64 = 24;
 
 /// `memory_mib_max`: target for the daemon's resident memory on this host, MiB.
-pub(crate) fn measure(bench: &Bench, table: &mut Table, name: &str, memory_mib_max: Option<f64>) -> Result<()> {
+pub(crate) fn measure(bench: &Bench, table: &mut FigureTable, name: &str, memory_mib_max: Option<f64>) -> Result<()> {
     // The broker's address does not answer, so every frame stays in the spool.
     let plan = bench.plan(&format!("{name}-agent"), "127.0.0.1:1")?;
     let mut agent = plan.start()?;
@@ -41,7 +41,7 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table, name: &str, memory_mib_m
     }
     let (label, last_mib) = ("the daemon: resident memory, MiB", last_kib as f64 / 1024.0);
     match memory_mib_max {
-        Some(most) => table.asked(label, last_mib, format!("{last_mib:.1}"), Asked::AtMost(most), 0),
+        Some(most) => table.asked(label, last_mib, format!("{last_mib:.1}"), FigureTarget::AtMost(most), 0),
         None => table.set(label, format!("{last_mib:.1}")),
     }
     table.summarize(Summary::Memory, mib(last_kib));
@@ -57,7 +57,13 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table, name: &str, memory_mib_m
     table.set("… as delta frame", grouped(delta));
     table.set("… a key is smaller than JSON by", times(json as f64, key as f64));
     let smaller = json as f64 / delta as f64;
-    table.asked("… a delta is smaller than JSON by", smaller, format!("{smaller:.0} x"), Asked::AtLeast(100.0), 0);
+    table.asked(
+        "… a delta is smaller than JSON by",
+        smaller,
+        format!("{smaller:.0} x"),
+        FigureTarget::AtLeast(100.0),
+        0,
+    );
     Ok(())
 }
 

@@ -21,7 +21,7 @@ use edr_tests::cache::checkout;
 use edr_tests::daemons::AgentPlan;
 use edr_tests::load::Load;
 use edr_tests::scene::Scene;
-use table::Table;
+use table::FigureTable;
 
 /// The load: number of processes, and of items opened in each (two of eight are pairs, so 75 descriptors).
 const LOAD: (usize, usize) = (400, 60);
@@ -71,7 +71,7 @@ fn main() -> Result<()> {
     let mut bench = Bench { scene, agent, floor: PathBuf::new() };
     bench.floor = bench.compile("proc_floor")?;
 
-    let mut table = Table::new(&["own load", "a usual host", "400 processes more"]);
+    let mut table = FigureTable::new(&["own load", "a usual host", "400 processes more"]);
     table::say("the machine's own load");
     collect::measure(&bench, &mut table, "own", 2)?;
     commands::measure(&bench, &mut table, "own")?;

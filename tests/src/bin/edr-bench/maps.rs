@@ -6,14 +6,14 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 
 use crate::Bench;
-use crate::table::{Table, grouped, times};
+use crate::table::{FigureTable, grouped, times};
 
 /// Seconds of each measurement.
 const SECONDS: &str = "4";
 
 /// Measures the process alone, beside an agent that reads everything but mapped files, and beside an agent with mapped
 /// files. The agent reads without pause, a thousand times as often as in operation, so that the effect is measurable.
-pub(crate) fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
+pub(crate) fn measure(bench: &Bench, table: &mut FigureTable) -> Result<()> {
     let program = bench.compile("map_loop")?;
     let turns = || -> Result<(f64, f64)> {
         let output = Command::new(&program).arg(SECONDS).output().context("run map_loop")?;
@@ -35,7 +35,7 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
             .stdout(Stdio::null())
             .spawn()
             .context("run edr-agentd cost")?;
-        let mut reading = Reading(reading);
+        let mut reading = ChildReader(reading);
         let measured = turns()?;
         ensure!(reading.0.try_wait().context("look at edr-agentd")?.is_none(), "edr-agentd cost ended early");
         Ok(measured)
@@ -50,9 +50,9 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
 }
 
 /// A child process that ends when this value is dropped.
-struct Reading(Child);
+struct ChildReader(Child);
 
-impl Drop for Reading {
+impl Drop for ChildReader {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 
 use crate::Bench;
 use crate::collect::cost;
-use crate::table::{Asked, Table, mib};
+use crate::table::{FigureTable, FigureTarget, mib};
 
 /// A third of the snapshots: `edr-agentd cost` makes this number for each of three kinds.
 const ROUNDS: &str = "334";
@@ -12,7 +12,7 @@ const ROUNDS: &str = "334";
 const GROWTH_MIB_MAX: f64 = 1.0;
 
 /// Takes a thousand snapshots of this host in sequence: read, encoded and compressed.
-pub(crate) fn measure(bench: &Bench, table: &mut Table, name: &str) -> Result<()> {
+pub(crate) fn measure(bench: &Bench, table: &mut FigureTable, name: &str) -> Result<()> {
     let config = bench.config(&format!("{name}-memory"))?;
     let measured = cost(bench, &config, &["--rounds", ROUNDS, "--every", "0"])?;
     let kib = |figure: &str| measured[figure].as_u64().with_context(|| format!("no {figure}"));
@@ -21,6 +21,12 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table, name: &str) -> Result<()
     let growth = (last as f64 - settled as f64) / 1024.0;
     let steps = format!("{} / {} / {}", mib(first), mib(settled), mib(last));
     table.set("1,002 snapshots: resident memory after one / two / all", steps);
-    table.asked("… growth after the second, MiB", growth, format!("{growth:.1}"), Asked::AtMost(GROWTH_MIB_MAX), 0);
+    table.asked(
+        "… growth after the second, MiB",
+        growth,
+        format!("{growth:.1}"),
+        FigureTarget::AtMost(GROWTH_MIB_MAX),
+        0,
+    );
     Ok(())
 }

@@ -8,12 +8,12 @@ use anyhow::{Context as _, Result, ensure};
 use edr_tests::binaries::release_psad_bench;
 use edr_tests::cache;
 
-use crate::table::{Asked, Table, grouped, ms, say};
+use crate::table::{FigureTable, FigureTarget, grouped, ms, say};
 
 /// The program psad, as unpacked by `script/bootstrap`.
 const PSAD: &str = "usr/sbin/psad";
 
-pub(crate) fn measure(table: &mut Table) -> Result<()> {
+pub(crate) fn measure(table: &mut FigureTable) -> Result<()> {
     let program = release_psad_bench()?;
     let psad = cache::dir().join("unpacked");
     let mut command = Command::new(program);
@@ -36,10 +36,10 @@ pub(crate) fn measure(table: &mut Table) -> Result<()> {
     let whole = |value: f64| grouped(value as u64);
     table.set("packet lines parsed in a second", whole(figure("packet_lines")?));
     let wc = figure("packet_lines_vs_wc")?;
-    table.asked("  against wc -l", wc, format!("{wc:.1} x"), Asked::AtMost(10.0), 0);
+    table.asked("  against wc -l", wc, format!("{wc:.1} x"), FigureTarget::AtMost(10.0), 0);
     if let (Ok(lines), Ok(times)) = (figure("psad_analysis"), figure("packet_lines_vs_psad")) {
         table.set("  psad -A, lines in a second", whole(lines));
-        table.asked("  psad -A takes longer by", times, format!("{times:.0} x"), Asked::AtLeast(100.0), 0);
+        table.asked("  psad -A takes longer by", times, format!("{times:.0} x"), FigureTarget::AtLeast(100.0), 0);
     }
     table.set("500 attackers and 2,000 sources of psad, files", whole(figure("state_files")?));
     table.set("  cat of them", ms(figure("state_cat")? / 1e3));
@@ -47,6 +47,6 @@ pub(crate) fn measure(table: &mut Table) -> Result<()> {
     table.set("  first reading against cat", format!("{:.2} x", figure("state_first_vs_cat")?));
     table.set("  later reading, when nothing changed", ms(figure("state_later")? / 1e3));
     let later = figure("state_later_vs_first")?;
-    table.asked("  later reading against the first", later, format!("{later:.3} x"), Asked::AtMost(0.1), 0);
+    table.asked("  later reading against the first", later, format!("{later:.3} x"), FigureTarget::AtMost(0.1), 0);
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use anyhow::{Context as _, Result};
 use edr_tests::cache::checkout;
 
-use crate::table::Table;
+use crate::table::FigureTable;
 
 /// The lines around the text of the report, in `docs/bench.md` and in README.
 const BEGIN: &str = "<!-- script/bench writes from here -->\n";
@@ -42,7 +42,7 @@ impl Summary {
 ///
 /// # Errors
 /// When a figure of the summary is missing, or when a file cannot be written.
-pub(crate) fn write(table: &Table) -> Result<()> {
+pub(crate) fn write(table: &FigureTable) -> Result<()> {
     let machine = machine();
     let all = table.markdown();
     writeln!(std::io::stdout(), "{machine}\n\n{all}").context("print")?;
@@ -52,7 +52,7 @@ pub(crate) fn write(table: &Table) -> Result<()> {
 }
 
 /// The summary as Markdown.
-fn summary(table: &Table) -> Result<String> {
+fn summary(table: &FigureTable) -> Result<String> {
     let of_host = |label| table.figure(label).with_context(|| format!("no figure: {label}"));
     let [processes, files, sockets] = [of_host("processes")?, of_host("open files")?, of_host("sockets")?];
     let mut text = format!(

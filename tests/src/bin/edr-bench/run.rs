@@ -11,13 +11,13 @@ use crate::table::median;
 
 /// Time used by a command, seconds.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Took {
+pub(crate) struct CommandTime {
     pub(crate) wall: f64,
     pub(crate) cpu: f64,
 }
 
 /// The median of `runs` runs. The output of the program is discarded.
-pub(crate) fn runs(program: &Path, args: &[&str], runs: usize) -> Result<Took> {
+pub(crate) fn runs(program: &Path, args: &[&str], runs: usize) -> Result<CommandTime> {
     let (mut walls, mut cpus) = (Vec::new(), Vec::new());
     for _ in 0..runs {
         let (start, before) = (Instant::now(), children_cpu()?);
@@ -33,7 +33,7 @@ pub(crate) fn runs(program: &Path, args: &[&str], runs: usize) -> Result<Took> {
         // lsof ends with 1 when a process vanished while lsof was reading.
         ensure!(status.code().is_some_and(|code| code <= 1), "{} ended with {status}", program.display());
     }
-    Ok(Took { wall: median(&walls).context("no run")?, cpu: median(&cpus).context("no run")? })
+    Ok(CommandTime { wall: median(&walls).context("no run")?, cpu: median(&cpus).context("no run")? })
 }
 
 /// User and system time of all ended children and their descendants, seconds.

@@ -7,12 +7,12 @@ use crate::report::Summary;
 
 /// The target of a figure.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Asked {
+pub(crate) enum FigureTarget {
     AtMost(f64),
     AtLeast(f64),
 }
 
-impl Asked {
+impl FigureTarget {
     fn is_met(self, figure: f64) -> bool {
         match self {
             Self::AtMost(most) => figure <= most,
@@ -32,21 +32,21 @@ impl Asked {
 const SUMMARY_COLUMN: usize = 1;
 
 /// A table. Rows are in the order of their first figure.
-pub(crate) struct Table {
+pub(crate) struct FigureTable {
     columns: Vec<String>,
     column: usize,
-    rows: Vec<Row>,
+    rows: Vec<FigureRow>,
     missed: Vec<String>,
     summary: BTreeMap<Summary, String>,
 }
 
-struct Row {
+struct FigureRow {
     label: String,
     asked: String,
     figures: Vec<String>,
 }
 
-impl Table {
+impl FigureTable {
     pub(crate) fn new(columns: &[&str]) -> Self {
         let columns = columns.iter().map(|&column| column.to_owned()).collect();
         Self { columns, column: 0, rows: Vec::new(), missed: Vec::new(), summary: BTreeMap::new() }
@@ -61,14 +61,14 @@ impl Table {
     pub(crate) fn set(&mut self, label: &str, figure: impl Into<String>) {
         let place = self.rows.iter().position(|row| row.label == label).unwrap_or_else(|| {
             let figures = vec![String::new(); self.columns.len()];
-            self.rows.push(Row { label: label.to_owned(), asked: String::new(), figures });
+            self.rows.push(FigureRow { label: label.to_owned(), asked: String::new(), figures });
             self.rows.len() - 1
         });
         self.rows[place].figures[self.column] = figure.into();
     }
 
     /// Sets a figure that has a target in the columns from `from` on. `text` is the printed form.
-    pub(crate) fn asked(&mut self, label: &str, figure: f64, text: String, asked: Asked, from: usize) {
+    pub(crate) fn asked(&mut self, label: &str, figure: f64, text: String, asked: FigureTarget, from: usize) {
         self.set(label, text);
         if let Some(row) = self.rows.iter_mut().find(|row| row.label == label) {
             // Another host may have another target.

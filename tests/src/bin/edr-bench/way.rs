@@ -13,13 +13,13 @@ use edr_wire::frame::Record;
 
 use crate::Bench;
 use crate::report::Summary;
-use crate::table::{Table, median, ms};
+use crate::table::{FigureTable, median, ms};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// Awaited snapshots.
 const TICKS: usize = 10;
 
-pub(crate) fn measure(bench: &Bench, table: &mut Table, name: &str) -> Result<()> {
+pub(crate) fn measure(bench: &Bench, table: &mut FigureTable, name: &str) -> Result<()> {
     let broker = Broker::start(&bench.scene.folder(&format!("{name}-kafka"))?)?;
     let folder = bench.scene.folder(&format!("{name}-collector"))?;
     let mut plan = CollectorPlan::new(&folder, &broker.address(), "edr.snapshots")?;
