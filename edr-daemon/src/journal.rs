@@ -42,7 +42,7 @@ impl Log for StandardError {
     fn log(&self, record: &Record<'_>) {
         let mut line = format!("{:<5} {}", record.level().as_str().to_lowercase(), record.args());
         // The visitor never fails.
-        let _ = record.key_values().visit(&mut Fields(&mut line));
+        let _ = record.key_values().visit(&mut FieldText(&mut line));
         line = edr_wire::visible(line.as_bytes());
         // A failure to write the log is ignored: there is no other place to report it.
         let _ = writeln!(std::io::stderr().lock(), "{line}");
@@ -51,9 +51,9 @@ impl Log for StandardError {
     fn flush(&self) {}
 }
 
-struct Fields<'a>(&'a mut String);
+struct FieldText<'a>(&'a mut String);
 
-impl<'kvs> VisitSource<'kvs> for Fields<'_> {
+impl<'kvs> VisitSource<'kvs> for FieldText<'_> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), log::kv::Error> {
         if key.as_str() != "MESSAGE_ID" {
             self.0.push_str(&format!(" {}={value}", key.as_str().to_lowercase()));
@@ -66,11 +66,11 @@ impl<'kvs> VisitSource<'kvs> for Fields<'_> {
 /// limiter: see [`crate::limited!`].
 #[derive(Debug)]
 pub struct Limiter {
-    state: Mutex<State>,
+    state: Mutex<LimiterState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct LimiterState {
     /// Time of the last admitted message.
     last: Option<Instant>,
     suppressed: u64,
@@ -80,7 +80,7 @@ impl Limiter {
     /// Returns a limiter that admits its first message.
     #[must_use]
     pub const fn new() -> Self {
-        Self { state: Mutex::new(State { last: None, suppressed: 0 }) }
+        Self { state: Mutex::new(LimiterState { last: None, suppressed: 0 }) }
     }
 
     /// Returns the number of messages suppressed since the last admitted message, when a message at `now` is admitted;

@@ -153,10 +153,10 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Fault {
 
 /// The state of files, for comparison: a replaced or changed file changes the stamp.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stamp(Vec<Option<Facts>>);
+pub struct Stamp(Vec<Option<FileFacts>>);
 
 /// Device, inode, size in bytes, and the times of the last change of content and inode, ns.
-type Facts = (u64, u64, u64, i64, i64);
+type FileFacts = (u64, u64, u64, i64, i64);
 
 impl Stamp {
     /// The stamp of files, in this order. The content is not read.

@@ -57,7 +57,7 @@ pub enum ScanError {
 
 /// The head of a msgpack value: its kind, and the number of values inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Head {
+pub(crate) enum ValueHead {
     /// A value without inner values; the cursor stands behind it.
     Leaf,
     /// An array of this many values.
@@ -80,18 +80,18 @@ impl<'a> Cursor<'a> {
     }
 
     /// Passes over the head of the next value; over the whole value when it is a leaf.
-    pub(crate) fn head(&mut self) -> Result<Head, ScanError> {
+    pub(crate) fn head(&mut self) -> Result<ValueHead, ScanError> {
         self.elements += 1;
         if self.elements > ELEMENTS_MAX {
             return Err(ScanError::TooMany { max: ELEMENTS_MAX, at: self.at });
         }
         let start = self.at;
         let marker = self.take(1)?[0];
-        let leaf = |cursor: &mut Self, len: usize| cursor.take(len).map(|_| Head::Leaf);
+        let leaf = |cursor: &mut Self, len: usize| cursor.take(len).map(|_| ValueHead::Leaf);
         match marker {
-            0x00..=0x7f | 0xc0 | 0xc2 | 0xc3 | 0xe0..=0xff => Ok(Head::Leaf),
-            0x80..=0x8f => Ok(Head::Map(usize::from(marker & 0x0f))),
-            0x90..=0x9f => Ok(Head::Array(usize::from(marker & 0x0f))),
+            0x00..=0x7f | 0xc0 | 0xc2 | 0xc3 | 0xe0..=0xff => Ok(ValueHead::Leaf),
+            0x80..=0x8f => Ok(ValueHead::Map(usize::from(marker & 0x0f))),
+            0x90..=0x9f => Ok(ValueHead::Array(usize::from(marker & 0x0f))),
             0xa0..=0xbf => leaf(self, usize::from(marker & 0x1f)),
             0xc1 => Err(ScanError::Reserved { at: start }),
             0xc4 | 0xd9 => self.number(1).and_then(|len| leaf(self, len)),
@@ -105,10 +105,10 @@ impl<'a> Cursor<'a> {
             0xca | 0xce | 0xd2 => leaf(self, 4),
             0xcb | 0xcf | 0xd3 => leaf(self, 8),
             0xd4..=0xd8 => leaf(self, 1 + (1 << (marker - 0xd4))),
-            0xdc => self.number(2).map(Head::Array),
-            0xdd => self.number(4).map(Head::Array),
-            0xde => self.number(2).map(Head::Map),
-            0xdf => self.number(4).map(Head::Map),
+            0xdc => self.number(2).map(ValueHead::Array),
+            0xdd => self.number(4).map(ValueHead::Array),
+            0xde => self.number(2).map(ValueHead::Map),
+            0xdf => self.number(4).map(ValueHead::Map),
         }
     }
 
@@ -133,9 +133,9 @@ impl<'a> Cursor<'a> {
                 return Err(ScanError::TooMany { max: ROW_ELEMENTS_MAX, at });
             }
             let inside = match self.head()? {
-                Head::Leaf => continue,
-                Head::Array(len) => len,
-                Head::Map(len) => len.saturating_mul(2),
+                ValueHead::Leaf => continue,
+                ValueHead::Array(len) => len,
+                ValueHead::Map(len) => len.saturating_mul(2),
             };
             level += 1;
             if level + depth > DEPTH_MAX {

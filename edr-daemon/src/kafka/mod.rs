@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use self::certificate::Pem;
 pub use self::certificate::Validity;
 pub use self::reason::{Cause, cause, endpoint, in_words};
-pub use self::server::{Shown, Verdict, ask};
+pub use self::server::{BrokerCertificate, CertificateVerdict, ask};
 pub use self::topic::{RecordBytes, judge, judge_security};
 use crate::config::{Keys, Refusal, Value, quoted};
 use crate::secret::{Fault, Secret, Source, Stamp, read_public};

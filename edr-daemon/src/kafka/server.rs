@@ -25,7 +25,7 @@ const OTHER_NAME: [i32; 2] = [62, 64];
 
 /// A broker's certificate, with the result of its verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shown {
+pub struct BrokerCertificate {
     /// Subject and period of validity.
     pub validity: Validity,
     /// Names and addresses for which the certificate is valid.
@@ -33,12 +33,12 @@ pub struct Shown {
     /// Name of the issuer.
     pub issuer: String,
     /// Result of the verification.
-    pub verdict: Verdict,
+    pub verdict: CertificateVerdict,
 }
 
 /// Result of the verification of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CertificateVerdict {
     /// Valid.
     Good,
     /// The certificate, or a certificate of its issuers, has expired; holds the expired certificate.
@@ -56,7 +56,7 @@ pub enum Verdict {
 ///
 /// # Errors
 /// When the handshake fails: the broker does not answer, or does not use TLS. The error is a text.
-pub fn ask(address: &str, tls: &Tls) -> Result<Shown, String> {
+pub fn ask(address: &str, tls: &Tls) -> Result<BrokerCertificate, String> {
     let deadline = Instant::now() + ANSWER_MAX;
     let stream = connect(address).map_err(|error| format!("connect to {address}: {error}"))?;
     let wrong = Arc::new(Mutex::new(None));
@@ -82,24 +82,24 @@ pub fn ask(address: &str, tls: &Tls) -> Result<Shown, String> {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
     let session = connector
         .build()
-        .connect(host, Timed { stream, deadline })
+        .connect(host, DeadlineStream { stream, deadline })
         .map_err(|error| format!("{address} does not shake hands: {error}"))?;
     let certificate = session.ssl().peer_certificate().ok_or_else(|| format!("{address} shows no certificate"))?;
     let wrong = wrong.lock().unwrap_or_else(PoisonError::into_inner).take();
     let validity = Validity::of(&certificate);
     let verdict = match wrong {
-        None => Verdict::Good,
+        None => CertificateVerdict::Good,
         Some((error, whose)) => verdict(error, whose.unwrap_or_else(|| validity.clone())),
     };
-    Ok(Shown { names: names(&certificate), issuer: name(certificate.issuer_name()), validity, verdict })
+    Ok(BrokerCertificate { names: names(&certificate), issuer: name(certificate.issuer_name()), validity, verdict })
 }
 
-fn verdict(error: X509VerifyResult, whose: Validity) -> Verdict {
+fn verdict(error: X509VerifyResult, whose: Validity) -> CertificateVerdict {
     match error.as_raw() {
-        EXPIRED => Verdict::Expired(whose),
-        NOT_YET_VALID => Verdict::NotYetValid(whose),
-        code if OTHER_NAME.contains(&code) => Verdict::OtherName,
-        _ => Verdict::Untrusted(error.error_string().to_owned()),
+        EXPIRED => CertificateVerdict::Expired(whose),
+        NOT_YET_VALID => CertificateVerdict::NotYetValid(whose),
+        code if OTHER_NAME.contains(&code) => CertificateVerdict::OtherName,
+        _ => CertificateVerdict::Untrusted(error.error_string().to_owned()),
     }
 }
 
@@ -130,26 +130,26 @@ fn connect(address: &str) -> io::Result<TcpStream> {
 
 /// A connection with a deadline, which holds however slowly the peer sends.
 #[derive(Debug)]
-struct Timed {
+struct DeadlineStream {
     stream: TcpStream,
     deadline: Instant,
 }
 
-impl Timed {
+impl DeadlineStream {
     fn left(&self) -> io::Result<Option<Duration>> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
     }
 }
 
-impl Read for Timed {
+impl Read for DeadlineStream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.stream.set_read_timeout(self.left()?)?;
         self.stream.read(buf)
     }
 }
 
-impl Write for Timed {
+impl Write for DeadlineStream {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         self.stream.set_write_timeout(self.left()?)?;
         self.stream.write(buf)
@@ -160,7 +160,7 @@ impl Write for Timed {
     }
 }
 
-impl Shown {
+impl BrokerCertificate {
     /// Explains the fault of the certificate, with a remedy; `None` without a fault. `address` is the address in
     /// `kafka.brokers`, `now` the time of this host.
     pub fn in_words(&self, address: &str, tls: &Tls, now: Timestamp) -> Option<String> {
@@ -178,25 +178,25 @@ impl Shown {
             }
         };
         Some(match verdict {
-            Verdict::Good => return None,
-            Verdict::Expired(other) => format!(
+            CertificateVerdict::Good => return None,
+            CertificateVerdict::Expired(other) => format!(
                 "the certificate{} that broker {address} shows expired at {}: renew it on the broker, or set the clock of \
                  this host, which says {now}",
                 whose(other),
                 second(other.not_after)
             ),
-            Verdict::NotYetValid(other) => format!(
+            CertificateVerdict::NotYetValid(other) => format!(
                 "the certificate{} that broker {address} shows is valid from {} on: set the clock of this host, which says \
                  {now}, or that of the authority",
                 whose(other),
                 second(other.not_before)
             ),
-            Verdict::OtherName => format!(
+            CertificateVerdict::OtherName => format!(
                 "broker {address} shows a certificate for {} and not for this name: write a name of the certificate into \
                  kafka.brokers and advertised.listeners, or give the broker a certificate with its name",
                 names.join(", ")
             ),
-            Verdict::Untrusted(why) => {
+            CertificateVerdict::Untrusted(why) => {
                 let place = tls.ca.as_ref().map_or_else(
                     || "the authorities of this system (/etc/ssl/certs)".to_owned(),
                     |ca| format!("those in {}", ca.display()),

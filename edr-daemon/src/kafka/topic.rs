@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Security, Verdict, ask};
+use super::{CertificateVerdict, Security, ask};
 use crate::config::{show_bytes, show_duration};
 use crate::preflight::Findings;
 
@@ -138,7 +138,7 @@ pub fn judge_security(findings: &mut Findings, security: &Security, brokers: &[S
                 None => {
                     let until = found.validity.not_after;
                     let text = format!("{broker} shows {} until {}", found.names.join(", "), shown(until));
-                    debug_assert_eq!(found.verdict, Verdict::Good);
+                    debug_assert_eq!(found.verdict, CertificateVerdict::Good);
                     if left(until).is_some_and(|left| left < SOON_SECONDS) {
                         findings.warn("tls", format!("{text}: ends within 30 days"), "renew it on the broker in time");
                     } else {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::FrameError;
-use crate::scan::{Cursor, Head};
+use crate::scan::{Cursor, ValueHead};
 use crate::{ContentHash, Epoch, HostId};
 
 /// Fields of a record outside the content hash: the division into parts, the signature, and the checksum. `raw_hash`
@@ -37,7 +37,7 @@ impl FrameKey {
 /// the record. So the hash also covers fields that were added to the format later and are unknown here.
 pub(super) fn content_hash(record: &[u8]) -> Result<ContentHash, FrameError> {
     let mut cursor = Cursor::new(record);
-    let Head::Map(fields) = cursor.head()? else { return Err(FrameError::NotARecord) };
+    let ValueHead::Map(fields) = cursor.head()? else { return Err(FrameError::NotARecord) };
     let mut hasher = blake3::Hasher::new();
     for _ in 0..fields {
         let start = cursor.at;

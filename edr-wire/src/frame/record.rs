@@ -9,7 +9,7 @@ use super::{
     FrameError, FrameHeader, FrameKey, FrameKind, LostRange, MissedTicks, PreviousEpoch, check_header, check_within,
 };
 use crate::limits::{DEPTH_MAX, RECORD_BYTES_MAX, SIGNATURE_BYTES_MAX};
-use crate::scan::{Cursor, Head, ScanError, value_len};
+use crate::scan::{Cursor, ScanError, ValueHead, value_len};
 use crate::snapshot::write_named;
 use crate::{Epoch, HostId};
 
@@ -218,7 +218,7 @@ impl Record {
 /// Returns the value of the first field. The first field is the version in every version of the format.
 fn version(bytes: &[u8]) -> Result<u64, FrameError> {
     let mut cursor = Cursor::new(bytes);
-    if !matches!(cursor.head()?, Head::Map(1..)) {
+    if !matches!(cursor.head()?, ValueHead::Map(1..)) {
         return Err(FrameError::NotARecord);
     }
     match cursor.text() {

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Agent, Gap, Host, Packet, Position, Process, Psad, Reread, Socket, Time};
 use crate::limits::{DEPTH_MAX, PROCESSES_MAX, RAW_BYTES_MAX, ROWS_MAX};
-use crate::scan::{Cursor, Head, ScanError};
+use crate::scan::{Cursor, ScanError, ValueHead};
 
 /// The reason why bytes are not a snapshot.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +87,7 @@ impl SnapshotView {
             sockets: RowPlaces::default(),
         };
         let mut cursor = Cursor::new(&raw);
-        let Head::Map(fields) = cursor.head()? else {
+        let ValueHead::Map(fields) = cursor.head()? else {
             return Err(ScanError::Unexpected { what: "a map", at: 0 }.into());
         };
         for _ in 0..fields {
@@ -231,7 +231,7 @@ impl SnapshotView {
 
 fn places(cursor: &mut Cursor<'_>, what: &'static str, max: usize) -> Result<RowPlaces, ScanError> {
     let at = cursor.at;
-    let Head::Array(count) = cursor.head()? else {
+    let ValueHead::Array(count) = cursor.head()? else {
         return Err(ScanError::Unexpected { what: "an array", at });
     };
     if count > max {
