@@ -10,17 +10,17 @@ use crate::snapshot::HostSnapshot;
 pub(super) struct Contacts;
 
 /// A socket to or from an attacker, with a process that holds the socket.
-pub(super) struct Row<'a> {
+pub(super) struct ContactRow<'a> {
     contact: &'a Contact,
     owner: Option<&'a Owner>,
     host_netns: Option<u64>,
 }
 
-type F = Field<Contacts>;
+type ContactField = Field<Contacts>;
 
 impl Declaration for Contacts {
     type Input = HostSnapshot;
-    type Row<'a> = Row<'a>;
+    type Row<'a> = ContactRow<'a>;
 
     const ABOUT: About = About {
         name: "contacts",
@@ -35,69 +35,78 @@ impl Declaration for Contacts {
         ..About::NONE
     };
 
-    const FIELDS: &'static [F] = &[
-        F::text("ip", "Attacker", |row| Cell::Text(row.contact.ip.to_string()))
+    const FIELDS: &'static [ContactField] = &[
+        ContactField::text("ip", "Attacker", |row| Cell::Text(row.contact.ip.to_string()))
             .ecs("source.ip")
             .key()
             .usual()
             .link("sources", "ip"),
-        F::danger_level("danger_level", "Danger level", |row| Cell::number(row.contact.danger_level)).usual(),
-        F::text("direction", "Direction", |row| direction(row.contact))
+        ContactField::danger_level("danger_level", "Danger level", |row| Cell::number(row.contact.danger_level))
+            .usual(),
+        ContactField::text("direction", "Direction", |row| direction(row.contact))
             .ecs("network.direction")
             .usual()
             .meaning("`inbound`, `outbound` or `unknown`."),
-        F::text("protocol", "Protocol", |row| Cell::bytes(joined(row.contact.socket.protocol.as_bytes())))
+        ContactField::text("protocol", "Protocol", |row| Cell::bytes(joined(row.contact.socket.protocol.as_bytes())))
             .ecs("network.transport")
             .key()
             .usual(),
-        F::text("state", "State", |row| Cell::bytes(joined(row.contact.socket.state.as_bytes())))
+        ContactField::text("state", "State", |row| Cell::bytes(joined(row.contact.socket.state.as_bytes())))
             .ecs("edr.socket.state")
             .usual(),
-        F::text("local_address", "Local address", |row| Cell::bytes(joined(row.contact.socket.local.as_bytes())))
-            .ecs("edr.socket.local.ip")
-            .key()
-            .usual(),
-        F::number("local_port", "Port", |row| Cell::number(row.contact.socket.local_port))
+        ContactField::text("local_address", "Local address", |row| {
+            Cell::bytes(joined(row.contact.socket.local.as_bytes()))
+        })
+        .ecs("edr.socket.local.ip")
+        .key()
+        .usual(),
+        ContactField::number("local_port", "Port", |row| Cell::number(row.contact.socket.local_port))
             .ecs("edr.socket.local.port")
             .key()
             .usual()
             .link("sockets", "local_port"),
-        F::number("remote_port", "Remote port", |row| Cell::number(row.contact.socket.remote_port))
+        ContactField::number("remote_port", "Remote port", |row| Cell::number(row.contact.socket.remote_port))
             .ecs("edr.socket.remote.port")
             .key()
             .usual(),
-        F::number("pid", "PID", |row| Cell::optional(row.owner.map(|owner| owner.pid)))
+        ContactField::number("pid", "PID", |row| Cell::optional(row.owner.map(|owner| owner.pid)))
             .ecs("process.pid")
             .key()
             .usual()
             .link("processes", "pid"),
-        F::bytes("comm", "Command", |row| of(row.owner, |owner| Cell::bytes(&owner.comm)))
+        ContactField::bytes("comm", "Command", |row| of(row.owner, |owner| Cell::bytes(&owner.comm)))
             .ecs("process.name")
             .usual()
             .mark(OWNER_NOT_SEEN),
-        F::text("unit", "Unit", |row| of(row.owner, |owner| Cell::bytes(&owner.unit))).ecs("edr.systemd.unit").usual(),
-        F::text("user", "User", |row| of(row.owner, |owner| Cell::bytes(&owner.user))).ecs("process.user.name"),
-        F::time("start_time", "Started", |row| of(row.owner, |owner| Cell::nonzero_time(owner.start_time_ns)))
-            .ecs("process.start")
+        ContactField::text("unit", "Unit", |row| of(row.owner, |owner| Cell::bytes(&owner.unit)))
+            .ecs("edr.systemd.unit")
             .usual(),
-        F::bytes("exe", "Executable", |row| of(row.owner, |owner| Cell::bytes(&owner.exe)))
+        ContactField::text("user", "User", |row| of(row.owner, |owner| Cell::bytes(&owner.user)))
+            .ecs("process.user.name"),
+        ContactField::time("start_time", "Started", |row| {
+            of(row.owner, |owner| Cell::nonzero_time(owner.start_time_ns))
+        })
+        .ecs("process.start")
+        .usual(),
+        ContactField::bytes("exe", "Executable", |row| of(row.owner, |owner| Cell::bytes(&owner.exe)))
             .ecs("process.executable")
             .on_terminal()
             .code(),
-        F::number("socket", "Inode", |row| Cell::number(row.contact.socket.inode))
+        ContactField::number("socket", "Inode", |row| Cell::number(row.contact.socket.inode))
             .ecs("edr.socket.inode")
             .key()
             .link("files", "inode"),
-        F::number("net_namespace", "Net ns", |row| Cell::number(row.contact.socket.netns)).ecs("edr.socket.net_ns"),
-        F::text("namespace", "Namespace", |row| namespace(row.contact.socket.netns, row.host_netns))
+        ContactField::number("net_namespace", "Net ns", |row| Cell::number(row.contact.socket.netns))
+            .ecs("edr.socket.net_ns"),
+        ContactField::text("namespace", "Namespace", |row| namespace(row.contact.socket.netns, row.host_netns))
             .meaning("`host`, `other` or `unknown`."),
     ];
 
-    fn rows(snapshot: &HostSnapshot, take: &mut dyn FnMut(&Row<'_>)) -> usize {
+    fn rows(snapshot: &HostSnapshot, take: &mut dyn FnMut(&ContactRow<'_>)) -> usize {
         let join = snapshot.exposure();
         for contact in join.contacts() {
             for owner in or_none(join.holders_of(contact)) {
-                take(&Row { contact, owner, host_netns: join.host_netns() });
+                take(&ContactRow { contact, owner, host_netns: join.host_netns() });
             }
         }
         // Without psad's data there is no join.

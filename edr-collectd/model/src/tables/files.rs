@@ -15,7 +15,7 @@ use crate::snapshot::HostSnapshot;
 pub(super) struct Files;
 
 /// A file of a process, with values of the snapshot.
-pub(super) struct Row<'a> {
+pub(super) struct FileRow<'a> {
     process: &'a Process,
     file: File<'a>,
     /// Endpoints of sockets, by inode.
@@ -29,11 +29,11 @@ enum File<'a> {
     Mapped(&'a MappedFile),
 }
 
-type F = Field<Files>;
+type FileField = Field<Files>;
 
 impl Declaration for Files {
     type Input = HostSnapshot;
-    type Row<'a> = Row<'a>;
+    type Row<'a> = FileRow<'a>;
 
     const ABOUT: About = About {
         name: "open_files",
@@ -46,60 +46,61 @@ impl Declaration for Files {
         ..About::NONE
     };
 
-    const FIELDS: &'static [F] =
-        &[
-            F::bytes("comm", "Command", |row| Cell::bytes(joined(&row.process.comm.0))).ecs("process.name").usual(),
-            F::number("pid", "PID", |row| Cell::number(row.process.pid))
-                .ecs("process.pid")
-                .key()
-                .usual()
-                .link("processes", "pid"),
-            F::text("user", "User", |row| joined_user(row.process)).ecs("process.user.name").usual(),
-            F::number_or_word("fd", "FD", fd).ecs("edr.fd.number").key().usual().meaning(
-                "Descriptor, or `cwd`, `root`, `exe`; `mem` for a mapped file, `DEL` for a deleted mapped file.",
-            ),
-            F::text("access", "Access", access)
-                .ecs("edr.fd.mode")
-                .usual()
-                .meaning("`r`, `w`, `rw` or `path`; `exec` for an executable mapping."),
-            F::text("kind", "Type", kind).ecs("file.type").usual(),
-            F::text("dev", "Device", dev)
-                .ecs("file.device")
-                .usual()
-                .meaning("`major:minor`; of a device file the device itself."),
-            F::size("size", "Size", |row| row.open(|file| Cell::Size(file.size))).ecs("file.size").usual(),
-            F::number("offset", "Offset", |row| row.open(|file| Cell::number(file.offset)))
-                .ecs("edr.fd.offset")
-                .unit("bytes")
-                .on_page()
-                .changing(),
-            F::number("inode", "Node", inode).ecs("file.inode").usual(),
-            F::flag("deleted", "Deleted", deleted)
-                .ecs("edr.file.deleted")
-                .on_terminal()
-                .meaning("The file has no name any more."),
-            F::bytes("path", "Name", path)
-                .ecs("file.path")
-                .usual()
-                .code()
-                .mark(Mark::True { field: "deleted", text: "deleted" })
-                .meaning("Path; of a socket the endpoints."),
-            F::number("nlink", "Links", |row| row.open(|file| Cell::number(file.nlink))).ecs("edr.file.nlink"),
-            F::text("flags", "Flags", |row| row.open(|file| Cell::bytes(file.flags.join(" "))))
-                .ecs("edr.fd.flags")
-                .on_page()
-                .meaning("Flags of open(2), without the access mode."),
-            F::bytes("detail", "Detail", |row| row.open(|file| Cell::bytes(&file.detail)))
-                .ecs("edr.fd.detail")
-                .wide()
-                .meaning("Further lines of fdinfo."),
-            F::time("as_of", "As of", |row| row.as_of.cell(row.process))
-                .ecs("edr.process.as_of")
-                .changing()
-                .meaning("The row was read at this time or later."),
-        ];
+    const FIELDS: &'static [FileField] = &[
+        FileField::bytes("comm", "Command", |row| Cell::bytes(joined(&row.process.comm.0))).ecs("process.name").usual(),
+        FileField::number("pid", "PID", |row| Cell::number(row.process.pid))
+            .ecs("process.pid")
+            .key()
+            .usual()
+            .link("processes", "pid"),
+        FileField::text("user", "User", |row| joined_user(row.process)).ecs("process.user.name").usual(),
+        FileField::number_or_word("fd", "FD", fd)
+            .ecs("edr.fd.number")
+            .key()
+            .usual()
+            .meaning("Descriptor, or `cwd`, `root`, `exe`; `mem` for a mapped file, `DEL` for a deleted mapped file."),
+        FileField::text("access", "Access", access)
+            .ecs("edr.fd.mode")
+            .usual()
+            .meaning("`r`, `w`, `rw` or `path`; `exec` for an executable mapping."),
+        FileField::text("kind", "Type", kind).ecs("file.type").usual(),
+        FileField::text("dev", "Device", dev)
+            .ecs("file.device")
+            .usual()
+            .meaning("`major:minor`; of a device file the device itself."),
+        FileField::size("size", "Size", |row| row.open(|file| Cell::Size(file.size))).ecs("file.size").usual(),
+        FileField::number("offset", "Offset", |row| row.open(|file| Cell::number(file.offset)))
+            .ecs("edr.fd.offset")
+            .unit("bytes")
+            .on_page()
+            .changing(),
+        FileField::number("inode", "Node", inode).ecs("file.inode").usual(),
+        FileField::flag("deleted", "Deleted", deleted)
+            .ecs("edr.file.deleted")
+            .on_terminal()
+            .meaning("The file has no name any more."),
+        FileField::bytes("path", "Name", path)
+            .ecs("file.path")
+            .usual()
+            .code()
+            .mark(Mark::True { field: "deleted", text: "deleted" })
+            .meaning("Path; of a socket the endpoints."),
+        FileField::number("nlink", "Links", |row| row.open(|file| Cell::number(file.nlink))).ecs("edr.file.nlink"),
+        FileField::text("flags", "Flags", |row| row.open(|file| Cell::bytes(file.flags.join(" "))))
+            .ecs("edr.fd.flags")
+            .on_page()
+            .meaning("Flags of open(2), without the access mode."),
+        FileField::bytes("detail", "Detail", |row| row.open(|file| Cell::bytes(&file.detail)))
+            .ecs("edr.fd.detail")
+            .wide()
+            .meaning("Further lines of fdinfo."),
+        FileField::time("as_of", "As of", |row| row.as_of.cell(row.process))
+            .ecs("edr.process.as_of")
+            .changing()
+            .meaning("The row was read at this time or later."),
+    ];
 
-    fn rows(snapshot: &HostSnapshot, take: &mut dyn FnMut(&Row<'_>)) -> usize {
+    fn rows(snapshot: &HostSnapshot, take: &mut dyn FnMut(&FileRow<'_>)) -> usize {
         let mut undecodable = 0;
         let as_of = AsOf::new(snapshot);
         // The name of a socket is its endpoints, found by inode: a descriptor has no endpoints.
@@ -122,14 +123,14 @@ impl Declaration for Files {
             let files = named.iter().map(File::Open);
             let files = files.chain(process.mapped.iter().map(File::Mapped)).chain(numbered.iter().map(File::Open));
             for file in files {
-                take(&Row { process: &process, file, sockets: &sockets, as_of: &as_of });
+                take(&FileRow { process: &process, file, sockets: &sockets, as_of: &as_of });
             }
         }
         undecodable
     }
 }
 
-impl Row<'_> {
+impl FileRow<'_> {
     /// Returns a value of an open file; empty for a mapped file.
     fn open(&self, value: impl Fn(&OpenFile) -> Cell) -> Cell {
         match self.file {
@@ -139,7 +140,7 @@ impl Row<'_> {
     }
 }
 
-fn fd(row: &Row<'_>) -> Cell {
+fn fd(row: &FileRow<'_>) -> Cell {
     match row.file {
         File::Open(OpenFile { fd: Fd::Number(number), .. }) => Cell::number(*number),
         File::Open(file) => Cell::Text(file.fd.to_string()),
@@ -147,21 +148,21 @@ fn fd(row: &Row<'_>) -> Cell {
     }
 }
 
-fn access(row: &Row<'_>) -> Cell {
+fn access(row: &FileRow<'_>) -> Cell {
     match row.file {
         File::Open(file) => Cell::wire_name(&file.access),
         File::Mapped(file) => Cell::Text(if file.executable { "exec" } else { "" }.into()),
     }
 }
 
-fn kind(row: &Row<'_>) -> Cell {
+fn kind(row: &FileRow<'_>) -> Cell {
     match row.file {
         File::Open(file) => Cell::wire_name(&file.kind),
         File::Mapped(_) => Cell::wire_name(&FileKind::Regular),
     }
 }
 
-fn dev(row: &Row<'_>) -> Cell {
+fn dev(row: &FileRow<'_>) -> Cell {
     let dev = match row.file {
         File::Open(file) if matches!(file.kind, FileKind::Char | FileKind::Block) => file.rdev,
         File::Open(file) => file.dev,
@@ -170,14 +171,14 @@ fn dev(row: &Row<'_>) -> Cell {
     Cell::Text(device(dev))
 }
 
-fn inode(row: &Row<'_>) -> Cell {
+fn inode(row: &FileRow<'_>) -> Cell {
     match row.file {
         File::Open(file) => Cell::number(file.inode),
         File::Mapped(file) => Cell::number(file.inode),
     }
 }
 
-fn path(row: &Row<'_>) -> Cell {
+fn path(row: &FileRow<'_>) -> Cell {
     match row.file {
         File::Open(file) if file.kind == FileKind::Socket => {
             row.sockets.get(&file.inode).map_or_else(|| Cell::bytes(&file.path), Cell::bytes)
@@ -187,7 +188,7 @@ fn path(row: &Row<'_>) -> Cell {
     }
 }
 
-fn deleted(row: &Row<'_>) -> Cell {
+fn deleted(row: &FileRow<'_>) -> Cell {
     match row.file {
         File::Open(file) => Cell::Flag(file.deleted),
         File::Mapped(file) => Cell::Flag(file.deleted),

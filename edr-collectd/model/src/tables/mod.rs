@@ -29,7 +29,7 @@ pub static TABLES: [SnapshotTable; 14] = [
     Table::of::<psad::TopPorts>(),
     Table::of::<psad::PrefixCounters>(),
     Table::of::<psad::ProtocolCounters>(),
-    Table::of::<psad::Sources>(),
+    Table::of::<psad::PsadSources>(),
     Table::of::<psad::Blocked>(),
     Table::of::<packets::Packets>(),
     Table::of::<gaps::Gaps>(),

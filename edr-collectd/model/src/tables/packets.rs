@@ -9,7 +9,7 @@ use crate::snapshot::HostSnapshot;
 /// The packets of a snapshot.
 pub(super) struct Packets;
 
-type F = Field<Packets>;
+type PacketField = Field<Packets>;
 
 impl Declaration for Packets {
     type Input = HostSnapshot;
@@ -25,36 +25,40 @@ impl Declaration for Packets {
         ..About::NONE
     };
 
-    const FIELDS: &'static [F] = &[
-        F::time("time", "Time", |p| p.time.map_or(Cell::Empty, Cell::Time)).ecs("@timestamp").usual(),
-        F::bytes("prefix", "Prefix", |p| Cell::bytes(&p.prefix))
+    const FIELDS: &'static [PacketField] = &[
+        PacketField::time("time", "Time", |p| p.time.map_or(Cell::Empty, Cell::Time)).ecs("@timestamp").usual(),
+        PacketField::bytes("prefix", "Prefix", |p| Cell::bytes(&p.prefix))
             .ecs("edr.psad.prefix.name")
             .usual()
             .meaning("Log prefix of the firewall rule."),
-        F::text("chain", "Chain", |p| Cell::bytes(&p.chain)).ecs("edr.psad.chain").on_page(),
-        F::text("protocol", "Protocol", |p| Cell::bytes(&p.protocol)).ecs("network.transport").usual(),
-        F::text("src", "Source", |p| Cell::bytes(&p.src)).ecs("source.ip").usual().link("sources", "ip"),
-        F::number("src_port", "Port", |p| Cell::optional(p.src_port)).ecs("source.port").usual(),
-        F::text("dst", "Destination", |p| Cell::bytes(&p.dst)).ecs("destination.ip").usual(),
-        F::number("dst_port", "Port", |p| Cell::optional(p.dst_port)).ecs("destination.port").usual(),
-        F::text("flags", "TCP flags", |p| Cell::bytes(&p.flags)).ecs("edr.psad.tcp_flags").usual(),
-        F::number("icmp_type", "ICMP type", |p| Cell::optional(p.icmp_type)),
-        F::number("icmp_code", "ICMP code", |p| Cell::optional(p.icmp_code)),
-        F::bytes("interface_in", "In", |p| Cell::bytes(&p.interface_in)).ecs("observer.ingress.interface.name").usual(),
-        F::bytes("interface_out", "Out", |p| Cell::bytes(&p.interface_out)).ecs("observer.egress.interface.name"),
-        F::number("length", "Length", |p| Cell::optional(p.length))
+        PacketField::text("chain", "Chain", |p| Cell::bytes(&p.chain)).ecs("edr.psad.chain").on_page(),
+        PacketField::text("protocol", "Protocol", |p| Cell::bytes(&p.protocol)).ecs("network.transport").usual(),
+        PacketField::text("src", "Source", |p| Cell::bytes(&p.src)).ecs("source.ip").usual().link("sources", "ip"),
+        PacketField::number("src_port", "Port", |p| Cell::optional(p.src_port)).ecs("source.port").usual(),
+        PacketField::text("dst", "Destination", |p| Cell::bytes(&p.dst)).ecs("destination.ip").usual(),
+        PacketField::number("dst_port", "Port", |p| Cell::optional(p.dst_port)).ecs("destination.port").usual(),
+        PacketField::text("flags", "TCP flags", |p| Cell::bytes(&p.flags)).ecs("edr.psad.tcp_flags").usual(),
+        PacketField::number("icmp_type", "ICMP type", |p| Cell::optional(p.icmp_type)),
+        PacketField::number("icmp_code", "ICMP code", |p| Cell::optional(p.icmp_code)),
+        PacketField::bytes("interface_in", "In", |p| Cell::bytes(&p.interface_in))
+            .ecs("observer.ingress.interface.name")
+            .usual(),
+        PacketField::bytes("interface_out", "Out", |p| Cell::bytes(&p.interface_out))
+            .ecs("observer.egress.interface.name"),
+        PacketField::number("length", "Length", |p| Cell::optional(p.length))
             .ecs("network.bytes")
             .unit("bytes")
             .on_page()
             .meaning("Length of the IP packet."),
-        F::number("ttl", "TTL", |p| Cell::optional(p.ttl)).on_page(),
-        F::number("repeated", "Times", |p| Cell::number(p.repeated))
+        PacketField::number("ttl", "TTL", |p| Cell::optional(p.ttl)).on_page(),
+        PacketField::number("repeated", "Times", |p| Cell::number(p.repeated))
             .ecs("network.packets")
             .unit("packets")
             .on_page()
             .meaning("Packets that the line stands for."),
-        F::flag("cut", "Cut", |p| Cell::Flag(p.cut)).meaning("The line was cut; fields after the cut are missing."),
-        F::bytes("raw", "Line", |p| Cell::bytes(&p.raw)).ecs("event.original").on_page().code(),
+        PacketField::flag("cut", "Cut", |p| Cell::Flag(p.cut))
+            .meaning("The line was cut; fields after the cut are missing."),
+        PacketField::bytes("raw", "Line", |p| Cell::bytes(&p.raw)).ecs("event.original").on_page().code(),
     ];
 
     fn rows(snapshot: &HostSnapshot, take: &mut dyn FnMut(&Packet)) -> usize {

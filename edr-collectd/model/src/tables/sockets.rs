@@ -17,7 +17,7 @@ const OWNERS_MAX: usize = 64;
 pub(super) struct Sockets;
 
 /// A socket with its owners.
-pub(super) struct Row<'a> {
+pub(super) struct SocketRow<'a> {
     socket: &'a Socket,
     owners: &'a Owners,
 }
@@ -30,11 +30,11 @@ struct Owners {
     first: Option<(Bytes, Cell)>,
 }
 
-type F = Field<Sockets>;
+type SocketField = Field<Sockets>;
 
 impl Declaration for Sockets {
     type Input = HostSnapshot;
-    type Row<'a> = Row<'a>;
+    type Row<'a> = SocketRow<'a>;
 
     const ABOUT: About = About {
         name: "sockets",
@@ -46,87 +46,93 @@ impl Declaration for Sockets {
         ..About::NONE
     };
 
-    const FIELDS: &'static [F] = &[
-        F::text("family", "Family", |row| Cell::wire_name(&row.socket.family)).ecs("network.type").on_page(),
-        F::text("protocol", "Protocol", |row| Cell::bytes(&row.socket.protocol)).ecs("network.transport").usual(),
-        F::text("state", "State", |row| Cell::bytes(&row.socket.state))
+    const FIELDS: &'static [SocketField] = &[
+        SocketField::text("family", "Family", |row| Cell::wire_name(&row.socket.family)).ecs("network.type").on_page(),
+        SocketField::text("protocol", "Protocol", |row| Cell::bytes(&row.socket.protocol))
+            .ecs("network.transport")
+            .usual(),
+        SocketField::text("state", "State", |row| Cell::bytes(&row.socket.state))
             .ecs("edr.socket.state")
             .usual()
             .meaning("As in the filters of ss(8)."),
-        F::text("local_address", "Local address", |row| Cell::bytes(&row.socket.local))
+        SocketField::text("local_address", "Local address", |row| Cell::bytes(&row.socket.local))
             .ecs("edr.socket.local.ip")
             .key()
             .usual(),
-        F::number("local_port", "Port", |row| port(row.socket, row.socket.local_port))
+        SocketField::number("local_port", "Port", |row| port(row.socket, row.socket.local_port))
             .ecs("edr.socket.local.port")
             .key()
             .usual(),
-        F::text("remote_address", "Remote address", |row| Cell::bytes(&row.socket.remote))
+        SocketField::text("remote_address", "Remote address", |row| Cell::bytes(&row.socket.remote))
             .ecs("edr.socket.remote.ip")
             .key()
             .usual(),
-        F::number("remote_port", "Port", |row| port(row.socket, row.socket.remote_port))
+        SocketField::number("remote_port", "Port", |row| port(row.socket, row.socket.remote_port))
             .ecs("edr.socket.remote.port")
             .key()
             .usual(),
-        F::numbers("pids", "PID", |row| Cell::numbers(row.owners.pids.clone()))
+        SocketField::numbers("pids", "PID", |row| Cell::numbers(row.owners.pids.clone()))
             .ecs("process.pid")
             .usual()
             .link("processes", "pid")
             .meaning("Processes that hold the socket, at most 64."),
-        F::bytes("comm", "Command", |row| row.owners.first.as_ref().map_or(Cell::Empty, |(comm, _)| Cell::bytes(comm)))
-            .ecs("process.name")
-            .usual()
-            .meaning("Name of the first process in `pids`."),
-        F::text("user", "User", |row| row.owners.first.as_ref().map_or(Cell::Empty, |(_, user)| user.clone()))
-            .ecs("process.user.name")
-            .usual()
-            .meaning("User of the first process in `pids`."),
-        F::number("uid", "UID", |row| Cell::optional(row.socket.uid))
+        SocketField::bytes("comm", "Command", |row| {
+            row.owners.first.as_ref().map_or(Cell::Empty, |(comm, _)| Cell::bytes(comm))
+        })
+        .ecs("process.name")
+        .usual()
+        .meaning("Name of the first process in `pids`."),
+        SocketField::text("user", "User", |row| {
+            row.owners.first.as_ref().map_or(Cell::Empty, |(_, user)| user.clone())
+        })
+        .ecs("process.user.name")
+        .usual()
+        .meaning("User of the first process in `pids`."),
+        SocketField::number("uid", "UID", |row| Cell::optional(row.socket.uid))
             .ecs("edr.socket.uid")
             .meaning("Owner according to the kernel."),
-        F::bytes("path", "Path", |row| Cell::bytes(&row.socket.path))
+        SocketField::bytes("path", "Path", |row| Cell::bytes(&row.socket.path))
             .ecs("edr.socket.unix.path")
             .usual()
             .code()
             .meaning("Path of a unix socket."),
-        F::number("receive_queue", "Recv-Q", |row| Cell::number(row.socket.receive_queue))
+        SocketField::number("receive_queue", "Recv-Q", |row| Cell::number(row.socket.receive_queue))
             .ecs("edr.socket.rx_queue")
             .unit("bytes")
             .on_page()
             .changing(),
-        F::number("send_queue", "Send-Q", |row| Cell::number(row.socket.send_queue))
+        SocketField::number("send_queue", "Send-Q", |row| Cell::number(row.socket.send_queue))
             .ecs("edr.socket.tx_queue")
             .unit("bytes")
             .on_page()
             .changing(),
-        F::number("socket", "Inode", |row| Cell::number(row.socket.inode))
+        SocketField::number("socket", "Inode", |row| Cell::number(row.socket.inode))
             .ecs("edr.socket.inode")
             .key()
             .on_page()
             .link("files", "inode")
             .meaning("Inode; 0 for sockets without an inode."),
-        F::number("peer_inode", "Peer inode", |row| Cell::nonzero(row.socket.peer_inode))
+        SocketField::number("peer_inode", "Peer inode", |row| Cell::nonzero(row.socket.peer_inode))
             .ecs("edr.socket.unix.peer_inode")
             .link("sockets", "socket")
             .meaning("Inode of the unix socket at the other end."),
-        F::number("net_namespace", "Net ns", |row| Cell::number(row.socket.netns))
+        SocketField::number("net_namespace", "Net ns", |row| Cell::number(row.socket.netns))
             .ecs("edr.socket.net_ns")
             .meaning("Inode of the network namespace."),
-        F::number("interface", "Interface", |row| Cell::nonzero(row.socket.interface))
+        SocketField::number("interface", "Interface", |row| Cell::nonzero(row.socket.interface))
             .ecs("edr.socket.interface")
             .meaning("Index of the interface to which the socket is bound."),
-        F::flag("v6only", "IPv6 only", |row| Cell::Flag(row.socket.v6only)).ecs("edr.socket.v6only"),
+        SocketField::flag("v6only", "IPv6 only", |row| Cell::Flag(row.socket.v6only)).ecs("edr.socket.v6only"),
     ];
 
-    fn rows(snapshot: &HostSnapshot, take: &mut dyn FnMut(&Row<'_>)) -> usize {
+    fn rows(snapshot: &HostSnapshot, take: &mut dyn FnMut(&SocketRow<'_>)) -> usize {
         let (owners, mut undecodable) = owners(snapshot);
         let nobody = Owners::default();
         for socket in snapshot.view.sockets() {
             match socket {
                 Ok(socket) => {
                     let owners = if socket.inode == 0 { None } else { owners.get(&socket.inode) };
-                    take(&Row { socket: &socket, owners: owners.unwrap_or(&nobody) });
+                    take(&SocketRow { socket: &socket, owners: owners.unwrap_or(&nobody) });
                 }
                 Err(_) => undecodable += 1,
             }

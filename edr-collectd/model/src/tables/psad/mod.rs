@@ -8,7 +8,7 @@ use edr_wire::snapshot::Psad;
 
 pub(super) use self::counters::{Blocked, PrefixCounters, ProtocolCounters};
 pub(super) use self::rankings::{TopAttackers, TopPorts, TopSignatures};
-pub(super) use self::sources::Sources;
+pub(super) use self::sources::PsadSources;
 use crate::snapshot::HostSnapshot;
 
 /// Explanation of the rankings and counters.

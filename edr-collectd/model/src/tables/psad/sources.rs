@@ -12,10 +12,10 @@ use crate::snapshot::HostSnapshot;
 
 /// The sources of scans: one row for each range of scanned ports and each signature match of each destination; a source
 /// or destination with neither has a single row.
-pub(in crate::tables) struct Sources;
+pub(in crate::tables) struct PsadSources;
 
 /// A fact about a source, with the join of the snapshot.
-pub(in crate::tables) struct Row<'a> {
+pub(in crate::tables) struct SourceRow<'a> {
     source: &'a ScanSource,
     target: Option<&'a ScanTarget>,
     fact: Fact<'a>,
@@ -34,11 +34,11 @@ enum Fact<'a> {
     Signature(&'a SignatureMatch),
 }
 
-type F = Field<Sources>;
+type SourceField = Field<PsadSources>;
 
-impl Declaration for Sources {
+impl Declaration for PsadSources {
     type Input = HostSnapshot;
-    type Row<'a> = Row<'a>;
+    type Row<'a> = SourceRow<'a>;
 
     const ABOUT: About = About {
         name: "sources",
@@ -52,92 +52,101 @@ impl Declaration for Sources {
         ..About::NONE
     };
 
-    const FIELDS: &'static [F] = &[
-        F::text("ip", "Source", |row| Cell::bytes(joined(row.source.ip.as_bytes())))
+    const FIELDS: &'static [SourceField] = &[
+        SourceField::text("ip", "Source", |row| Cell::bytes(joined(row.source.ip.as_bytes())))
             .ecs("source.ip")
             .on_page()
             .link("packets", "src"),
-        F::danger_level("danger_level", "Danger level", |row| Cell::number(row.source.danger_level)).on_page(),
-        F::text("target", "Destination", |row| {
+        SourceField::danger_level("danger_level", "Danger level", |row| Cell::number(row.source.danger_level))
+            .on_page(),
+        SourceField::text("target", "Destination", |row| {
             row.target.map_or(Cell::Empty, |target| Cell::bytes(joined(target.ip.as_bytes())))
         })
         .ecs("destination.ip")
         .on_page(),
-        F::time("start_time", "First seen", |row| row.target.map_or(Cell::Empty, |t| Cell::seconds(t.start_time)))
-            .ecs("event.start")
-            .on_page(),
-        F::text("kind", "Row", kind)
+        SourceField::time("start_time", "First seen", |row| {
+            row.target.map_or(Cell::Empty, |t| Cell::seconds(t.start_time))
+        })
+        .ecs("event.start")
+        .on_page(),
+        SourceField::text("kind", "Row", kind)
             .meaning("`source`, `destination`, `ports` or `signature`: the subject of the row."),
-        F::text("chain", "Chain", |row| {
+        SourceField::text("chain", "Chain", |row| {
             row.fact(|ports| Cell::bytes(&ports.chain), |match_| Cell::bytes(&match_.chain))
         })
         .ecs("edr.psad.chain")
         .on_page(),
-        F::bytes("interface", "Interface", |row| row.fact(|ports| Cell::bytes(&ports.interface), |_| Cell::Empty))
-            .ecs("observer.ingress.interface.name"),
-        F::text("protocol", "Protocol", |row| {
+        SourceField::bytes("interface", "Interface", |row| {
+            row.fact(|ports| Cell::bytes(&ports.interface), |_| Cell::Empty)
+        })
+        .ecs("observer.ingress.interface.name"),
+        SourceField::text("protocol", "Protocol", |row| {
             row.fact(|ports| Cell::bytes(&ports.protocol), |match_| Cell::bytes(&match_.protocol))
         })
         .ecs("network.transport")
         .on_page(),
-        F::number("packets", "Packets", |row| row.fact(|ports| Cell::number(ports.packets), |_| Cell::Empty))
+        SourceField::number("packets", "Packets", |row| row.fact(|ports| Cell::number(ports.packets), |_| Cell::Empty))
             .ecs("source.packets")
             .unit("packets")
             .on_page()
             .changing(),
-        F::number("port_low", "Port from", |row| row.fact(|ports| Cell::optional(ports.port_low), match_port))
-            .ecs("edr.psad.target.port_low")
-            .on_page(),
-        F::number("port_high", "Port to", |row| row.fact(|ports| Cell::optional(ports.port_high), match_port))
-            .ecs("destination.port")
-            .on_page(),
-        F::number("sid", "SID", |row| row.signature(|match_| Cell::number(match_.sid)))
+        SourceField::number("port_low", "Port from", |row| {
+            row.fact(|ports| Cell::optional(ports.port_low), match_port)
+        })
+        .ecs("edr.psad.target.port_low")
+        .on_page(),
+        SourceField::number("port_high", "Port to", |row| {
+            row.fact(|ports| Cell::optional(ports.port_high), match_port)
+        })
+        .ecs("destination.port")
+        .on_page(),
+        SourceField::number("sid", "SID", |row| row.signature(|match_| Cell::number(match_.sid)))
             .ecs("rule.id")
             .on_page()
             .link("sources", "sid"),
-        F::bytes("msg", "Signature", |row| row.signature(|match_| Cell::bytes(&match_.msg)))
+        SourceField::bytes("msg", "Signature", |row| row.signature(|match_| Cell::bytes(&match_.msg)))
             .ecs("rule.name")
             .on_page()
             .wide(),
-        F::number("matches", "Matches", |row| row.signature(|match_| Cell::number(match_.matches)))
+        SourceField::number("matches", "Matches", |row| row.signature(|match_| Cell::number(match_.matches)))
             .ecs("edr.psad.signature.matches")
             .unit("matches")
             .on_page()
             .changing(),
-        F::text("flags", "TCP flags", |row| row.signature(|match_| Cell::bytes(&match_.flags)))
+        SourceField::text("flags", "TCP flags", |row| row.signature(|match_| Cell::bytes(&match_.flags)))
             .ecs("edr.psad.tcp_flags")
             .on_page(),
-        F::text("ruleset", "Rules of", |row| row.signature(ruleset))
+        SourceField::text("ruleset", "Rules of", |row| row.signature(ruleset))
             .ecs("rule.ruleset")
             .meaning("`psad` or `fwsnort`."),
-        F::time("time", "Time", |row| row.signature(|match_| Cell::seconds(match_.time)))
+        SourceField::time("time", "Time", |row| row.signature(|match_| Cell::seconds(match_.time)))
             .ecs("@timestamp")
             .changing()
             .meaning("Last match of the signature."),
-        F::bytes("os_guess", "System guess", |row| Cell::bytes(joined(&row.source.os_guess.0)))
+        SourceField::bytes("os_guess", "System guess", |row| Cell::bytes(joined(&row.source.os_guess.0)))
             .ecs("edr.psad.os_guess"),
-        F::number("emails", "Alerts", |row| Cell::number(row.source.emails))
+        SourceField::number("emails", "Alerts", |row| Cell::number(row.source.emails))
             .ecs("edr.psad.emails")
             .unit("mails")
             .changing()
             .meaning("Alerts that psad sent."),
-        F::text("listening", "Listening", |row| {
+        SourceField::text("listening", "Listening", |row| {
             row.open().map_or(Cell::Empty, |open| Cell::Text(open.listening.name().into()))
         })
         .on_page()
         .meaning("`yes`, `other namespace`, `loopback only`, `unknown` or `no`; empty for a row without ports."),
-        F::numbers("open_ports", "Open in range", |row| {
+        SourceField::numbers("open_ports", "Open in range", |row| {
             row.open().map_or(Cell::Empty, |open| Cell::numbers(open.ports.iter().copied().map(u64::from).collect()))
         })
         .on_page()
         .meaning("Ports with a listener at the destination, at most 64."),
     ];
 
-    fn rows(snapshot: &HostSnapshot, take: &mut dyn FnMut(&Row<'_>)) -> usize {
+    fn rows(snapshot: &HostSnapshot, take: &mut dyn FnMut(&SourceRow<'_>)) -> usize {
         let (psad, undecodable) = decoded(snapshot);
         let join = snapshot.exposure();
         for source in &psad.sources {
-            let mut one = |target, fact| take(&Row { source, target, fact, join, open: OnceCell::new() });
+            let mut one = |target, fact| take(&SourceRow { source, target, fact, join, open: OnceCell::new() });
             if source.targets.is_empty() {
                 one(None, Fact::Source);
             }
@@ -153,7 +162,7 @@ impl Declaration for Sources {
     }
 }
 
-impl Row<'_> {
+impl SourceRow<'_> {
     /// Returns a value of the scanned ports or of the signature match; empty for a row with neither.
     fn fact(&self, ports: impl Fn(&TargetPackets) -> Cell, signature: impl Fn(&SignatureMatch) -> Cell) -> Cell {
         match self.fact {
@@ -185,7 +194,7 @@ impl Row<'_> {
     }
 }
 
-fn kind(row: &Row<'_>) -> Cell {
+fn kind(row: &SourceRow<'_>) -> Cell {
     let kind = match row.fact {
         Fact::Source => "source",
         Fact::Destination => "destination",
