@@ -93,74 +93,74 @@ pub struct Top {
 /// A field of a table: a column, and the function that gets the value from a row.
 pub struct Field<D: Declaration> {
     column: Column,
-    value: Value<D>,
+    value: CellGetter<D>,
 }
 
 /// A function that gets a value from a row.
-type Value<D> = for<'r, 'a> fn(&'r <D as Declaration>::Row<'a>) -> Cell;
+type CellGetter<D> = for<'r, 'a> fn(&'r <D as Declaration>::Row<'a>) -> Cell;
 
 impl<D: Declaration> Field<D> {
-    const fn new(kind: Kind, name: &'static str, title: &'static str, value: Value<D>) -> Self {
+    const fn new(kind: Kind, name: &'static str, title: &'static str, value: CellGetter<D>) -> Self {
         Self { column: Column::new(kind, name, title), value }
     }
 
     /// Makes a field of text.
-    pub const fn text(name: &'static str, title: &'static str, value: Value<D>) -> Self {
+    pub const fn text(name: &'static str, title: &'static str, value: CellGetter<D>) -> Self {
         Self::new(Kind::Text, name, title, value)
     }
 
     /// Makes a field of bytes of the host.
-    pub const fn bytes(name: &'static str, title: &'static str, value: Value<D>) -> Self {
+    pub const fn bytes(name: &'static str, title: &'static str, value: CellGetter<D>) -> Self {
         Self::new(Kind::Bytes, name, title, value)
     }
 
     /// Makes a field of lists of bytes.
-    pub const fn list(name: &'static str, title: &'static str, value: Value<D>) -> Self {
+    pub const fn list(name: &'static str, title: &'static str, value: CellGetter<D>) -> Self {
         Self::new(Kind::List, name, title, value)
     }
 
     /// Makes a field of numbers.
-    pub const fn number(name: &'static str, title: &'static str, value: Value<D>) -> Self {
+    pub const fn number(name: &'static str, title: &'static str, value: CellGetter<D>) -> Self {
         Self::new(Kind::Number, name, title, value)
     }
 
     /// Makes a field of lists of numbers.
-    pub const fn numbers(name: &'static str, title: &'static str, value: Value<D>) -> Self {
+    pub const fn numbers(name: &'static str, title: &'static str, value: CellGetter<D>) -> Self {
         Self::new(Kind::Numbers, name, title, value)
     }
 
     /// Makes a field of numbers with words for some values.
-    pub const fn number_or_word(name: &'static str, title: &'static str, value: Value<D>) -> Self {
+    pub const fn number_or_word(name: &'static str, title: &'static str, value: CellGetter<D>) -> Self {
         Self::new(Kind::NumberOrWord, name, title, value)
     }
 
     /// Makes a field of danger levels.
-    pub const fn danger_level(name: &'static str, title: &'static str, value: Value<D>) -> Self {
+    pub const fn danger_level(name: &'static str, title: &'static str, value: CellGetter<D>) -> Self {
         Self::new(Kind::DangerLevel, name, title, value).ecs("edr.psad.danger_level")
     }
 
     /// Makes a field of percentages.
-    pub const fn percent(name: &'static str, title: &'static str, value: Value<D>) -> Self {
+    pub const fn percent(name: &'static str, title: &'static str, value: CellGetter<D>) -> Self {
         Self::new(Kind::Percent, name, title, value)
     }
 
     /// Makes a field of sizes in bytes.
-    pub const fn size(name: &'static str, title: &'static str, value: Value<D>) -> Self {
+    pub const fn size(name: &'static str, title: &'static str, value: CellGetter<D>) -> Self {
         Self::new(Kind::Size, name, title, value)
     }
 
     /// Makes a field of times.
-    pub const fn time(name: &'static str, title: &'static str, value: Value<D>) -> Self {
+    pub const fn time(name: &'static str, title: &'static str, value: CellGetter<D>) -> Self {
         Self::new(Kind::Time, name, title, value)
     }
 
     /// Makes a field of durations.
-    pub const fn duration(name: &'static str, title: &'static str, value: Value<D>) -> Self {
+    pub const fn duration(name: &'static str, title: &'static str, value: CellGetter<D>) -> Self {
         Self::new(Kind::Duration, name, title, value)
     }
 
     /// Makes a field of flags.
-    pub const fn flag(name: &'static str, title: &'static str, value: Value<D>) -> Self {
+    pub const fn flag(name: &'static str, title: &'static str, value: CellGetter<D>) -> Self {
         Self::new(Kind::Flag, name, title, value)
     }
 

@@ -8,12 +8,12 @@ const BESIDE: [&str; 13] =
 
 /// Why sockets may be missing.
 #[derive(Debug, Default)]
-pub(super) struct Missing {
+pub(super) struct MissingSockets {
     host: Option<String>,
     others: Option<String>,
 }
 
-impl Missing {
+impl MissingSockets {
     pub(super) fn of(view: &SnapshotView) -> Self {
         let mut missing = Self::default();
         match view.gaps() {

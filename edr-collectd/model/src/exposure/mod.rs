@@ -21,7 +21,7 @@ use std::net::IpAddr;
 use edr_wire::Bytes;
 use edr_wire::snapshot::{FileKind, Process, Psad, SnapshotView, Socket};
 
-use self::completeness::Missing;
+use self::completeness::MissingSockets;
 pub use self::listener::{Chain, Listener, Listening, Transport};
 use self::listener::{Reach, address};
 use crate::cell::joined;
@@ -90,7 +90,7 @@ pub struct Contact {
 
 /// Listeners in a range of scanned ports.
 #[derive(Debug, PartialEq, Eq)]
-pub struct InRange {
+pub struct RangeListeners {
     /// The most exposed listener, or the reason why none is listed.
     pub listening: Listening,
     /// Ports with a listener, ascending; at most [`PORTS_MAX`].
@@ -102,7 +102,7 @@ pub struct InRange {
 pub struct Exposure {
     /// Network namespace of pid 1, otherwise of the kernel threads; `None` when neither was listed.
     host_netns: Option<u64>,
-    missing: Missing,
+    missing: MissingSockets,
     owners: Vec<Owner>,
     listeners: Vec<Listener>,
     /// Indexes of the listeners, by protocol and port.
@@ -116,7 +116,7 @@ impl Exposure {
     /// Joins psad's part of a snapshot with the sockets and their owners.
     pub fn of(view: &SnapshotView) -> Self {
         let psad = view.psad().unwrap_or_default();
-        let mut join = Self { missing: Missing::of(view), ..Self::default() };
+        let mut join = Self { missing: MissingSockets::of(view), ..Self::default() };
         let attackers = attackers(&psad);
         join.take_sockets(view, &attackers);
         join.take_owners(view);
@@ -276,12 +276,18 @@ impl Exposure {
 
     /// Returns the listeners on the ports `low` to `high` of the packets' destination; `None` for packets sent by this
     /// host.
-    pub fn in_range(&self, transport: Transport, (low, high): (u16, u16), to: &str, chain: Chain) -> Option<InRange> {
+    pub fn in_range(
+        &self,
+        transport: Transport,
+        (low, high): (u16, u16),
+        to: &str,
+        chain: Chain,
+    ) -> Option<RangeListeners> {
         if chain == Chain::Output {
             return None;
         }
         let to = address(to);
-        let mut answer = InRange { listening: Listening::No, ports: Vec::new() };
+        let mut answer = RangeListeners { listening: Listening::No, ports: Vec::new() };
         if low > high {
             return Some(answer);
         }

@@ -12,7 +12,7 @@ const STEPS_MAX: usize = 4_000_000;
 
 /// The sources of scans that reach a listener.
 #[derive(Debug, Default)]
-pub(super) struct Probed {
+pub(super) struct ProbeTotals {
     /// Number of sources.
     pub(super) sources: u64,
     last: Option<usize>,
@@ -24,7 +24,7 @@ pub(super) struct Probed {
 #[derive(Debug)]
 pub(super) struct Probes {
     /// By the index of the listener.
-    pub(super) of: HashMap<usize, Probed>,
+    pub(super) of: HashMap<usize, ProbeTotals>,
     /// False when the limit of comparisons was reached.
     pub(super) whole: bool,
 }

@@ -7,7 +7,7 @@ use edr_wire::snapshot::{ScanSource, ScanTarget, SignatureMatch, TargetPackets};
 use super::decoded;
 use crate::catalogue::{About, Declaration, Field, Group};
 use crate::cell::{Cell, joined};
-use crate::exposure::{Chain, Exposure, InRange, Transport};
+use crate::exposure::{Chain, Exposure, RangeListeners, Transport};
 use crate::snapshot::HostSnapshot;
 
 /// The sources of scans: one row for each range of scanned ports and each signature match of each destination; a source
@@ -21,7 +21,7 @@ pub(in crate::tables) struct SourceRow<'a> {
     fact: Fact<'a>,
     join: &'a Exposure,
     /// The listeners at the scanned ports, found at the first use.
-    open: OnceCell<Option<InRange>>,
+    open: OnceCell<Option<RangeListeners>>,
 }
 
 #[derive(Clone, Copy)]
@@ -178,7 +178,7 @@ impl SourceRow<'_> {
     }
 
     /// Returns the listeners at the scanned ports of the destination; `None` for a protocol or a row without ports.
-    fn open(&self) -> Option<&InRange> {
+    fn open(&self) -> Option<&RangeListeners> {
         let found = self.open.get_or_init(|| {
             let (protocol, chain, ports) = match self.fact {
                 Fact::Source | Fact::Destination => return None,
