@@ -253,7 +253,7 @@ pub struct Table<I: ?Sized + 'static> {
 /// A table with the rows of a snapshot.
 pub type SnapshotTable = Table<HostSnapshot>;
 /// A table with the rows of a list of hosts.
-pub type HostsTable = Table<[HostRow]>;
+pub type HostListTable = Table<[HostRow]>;
 
 impl<I: ?Sized> Table<I> {
     /// Makes the table of a declaration.

@@ -39,7 +39,7 @@ pub mod tables;
 pub mod testing;
 
 pub use as_of::AsOf;
-pub use catalogue::{HostsTable, SnapshotTable, Table};
+pub use catalogue::{HostListTable, SnapshotTable, Table};
 pub use cell::{Cell, ages, time_text};
 pub use column::{Column, Kind};
 pub use error::QueryError;

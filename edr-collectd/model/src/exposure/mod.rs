@@ -59,7 +59,7 @@ pub struct Owner {
 
 /// A socket that listens on a scanned port.
 #[derive(Debug)]
-pub struct Exposed {
+pub struct ExposedSocket {
     /// Index of the listener.
     listener: usize,
     /// How exposed the socket is.
@@ -107,7 +107,7 @@ pub struct Exposure {
     listeners: Vec<Listener>,
     /// Indexes of the listeners, by protocol and port.
     by_port: BTreeMap<(Transport, u16), Vec<usize>>,
-    exposed: Vec<Exposed>,
+    exposed: Vec<ExposedSocket>,
     contacts: Vec<Contact>,
     contacts_of: HashMap<IpAddr, u64>,
 }
@@ -231,7 +231,7 @@ impl Exposure {
                 None if in_cut_list => None,
                 None => continue,
             };
-            self.exposed.push(Exposed {
+            self.exposed.push(ExposedSocket {
                 listener: at,
                 listening: self.seen_from_outside(listener),
                 packets,
@@ -239,7 +239,7 @@ impl Exposure {
                 danger_level: probed.map_or(0, |probed| probed.danger_level),
             });
         }
-        let order = |row: &Exposed| {
+        let order = |row: &ExposedSocket| {
             let listener = &self.listeners[row.listener];
             let rank = (row.listening, std::cmp::Reverse(row.danger_level), std::cmp::Reverse(row.packets));
             (rank, listener.transport, listener.port, listener.netns)
@@ -323,12 +323,12 @@ impl Exposure {
     }
 
     /// Returns the listeners on scanned ports, the most exposed first.
-    pub fn exposed(&self) -> &[Exposed] {
+    pub fn exposed(&self) -> &[ExposedSocket] {
         &self.exposed
     }
 
     /// Returns the listener of a row of [`Self::exposed`].
-    pub fn listener(&self, row: &Exposed) -> &Listener {
+    pub fn listener(&self, row: &ExposedSocket) -> &Listener {
         &self.listeners[row.listener]
     }
 

@@ -11,18 +11,18 @@ use crate::snapshot::HostSnapshot;
 pub(super) struct Exposed;
 
 /// A listening socket on a scanned port, with a process that holds the socket.
-pub(super) struct Row<'a> {
-    exposed: &'a exposure::Exposed,
+pub(super) struct ExposedRow<'a> {
+    exposed: &'a exposure::ExposedSocket,
     listener: &'a Listener,
     owner: Option<&'a Owner>,
     host_netns: Option<u64>,
 }
 
-type F = Field<Exposed>;
+type ExposedField = Field<Exposed>;
 
 impl Declaration for Exposed {
     type Input = HostSnapshot;
-    type Row<'a> = Row<'a>;
+    type Row<'a> = ExposedRow<'a>;
 
     const ABOUT: About = About {
         name: "exposed",
@@ -38,70 +38,77 @@ impl Declaration for Exposed {
         ..About::NONE
     };
 
-    const FIELDS: &'static [F] = &[
-        F::text("protocol", "Protocol", |row| Cell::bytes(row.listener.transport.name()))
+    const FIELDS: &'static [ExposedField] = &[
+        ExposedField::text("protocol", "Protocol", |row| Cell::bytes(row.listener.transport.name()))
             .ecs("network.transport")
             .key()
             .usual(),
-        F::number("port", "Port", |row| Cell::number(row.listener.port))
+        ExposedField::number("port", "Port", |row| Cell::number(row.listener.port))
             .ecs("destination.port")
             .key()
             .usual()
             .link("sockets", "local_port"),
-        F::number("packets", "Packets", |row| Cell::optional(row.exposed.packets))
+        ExposedField::number("packets", "Packets", |row| Cell::optional(row.exposed.packets))
             .ecs("edr.psad.port.packets")
             .unit("packets")
             .usual()
             .changing()
             .meaning("To this port at any address; empty where psad's list of ports lacks the port."),
-        F::number("attackers", "Attackers", |row| Cell::optional(row.exposed.attackers))
+        ExposedField::number("attackers", "Attackers", |row| Cell::optional(row.exposed.attackers))
             .unit("attackers")
             .usual()
             .changing()
             .meaning("Sources whose scanned ports include this port at an address of the socket."),
-        F::danger_level("danger_level", "Danger level", |row| Cell::nonzero(row.exposed.danger_level))
+        ExposedField::danger_level("danger_level", "Danger level", |row| Cell::nonzero(row.exposed.danger_level))
             .usual()
             .meaning("Highest level of these sources."),
-        F::text("listening", "Listening", |row| Cell::Text(row.exposed.listening.name().into()))
+        ExposedField::text("listening", "Listening", |row| Cell::Text(row.exposed.listening.name().into()))
             .usual()
             .meaning("`yes`, `other namespace`, `loopback only`, `unknown` or `no`."),
-        F::text("address", "Local address", |row| Cell::bytes(joined(row.listener.local.as_bytes())))
+        ExposedField::text("address", "Local address", |row| Cell::bytes(joined(row.listener.local.as_bytes())))
             .ecs("edr.socket.local.ip")
             .key()
             .usual(),
-        F::number("pid", "PID", |row| Cell::optional(row.owner.map(|owner| owner.pid)))
+        ExposedField::number("pid", "PID", |row| Cell::optional(row.owner.map(|owner| owner.pid)))
             .ecs("process.pid")
             .key()
             .usual()
             .link("processes", "pid"),
-        F::bytes("comm", "Command", |row| of(row.owner, |owner| Cell::bytes(&owner.comm)))
+        ExposedField::bytes("comm", "Command", |row| of(row.owner, |owner| Cell::bytes(&owner.comm)))
             .ecs("process.name")
             .usual()
             .mark(OWNER_NOT_SEEN),
-        F::text("unit", "Unit", |row| of(row.owner, |owner| Cell::bytes(&owner.unit))).ecs("edr.systemd.unit").usual(),
-        F::text("user", "User", |row| of(row.owner, |owner| Cell::bytes(&owner.user))).ecs("process.user.name"),
-        F::time("start_time", "Started", |row| of(row.owner, |owner| Cell::nonzero_time(owner.start_time_ns)))
-            .ecs("process.start")
+        ExposedField::text("unit", "Unit", |row| of(row.owner, |owner| Cell::bytes(&owner.unit)))
+            .ecs("edr.systemd.unit")
             .usual(),
-        F::bytes("exe", "Executable", |row| of(row.owner, |owner| Cell::bytes(&owner.exe)))
+        ExposedField::text("user", "User", |row| of(row.owner, |owner| Cell::bytes(&owner.user)))
+            .ecs("process.user.name"),
+        ExposedField::time("start_time", "Started", |row| {
+            of(row.owner, |owner| Cell::nonzero_time(owner.start_time_ns))
+        })
+        .ecs("process.start")
+        .usual(),
+        ExposedField::bytes("exe", "Executable", |row| of(row.owner, |owner| Cell::bytes(&owner.exe)))
             .ecs("process.executable")
             .usual()
             .code(),
-        F::number("socket", "Inode", |row| Cell::number(row.listener.inode))
+        ExposedField::number("socket", "Inode", |row| Cell::number(row.listener.inode))
             .ecs("edr.socket.inode")
             .key()
             .link("files", "inode"),
-        F::number("net_namespace", "Net ns", |row| Cell::number(row.listener.netns)).ecs("edr.socket.net_ns").key(),
-        F::text("namespace", "Namespace", |row| namespace(row.listener.netns, row.host_netns))
+        ExposedField::number("net_namespace", "Net ns", |row| Cell::number(row.listener.netns))
+            .ecs("edr.socket.net_ns")
+            .key(),
+        ExposedField::text("namespace", "Namespace", |row| namespace(row.listener.netns, row.host_netns))
             .meaning("`host`, `other` or `unknown`."),
     ];
 
-    fn rows(snapshot: &HostSnapshot, take: &mut dyn FnMut(&Row<'_>)) -> usize {
+    fn rows(snapshot: &HostSnapshot, take: &mut dyn FnMut(&ExposedRow<'_>)) -> usize {
         let join = snapshot.exposure();
         for exposed in join.exposed() {
             let listener = join.listener(exposed);
             for owner in or_none(join.owners_of(listener)) {
-                take(&Row { exposed, listener, owner, host_netns: join.host_netns() });
+                take(&ExposedRow { exposed, listener, owner, host_netns: join.host_netns() });
             }
         }
         // Without psad's data there is no join.

@@ -9,7 +9,7 @@ use crate::snapshot::HostSnapshot;
 /// The gaps of a snapshot.
 pub(super) struct Gaps;
 
-type F = Field<Gaps>;
+type GapField = Field<Gaps>;
 
 impl Declaration for Gaps {
     type Input = HostSnapshot;
@@ -25,13 +25,13 @@ impl Declaration for Gaps {
         ..About::NONE
     };
 
-    const FIELDS: &'static [F] = &[
-        F::text("source", "Source", |gap| Cell::bytes(&gap.source)).ecs("edr.gap.source"),
-        F::number("pid", "PID", |gap| Cell::optional(gap.pid)).ecs("process.pid").link("processes", "pid"),
-        F::bytes("field", "What", |gap| Cell::bytes(&gap.field)).ecs("edr.gap.field").wide(),
-        F::text("reason", "Why", |gap| Cell::wire_name(&gap.reason)).ecs("edr.gap.reason"),
-        F::number("count", "Items", |gap| Cell::number(gap.count)).ecs("edr.gap.count").unit("items"),
-        F::text("detail", "Detail", |gap| Cell::bytes(&gap.detail)).ecs("edr.gap.detail").wide(),
+    const FIELDS: &'static [GapField] = &[
+        GapField::text("source", "Source", |gap| Cell::bytes(&gap.source)).ecs("edr.gap.source"),
+        GapField::number("pid", "PID", |gap| Cell::optional(gap.pid)).ecs("process.pid").link("processes", "pid"),
+        GapField::bytes("field", "What", |gap| Cell::bytes(&gap.field)).ecs("edr.gap.field").wide(),
+        GapField::text("reason", "Why", |gap| Cell::wire_name(&gap.reason)).ecs("edr.gap.reason"),
+        GapField::number("count", "Items", |gap| Cell::number(gap.count)).ecs("edr.gap.count").unit("items"),
+        GapField::text("detail", "Detail", |gap| Cell::bytes(&gap.detail)).ecs("edr.gap.detail").wide(),
     ];
 
     fn rows(snapshot: &HostSnapshot, take: &mut dyn FnMut(&Gap)) -> usize {

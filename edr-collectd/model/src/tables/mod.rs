@@ -14,7 +14,7 @@ mod tests;
 
 use edr_wire::snapshot::Process;
 
-use crate::catalogue::{HostsTable, SnapshotTable, Table};
+use crate::catalogue::{HostListTable, SnapshotTable, Table};
 use crate::cell::{Cell, joined};
 
 /// The tables of a snapshot, in display order.
@@ -30,13 +30,13 @@ pub static TABLES: [SnapshotTable; 14] = [
     Table::of::<psad::PrefixCounters>(),
     Table::of::<psad::ProtocolCounters>(),
     Table::of::<psad::PsadSources>(),
-    Table::of::<psad::Blocked>(),
+    Table::of::<psad::BlockedAddresses>(),
     Table::of::<packets::Packets>(),
     Table::of::<gaps::Gaps>(),
 ];
 
 /// The list of hosts.
-pub static HOSTS: HostsTable = Table::of::<hosts::Hosts>();
+pub static HOSTS: HostListTable = Table::of::<hosts::Hosts>();
 
 /// Returns the user's name, or the uid when the host has no name for it.
 fn user(process: &Process) -> Cell {

@@ -13,20 +13,20 @@ use crate::snapshot::HostSnapshot;
 pub(super) struct Processes;
 
 /// A process, with values of the snapshot.
-pub(super) struct Row<'a> {
+pub(super) struct ProcessRow<'a> {
     host: &'a Host,
     process: &'a Process,
     as_of: &'a AsOf,
 }
 
-type F = Field<Processes>;
+type ProcessField = Field<Processes>;
 
 /// The state of the executable changes the meaning of its path and of the command line.
 const EXE_STATE: Mark = Mark::Text { field: "exe_state" };
 
 impl Declaration for Processes {
     type Input = HostSnapshot;
-    type Row<'a> = Row<'a>;
+    type Row<'a> = ProcessRow<'a>;
 
     const ABOUT: About = About {
         name: "processes",
@@ -39,123 +39,130 @@ impl Declaration for Processes {
         ..About::NONE
     };
 
-    const FIELDS: &'static [F] = &[
-        F::number("pid", "PID", |row| Cell::number(row.process.pid))
+    const FIELDS: &'static [ProcessField] = &[
+        ProcessField::number("pid", "PID", |row| Cell::number(row.process.pid))
             .ecs("process.pid")
             .key()
             .usual()
             .link("files", "pid"),
-        F::number("parent", "PPID", |row| Cell::number(row.process.ppid))
+        ProcessField::number("parent", "PPID", |row| Cell::number(row.process.ppid))
             .ecs("process.parent.pid")
             .usual()
             .link("processes", "pid")
             .meaning("Process id of the parent; 0 for none."),
-        F::text("user", "User", |row| user(row.process))
+        ProcessField::text("user", "User", |row| user(row.process))
             .ecs("process.user.name")
             .usual()
             .meaning("Name of the effective uid, or the uid without a name."),
-        F::percent("cpu_percent", "CPU %", |row| cpu_percent(row.host, row.process))
+        ProcessField::percent("cpu_percent", "CPU %", |row| cpu_percent(row.host, row.process))
             .usual()
             .changing()
             .meaning("CPU time divided by life time, as in ps(1)."),
-        F::percent("memory_percent", "Mem %", |row| Cell::percent(resident_bytes(row), row.host.memory_bytes))
-            .on_terminal()
-            .changing()
-            .meaning("Resident memory divided by the memory of the host."),
-        F::size("total_size", "VSZ", |row| Cell::Size(row.process.vsize_bytes)).meaning("Virtual memory."),
-        F::size("resident_size", "RSS", |row| Cell::Size(resident_bytes(row)))
+        ProcessField::percent("memory_percent", "Mem %", |row| {
+            Cell::percent(resident_bytes(row), row.host.memory_bytes)
+        })
+        .on_terminal()
+        .changing()
+        .meaning("Resident memory divided by the memory of the host."),
+        ProcessField::size("total_size", "VSZ", |row| Cell::Size(row.process.vsize_bytes)).meaning("Virtual memory."),
+        ProcessField::size("resident_size", "RSS", |row| Cell::Size(resident_bytes(row)))
             .ecs("edr.process.memory.rss")
             .usual()
             .changing()
             .meaning("Resident memory."),
-        F::text("tty", "TTY", |row| tty(row.process.tty)).ecs("process.tty.char_device").on_terminal(),
-        F::text("state", "State", |row| Cell::bytes(state(row.process)))
+        ProcessField::text("tty", "TTY", |row| tty(row.process.tty)).ecs("process.tty.char_device").on_terminal(),
+        ProcessField::text("state", "State", |row| Cell::bytes(state(row.process)))
             .ecs("edr.process.state")
             .usual()
             .changing()
             .meaning("Column STAT of ps(1)."),
-        F::time("start_time", "Started", |row| Cell::nonzero_time(row.process.start_time_ns))
+        ProcessField::time("start_time", "Started", |row| Cell::nonzero_time(row.process.start_time_ns))
             .ecs("process.start")
             .usual(),
-        F::duration("cpu_time", "CPU time", |row| cpu_time(row.host, row.process))
+        ProcessField::duration("cpu_time", "CPU time", |row| cpu_time(row.host, row.process))
             .ecs("edr.process.cpu")
             .on_terminal()
             .on_page()
             .changing()
             .meaning("User and system time."),
-        F::number("files_total", "Open files", |row| Cell::optional(row.process.files_total))
+        ProcessField::number("files_total", "Open files", |row| Cell::optional(row.process.files_total))
             .ecs("edr.process.files_total")
             .unit("files")
             .on_page()
             .meaning("Open descriptors, listed or not."),
-        F::bytes("name", "Name", |row| Cell::bytes(&row.process.comm))
+        ProcessField::bytes("name", "Name", |row| Cell::bytes(&row.process.comm))
             .ecs("process.name")
             .usual()
             .meaning("`comm` of proc(5)."),
-        F::list("cmdline", "Command line", |row| Cell::list(row.process.argv.clone()))
+        ProcessField::list("cmdline", "Command line", |row| Cell::list(row.process.argv.clone()))
             .ecs("process.args")
             .usual()
             .code()
             .mark(EXE_STATE)
             .meaning("One element for each argument; secrets are redacted."),
-        F::bytes("path", "Executable", |row| {
+        ProcessField::bytes("path", "Executable", |row| {
             row.process.exe.as_ref().map_or(Cell::Empty, |exe| Cell::bytes(&exe.path))
         })
         .ecs("process.executable")
         .code()
         .mark(EXE_STATE),
-        F::text("exe_state", "Executable is", |row| Cell::bytes(exe_state(row.process)))
+        ProcessField::text("exe_state", "Executable is", |row| Cell::bytes(exe_state(row.process)))
             .ecs("edr.process.exe.deleted")
             .meaning("`deleted`, `in memory` or `kernel thread`; empty for a file with a name."),
-        F::text("sha256", "SHA-256", |row| sha256(row.process))
+        ProcessField::text("sha256", "SHA-256", |row| sha256(row.process))
             .ecs("process.hash.sha256")
             .meaning("Hash of the executable."),
-        F::bytes("cwd", "Directory", |row| row.process.cwd.as_ref().map_or(Cell::Empty, Cell::bytes))
+        ProcessField::bytes("cwd", "Directory", |row| row.process.cwd.as_ref().map_or(Cell::Empty, Cell::bytes))
             .ecs("process.working_directory")
             .code(),
-        F::text("unit", "Unit", |row| row.process.unit.as_ref().map_or(Cell::Empty, Cell::bytes))
+        ProcessField::text("unit", "Unit", |row| row.process.unit.as_ref().map_or(Cell::Empty, Cell::bytes))
             .ecs("edr.systemd.unit"),
-        F::text("container", "Container", |row| container(row.process)).ecs("container.id").meaning("`runtime:id`."),
-        F::number("euid", "UID", |row| Cell::number(row.process.uids[1]))
+        ProcessField::text("container", "Container", |row| container(row.process))
+            .ecs("container.id")
+            .meaning("`runtime:id`."),
+        ProcessField::number("euid", "UID", |row| Cell::number(row.process.uids[1]))
             .ecs("process.user.id")
             .meaning("Effective uid."),
-        F::number("loginuid", "Login UID", |row| Cell::optional(row.process.loginuid)).ecs("edr.process.loginuid"),
-        F::text("capabilities", "Capabilities", |row| capabilities(row.process))
+        ProcessField::number("loginuid", "Login UID", |row| Cell::optional(row.process.loginuid))
+            .ecs("edr.process.loginuid"),
+        ProcessField::text("capabilities", "Capabilities", |row| capabilities(row.process))
             .ecs("process.thread.capabilities.effective")
             .meaning("Effective set, hexadecimal."),
-        F::number("threads", "Threads", |row| Cell::number(row.process.threads))
+        ProcessField::number("threads", "Threads", |row| Cell::number(row.process.threads))
             .ecs("edr.process.threads")
             .unit("threads"),
-        F::size("disk_bytes_read", "Read", |row| row.process.io.map_or(Cell::Empty, |io| Cell::Size(io.read_bytes)))
-            .ecs("edr.process.io.read_bytes")
-            .changing()
-            .meaning("Fetched from storage."),
-        F::size("disk_bytes_written", "Written", |row| {
+        ProcessField::size("disk_bytes_read", "Read", |row| {
+            row.process.io.map_or(Cell::Empty, |io| Cell::Size(io.read_bytes))
+        })
+        .ecs("edr.process.io.read_bytes")
+        .changing()
+        .meaning("Fetched from storage."),
+        ProcessField::size("disk_bytes_written", "Written", |row| {
             row.process.io.map_or(Cell::Empty, |io| Cell::Size(io.write_bytes))
         })
         .ecs("edr.process.io.write_bytes")
         .changing()
         .meaning("Sent to storage."),
-        F::number("start_ticks", "Start ticks", |row| Cell::number(row.process.start_ticks))
+        ProcessField::number("start_ticks", "Start ticks", |row| Cell::number(row.process.start_ticks))
             .ecs("process.entity_id")
             .key()
             .meaning("Start in clock ticks since the boot: with `pid` the identity of the process in the boot."),
-        F::text("incomplete", "Not readable", |row| Cell::bytes(row.process.incomplete.join(" ")))
+        ProcessField::text("incomplete", "Not readable", |row| Cell::bytes(row.process.incomplete.join(" ")))
             .ecs("edr.process.incomplete")
             .meaning("Names of the fields that could not be read."),
-        F::time("as_of", "As of", |row| row.as_of.cell(row.process))
+        ProcessField::time("as_of", "As of", |row| row.as_of.cell(row.process))
             .ecs("edr.process.as_of")
             .changing()
             .meaning("The row was read at this time or later."),
     ];
 
-    fn rows(snapshot: &HostSnapshot, take: &mut dyn FnMut(&Row<'_>)) -> usize {
+    fn rows(snapshot: &HostSnapshot, take: &mut dyn FnMut(&ProcessRow<'_>)) -> usize {
         let host = snapshot.view.host().unwrap_or_default();
         let as_of = AsOf::new(snapshot);
         let mut undecodable = 0;
         for process in snapshot.view.processes() {
             match process {
-                Ok(process) => take(&Row { host: &host, process: &process, as_of: &as_of }),
+                Ok(process) => take(&ProcessRow { host: &host, process: &process, as_of: &as_of }),
                 Err(_) => undecodable += 1,
             }
         }
@@ -163,7 +170,7 @@ impl Declaration for Processes {
     }
 }
 
-fn resident_bytes(row: &Row<'_>) -> u64 {
+fn resident_bytes(row: &ProcessRow<'_>) -> u64 {
     row.process.rss_pages.saturating_mul(row.host.page_bytes)
 }
 

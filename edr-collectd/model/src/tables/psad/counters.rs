@@ -10,7 +10,7 @@ use crate::snapshot::HostSnapshot;
 /// *iptables log prefix counters*
 pub(in crate::tables) struct PrefixCounters;
 
-type Prefix = Field<PrefixCounters>;
+type PrefixField = Field<PrefixCounters>;
 
 impl Declaration for PrefixCounters {
     type Input = HostSnapshot;
@@ -27,9 +27,9 @@ impl Declaration for PrefixCounters {
         ..About::NONE
     };
 
-    const FIELDS: &'static [Prefix] = &[
-        Prefix::bytes("prefix", "Prefix", |row| Cell::bytes(&row.prefix)).ecs("edr.psad.prefix.name").key(),
-        Prefix::number("packets", "Packets", |row| Cell::number(row.packets))
+    const FIELDS: &'static [PrefixField] = &[
+        PrefixField::bytes("prefix", "Prefix", |row| Cell::bytes(&row.prefix)).ecs("edr.psad.prefix.name").key(),
+        PrefixField::number("packets", "Packets", |row| Cell::number(row.packets))
             .ecs("edr.psad.prefix.count")
             .unit("packets")
             .changing(),
@@ -45,7 +45,7 @@ impl Declaration for PrefixCounters {
 /// Total protocol packet counters.
 pub(in crate::tables) struct ProtocolCounters;
 
-type Protocol = Field<ProtocolCounters>;
+type ProtocolField = Field<ProtocolCounters>;
 
 impl Declaration for ProtocolCounters {
     type Input = HostSnapshot;
@@ -62,9 +62,9 @@ impl Declaration for ProtocolCounters {
         ..About::NONE
     };
 
-    const FIELDS: &'static [Protocol] = &[
-        Protocol::text("protocol", "Protocol", |row| Cell::bytes(&row.protocol)).ecs("network.transport").key(),
-        Protocol::number("packets", "Packets", |row| Cell::number(row.packets))
+    const FIELDS: &'static [ProtocolField] = &[
+        ProtocolField::text("protocol", "Protocol", |row| Cell::bytes(&row.protocol)).ecs("network.transport").key(),
+        ProtocolField::number("packets", "Packets", |row| Cell::number(row.packets))
             .ecs("edr.psad.protocol.packets")
             .unit("packets")
             .changing(),
@@ -78,11 +78,11 @@ impl Declaration for ProtocolCounters {
 }
 
 /// Auto-blocked addresses.
-pub(in crate::tables) struct Blocked;
+pub(in crate::tables) struct BlockedAddresses;
 
-type Address = Field<Blocked>;
+type AddressField = Field<BlockedAddresses>;
 
-impl Declaration for Blocked {
+impl Declaration for BlockedAddresses {
     type Input = HostSnapshot;
     type Row<'a> = snapshot::Blocked;
 
@@ -98,13 +98,13 @@ impl Declaration for Blocked {
         ..About::NONE
     };
 
-    const FIELDS: &'static [Address] = &[
-        Address::text("address", "Address", |row| Cell::bytes(&row.address))
+    const FIELDS: &'static [AddressField] = &[
+        AddressField::text("address", "Address", |row| Cell::bytes(&row.address))
             .ecs("source.ip")
             .key()
             .link("packets", "src")
             .meaning("Address or network."),
-        Address::time("since", "Since", |row| Cell::seconds(row.since)).ecs("event.start"),
+        AddressField::time("since", "Since", |row| Cell::seconds(row.since)).ecs("event.start"),
     ];
 
     fn rows(snapshot: &HostSnapshot, take: &mut dyn FnMut(&snapshot::Blocked)) -> usize {

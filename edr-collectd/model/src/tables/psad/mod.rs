@@ -6,7 +6,7 @@ mod sources;
 
 use edr_wire::snapshot::Psad;
 
-pub(super) use self::counters::{Blocked, PrefixCounters, ProtocolCounters};
+pub(super) use self::counters::{BlockedAddresses, PrefixCounters, ProtocolCounters};
 pub(super) use self::rankings::{TopAttackers, TopPorts, TopSignatures};
 pub(super) use self::sources::PsadSources;
 use crate::snapshot::HostSnapshot;

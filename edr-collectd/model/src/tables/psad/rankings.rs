@@ -15,7 +15,7 @@ const NAMES_MAX: usize = 8;
 /// *Top 50 signature matches*
 pub(in crate::tables) struct TopSignatures;
 
-type Signature = Field<TopSignatures>;
+type SignatureField = Field<TopSignatures>;
 
 impl Declaration for TopSignatures {
     type Input = HostSnapshot;
@@ -33,18 +33,18 @@ impl Declaration for TopSignatures {
         ..About::NONE
     };
 
-    const FIELDS: &'static [Signature] = &[
-        Signature::bytes("msg", "Signature", |row| Cell::bytes(&row.msg)).ecs("rule.name").wide(),
-        Signature::text("protocol", "Protocol", |row| Cell::bytes(&row.protocol)).ecs("network.transport"),
-        Signature::number("matches", "Matches", |row| Cell::number(row.matches))
+    const FIELDS: &'static [SignatureField] = &[
+        SignatureField::bytes("msg", "Signature", |row| Cell::bytes(&row.msg)).ecs("rule.name").wide(),
+        SignatureField::text("protocol", "Protocol", |row| Cell::bytes(&row.protocol)).ecs("network.transport"),
+        SignatureField::number("matches", "Matches", |row| Cell::number(row.matches))
             .ecs("edr.psad.signature.matches")
             .unit("matches")
             .changing(),
-        Signature::number("sources", "Sources", |row| Cell::number(row.sources))
+        SignatureField::number("sources", "Sources", |row| Cell::number(row.sources))
             .ecs("edr.psad.signature.sources")
             .unit("sources")
             .changing(),
-        Signature::number("sid", "SID", |row| Cell::number(row.sid)).ecs("rule.id").key().link("sources", "sid"),
+        SignatureField::number("sid", "SID", |row| Cell::number(row.sid)).ecs("rule.id").key().link("sources", "sid"),
     ];
 
     fn rows(snapshot: &HostSnapshot, take: &mut dyn FnMut(&TopSignature)) -> usize {
@@ -63,7 +63,7 @@ pub(in crate::tables) struct AttackerRow<'a> {
     join: &'a Exposure,
 }
 
-type A = Field<TopAttackers>;
+type AttackerField = Field<TopAttackers>;
 
 impl Declaration for TopAttackers {
     type Input = HostSnapshot;
@@ -82,25 +82,28 @@ impl Declaration for TopAttackers {
         ..About::NONE
     };
 
-    const FIELDS: &'static [A] = &[
-        A::text("ip", "Address", |row| Cell::bytes(&row.attacker.ip)).ecs("source.ip").key().link("sources", "ip"),
-        A::danger_level("danger_level", "Danger level", |row| Cell::number(row.attacker.danger_level)),
-        A::number("packets", "Packets", |row| Cell::number(row.attacker.packets))
+    const FIELDS: &'static [AttackerField] = &[
+        AttackerField::text("ip", "Address", |row| Cell::bytes(&row.attacker.ip))
+            .ecs("source.ip")
+            .key()
+            .link("sources", "ip"),
+        AttackerField::danger_level("danger_level", "Danger level", |row| Cell::number(row.attacker.danger_level)),
+        AttackerField::number("packets", "Packets", |row| Cell::number(row.attacker.packets))
             .ecs("source.packets")
             .unit("packets")
             .changing(),
-        A::number("unique_signatures", "Signatures", |row| Cell::number(row.attacker.unique_signatures))
+        AttackerField::number("unique_signatures", "Signatures", |row| Cell::number(row.attacker.unique_signatures))
             .ecs("edr.psad.unique_signatures")
             .unit("signatures")
             .changing(),
-        A::number("signature_matches", "Matches", |row| Cell::number(row.attacker.signature_matches))
+        AttackerField::number("signature_matches", "Matches", |row| Cell::number(row.attacker.signature_matches))
             .ecs("edr.psad.signature_matches")
             .unit("matches")
             .changing(),
-        A::flag("is_local", "Local", |row| Cell::Flag(row.attacker.is_local))
+        AttackerField::flag("is_local", "Local", |row| Cell::Flag(row.attacker.is_local))
             .ecs("edr.psad.is_local")
             .meaning("psad counts the source as local."),
-        A::number_or_word("sockets", "Sockets here", |row| {
+        AttackerField::number_or_word("sockets", "Sockets here", |row| {
             row.join.contacts_of(&row.attacker.ip).map_or_else(|| Cell::Text("unknown".into()), Cell::number)
         })
         .changing()
@@ -126,7 +129,7 @@ pub(in crate::tables) struct PortRow<'a> {
     join: &'a Exposure,
 }
 
-type Port = Field<TopPorts>;
+type PortField = Field<TopPorts>;
 
 impl Declaration for TopPorts {
     type Input = HostSnapshot;
@@ -145,21 +148,21 @@ impl Declaration for TopPorts {
         ..About::NONE
     };
 
-    const FIELDS: &'static [Port] = &[
-        Port::text("protocol", "Protocol", |row| Cell::bytes(&row.port.protocol)).ecs("network.transport").key(),
-        Port::number("port", "Port", |row| Cell::number(row.port.port)).ecs("destination.port").key(),
-        Port::number("packets", "Packets", |row| Cell::number(row.port.packets))
+    const FIELDS: &'static [PortField] = &[
+        PortField::text("protocol", "Protocol", |row| Cell::bytes(&row.port.protocol)).ecs("network.transport").key(),
+        PortField::number("port", "Port", |row| Cell::number(row.port.port)).ecs("destination.port").key(),
+        PortField::number("packets", "Packets", |row| Cell::number(row.port.packets))
             .ecs("edr.psad.port.packets")
             .unit("packets")
             .changing(),
-        Port::text("listening", "Listening", listening).meaning(
+        PortField::text("listening", "Listening", listening).meaning(
             "`yes`, `other namespace`, `loopback only`, `unknown` or `no`; empty for a protocol without ports.",
         ),
-        Port::numbers("pids", "PID", pids)
+        PortField::numbers("pids", "PID", pids)
             .ecs("process.pid")
             .link("processes", "pid")
             .meaning("Processes that listen on the port, at most 64."),
-        Port::list("comm", "Command", names).ecs("process.name").meaning("Names of these processes, at most 8."),
+        PortField::list("comm", "Command", names).ecs("process.name").meaning("Names of these processes, at most 8."),
     ];
 
     fn rows(snapshot: &HostSnapshot, take: &mut dyn FnMut(&PortRow<'_>)) -> usize {
