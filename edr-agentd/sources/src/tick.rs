@@ -7,7 +7,7 @@ use edr_wire::limits::RAW_BYTES_SOFT;
 use edr_wire::snapshot::{Agent, GapReason, Host, Position, Psad, Reread, Rows, SnapshotParts, SourceCost, Time};
 
 use crate::common::cost::{CallCounter, Meter};
-use crate::common::{DescriptorAccess, Gaps, Inhabitants};
+use crate::common::{DescriptorAccess, GapCollector, Inhabitants};
 
 /// A source of facts about the host. There are two kinds:
 ///
@@ -91,7 +91,7 @@ pub struct Tick {
     /// The read position of each log.
     pub positions: Vec<Position>,
     /// The missed facts.
-    pub gaps: Gaps,
+    pub gaps: GapCollector,
     /// The cost of each source.
     pub cost: Vec<SourceCost>,
     /// Reasons for limited visibility, each with a remedy.

@@ -12,12 +12,12 @@ const GAPS_MAX: usize = 1_000;
 /// Collects gaps. Equal gaps (source, field, reason) are merged into one gap with a count, so that a host cannot fill a
 /// snapshot with gaps.
 #[derive(Debug, Default)]
-pub struct Gaps {
+pub struct GapCollector {
     merged: BTreeMap<(&'static str, Bytes, GapReason), Gap>,
     beyond: u64,
 }
 
-impl Gaps {
+impl GapCollector {
     /// Records a missed `field` of `source`. A merged gap keeps the first `detail`, and keeps `pid` while all merged
     /// gaps have the same pid.
     pub fn add(&mut self, source: &'static str, pid: Option<u32>, field: &[u8], reason: GapReason, detail: &str) {
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn equal_gaps_are_merged_and_their_number_is_bounded() {
-        let mut gaps = Gaps::default();
+        let mut gaps = GapCollector::default();
         gaps.add("files", Some(1), b"fd", GapReason::Denied, "EACCES");
         gaps.add("files", Some(2), b"fd", GapReason::Denied, "EACCES");
         for n in 0..2 * GAPS_MAX {
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn gaps_taken_over_are_merged_like_others() {
-        let (mut gaps, mut part) = (Gaps::default(), Gaps::default());
+        let (mut gaps, mut part) = (GapCollector::default(), GapCollector::default());
         gaps.add("sockets", Some(1), b"tcp", GapReason::Denied, "first");
         part.add("sockets", Some(2), b"tcp", GapReason::Denied, "second");
         part.add("sockets", Some(3), b"udp", GapReason::Io, "");

@@ -17,6 +17,6 @@ pub(crate) mod proc_files;
 mod recorder;
 
 pub use self::access::DescriptorAccess;
-pub use self::gaps::Gaps;
+pub use self::gaps::GapCollector;
 pub use self::inhabitants::Inhabitants;
 pub use self::recorder::Recorder;

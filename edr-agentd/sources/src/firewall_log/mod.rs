@@ -25,7 +25,7 @@ pub(crate) use self::journal::JournalTail;
 use self::journal::{JournalEntry, Writer};
 use self::record::{LineFault, RecordEnd, parse_record};
 use self::tail::{Flow, LogTail, Piece};
-use crate::common::Gaps;
+use crate::common::GapCollector;
 
 /// Raw bytes of packets per tick.
 const RAW_BYTES_MAX: usize = 4 << 20;
@@ -103,7 +103,7 @@ impl PacketLog {
     }
 
     /// Takes the new lines since the last reading, up to `packets_max` packets.
-    pub(crate) fn read(&mut self, now_ns: i64, packets_max: usize, found: &mut LogRows, gaps: &mut Gaps) {
+    pub(crate) fn read(&mut self, now_ns: i64, packets_max: usize, found: &mut LogRows, gaps: &mut GapCollector) {
         let mut sorter = Sorter {
             found,
             faults: BTreeMap::new(),

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use edr_wire::Bytes;
 use edr_wire::snapshot::{GapReason, Position};
 
-use crate::common::Gaps;
+use crate::common::GapCollector;
 use crate::common::files::{FileRefusal, FileStamp, open_log, stamp_of_file};
 use crate::common::lines::LINE_BYTES_MAX;
 
@@ -106,7 +106,7 @@ impl LogTail {
     }
 
     /// Passes the new lines since the last reading to `take`, oldest first.
-    pub(crate) fn read(&mut self, gaps: &mut Gaps, mut take: impl FnMut(Piece<'_>) -> Flow) {
+    pub(crate) fn read(&mut self, gaps: &mut GapCollector, mut take: impl FnMut(Piece<'_>) -> Flow) {
         self.find(gaps);
         if let Some((reason, detail)) = &self.problem {
             gaps.add("packets", None, self.path.as_os_str().as_bytes(), *reason, detail);
@@ -135,7 +135,7 @@ impl LogTail {
     }
 
     /// Updates the open files to match the file at the path.
-    fn find(&mut self, gaps: &mut Gaps) {
+    fn find(&mut self, gaps: &mut GapCollector) {
         self.problem = None;
         let opened = match open_log(&self.path) {
             Ok((fd, stamp)) => Some((fd, stamp)),
@@ -180,7 +180,7 @@ impl LogTail {
     }
 
     /// Continues where an earlier run of the agent stopped.
-    fn resume(&mut self, fd: OwnedFd, stamp: FileStamp, gaps: &mut Gaps) {
+    fn resume(&mut self, fd: OwnedFd, stamp: FileStamp, gaps: &mut GapCollector) {
         let mut current = OpenLog::start(fd, stamp);
         let remembered = std::mem::take(&mut self.remembered);
         let last = remembered.len() - 1;
@@ -216,7 +216,7 @@ impl LogTail {
     }
 
     /// Handles a file that was truncated or overwritten in place; a copy may hold the unread bytes.
-    fn rewritten(&mut self, current: OpenLog, fd: OwnedFd, stamp: FileStamp, gaps: &mut Gaps) {
+    fn rewritten(&mut self, current: OpenLog, fd: OwnedFd, stamp: FileStamp, gaps: &mut GapCollector) {
         let position = current.position(&Bytes::default());
         match self.sibling(&position, stamp) {
             Some(mut copy) => {
@@ -238,7 +238,7 @@ impl LogTail {
         self.current = Some(OpenLog::start(fd, stamp));
     }
 
-    fn follow(&mut self, old: OpenLog, gaps: &mut Gaps) {
+    fn follow(&mut self, old: OpenLog, gaps: &mut GapCollector) {
         if self.old.len() >= OLD_FILES_MAX
             && let Some(dropped) = self.old.pop_front()
             && dropped.stamp.size > dropped.offset
@@ -253,7 +253,7 @@ impl LogTail {
     }
 
     /// Closes rotated files that are read, quiet, and succeeded by a file with lines.
-    fn retire(&mut self, flow: Flow, gaps: &mut Gaps, take: &mut impl FnMut(Piece<'_>) -> Flow) {
+    fn retire(&mut self, flow: Flow, gaps: &mut GapCollector, take: &mut impl FnMut(Piece<'_>) -> Flow) {
         let succeeded = self.current.as_ref().is_some_and(|current| current.stamp.size > 0);
         while flow == Flow::On && succeeded && self.old.front().is_some_and(|old| old.quiet >= QUIET_READINGS) {
             if let Some(mut old) = self.old.pop_front() {
@@ -284,7 +284,7 @@ impl LogTail {
     }
 
     /// Rotated files last written at `since` or later, oldest first. A compressed file becomes a gap.
-    fn siblings_between(&self, since: i64, current: FileStamp, gaps: &mut Gaps) -> Vec<OpenLog> {
+    fn siblings_between(&self, since: i64, current: FileStamp, gaps: &mut GapCollector) -> Vec<OpenLog> {
         let known: Vec<_> = self.old.iter().map(|old| (old.stamp.dev, old.stamp.inode)).collect();
         let mut between = Vec::new();
         for (name, fd, stamp) in self.siblings(current) {
@@ -387,7 +387,7 @@ impl OpenLog {
         &mut self,
         buffer: &mut Vec<u8>,
         path: &Path,
-        gaps: &mut Gaps,
+        gaps: &mut GapCollector,
         take: &mut impl FnMut(Piece<'_>) -> Flow,
     ) -> Flow {
         self.refresh();
@@ -456,7 +456,13 @@ impl OpenLog {
     }
 
     /// Passes the text after the last line end to `take`, for a file without a writer.
-    fn last(&mut self, buffer: &mut Vec<u8>, path: &Path, gaps: &mut Gaps, take: &mut impl FnMut(Piece<'_>) -> Flow) {
+    fn last(
+        &mut self,
+        buffer: &mut Vec<u8>,
+        path: &Path,
+        gaps: &mut GapCollector,
+        take: &mut impl FnMut(Piece<'_>) -> Flow,
+    ) {
         self.read(buffer, path, gaps, take);
         buffer.resize(LINE_BYTES_MAX, 0);
         if let Ok(read @ 1..) = rustix::io::pread(&self.fd, &mut buffer[..], self.offset)

@@ -20,7 +20,7 @@ use sysinfo::{MemoryRefreshKind, System};
 pub use self::clock::{ClockState, clock_state};
 use self::synchronised::{TimeDaemons, synchronised};
 use crate::common::errno::reason;
-use crate::common::{Gaps, proc_files};
+use crate::common::{GapCollector, proc_files};
 use crate::tick::{RowCount, Source, Tick};
 
 /// The source's name in gaps.
@@ -112,7 +112,7 @@ impl HostReader {
     }
 
     /// Returns the facts of this moment.
-    fn facts(&mut self, gaps: &mut Gaps) -> Host {
+    fn facts(&mut self, gaps: &mut GapCollector) -> Host {
         let mut host = self.fixed.clone();
         // The host name can change at any time.
         host.hostname = String::from_utf8_lossy(rustix::system::uname().nodename().to_bytes()).into_owned();
@@ -141,7 +141,7 @@ impl HostReader {
     }
 
     /// Returns the present time.
-    pub fn time(&self, gaps: &mut Gaps) -> Time {
+    pub fn time(&self, gaps: &mut GapCollector) -> Time {
         let mut time = clock::now();
         time.synchronised = synchronised(&self.time_daemons, gaps);
         time
@@ -150,7 +150,7 @@ impl HostReader {
     fn parse<T>(
         &mut self,
         name: &str,
-        gaps: &mut Gaps,
+        gaps: &mut GapCollector,
         parse: impl FnOnce(&[u8]) -> Result<T, ProcError>,
     ) -> Option<T> {
         let parsed = proc_files::read(&self.proc_root, name, &mut self.text).and_then(|_| {
@@ -191,7 +191,7 @@ fn pretty_name(os_release: &str) -> Option<String> {
 }
 
 /// The namespaces of the agent itself, even when another proc tree is read.
-fn own_namespaces(gaps: &mut Gaps) -> Namespaces {
+fn own_namespaces(gaps: &mut GapCollector) -> Namespaces {
     let mut inode = |name: &str| match proc_files::namespace(rustix::fs::CWD, &format!("/proc/self/ns/{name}")) {
         Ok(inode) => inode,
         // Older kernels have no cgroup or time namespaces.
@@ -223,7 +223,7 @@ mod tests {
             println!("skipped: this machine has no usable {MACHINE_ID}");
             return;
         };
-        let mut gaps = Gaps::default();
+        let mut gaps = GapCollector::default();
         let (first, second) = (reader.facts(&mut gaps), reader.facts(&mut gaps));
         assert_eq!(gaps.take(), []);
         let uname = rustix::system::uname();
@@ -262,7 +262,7 @@ mod tests {
         std::fs::write(root.path().join("loadavg"), "0.29 12.05 1.15 1/99 4711\n").unwrap();
         std::fs::write(root.path().join("uptime"), "not a number\n").unwrap();
         let mut reader = HostReader::open(root.path(), BTreeMap::new()).unwrap();
-        let mut gaps = Gaps::default();
+        let mut gaps = GapCollector::default();
         let host = reader.facts(&mut gaps);
         assert_eq!((host.forks, host.cpus, host.load_hundredths), (4_711, 1, [29, 1_205, 115]));
         assert_eq!(host.boot_time_ns, 1_700_000_000_000_000_000);
@@ -273,7 +273,7 @@ mod tests {
         for (btime, shown) in [(1_700_000_001_u64, 1_700_000_000), (1_700_003_600, 1_700_003_600)] {
             let stat = format!("cpu  1 2 3 4 5 6 7 8 9 10\nctxt 1\nbtime {btime}\nprocesses 4711\n");
             std::fs::write(root.path().join("stat"), stat).unwrap();
-            assert_eq!(reader.facts(&mut Gaps::default()).boot_time_ns, shown * 1_000_000_000);
+            assert_eq!(reader.facts(&mut GapCollector::default()).boot_time_ns, shown * 1_000_000_000);
         }
     }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use edr_wire::snapshot::GapReason;
 
 use super::clock::clock_state;
-use crate::common::Gaps;
+use crate::common::GapCollector;
 
 const FIELD: &[u8] = b"time.synchronised";
 /// File touched by systemd-timesyncd at each correction of the clock, at least every half hour
@@ -45,12 +45,12 @@ impl Default for TimeDaemons {
 
 /// Returns the state according to the kernel, otherwise according to the daemons; `None`, with a gap, when both are
 /// unknown.
-pub(super) fn synchronised(daemons: &TimeDaemons, gaps: &mut Gaps) -> Option<bool> {
+pub(super) fn synchronised(daemons: &TimeDaemons, gaps: &mut GapCollector) -> Option<bool> {
     clock_state().map(|state| state.synchronised).or_else(|| daemons.synchronised(gaps))
 }
 
 impl TimeDaemons {
-    fn synchronised(&self, gaps: &mut Gaps) -> Option<bool> {
+    fn synchronised(&self, gaps: &mut GapCollector) -> Option<bool> {
         let timesyncd = match timesyncd(&self.root, SystemTime::now()) {
             Ok(()) => return Some(true),
             Err(why) => why,
@@ -162,7 +162,7 @@ mod tests {
     fn only_a_fresh_correction_is_a_yes_the_rest_is_unknown_with_a_reason() {
         let root = tempfile::tempdir().unwrap();
         let daemons = TimeDaemons { root: root.path().to_owned(), chronyd: closed() };
-        let mut gaps = Gaps::default();
+        let mut gaps = GapCollector::default();
         let mut why = || {
             assert_eq!(daemons.synchronised(&mut gaps), None);
             let gap = gaps.take().pop().unwrap();
@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(patiently(&|_| Vec::new()), refused);
         drop(server);
         let daemons = TimeDaemons { root: root.path().to_owned(), chronyd: address };
-        assert_eq!(daemons.synchronised(&mut Gaps::default()), None);
+        assert_eq!(daemons.synchronised(&mut GapCollector::default()), None);
     }
 
     const CHRONYD: &str = "usr/sbin/chronyd";

@@ -19,7 +19,7 @@ use super::sources::{
     SourceFile, parse_danger_level, parse_number, parse_os_guess, parse_p0f_guesses, parse_target_packets,
 };
 use super::watch::{FolderWatch, Marks};
-use crate::common::Gaps;
+use crate::common::GapCollector;
 use crate::common::files::{FileRefusal, FileStamp};
 use crate::common::lines::{BadLines, address};
 
@@ -131,7 +131,7 @@ impl SourceFolders {
         first: impl Iterator<Item = (IpAddr, u64)>,
         sources_max: usize,
         now_ns: i64,
-        gaps: &mut Gaps,
+        gaps: &mut GapCollector,
     ) -> SourcesReading {
         self.turn = self.turn.wrapping_add(1);
         let marks = watch.take();
@@ -307,7 +307,7 @@ impl SourceFolders {
         worst_first.into_iter().filter_map(fits).collect()
     }
 
-    fn collect(&mut self, gaps: &mut Gaps) -> SourcesReading {
+    fn collect(&mut self, gaps: &mut GapCollector) -> SourcesReading {
         let mut reading = SourcesReading::default();
         let mut left_out = SourceTotals::default();
         let fitting = self.fitting();

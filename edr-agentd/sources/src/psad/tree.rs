@@ -15,7 +15,7 @@ use super::folder::Folder;
 use super::rankings::{parse_top_attackers, parse_top_ports, parse_top_signatures};
 use super::source_folders::SourceFolders;
 use super::watch::FolderWatch;
-use crate::common::Gaps;
+use crate::common::GapCollector;
 use crate::common::files::{FileRefusal, FileStamp};
 use crate::common::lines::BadLines;
 
@@ -134,7 +134,7 @@ impl PsadFiles {
         psad: &mut Psad,
         sources_max: usize,
         now_ns: i64,
-        gaps: &mut Gaps,
+        gaps: &mut GapCollector,
     ) -> Result<Option<FileTimes>, FileRefusal> {
         if !self.open()? {
             return Ok(None);
@@ -215,7 +215,7 @@ impl PsadFiles {
 }
 
 /// Returns a file's value, and records the invalid lines and the problem.
-fn held<'a, T: Default>(held: &'a FileValue<T>, name: &[u8], bad: &mut BadLines, gaps: &mut Gaps) -> &'a T {
+fn held<'a, T: Default>(held: &'a FileValue<T>, name: &[u8], bad: &mut BadLines, gaps: &mut GapCollector) -> &'a T {
     bad.merge(&held.bad);
     if let Some(problem) = &held.problem {
         gaps.add("psad", None, name, problem.reason, &problem.detail);
@@ -224,7 +224,7 @@ fn held<'a, T: Default>(held: &'a FileValue<T>, name: &[u8], bad: &mut BadLines,
 }
 
 /// Returns a file's rows, up to a limit.
-fn list<T: Clone>(file: &FileValue<Vec<T>>, name: &[u8], bad: &mut BadLines, gaps: &mut Gaps) -> Vec<T> {
+fn list<T: Clone>(file: &FileValue<Vec<T>>, name: &[u8], bad: &mut BadLines, gaps: &mut GapCollector) -> Vec<T> {
     let rows = held(file, name, bad, gaps);
     if rows.len() > LIST_ROWS_MAX {
         let detail = format!("{} rows, the first {LIST_ROWS_MAX} are here", rows.len());

@@ -7,7 +7,7 @@ use edr_wire::snapshot::GapReason;
 use super::SOURCE;
 use super::proc_net;
 use super::tables::{CountCoverage, SocketTable, TABLES};
-use crate::common::Gaps;
+use crate::common::GapCollector;
 
 /// `protocols` and `sockstat` of `/proc/PID/net`.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl SocketCounts {
     }
 
     /// Reports families of the kernel without a table here: `AF_ALG`, TIPC, Bluetooth, …
-    pub(super) fn report_unlisted(&self, gaps: &mut Gaps) {
+    pub(super) fn report_unlisted(&self, gaps: &mut GapCollector) {
         for (name, count) in &self.in_use {
             if !TABLES.iter().any(|table| table.is_registered_as(name)) {
                 let detail = format!("the kernel counts {count} sockets in use");
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_family_without_a_table_is_a_gap_with_its_count() {
-        let mut gaps = Gaps::default();
+        let mut gaps = GapCollector::default();
         counts("heading\nTCP 1 5\nALG 1 3\nUNIX 1 1\n", None).report_unlisted(&mut gaps);
         let gaps = gaps.take();
         assert_eq!(

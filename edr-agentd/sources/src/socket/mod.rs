@@ -34,7 +34,7 @@ use rustix::io::Errno;
 
 use crate::common::cost::CallCounter;
 use crate::common::errno::reason;
-use crate::common::{Gaps, proc_files};
+use crate::common::{GapCollector, proc_files};
 use crate::tick::{RowCount, Source, Tick};
 use counts::SocketCounts;
 use entry::{SOCK_DIAG, SocketEntry};
@@ -127,7 +127,7 @@ impl SocketReader {
         })
     }
 
-    fn read_own(&mut self, gaps: &mut Gaps) {
+    fn read_own(&mut self, gaps: &mut GapCollector) {
         let Some(own) = &mut self.own else { return };
         if own.diag.is_none() {
             own.diag = Diag::open().map_err(|error| gap(gaps, "sock_diag", reason(&error), &error.to_string())).ok();
@@ -162,7 +162,7 @@ impl SocketReader {
         }
     }
 
-    fn write(&mut self, rows: &mut Rows, gaps: &mut Gaps) {
+    fn write(&mut self, rows: &mut Rows, gaps: &mut GapCollector) {
         let beyond = self.found.finish();
         if beyond > 0 {
             gap(gaps, "rows", GapReason::TooLong, &format!("{beyond} sockets beyond {ROWS_MAX} are not listed"));
@@ -179,7 +179,7 @@ fn ask(
     table: &SocketTable,
     netns: u64,
     found: &mut SocketRows,
-    gaps: &mut Gaps,
+    gaps: &mut GapCollector,
     mut dump: impl FnMut(&mut dyn FnMut(Result<SocketEntry, MalformedMessage>)) -> io::Result<Dump>,
 ) -> io::Result<()> {
     found.make_room();
@@ -239,7 +239,7 @@ fn read_file(
     error: &io::Error,
     text: &mut Vec<u8>,
     found: &mut SocketRows,
-    gaps: &mut Gaps,
+    gaps: &mut GapCollector,
 ) {
     let why = if is_unsupported(error) { GapReason::Unsupported } else { reason(error) };
     let Some(file) = table.file else {
@@ -264,7 +264,7 @@ fn take_file(
     cut: bool,
     netns: u64,
     found: &mut SocketRows,
-    gaps: &mut Gaps,
+    gaps: &mut GapCollector,
 ) -> u64 {
     let (mut taken, mut malformed) = (0, 0);
     file.parse(text, |row| match row {
@@ -288,7 +288,7 @@ fn is_unsupported(error: &io::Error) -> bool {
     Errno::from_io_error(error) == Some(Errno::NOENT) || reason(error) == GapReason::Unsupported
 }
 
-fn gap(gaps: &mut Gaps, field: &str, reason: GapReason, detail: &str) {
+fn gap(gaps: &mut GapCollector, field: &str, reason: GapReason, detail: &str) {
     gaps.add(SOURCE, None, field.as_bytes(), reason, detail);
 }
 

@@ -23,7 +23,7 @@ use crate::common::hung::policy::{
     NAMESPACE_HUNG_TICKS, NAMESPACE_THREADS_MAX, NAMESPACES_SPENT_MAX, NAMESPACES_WALL_MAX,
 };
 use crate::common::hung::{AbandonableThread, JobProgress, NoAnswer};
-use crate::common::{Gaps, Inhabitants, calls, proc_files};
+use crate::common::{GapCollector, Inhabitants, calls, proc_files};
 
 /// Budget of one tick, in microseconds of CPU time as estimated by [`Price`]: 1 % of a core at one tick in 10 s. An
 /// estimate instead of a clock, so that an unchanged host is read the same way in every tick.
@@ -108,7 +108,7 @@ impl OtherNamespaces {
         inhabitants: &Inhabitants,
         text: &mut Vec<u8>,
         found: &mut SocketRows,
-        gaps: &mut Gaps,
+        gaps: &mut GapCollector,
     ) {
         self.tick += 1;
         if inhabitants.unknown_total > 0 {
@@ -192,12 +192,12 @@ impl OtherNamespaces {
         pids: &[u32],
         netns: u64,
         text: &mut Vec<u8>,
-        gaps: &mut Gaps,
+        gaps: &mut GapCollector,
     ) -> Result<(SocketRows, u64), NoAnswer> {
         let (proc_root, pids, price) = (Arc::clone(proc_root), pids.to_vec(), self.price);
         let mut text_there = std::mem::take(text);
         let (found, mut found_gaps, spent_us, text_back) = self.thread.run(move |progress| {
-            let (mut found, mut gaps) = (SocketRows::default(), Gaps::default());
+            let (mut found, mut gaps) = (SocketRows::default(), GapCollector::default());
             let mut means = Means { price, text: &mut text_there, progress };
             let spent_us = read_any(&proc_root, &pids, netns, &mut means, &mut found, &mut gaps);
             (found, gaps, spent_us, text_there)
@@ -208,7 +208,7 @@ impl OtherNamespaces {
     }
 
     /// Lists the previous rows of unread namespaces.
-    fn carry_over(&self, unread: &[u64], found: &mut SocketRows, gaps: &mut Gaps) {
+    fn carry_over(&self, unread: &[u64], found: &mut SocketRows, gaps: &mut GapCollector) {
         for (at, netns) in unread.iter().enumerate() {
             self.carry_over_one(*netns, at, (GapReason::Budget, "not read in this tick"), found, gaps);
         }
@@ -220,7 +220,7 @@ impl OtherNamespaces {
         at: usize,
         (reason, why): (GapReason, &str),
         found: &mut SocketRows,
-        gaps: &mut Gaps,
+        gaps: &mut GapCollector,
     ) {
         let known = self.known.get(&netns);
         for row in known.map_or(&[][..], |known| &known.rows) {
@@ -237,7 +237,7 @@ impl OtherNamespaces {
 
 /// Reports namespaces kept under a name by ip-netns(8) or a container engine without a process inside: sockets there
 /// may be held by descriptors of processes elsewhere, and no file lists these sockets.
-fn report_empty(inhabited: &BTreeMap<u64, Vec<u32>>, own: Option<u64>, gaps: &mut Gaps) {
+fn report_empty(inhabited: &BTreeMap<u64, Vec<u32>>, own: Option<u64>, gaps: &mut GapCollector) {
     let mut nsfs = None;
     for path in NAMED_IN {
         let Ok(folder) = proc_files::open_dir(rustix::fs::CWD, path) else { continue };
@@ -274,13 +274,13 @@ pub(super) fn read_any(
     netns: u64,
     means: &mut Means<'_>,
     found: &mut SocketRows,
-    gaps: &mut Gaps,
+    gaps: &mut GapCollector,
 ) -> u64 {
     let mut spent_us = 0;
     for pid in pids {
         // The handle belongs to this process: a new process with the same pid is not read.
         let Ok(process) = proc_files::open_dir(proc_root, pid.to_string()) else { continue };
-        let mut attempt_gaps = Gaps::default();
+        let mut attempt_gaps = GapCollector::default();
         spent_us += read_one(&process, netns, means, found, &mut attempt_gaps);
         means.progress.beat();
         // `net` is the namespace at the moment of each open, so a process that moved may have shown two.
@@ -297,7 +297,7 @@ pub(super) fn read_any(
 }
 
 /// Reads the files in `dir`/net. Returns the cost in microseconds.
-fn read_one(dir: &OwnedFd, netns: u64, means: &mut Means<'_>, found: &mut SocketRows, gaps: &mut Gaps) -> u64 {
+fn read_one(dir: &OwnedFd, netns: u64, means: &mut Means<'_>, found: &mut SocketRows, gaps: &mut GapCollector) -> u64 {
     let Means { price, text, progress } = means;
     let (mut spent_us, mut is_readable) = (0, false);
     let mut read = |name: &str, text: &mut Vec<u8>| -> io::Result<bool> {

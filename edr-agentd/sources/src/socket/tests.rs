@@ -143,7 +143,7 @@ fn a_second_process_replaces_an_ended_process() {
     let (price, text, progress) = (namespaces::Price::default(), &mut Vec::new(), &JobProgress::default());
     let mut means = namespaces::Means { price, text, progress };
     let dir = proc_files::open_dir(rustix::fs::CWD, root.path()).unwrap();
-    let (mut found, mut gaps) = (SocketRows::default(), Gaps::default());
+    let (mut found, mut gaps) = (SocketRows::default(), GapCollector::default());
     namespaces::read_any(&dir, &[1, 2], netns(1), &mut means, &mut found, &mut gaps);
     assert_eq!((found.rows.len(), gaps.take()), (1, vec![]));
     namespaces::read_any(&dir, &[1], netns(1), &mut means, &mut found, &mut gaps);
@@ -203,7 +203,7 @@ fn a_table_that_changes_twice_is_a_gap() {
     let socket = |inode| SocketEntry { inode, ..SocketEntry::new(Family::Inet, SOCK_DIAG, "listen") };
     // Number of changes of the table, number of reads, and if a gap is expected.
     for (changes, reads, is_gap) in [(0, 1, false), (1, 2, false), (2, 2, true)] {
-        let (mut found, mut gaps, mut asked) = (SocketRows::default(), Gaps::default(), 0);
+        let (mut found, mut gaps, mut asked) = (SocketRows::default(), GapCollector::default(), 0);
         found.push(socket(1));
         ask(&TABLES[0], 9, &mut found, &mut gaps, |take| {
             asked += 1;
@@ -213,7 +213,7 @@ fn a_table_that_changes_twice_is_a_gap() {
         .unwrap();
         assert_eq!((asked, found.rows.len(), !gaps.take().is_empty()), (reads, 2, is_gap));
     }
-    let (mut found, mut gaps) = (SocketRows::default(), Gaps::default());
+    let (mut found, mut gaps) = (SocketRows::default(), GapCollector::default());
     let refused = ask(&TABLES[0], 9, &mut found, &mut gaps, |take| {
         take(Ok(socket(2)));
         Err(Errno::NOBUFS.into())
@@ -273,7 +273,7 @@ fn a_flood_of_time_wait_hides_no_socket_of_a_later_table_or_namespace() {
 #[test]
 fn a_second_or_failed_read_of_a_table_leaves_other_tables_unchanged() {
     let socket = |inode| SocketEntry { inode, ..SocketEntry::new(Family::Inet, SOCK_DIAG, "listen") };
-    let (mut found, mut gaps) = (SocketRows::default(), Gaps::default());
+    let (mut found, mut gaps) = (SocketRows::default(), GapCollector::default());
     (1..=60_000).for_each(|inode| found.push(socket(inode)));
     let all = |take: &mut dyn FnMut(Result<SocketEntry, MalformedMessage>)| {
         (0..70_000).for_each(|_| take(Ok(socket(0))));

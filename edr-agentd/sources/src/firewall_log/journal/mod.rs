@@ -19,7 +19,7 @@ use edr_wire::snapshot::{GapReason, Position};
 use self::cursor::JournalCursor;
 use self::file::{JournalError, JournalFile, JournalMessage, Matches, identity};
 use super::tail::Flow;
-use crate::common::Gaps;
+use crate::common::GapCollector;
 use crate::common::files::{FileStamp, open_log, stamp_of_path};
 
 /// Limit of the entries of each writer taken at the first start: a journal can hold any number of entries.
@@ -106,7 +106,12 @@ impl JournalTail {
     }
 
     /// Passes the new entries since the last reading to `take`, file by file, oldest first.
-    pub(super) fn read(&mut self, now_ns: i64, gaps: &mut Gaps, mut take: impl FnMut(JournalEntry<'_>) -> Flow) {
+    pub(super) fn read(
+        &mut self,
+        now_ns: i64,
+        gaps: &mut GapCollector,
+        mut take: impl FnMut(JournalEntry<'_>) -> Flow,
+    ) {
         self.list(now_ns, gaps);
         let mut order: Vec<(u64, (u64, u64))> = Vec::new();
         let mut broken = Vec::new();
@@ -168,7 +173,7 @@ impl JournalTail {
     }
 
     /// Finds new files when the folders have changed.
-    fn list(&mut self, now_ns: i64, gaps: &mut Gaps) {
+    fn list(&mut self, now_ns: i64, gaps: &mut GapCollector) {
         let machines: Vec<PathBuf> = self.folders.iter().flat_map(|folder| machine_folders(folder)).collect();
         let stamp_of = |folder: PathBuf| {
             let stamp = stamp_of_path(&folder).filter(|stamp| stamp.is_settled(now_ns));
@@ -241,7 +246,7 @@ impl JournalTail {
     }
 
     /// Adds a gap when the file of the cursor was removed: the entries after the cursor in that file are lost.
-    fn name_vacuumed(&mut self, gaps: &mut Gaps) {
+    fn name_vacuumed(&mut self, gaps: &mut GapCollector) {
         let Some(cursor) = self.cursors[0].filter(|_| self.files.values().any(|followed| !followed.is_placed)) else {
             return;
         };
@@ -265,7 +270,7 @@ impl FollowedFile {
     fn read(
         &mut self,
         cursors: &mut [Option<JournalCursor>; 2],
-        gaps: &mut Gaps,
+        gaps: &mut GapCollector,
         take: &mut impl FnMut(JournalEntry<'_>) -> Flow,
     ) -> Result<Flow, JournalError> {
         let entries = self.file.header.entries;

@@ -139,7 +139,7 @@ mod tests {
     use super::super::step::Step;
     use super::walk::Walk;
     use super::*;
-    use crate::common::Gaps;
+    use crate::common::GapCollector;
     use crate::common::hung::{AbandonedThread, JobProgress, ReadPosition};
     use crate::tick::Budget;
 
@@ -162,7 +162,7 @@ mod tests {
 
     /// A pass that has just begun.
     fn begun(passes: &mut Passes) -> SharedWalk {
-        let plan = passes.planner.plan(&Budget::default(), &mut Gaps::default());
+        let plan = passes.planner.plan(&Budget::default(), &mut GapCollector::default());
         passes.walk.lock().start(plan, Rows::default());
         passes.walk.clone()
     }

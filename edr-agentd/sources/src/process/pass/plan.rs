@@ -20,7 +20,7 @@ use super::super::users::AccountNames;
 use super::result::PassResult;
 use crate::common::clock::{boottime, nanos};
 use crate::common::errno::reason;
-use crate::common::{Gaps, proc_files};
+use crate::common::{GapCollector, proc_files};
 use crate::tick::Budget;
 
 /// Bytes of one row's files, before anything had to be cut: 4,096 files of ordinary paths have half of it.
@@ -70,7 +70,7 @@ impl Planner {
     }
 
     /// Returns the plan of the next pass.
-    pub(super) fn plan(&mut self, budget: &Budget, gaps: &mut Gaps) -> Plan {
+    pub(super) fn plan(&mut self, budget: &Budget, gaps: &mut GapCollector) -> Plan {
         let slices = slices(budget.reread_interval, self.settings.interval);
         self.slice = (self.slice + 1) % slices;
         Plan {
@@ -101,7 +101,7 @@ impl Planner {
     }
 
     /// The pids of the moment, sorted.
-    fn list(&self, gaps: &mut Gaps) -> Vec<u32> {
+    fn list(&self, gaps: &mut GapCollector) -> Vec<u32> {
         let mut pids = Vec::new();
         let mut buf = vec![mem::MaybeUninit::uninit(); 32 << 10];
         let mut beyond = 0_u64;
@@ -126,7 +126,7 @@ impl Planner {
         pids
     }
 
-    fn context(&mut self, gaps: &mut Gaps) -> PassContext {
+    fn context(&mut self, gaps: &mut GapCollector) -> PassContext {
         for (names, path, field) in [
             (&mut self.users, &self.settings.passwd, b"user".as_slice()),
             (&mut self.groups, &self.settings.group, b"group"),
