@@ -34,6 +34,10 @@ edr_daemon::events! {
     ArchiveFails = "074c83fb0a054217897c090a51474585",
     /// Another collector archived the same records; this collector reads again from the end of the archive.
     ArchiveTaken = "d0d5e98b930c43a68c4b888c8a73307b",
+    /// The archive has another number of records of a day than were archived: rows were removed.
+    RowsRemoved = "5d0a3f6e1c7b4d0f9b1e8a52c6f43e17",
+    /// Some parts of a frame never arrived.
+    FrameIncomplete = "c1b9f0d27a5e4b6c8d3f21e60a94b7d8",
     /// More hosts send snapshots than the list of hosts may have.
     TooManyHosts = "42b9151c8bbd456f9f2c027a834217a2",
 }

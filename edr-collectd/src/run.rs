@@ -29,7 +29,7 @@ use crate::config::{Config, STATE_DIR};
 use crate::consume::{Archive, Consumer, DerivedTables, Progress, Schedule, Vitals};
 use crate::event::Event;
 use crate::newest::{Newest, catch_up};
-use crate::query::HostAnswers;
+use crate::query::{HostAnswers, OmittedFrames};
 use crate::web;
 
 /// Interval between two updates of the status line.
@@ -247,7 +247,7 @@ impl Service {
                 ),
             }
             let progress = self.progress.borrow().clone();
-            let status = status(&progress, self.newest.len());
+            let status = status(&progress, self.newest.len(), self.newest.omitted());
             self.answers.set_trouble(progress.trouble());
             self.manager.status(&status);
             if Instant::now() >= next_hour {
@@ -258,12 +258,15 @@ impl Service {
     }
 }
 
-fn status(progress: &Progress, hosts: usize) -> String {
+fn status(progress: &Progress, hosts: usize, omitted: OmittedFrames) -> String {
     let Progress { archived, faults, partitions, commit, .. } = progress;
     let mut status =
         format!("{hosts} hosts; {archived} records archived, {faults} of them no frames; {partitions} partitions");
     if progress.commits > 0 {
         status.push_str(&format!("; last commit {} ms", commit.as_millis()));
+    }
+    for sentence in omitted.sentences() {
+        status.push_str(&format!("; {sentence}"));
     }
     match progress.trouble() {
         Some(reason) => format!("{reason}; {status}"),

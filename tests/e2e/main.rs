@@ -8,6 +8,7 @@ mod exec;
 mod faults;
 mod format;
 mod kills;
+mod losses;
 mod secrets;
 mod secure;
 mod shared;
@@ -44,6 +45,9 @@ const TESTS: &[(&str, Test)] = &[
     ("format::a_key_and_a_delta_are_read_without_our_code", format::read_without_our_code),
     ("kills::lose_and_double_nothing", kills::lose_and_double_nothing),
     ("kills::a_record_that_is_no_frame_is_kept", kills::a_record_that_is_no_frame_is_kept),
+    ("losses::a_deleted_row", losses::a_deleted_row),
+    ("losses::a_frame_dropped_by_quota", losses::a_frame_dropped_by_quota),
+    ("losses::a_stopped_agent", losses::a_stopped_agent),
     ("secrets::leave_the_host_nowhere", secrets::leave_the_host_nowhere),
     ("secure::every_way_in_and_every_refusal", secure::every_way_in_and_every_refusal),
     ("shipped::config_files_say_what_the_programs_do", shipped::config_files_say_what_the_programs_do),

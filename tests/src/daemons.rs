@@ -306,6 +306,16 @@ impl CollectorPlan {
         Ok(output.stdout)
     }
 
+    /// What a command with this configuration writes on standard error: notes about the table.
+    ///
+    /// # Errors
+    /// When the command cannot be run.
+    pub fn command_notes(&self, args: &[&str]) -> Result<String> {
+        let config = self.write_config()?;
+        let program = Program::new("command", &self.dir, &binaries()?.collector).args(args).arg("--config").arg(config);
+        Ok(String::from_utf8_lossy(&program.output()?.stderr).into_owned())
+    }
+
     /// The JSON output of a view.
     ///
     /// # Errors

@@ -44,4 +44,4 @@ pub use cell::{Cell, ages, time_text};
 pub use column::{Column, Kind};
 pub use error::QueryError;
 pub use select::{Select, SelectError, Selection};
-pub use snapshot::{HostRow, HostSnapshot, Joined};
+pub use snapshot::{HostRow, HostSnapshot, Joined, OmittedFrames};

@@ -1,10 +1,11 @@
 //! An opened snapshot of a host, and a host in the list of hosts.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use edr_wire::snapshot::SnapshotView;
 use edr_wire::{Epoch, HostId};
 
+use crate::accounting::Summary;
 use crate::exposure::Exposure;
 
 /// A host in the list of hosts.
@@ -40,10 +41,32 @@ pub struct HostRow {
     pub alarms: Vec<String>,
     /// True when the agent stopped cleanly after its last frame.
     pub bye: bool,
+    /// The archived and missing frames of the retained time.
+    pub account: Arc<Summary>,
 }
 
-/// A snapshot of a host, with values of the frame.
-#[derive(Debug)]
+/// Archived frames that the list of hosts leaves out, since the start of the collector.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OmittedFrames {
+    /// Frames of hosts beyond the limit of the list.
+    pub unlisted_frames: u64,
+    /// Frames given up because some parts did not arrive.
+    pub abandoned_frames: u64,
+}
+
+impl OmittedFrames {
+    /// Returns a sentence for each number that is not 0.
+    pub fn sentences(&self) -> Vec<String> {
+        let counts = [
+            (self.unlisted_frames, "of hosts beyond the limit of the list"),
+            (self.abandoned_frames, "given up because some parts did not arrive"),
+        ];
+        counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} frames {what}")).collect()
+    }
+}
+
+/// A snapshot of a host, with values of the frame. Cheap to clone.
+#[derive(Debug, Clone)]
 pub struct HostSnapshot {
     /// Identity.
     pub host_id: HostId,
@@ -56,11 +79,13 @@ pub struct HostSnapshot {
     /// When the collector received the frame, ns since the epoch.
     pub received_ns: i64,
     /// The snapshot.
-    pub view: SnapshotView,
+    pub view: Arc<SnapshotView>,
     /// Problems with this snapshot: the frame was received with other contents too, or the content names another host.
     pub alarms: Vec<String>,
     /// The scanned ports and attackers, joined with the snapshot's sockets.
-    pub joined: Joined,
+    pub joined: Arc<Joined>,
+    /// The archived and missing frames of the host, in the whole retained time.
+    pub account: Arc<Summary>,
 }
 
 /// A join for several tables of a snapshot, computed at the first use.

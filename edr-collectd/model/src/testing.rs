@@ -1,12 +1,16 @@
 //! Sample snapshots for tests.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::sync::Arc;
+
+use edr_wire::frame::{LostRange, MissedTicks};
 use edr_wire::snapshot::{
     Agent, Attacker, Exe, Fd, FileKind, Host, OpenFile, Process, Psad, ScanSource, ScanTarget, SignatureMatch,
     Snapshot, SnapshotView, Socket, TargetPackets, Time,
 };
 use edr_wire::{Bytes, Epoch, HostId};
 
+use crate::accounting::{Account, Declarations, Summary};
 use crate::snapshot::{HostSnapshot, Joined};
 
 /// Returns a snapshot in the collector's form, from the bytes of an agent.
@@ -17,10 +21,32 @@ pub fn host_snapshot(snapshot: &Snapshot) -> HostSnapshot {
         seq: 1,
         captured_ns: 0,
         received_ns: 0,
-        view: SnapshotView::parse(rmp_serde::to_vec_named(snapshot).unwrap()).unwrap(),
-        joined: Joined::default(),
+        view: Arc::new(SnapshotView::parse(rmp_serde::to_vec_named(snapshot).unwrap()).unwrap()),
+        joined: Arc::new(Joined::default()),
+        account: Arc::new(summary()),
         alarms: Vec::new(),
     }
+}
+
+/// Returns the account of a host with a loss of each kind; the reason of the lost frames is hostile.
+pub fn summary() -> Summary {
+    let (epoch, mut account) = (Epoch([2; 8]), Account::default());
+    let declared = Declarations {
+        boot_id: "boot".into(),
+        lost: vec![LostRange { epoch, first_seq: 5, last_seq: 6, reason: "<b>full\u{202e}".into() }],
+        missed: vec![MissedTicks {
+            from_boottime_ns: 20_000_000_000,
+            to_boottime_ns: 40_000_000_000,
+            ticks: 3,
+            reason: "stopped".into(),
+        }],
+        ..Declarations::default()
+    };
+    account.frame(epoch, 3, 20_521, 1_773_112_350_000_000_000, &declared);
+    account.part(epoch, 8, &declared);
+    account.frame(epoch, 9, 20_521, 1_773_112_360_000_000_000, &declared);
+    account.set_boot("boot", 1_773_112_000_000_000_000);
+    account.summary()
 }
 
 /// Returns a snapshot with a hostile process, a forking server and a kernel thread.

@@ -17,6 +17,9 @@ use crate::config::Config;
 use crate::query::{Answers as _, HostAnswers, HostSnapshot, QueryError};
 use crate::run::runtime;
 
+/// Losses named above a table; `edr-collectd losses` has all.
+const LOSS_LINES_MAX: usize = 8;
+
 /// Runs [`super::Command::Hosts`].
 pub(super) fn hosts(config: &Path, args: &Print) -> anyhow::Result<ExitCode> {
     let config = Config::load_without_kafka(config)?;
@@ -126,6 +129,7 @@ fn snapshot(config: &Path, args: &ViewArgs) -> anyhow::Result<Arc<HostSnapshot>>
     if let Some(at_ns) = at_ns {
         note.push_str(&format!("; the last one at or before {} UTC", time_text(at_ns)));
     }
+    note.push_str(&account_note(&snapshot));
     for alarm in &snapshot.alarms {
         note.push_str(&format!("\nalarm: {}", edr_wire::visible(alarm.as_bytes())));
     }
@@ -136,6 +140,18 @@ fn snapshot(config: &Path, args: &ViewArgs) -> anyhow::Result<Arc<HostSnapshot>>
     let _ = writeln!(io::stderr().lock(), "{note}");
     log::trace!("asked for {name}");
     Ok(snapshot)
+}
+
+/// Returns the lines about archived and missing frames of the retained time.
+fn account_note(snapshot: &HostSnapshot) -> String {
+    let account = &snapshot.account;
+    let since = account.since_ns.map(|ns| format!(" since {} UTC", time_text(ns))).unwrap_or_default();
+    let last = account.last.map(|(epoch, seq)| format!(", last seq {seq} of epoch {epoch}")).unwrap_or_default();
+    let mut note = format!("\narchive: {} frames{since}{last}; {}", account.archived, account.brief());
+    for line in account.lines(LOSS_LINES_MAX) {
+        note.push_str(&format!("\n{}", edr_wire::visible(line.as_bytes())));
+    }
+    note
 }
 
 /// Returns the id of the only host in the archive.

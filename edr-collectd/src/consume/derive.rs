@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use edr_archive::{ArchiveError, Coverage, HostsTable, PartitionName, SavedHost, Upkeep};
+use edr_archive::{ArchiveError, Coverage, HostsTable, PartitionName, SavedHosts, Upkeep};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -58,7 +58,7 @@ pub trait DerivedStore: Send + 'static {
     /// Replaces the rows of `hosts` in the covered partitions.
     fn save_hosts(
         &mut self,
-        hosts: Vec<SavedHost>,
+        saved: SavedHosts,
         coverage: &Coverage,
     ) -> impl Future<Output = Result<(), ArchiveError>> + Send;
 
@@ -87,8 +87,8 @@ impl DerivedTables {
 }
 
 impl DerivedStore for DerivedTables {
-    async fn save_hosts(&mut self, hosts: Vec<SavedHost>, coverage: &Coverage) -> Result<(), ArchiveError> {
-        self.hosts.save(hosts, coverage).await
+    async fn save_hosts(&mut self, saved: SavedHosts, coverage: &Coverage) -> Result<(), ArchiveError> {
+        self.hosts.save(saved, coverage).await
     }
 
     async fn maintain(&mut self, sign: &(dyn Fn() + Sync)) -> Result<(), ArchiveError> {
@@ -175,10 +175,10 @@ impl<S: DerivedStore> Derive<S> {
             return;
         }
         let waiting_since_ns = self.newest.waiting_since_ns(until_ns.saturating_sub(WAITING_NS_MAX));
-        let hosts = self.newest.save(|partition| positions.keys().any(|read| read.partition == partition.partition));
+        let saved = self.newest.save(|partition| positions.keys().any(|read| read.partition == partition.partition));
         let until_ns = waiting_since_ns.map_or(until_ns, |since_ns| since_ns.min(until_ns));
         let coverage = positions.into_iter().map(|(partition, position)| (partition, (position, until_ns))).collect();
-        if let Err(error) = self.store.save_hosts(hosts, &coverage).await {
+        if let Err(error) = self.store.save_hosts(saved, &coverage).await {
             edr_daemon::limited!(
                 log::Level::Warn, Said::ArchiveFails, EDR_SOURCE = "archive";
                 "{error}; a start would read more of the archive"

@@ -3,20 +3,24 @@
 //! All changes of the memory of newest snapshots by records are made here, and only for archived records.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use edr_archive::decode::decode;
 use edr_archive::{HostsTable, Reader};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use super::batch::Batch;
 use super::derive::PublishedPositions;
 use super::message::{LogStarts, PublishOrder, Reply};
 use super::{Progress, Vitals};
 use crate::event::Event as Said;
-use crate::newest::{Newest, catch_up};
+use crate::newest::{Newest, catch_up, check_days};
 
 /// Records between two points at which other tasks may run.
 const RECORDS_AT_ONCE: usize = 256;
+/// Time between two comparisons of the accounts with the rows of the archive.
+const CHECK_INTERVAL: Duration = Duration::from_secs(600);
 
 /// The third stage.
 #[derive(Debug)]
@@ -37,10 +41,19 @@ pub(super) struct Publish {
 impl Publish {
     /// Runs until `commit` has ended and everything archived is published.
     pub(super) async fn run(mut self) {
-        while let Some(archived) = self.inbox.recv().await {
-            match archived {
-                PublishOrder::Batch(batch) => self.publish(batch).await,
-                PublishOrder::Start(located) => self.start(located).await,
+        let mut check_at = Instant::now() + CHECK_INTERVAL;
+        loop {
+            tokio::select! {
+                biased;
+                order = self.inbox.recv() => match order {
+                    Some(PublishOrder::Batch(batch)) => self.publish(batch).await,
+                    Some(PublishOrder::Start(located)) => self.start(located).await,
+                    None => return,
+                },
+                () = tokio::time::sleep_until(check_at) => {
+                    self.check().await;
+                    check_at = Instant::now() + CHECK_INTERVAL;
+                }
             }
         }
     }
@@ -52,9 +65,9 @@ impl Publish {
         let records = batch.rows.len();
         let received: Vec<i64> = batch.rows.iter().map(|row| row.received_ns).collect();
         for (at, row) in batch.rows.into_iter().enumerate() {
-            // Records with a fault are no frames.
-            if let (Ok(_), Some(Ok(record))) = (&row.content, row.record.as_deref().map(decode)) {
-                self.newest.offer(&row.partition, row.place(), record);
+            match (&row.content, row.record.as_deref().map(decode)) {
+                (Ok(_), Some(Ok(record))) => self.newest.offer(&row.partition, row.place(), record),
+                _ => self.newest.offer_fault(&row.partition, row.place()),
             }
             if at % RECORDS_AT_ONCE == RECORDS_AT_ONCE - 1 {
                 self.vitals.publish.sign();
@@ -66,6 +79,14 @@ impl Publish {
             received.into_iter().for_each(|received_ns| published.receive(received_ns));
         });
         self.progress.send_modify(|progress| progress.published += records as u64);
+    }
+
+    /// Compares the accounts with the rows of the archive.
+    async fn check(&mut self) {
+        let _step = self.vitals.publish.step();
+        if let Err(error) = check_days(&self.newest, &self.reader, &|| self.vitals.publish.sign()).await {
+            edr_daemon::limited!(log::Level::Warn, "compare the accounts with the archive: {error}");
+        }
     }
 
     /// Loads records that other collectors have archived meanwhile: from the archive, not from Kafka. Then lets `poll`

@@ -11,6 +11,8 @@ use edr_archive::{ArchivedFrame, ArchivedPart, Place};
 use edr_wire::HostId;
 use edr_wire::frame::{Frame, FrameKey, Record};
 
+use crate::event::Event;
+
 /// Memory for waiting parts of one host, in bytes: the largest frame, and half of another.
 const HOST_BYTES_MAX: usize = 48 << 20;
 /// Memory for all waiting parts, in bytes.
@@ -89,6 +91,11 @@ impl Assembly {
         let whole = self.put(number, part, place, record);
         self.shed(frame.key.host_id);
         whole
+    }
+
+    /// Returns the number of abandoned sets.
+    pub(super) fn abandoned(&self) -> u64 {
+        self.dropped
     }
 
     /// Returns when the first part of the oldest set arrived (ns since the epoch), among sets begun after `after_ns`.
@@ -170,7 +177,7 @@ impl Assembly {
             self.remove(number);
             self.dropped += 1;
             edr_daemon::limited!(
-                log::Level::Warn,
+                log::Level::Warn, Event::FrameIncomplete, EDR_SOURCE = "newest", EDR_HOST = host_id.to_string();
                 "host {host_id}: gave up waiting for the other parts of a frame; its records are archived"
             );
         }

@@ -23,6 +23,8 @@ pub fn facts(view: &SnapshotView) -> Result<SavedFacts, SnapshotError> {
     Ok(SavedFacts {
         hostname: bounded(host.hostname),
         os: bounded(host.os),
+        booted_ns: booted_ns(view),
+        boot_id: bounded(host.boot_id),
         interval_ns: agent.interval_ns,
         processes: view.process_count(),
         files: usize::try_from(files.fold(0, u64::saturating_add)).unwrap_or(usize::MAX),
@@ -31,6 +33,12 @@ pub fn facts(view: &SnapshotView) -> Result<SavedFacts, SnapshotError> {
         psad: format!("{}/{}", name(&psad.mode), name(&psad.state)),
         degraded: agent.degraded.into_iter().take(REASONS_MAX).map(bounded).collect(),
     })
+}
+
+/// Returns the wall-clock time of the boot of a snapshot, ns since the epoch.
+pub(super) fn booted_ns(view: &SnapshotView) -> Option<i64> {
+    let time = view.time().ok().filter(|time| time.boottime_ns > 0)?;
+    time.wall_ns.checked_sub(i64::try_from(time.boottime_ns).ok()?)
 }
 
 /// Returns the wire's name of a value of a closed list.

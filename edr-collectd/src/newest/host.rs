@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use edr_archive::{PartitionName, Place, SavedFacts, SavedFrame, SavedHost};
 use edr_model::HostRow;
+use edr_model::accounting::Account;
 use edr_wire::HostId;
 use edr_wire::frame::{Frame, FrameKey, FrameKind};
 
@@ -41,6 +42,8 @@ pub(super) struct Host {
     pub(super) conflicts: u64,
     /// Why the newest frame is unreadable, after a failed attempt to open the frame.
     pub(super) unreadable: Option<String>,
+    /// The archived, lost and missing frames.
+    pub(super) account: Account,
 }
 
 impl Host {
@@ -111,6 +114,7 @@ impl Host {
             epochs: self.lineage.epochs(),
             conflicting: self.conflicting.iter().copied().collect(),
             conflicts: self.conflicts,
+            account: self.account.clone(),
         }
     }
 
@@ -145,6 +149,7 @@ impl Host {
             degraded: facts.degraded.clone(),
             alarms,
             bye: self.newest.saved.frame.bye,
+            account: Arc::new(self.account.summary()),
         }
     }
 }

@@ -17,11 +17,14 @@ mod replay;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use edr_archive::{ArchivedFrame, ArchivedPart, PartitionName, Place, SavedFacts, SavedHost};
-use edr_model::{HostRow, QueryError};
+use edr_archive::{
+    ArchivedFrame, ArchivedPart, ArchivedRow, PartitionName, Place, SavedFacts, SavedHost, SavedHosts, day_of,
+};
+use edr_model::accounting::{Account, CountedRecords, Declarations, ENTRIES_MAX, LogOffsets, Summary, records_by_day};
+use edr_model::{HostRow, HostSnapshot, OmittedFrames, QueryError};
 use edr_wire::frame::{FrameKey, FrameKind, Record};
 use edr_wire::{Epoch, HostId};
 use tokio::sync::{Notify, broadcast};
@@ -31,12 +34,17 @@ pub use self::facts::facts;
 pub use self::host::Known;
 use self::host::{CONFLICTS_MAX, Host};
 use self::order::Lineage;
-pub use self::replay::catch_up;
+pub use self::replay::{catch_up, check_days};
 use crate::event::Event;
 
-/// Hosts in the list. Any writer of the topic can invent hosts, which cost about 2 KB each and 16 KB at most, frames
-/// not included. Records of further hosts are still archived.
+/// Hosts in the list. Any writer of the topic can invent hosts, which cost about 2 KB each and 16 KB at most, frames and
+/// accounts not included. Records of further hosts are still archived.
 pub const HOSTS_MAX: usize = 100_000;
+/// Entries in the accounts of all hosts together, about 60 bytes each. Above the limit, an account that grows is cut to
+/// [`FEW_ENTRIES`].
+const ACCOUNT_ENTRIES_MAX: usize = 4_000_000;
+/// Entries of one account when the accounts of all hosts are over their limit.
+const FEW_ENTRIES: usize = 32;
 /// Memory, in bytes, for frames and the locations of their records; 10,000 hosts of 300 processes need 0.92 GiB. Above
 /// the limit, frames of the longest silent hosts are dropped and read from the archive on demand.
 pub const FRAME_BYTES_MAX: usize = 1 << 30;
@@ -63,6 +71,10 @@ struct State {
     queued: HashSet<HostId>,
     /// Complete frames of hosts beyond [`HOSTS_MAX`].
     unlisted: u64,
+    /// Archived offsets of each log.
+    logs: BTreeMap<PartitionName, LogOffsets>,
+    /// Entries in the accounts of all hosts.
+    account_entries: usize,
 }
 
 /// The frames needed to open a host's newest snapshot.
@@ -88,6 +100,8 @@ impl Default for State {
             stale: VecDeque::new(),
             queued: HashSet::new(),
             unlisted: 0,
+            logs: BTreeMap::new(),
+            account_entries: 0,
         }
     }
 }
@@ -104,43 +118,111 @@ impl Newest {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a record from Kafka.
+    /// Adds an archived record from Kafka.
     pub fn offer(&self, partition: &PartitionName, place: Place, record: Record) {
         let (frame, part, parts) = (ArchivedFrame::from(&record), record.part, record.parts);
-        self.take(&ArchivedPart { partition: partition.clone(), place, frame, part, parts }, Some(record));
+        let declared = Declarations::of(&record.header);
+        let part = ArchivedPart { partition: partition.clone(), place, frame, part, parts };
+        self.take(&part, &declared, Some(record));
     }
 
-    /// Adds an archived record, without the bytes.
-    pub fn note(&self, part: &ArchivedPart) {
-        self.take(part, None);
+    /// Adds an archived record that is no frame.
+    pub fn offer_fault(&self, partition: &PartitionName, place: Place) {
+        self.state().archived(partition, place);
     }
 
-    fn take(&self, part: &ArchivedPart, record: Option<Record>) {
+    /// Adds a row of the archive, without the bytes.
+    pub fn note(&self, row: &ArchivedRow) {
+        match &row.content {
+            Some((part, declared)) => self.take(part, declared, None),
+            None => self.offer_fault(&row.partition, row.place),
+        }
+    }
+
+    fn take(&self, part: &ArchivedPart, declared: &Declarations, record: Option<Record>) {
         let host_id = part.frame.key.host_id;
         let mut state = self.state();
+        state.archived(&part.partition, part.place);
         let whole = state.assembly.add(part, record);
-        if whole.is_some_and(|whole| state.add(&part.partition, whole)) {
+        let is_whole = whole.is_some();
+        let is_new = whole.is_some_and(|whole| state.add(&part.partition, whole));
+        state.count(part, declared, is_whole);
+        if is_new {
             state.mark_stale(host_id);
             drop(state);
             self.stale.notify_one();
         }
     }
 
-    /// Adds saved hosts.
-    pub fn restore(&self, saved: Vec<SavedHost>) {
+    /// Adds the saved state.
+    pub fn restore(&self, saved: SavedHosts) {
         let mut state = self.state();
-        for saved in saved {
+        for (log, offsets) in &saved.offsets {
+            state.logs.entry(log.clone()).or_default().merge(offsets);
+        }
+        for saved in saved.hosts {
             state.restore(saved);
         }
         drop(state);
         self.stale.notify_one();
     }
 
-    /// Returns the hosts of the covered partitions, for a save.
-    pub fn save(&self, covered: impl Fn(&PartitionName) -> bool) -> Vec<SavedHost> {
+    /// Returns the hosts and the archived offsets of the covered partitions, for a save.
+    pub fn save(&self, covered: impl Fn(&PartitionName) -> bool) -> SavedHosts {
         let state = self.state();
         let of_partition = state.hosts.iter().filter(|(_, host)| covered(&host.partition));
-        of_partition.map(|(host_id, host)| host.saved(*host_id)).collect()
+        let offsets = state.logs.iter().filter(|(log, _)| covered(log));
+        SavedHosts {
+            hosts: of_partition.map(|(host_id, host)| host.saved(*host_id)).collect(),
+            offsets: offsets.map(|(log, offsets)| (log.clone(), offsets.clone())).collect(),
+            complete_until_ns: None,
+        }
+    }
+
+    /// Returns the number of archived records of each day, as counted at their arrival.
+    pub fn counted_days(&self) -> BTreeMap<i32, CountedRecords> {
+        records_by_day(self.state().logs.values())
+    }
+
+    /// Removes a day from all counts, to count the day again.
+    pub fn uncount_day(&self, day: i32) {
+        self.change_day(day, Account::uncount_day);
+    }
+
+    /// Removes a day that the archive no longer has from all accounts.
+    pub fn forget_day(&self, day: i32) {
+        self.change_day(day, Account::forget_day);
+    }
+
+    fn change_day(&self, day: i32, change: impl Fn(&mut Account, i32)) {
+        let mut state = self.state();
+        state.logs.values_mut().for_each(|log| log.remove_day(day));
+        let mut entries = 0;
+        for host in state.hosts.values_mut() {
+            change(&mut host.account, day);
+            entries += host.account.entries();
+        }
+        state.account_entries = entries;
+    }
+
+    /// Returns the account of a host, for readers.
+    pub fn account(&self, host_id: HostId) -> Arc<Summary> {
+        let state = self.state();
+        Arc::new(state.hosts.get(&host_id).map(|host| host.account.summary()).unwrap_or_default())
+    }
+
+    /// Takes the time of a boot from an opened snapshot, for the times of missed ticks.
+    pub fn note_boot(&self, snapshot: &HostSnapshot) {
+        let (Some(booted_ns), Ok(host)) = (facts::booted_ns(&snapshot.view), snapshot.view.host()) else { return };
+        if let Some(known) = self.state().hosts.get_mut(&snapshot.host_id) {
+            known.account.set_boot(&facts::bounded(host.boot_id), booted_ns);
+        }
+    }
+
+    /// Returns what the list of hosts leaves out.
+    pub fn omitted(&self) -> OmittedFrames {
+        let state = self.state();
+        OmittedFrames { unlisted_frames: state.unlisted, abandoned_frames: state.assembly.abandoned() }
     }
 
     /// Returns when the oldest incomplete frame began (ns since the epoch), among frames begun after `after_ns`.
@@ -221,6 +303,9 @@ impl Newest {
         if let Some(host) = state.hosts.get_mut(&frame.host_id) {
             match facts {
                 Ok(facts) => {
+                    if let Some(booted_ns) = facts.booted_ns {
+                        host.account.set_boot(&facts.boot_id, booted_ns);
+                    }
                     (host.facts, host.unreadable) = (facts, None);
                     host.facts_of = Some(*frame);
                 }
@@ -276,6 +361,7 @@ impl State {
                 conflicting: VecDeque::new(),
                 conflicts: 0,
                 unreadable: None,
+                account: Account::default(),
             };
             self.frame_bytes += host.byte_len();
             self.hosts.insert(host_id, host);
@@ -290,13 +376,48 @@ impl State {
         changed
     }
 
+    /// Adds an archived record to the log's offsets.
+    fn archived(&mut self, partition: &PartitionName, place: Place) {
+        let log = match self.logs.get_mut(partition) {
+            Some(log) => log,
+            None => self.logs.entry(partition.clone()).or_default(),
+        };
+        log.add(place.offset, day_of(place.received_ns), place.received_ns);
+    }
+
+    /// Adds an archived record to the host's account.
+    fn count(&mut self, part: &ArchivedPart, declared: &Declarations, is_whole: bool) {
+        let FrameKey { host_id, epoch, seq, .. } = part.frame.key;
+        let Some(host) = self.hosts.get_mut(&host_id) else { return };
+        let before = host.account.entries();
+        if is_whole {
+            let day = day_of(part.place.received_ns);
+            host.account.frame(epoch, seq, day, part.frame.captured_ns, declared);
+        } else {
+            host.account.part(epoch, seq, declared);
+        }
+        let is_full = self.account_entries > ACCOUNT_ENTRIES_MAX;
+        host.account.shrink(if is_full { FEW_ENTRIES } else { ENTRIES_MAX });
+        self.account_entries = (self.account_entries + host.account.entries()).saturating_sub(before);
+    }
+
     fn restore(&mut self, saved: SavedHost) {
+        if let Some(known) = self.hosts.get_mut(&saved.host_id) {
+            let before = known.account.entries();
+            known.account.merge(&saved.account);
+            known.account.shrink(ENTRIES_MAX);
+            self.account_entries = (self.account_entries + known.account.entries()).saturating_sub(before);
+        }
         let known = self.hosts.get(&saved.host_id);
         // The host in memory stays, unless another collector received something later.
         if known.is_some_and(|known| known.newest.saved.received_ns >= saved.newest.received_ns)
             || (known.is_none() && self.hosts.len() >= HOSTS_MAX)
         {
             return;
+        }
+        let account = known.map_or(saved.account, |known| known.account.clone());
+        if known.is_none() {
+            self.account_entries += account.entries();
         }
         let before = known.map_or(0, Host::byte_len);
         let lineage = Lineage::begin(&saved.newest.frame.key, saved.epochs);
@@ -311,6 +432,7 @@ impl State {
             conflicting: saved.conflicting.into_iter().take(CONFLICTS_MAX).collect(),
             conflicts: saved.conflicts,
             unreadable: None,
+            account,
         };
         let is_stale = host.facts_of != Some(host.newest.saved.frame.key);
         self.frame_bytes = (self.frame_bytes + host.byte_len()).saturating_sub(before);

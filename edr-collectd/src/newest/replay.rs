@@ -1,15 +1,23 @@
 //! Fills memory from the archive: first the saved hosts, then the records received since.
+//!
+//! At the end the number of rows that the archive has of each day is compared with the number of records that were
+//! archived, from the table's log alone. A day with another number is read and counted again: so a deleted row becomes a
+//! hole in the account of the host. A day without any row has left the archive.
 
 use std::collections::VecDeque;
 use std::ops::{Range, RangeInclusive};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use edr_archive::{ArchiveError, ArchivedRow, HostsTable, Reader};
+use edr_model::accounting::CountedRecords;
+use edr_model::time_text;
 
 use super::Newest;
+use crate::event::Event;
 
 /// Span of receipt, in ns, to read from `frames` at once: an hour of 1,000 hosts is 360,000 rows.
 const WINDOW_NS: i64 = 3_600_000_000_000;
+const DAY_NS: i64 = 24 * WINDOW_NS;
 /// Span of covered time, in ns, to read again: a collector can commit a record this long after receipt, and after
 /// another collector's save. Reading a record twice changes nothing.
 const MARGIN_NS: i64 = 600_000_000_000;
@@ -32,25 +40,93 @@ pub async fn catch_up(
         Some(hosts) => hosts.load().await?,
         None => Default::default(),
     };
-    newest.restore(saved.hosts);
+    let complete_until_ns = saved.complete_until_ns;
+    newest.restore(saved);
     // If the clock was ahead at the save and was set right since, later records have earlier times.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
-    let from = saved.complete_until_ns.map_or(i64::MIN, |until| until.min(now_ns).saturating_sub(MARGIN_NS));
+    let from = complete_until_ns.map_or(i64::MIN, |until| until.min(now_ns).saturating_sub(MARGIN_NS));
     for window in windows(&reader.received().await?, from) {
-        alive();
-        let mut rows: Vec<ArchivedRow> = Vec::new();
-        let take = |row| {
-            rows.push(row);
-            if rows.len().is_multiple_of(SIGN_RECORDS) {
-                alive();
-            }
-        };
-        reader.rows(window, take).await?;
-        rows.sort_unstable_by_key(|row| row.place);
-        rows.iter().filter_map(|row| row.content.as_ref()).for_each(|(part, _)| newest.note(part));
+        read(newest, reader, window, alive).await?;
+    }
+    check_days(newest, reader, alive).await
+}
+
+/// Reads the rows received in a span.
+async fn read(
+    newest: &Newest,
+    reader: &Reader,
+    window: Range<i64>,
+    alive: &(dyn Fn() + Sync),
+) -> Result<(), ArchiveError> {
+    alive();
+    let mut rows: Vec<ArchivedRow> = Vec::new();
+    let take = |row| {
+        rows.push(row);
+        if rows.len().is_multiple_of(SIGN_RECORDS) {
+            alive();
+        }
+    };
+    reader.rows(window, take).await?;
+    rows.sort_unstable_by_key(|row| row.place);
+    rows.iter().for_each(|row| newest.note(row));
+    Ok(())
+}
+
+/// Compares the counted records of each day with the rows in the archive, and counts days with another number again.
+/// `newest` must have all archived records; nothing may add records meanwhile.
+///
+/// # Errors
+/// When the archive cannot be read.
+pub async fn check_days(newest: &Newest, reader: &Reader, alive: &(dyn Fn() + Sync)) -> Result<(), ArchiveError> {
+    alive();
+    let counted = newest.counted_days();
+    let rows = reader.rows_by_day().await?;
+    let last_day = rows.keys().next_back().copied();
+    for &day in counted.keys().filter(|day| !rows.contains_key(day)) {
+        newest.forget_day(day);
+        log::info!("{}: the archive no longer has this day", date(day));
+    }
+    for (day, rows) in rows {
+        let Some(rows) = rows else { continue };
+        let counted = counted.get(&day).copied().unwrap_or(CountedRecords { records: 0, is_exact: true });
+        // Other collectors archive more rows of the last day meanwhile.
+        let is_equal = counted.records == rows || (counted.records < rows && Some(day) == last_day);
+        if is_equal || !counted.is_exact {
+            continue;
+        }
+        if counted.records > rows {
+            edr_daemon::limited!(
+                log::Level::Warn, Event::RowsRemoved, EDR_SOURCE = "archive";
+                "{}: {} records were archived and the archive has {rows}: the day is counted again",
+                date(day),
+                counted.records
+            );
+        } else {
+            // Another collector archived records since this memory was filled.
+            log::info!(
+                "{}: the archive has {rows} records, {} are counted: counting again",
+                date(day),
+                counted.records
+            );
+        }
+        newest.uncount_day(day);
+        let midnight = i64::from(day).saturating_mul(DAY_NS);
+        // A frame that became complete on this day may have begun before.
+        let mut at = midnight.saturating_sub(MARGIN_NS);
+        let end = midnight.saturating_add(DAY_NS);
+        while at < end {
+            let next = at.saturating_add(WINDOW_NS).min(end);
+            read(newest, reader, at..next, alive).await?;
+            at = next;
+        }
     }
     Ok(())
+}
+
+/// Returns a day as `2026-03-10`.
+fn date(day: i32) -> String {
+    time_text(i64::from(day).saturating_mul(DAY_NS)).chars().take(10).collect()
 }
 
 /// Returns the time spans to read, for files with records of these times of receipt, sorted by the first time. Times
@@ -113,7 +189,57 @@ mod tests {
         let alive = || _ = signs.fetch_add(1, Ordering::Relaxed);
         catch_up(&newest, &Reader::new(dir.path()), None, &alive).await.unwrap();
         assert_eq!(newest.current(HostId([1; 16])).unwrap().newest.saved.frame.key.seq, 3);
-        assert_eq!(signs.into_inner(), 3, "one at the begin and one for each of two windows");
+        assert_eq!(signs.into_inner(), 4, "one at the begin, one for each of two windows and one for the comparison");
+    }
+
+    /// Deletes rows of `frames`, as someone with access to the files would.
+    async fn delete(archive: &std::path::Path, predicate: &str) {
+        let url = deltalake::ensure_table_uri(archive.join("frames").to_string_lossy()).unwrap();
+        let table = deltalake::open_table(url).await.unwrap();
+        table.delete().with_predicate(predicate).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_deleted_row_is_a_hole_and_a_removed_day_leaves_the_account() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut frames = Frames::open(dir.path()).await.unwrap();
+        frames.position(&partition(0)).await.unwrap();
+        for offset in 0..6 {
+            let bytes = records(&header(1, 1 + offset as u64), b"snapshot", None, 1 << 20).remove(0);
+            let rows = [row(0, offset, (1 + offset / 3) * DAY_NS + offset, &bytes)];
+            frames.append(&rows, &BTreeMap::from([(partition(0), offset + 1)])).await.unwrap();
+        }
+        let rows = [row(0, 6, 2 * DAY_NS + 6, b"no frame")];
+        frames.append(&rows, &BTreeMap::from([(partition(0), 7)])).await.unwrap();
+        let reader = Reader::new(dir.path());
+        let host = HostId([1; 16]);
+        let newest = Newest::default();
+        catch_up(&newest, &reader, None, &|| {}).await.unwrap();
+        assert!(newest.account(host).is_complete(), "{:?}", newest.account(host));
+
+        let mut hosts = HostsTable::open(dir.path()).await.unwrap();
+        let coverage = BTreeMap::from([(partition(0), (7, 2 * DAY_NS + 100))]);
+        hosts.save(newest.save(|_| true), &coverage).await.unwrap();
+        let again = Newest::default();
+        catch_up(&again, &reader, Some(&mut hosts), &|| {}).await.unwrap();
+        assert_eq!(again.account(host), newest.account(host));
+        assert_eq!(again.counted_days(), newest.counted_days());
+
+        delete(dir.path(), "seq = 5").await;
+        let after = Newest::default();
+        catch_up(&after, &reader, Some(&mut hosts), &|| {}).await.unwrap();
+        let account = after.account(host);
+        let seqs: Vec<_> = account.losses.iter().map(|loss| (loss.kind.name(), loss.seqs)).collect();
+        assert_eq!(seqs, [("unexplained", Some((5, 5)))]);
+        // The collector that has run since finds the hole, too.
+        check_days(&newest, &reader, &|| {}).await.unwrap();
+        assert_eq!(newest.account(host), account);
+
+        delete(dir.path(), "seq <= 3").await;
+        check_days(&newest, &reader, &|| {}).await.unwrap();
+        let account = newest.account(host);
+        let seqs: Vec<_> = account.losses.iter().map(|loss| (loss.kind.name(), loss.seqs)).collect();
+        assert_eq!((account.archived, seqs), (2, vec![("unexplained", Some((5, 5)))]));
     }
 
     #[test]

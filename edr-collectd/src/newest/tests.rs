@@ -1,4 +1,4 @@
-use edr_archive::testing::{delta, header, part, partition, records};
+use edr_archive::testing::{delta, header, noise, part, partition, records};
 
 use super::*;
 use edr_wire::frame::{FrameHeader, PreviousEpoch};
@@ -99,11 +99,13 @@ fn saved_state_and_later_records_give_the_same_as_all_records() {
     }
     offer(&all, &delta(1, 3, 1), b"three", Some(b"one"), 3);
     let rows = saved.save(|name| *name == partition(0));
-    assert_eq!(saved.save(|name| *name == partition(1)), []);
+    assert_eq!(saved.save(|name| *name == partition(1)), SavedHosts::default());
     since.restore(rows);
     for bytes in records(&delta(1, 3, 1), b"three", Some(b"one"), 64) {
         let record = Record::decode(&bytes).unwrap();
-        since.note(&part(&record, 0, 3));
+        let part = part(&record, 0, 3);
+        let content = Some((part.clone(), Declarations::of(&record.header)));
+        since.note(&ArchivedRow { partition: part.partition, place: part.place, content });
     }
     assert_eq!(since.save(|_| true), all.save(|_| true));
     assert!(since.current(HostId([1; 16])).unwrap().newest.loaded.is_none());
@@ -159,4 +161,26 @@ async fn a_change_is_announced_with_its_facts() {
     newest.set_facts(&stale.newest.saved.frame.key, Err("snapshot: damaged".into()));
     assert_eq!(changes.recv().await.unwrap(), HostId([1; 16]));
     assert_eq!(newest.rows()[0].alarms, ["its newest snapshot (seq 1) cannot be read: snapshot: damaged"]);
+}
+
+#[test]
+fn a_frame_counts_when_all_parts_are_archived() {
+    let newest = Newest::default();
+    offer(&newest, &header(1, 1), b"one", None, 1);
+    let parts = records(&header(1, 2), &noise(3_000, 1), None, 512);
+    let add = |newest: &Newest, bytes: &[u8], offset| {
+        newest.offer(&partition(0), Place { received_ns: 2, partition: 0, offset }, Record::decode(bytes).unwrap());
+    };
+    add(&newest, &parts[0], 2);
+    let account = newest.account(HostId([1; 16]));
+    assert_eq!((account.archived, account.incomplete, account.brief().as_str()), (1, 1, "1 incomplete"));
+    for (bytes, offset) in parts.iter().zip(2..) {
+        add(&newest, bytes, offset);
+    }
+    let account = newest.account(HostId([1; 16]));
+    assert!(account.is_complete() && account.archived == 2, "{account:?}");
+    // A part that comes again changes nothing.
+    add(&newest, &parts[0], 90);
+    assert_eq!(newest.account(HostId([1; 16])), account);
+    assert_eq!(newest.omitted(), OmittedFrames::default());
 }

@@ -9,7 +9,7 @@ mod cache;
 use std::sync::Arc;
 
 pub use answers::HostAnswers;
-pub use edr_model::{HostRow, HostSnapshot, Joined, QueryError};
+pub use edr_model::{HostRow, HostSnapshot, Joined, OmittedFrames, QueryError};
 use edr_wire::HostId;
 
 /// A source of answers: the running daemon's memory and archive, or the archive alone.
@@ -33,6 +33,11 @@ pub trait Answers: Send + Sync {
     /// Returns why the collector currently receives or archives nothing; always `None` for the archive alone.
     fn trouble(&self) -> Option<String> {
         None
+    }
+
+    /// Returns what the list of hosts leaves out; nothing for the archive alone.
+    fn omitted(&self) -> OmittedFrames {
+        OmittedFrames::default()
     }
 
     /// Returns a receiver for the id of each host whose newest snapshot was replaced.

@@ -14,7 +14,7 @@ use super::problem::Problem;
 use super::pulse::{Fresh, Pulse};
 use super::shown::{Danger, Shown, grouped};
 use super::{Web, when};
-use crate::query::{Answers, HostRow};
+use crate::query::{Answers, HostRow, OmittedFrames};
 
 #[derive(Template)]
 #[template(path = "hosts.html")]
@@ -30,6 +30,8 @@ struct HostsPage {
     none: bool,
     /// The failure that stops the collector from receiving or archiving, if any.
     trouble: Option<Shown>,
+    /// What the list leaves out.
+    left_out: Vec<String>,
 }
 
 /// A count with a link to a filter.
@@ -54,6 +56,9 @@ struct Row {
     danger: Danger,
     psad: Shown,
     psad_href: String,
+    /// Number of missing frames and ticks; `None` when complete.
+    missing: Option<String>,
+    missing_words: String,
     degraded: Vec<Shown>,
     alarms: Vec<Shown>,
 }
@@ -70,7 +75,7 @@ struct Known {
 const REASONS_MAX: usize = 20;
 
 /// (name in the address, heading, numeric)
-const COLUMNS: [(&str, &str, bool); 9] = [
+const COLUMNS: [(&str, &str, bool); 10] = [
     ("host", "Host", false),
     ("state", "State", false),
     ("seen", "Last snapshot", false),
@@ -79,6 +84,7 @@ const COLUMNS: [(&str, &str, bool); 9] = [
     ("sockets", "Sockets", true),
     ("danger", "Danger level", true),
     ("psad", "psad", false),
+    ("missing", "Missing", true),
     ("degraded", "Alarms and limits", false),
 ];
 
@@ -95,12 +101,18 @@ pub(super) async fn hosts<A: Answers + 'static>(
     }
     let place = web.work.place().await?;
     let hosts = web.answers.hosts().await?;
-    let trouble = web.answers.trouble();
-    web.render(place, move || HostsPage::new(hosts, params, trouble, when::now_ns())).await
+    let (trouble, omitted) = (web.answers.trouble(), web.answers.omitted());
+    web.render(place, move || HostsPage::new(hosts, params, trouble, &omitted, when::now_ns())).await
 }
 
 impl HostsPage {
-    fn new(hosts: Vec<HostRow>, params: Params, trouble: Option<String>, now_ns: i64) -> Result<Self, Problem> {
+    fn new(
+        hosts: Vec<HostRow>,
+        params: Params,
+        trouble: Option<String>,
+        omitted: &OmittedFrames,
+        now_ns: i64,
+    ) -> Result<Self, Problem> {
         let total = hosts.len();
         let mut known: Vec<Known> = hosts.into_iter().map(|row| Known::new(row, now_ns)).collect();
         let chips = chips(&known, &params);
@@ -138,6 +150,7 @@ impl HostsPage {
             params,
             none: total == 0,
             trouble: trouble.map(Shown::of),
+            left_out: omitted.sentences(),
         })
     }
 }
@@ -152,6 +165,7 @@ impl Known {
             ("state", pulse.name().to_owned()),
             ("danger", row.danger_level.to_string()),
             ("psad", row.psad.to_lowercase()),
+            ("missing", if row.account.is_complete() { String::new() } else { row.account.brief() }),
             ("degraded", row.degraded.join("; ").to_lowercase()),
             ("alarm", row.alarms.join("; ").to_lowercase()),
         ];
@@ -186,6 +200,8 @@ impl Known {
             sockets: grouped(row.sockets),
             danger: Danger::new(row.danger_level),
             psad: Shown::of(&row.psad),
+            missing: (!row.account.is_complete()).then(|| grouped(row.account.missing())),
+            missing_words: row.account.brief(),
             degraded: row.degraded.iter().take(REASONS_MAX).map(Shown::of).collect(),
             alarms: row.alarms.iter().map(Shown::of).collect(),
         }
@@ -203,6 +219,7 @@ fn order(column: &str) -> Option<fn(&Known, &Known) -> Ordering> {
         "sockets" => |a, b| a.row.sockets.cmp(&b.row.sockets),
         "danger" => |a, b| a.row.danger_level.cmp(&b.row.danger_level),
         "psad" => |a, b| a.row.psad.cmp(&b.row.psad),
+        "missing" => |a, b| a.row.account.missing().cmp(&b.row.account.missing()),
         "degraded" => {
             |a, b| (a.row.alarms.len(), a.row.degraded.len()).cmp(&(b.row.alarms.len(), b.row.degraded.len()))
         }
@@ -227,6 +244,7 @@ fn chips(known: &[Known], params: &Params) -> Vec<Chip> {
         chip(Some("state:live"), "live", "live", count(|host| host.pulse == Pulse::Live)),
         chip(Some("state:silent"), "silent", "silent", count(|host| host.pulse == Pulse::Silent)),
         chip(Some("state:stopped"), "stopped", "stopped", count(|host| host.pulse == Pulse::Stopped)),
+        chip(Some("missing:"), "warn", "with losses", count(|host| !host.row.account.is_complete())),
         chip(Some("degraded:"), "warn", "degraded", count(|host| !host.row.degraded.is_empty())),
         chip(Some("alarm:"), "silent", "with an alarm", count(|host| !host.row.alarms.is_empty())),
     ]

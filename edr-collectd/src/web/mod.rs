@@ -9,7 +9,7 @@
 //! | `/hosts/{host}` | one host |
 //! | `/hosts/{host}/{view}` | a table of the catalogue, or `psad`: several tables |
 //! | `/events` | server-sent events: newer data is available |
-//! | `/healthz` | `ok` |
+//! | `/healthz` | `ok`, and archived frames that the list of hosts leaves out |
 //!
 //! `host` is a host id, or a name that only one host has; the value is looked up and never part of a file path. Every
 //! text under a host's control passes [`shown::Shown`] and the templates' escaping. The cost of requests is limited:
@@ -41,7 +41,7 @@ use std::time::Duration;
 
 use askama::Template;
 use axum::Router;
-use axum::extract::Path;
+use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -157,7 +157,7 @@ pub fn router<A: Answers + 'static>(
         .route("/hosts/{host}/{view}", get(view::view))
         .route("/events", get(events::events))
         .route("/assets/{name}", get(asset))
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/healthz", get(healthz::<A>))
         .fallback(|| async { Problem::no_such_page() })
         .with_state(web)
         .layer(axum::middleware::from_fn_with_state(Arc::new(guard), guard::guard))
@@ -165,6 +165,16 @@ pub fn router<A: Answers + 'static>(
 
 async fn asset(Path(name): Path<String>) -> Result<Response, Problem> {
     assets::asset(&name).ok_or_else(Problem::no_such_page)
+}
+
+/// Handles `/healthz`: `ok`, and a line for each number of frames that the list of hosts leaves out.
+async fn healthz<A: Answers + 'static>(State(web): State<Arc<Web<A>>>) -> String {
+    let mut text = String::from("ok\n");
+    for sentence in web.answers.omitted().sentences() {
+        text.push_str(&sentence);
+        text.push('\n');
+    }
+    text
 }
 
 /// The state of all request handlers.

@@ -19,6 +19,8 @@ use crate::query::Answers;
 
 /// Kinds of gaps that are listed.
 const GAP_LINES_MAX: usize = 40;
+/// Losses that are listed.
+const LOSS_LINES_MAX: usize = 20;
 
 #[derive(Template)]
 #[template(path = "overview.html")]
@@ -45,6 +47,7 @@ struct Facts {
     costs: Vec<Cost>,
     gaps: Vec<GapLine>,
     gaps_href: String,
+    frames: Frames,
     reread_s: Option<u64>,
     psad: PsadLine,
 }
@@ -80,6 +83,59 @@ struct PsadLine {
     danger: Danger,
     attackers: String,
     fresh: Option<(String, String)>,
+}
+
+/// The archived and missing frames of the retained time.
+struct Frames {
+    archived: String,
+    since: Option<(String, String)>,
+    last: Option<(String, String)>,
+    is_complete: bool,
+    brief: String,
+    losses: Vec<LossLine>,
+    others: usize,
+    href: String,
+}
+
+struct LossLine {
+    count: String,
+    what: &'static str,
+    reason: Shown,
+    seqs: String,
+    from: Option<(String, String)>,
+    to: Option<(String, String)>,
+}
+
+impl Frames {
+    fn new(found: &Found, href: String) -> Self {
+        let account = &found.snapshot.account;
+        let stamp = |ns: i64| (when::iso(ns), when::stamp(ns));
+        let losses = account.losses.iter().take(LOSS_LINES_MAX).map(|loss| LossLine {
+            count: grouped(loss.count),
+            what: loss.kind.meaning(),
+            reason: Shown::of(&loss.reason),
+            seqs: match loss.seqs {
+                Some((first, last)) if first == last => grouped(first),
+                Some((first, last)) => format!("{} to {}", grouped(first), grouped(last)),
+                None => String::new(),
+            },
+            from: loss.from_ns.map(stamp),
+            to: loss.to_ns.map(stamp),
+        });
+        Self {
+            archived: match account.archived {
+                1 => "1 frame is archived".to_owned(),
+                count => format!("{} frames are archived", grouped(count)),
+            },
+            since: account.since_ns.map(stamp),
+            last: account.last.map(|(epoch, seq)| (grouped(seq), epoch.to_string())),
+            is_complete: account.is_complete(),
+            brief: account.brief(),
+            losses: losses.collect(),
+            others: account.losses.len().saturating_sub(LOSS_LINES_MAX),
+            href,
+        }
+    }
 }
 
 /// Handles `/hosts/{host}`.
@@ -168,6 +224,7 @@ impl Facts {
                 .collect(),
             gaps: gap_lines(view.gaps().map_err(Problem::undecodable)?),
             gaps_href: link("gaps"),
+            frames: Frames::new(found, link("losses")),
             reread_s: (reread.slices > 1)
                 .then(|| u64::from(reread.slices).saturating_mul(agent.interval_ns / 1_000_000_000)),
             psad: PsadLine {

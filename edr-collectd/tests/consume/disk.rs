@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use edr_archive::{ArchiveError, Coverage, SavedHost};
+use edr_archive::{ArchiveError, Coverage, SavedHosts};
 use edr_collectd::consume::{DerivedStore, DerivedTables, Schedule};
 use edr_wire::HostId;
 use tokio::sync::watch;
@@ -168,10 +168,10 @@ struct SlowTables {
 const SLOW: Duration = Duration::from_secs(10);
 
 impl DerivedStore for SlowTables {
-    async fn save_hosts(&mut self, hosts: Vec<SavedHost>, coverage: &Coverage) -> Result<(), ArchiveError> {
+    async fn save_hosts(&mut self, saved: SavedHosts, coverage: &Coverage) -> Result<(), ArchiveError> {
         self.begun.send_modify(|(saves, _)| *saves += 1);
         tokio::time::sleep(SLOW).await;
-        self.tables.save_hosts(hosts, coverage).await
+        self.tables.save_hosts(saved, coverage).await
     }
 
     async fn maintain(&mut self, sign: &(dyn Fn() + Sync)) -> Result<(), ArchiveError> {

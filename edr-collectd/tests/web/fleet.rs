@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use edr_collectd::query::{Answers, HostRow, HostSnapshot, QueryError};
+use edr_collectd::query::{Answers, HostRow, HostSnapshot, OmittedFrames, QueryError};
 use edr_wire::HostId;
 use tokio::sync::{Notify, broadcast};
 
@@ -19,6 +19,7 @@ pub(crate) struct Fleet {
     pub(crate) gate: Mutex<Option<Arc<Gate>>>,
     /// Number of questions for the list of hosts.
     pub(crate) lists: AtomicUsize,
+    pub(crate) omitted: Mutex<OmittedFrames>,
 }
 
 /// A gate that imitates a slow archive.
@@ -38,6 +39,7 @@ impl Fleet {
             archive_away: Mutex::new(false),
             gate: Mutex::default(),
             lists: AtomicUsize::new(0),
+            omitted: Mutex::default(),
         };
         for sample in samples {
             fleet.put(sample);
@@ -97,6 +99,10 @@ impl Answers for Fleet {
             at: format!("{at_ns:?}"),
             first: "of 2026-11-24 00:00:00 UTC".to_owned(),
         })
+    }
+
+    fn omitted(&self) -> OmittedFrames {
+        *self.omitted.lock().unwrap()
     }
 
     fn changes(&self) -> broadcast::Receiver<HostId> {

@@ -1,15 +1,18 @@
 //! Tests of the content of pages.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use edr_wire::Bytes;
+use edr_collectd::query::OmittedFrames;
+use edr_model::accounting::{Account, Declarations};
+use edr_wire::{Bytes, Epoch};
 
 use crate::client::Site;
 use crate::fleet::Fleet;
 use crate::now_ns;
 use crate::sample::{SECOND_NS, Sample};
 
-const VIEWS: [&str; 15] = [
+const VIEWS: [&str; 16] = [
     "processes",
     "files",
     "sockets",
@@ -25,6 +28,7 @@ const VIEWS: [&str; 15] = [
     "blocked",
     "packets",
     "gaps",
+    "losses",
 ];
 
 #[tokio::test]
@@ -47,6 +51,7 @@ async fn every_view_shows_its_rows_under_its_name() {
         ("blocked", "Blocked addresses", "203.0.113.8"),
         ("packets", "Packets", "[UFW BLOCK]"),
         ("gaps", "Gaps", "EACCES"),
+        ("losses", "Losses", "unexplained"),
     ] {
         let page = site.get(&format!("/hosts/web-01/{view}")).await;
         assert_eq!(page.status, 200, "{view}");
@@ -57,6 +62,51 @@ async fn every_view_shows_its_rows_under_its_name() {
     let overview = site.get("/hosts/web-01").await;
     for text in ["as of <time", "Debian GNU/Linux 12", "6.1.0-28-amd64", "c1d84b0a7e3f9926", "refused by the kernel"] {
         assert!(overview.body.contains(text), "{text}");
+    }
+    site.close().await;
+}
+
+/// The overview and the list of hosts name each kind of loss; only a host without a loss is complete.
+#[tokio::test]
+async fn losses_are_named_with_reason_and_range() {
+    let mut whole = Sample::server("whole", now_ns());
+    whole.host.host_id = edr_wire::HostId([7; 16]);
+    let mut account = Account::default();
+    account.frame(Epoch([1; 8]), 1, 0, now_ns(), &Declarations::default());
+    whole.account = Arc::new(account.summary());
+    let fleet = Fleet::new(&[Sample::server("web-01", now_ns()), whole]);
+    *fleet.omitted.lock().unwrap() = OmittedFrames { unlisted_frames: 3, abandoned_frames: 0 };
+    let site = Site::open(&fleet).await;
+    let overview = site.get("/hosts/web-01").await.body;
+    for text in [
+        "Not complete: 2 unexplained, 2 lost, 1 incomplete, 3 ticks missed, 2 before the first.",
+        "the last sequence number is 9 of epoch <code>0202020202020202</code>",
+        "<td>declared lost by the host</td><td>&lt;b&gt;full",
+        "<td>5 to 6</td>",
+        "<td>ticks without a frame, declared by the host</td><td>stopped</td>",
+        "2026-03-10 03:07:20",
+        "<td>only some parts are archived</td><td></td><td>8</td>",
+        "<td>unexplained, or not yet arrived</td><td></td><td>7</td>",
+    ] {
+        assert!(overview.contains(text), "no {text:?} in {overview}");
+    }
+    assert!(!overview.contains("Complete: ") && !overview.contains("<b>full"));
+    let complete = site.get("/hosts/whole").await.body;
+    assert!(complete.contains("Complete: 1 frame is archived") && complete.contains("declared no loss"), "{complete}");
+    let hosts = site.get("/").await.body;
+    for text in [
+        "/losses\">10</a>",
+        "title=\"complete\">none</td>",
+        "<b>1</b> with losses",
+        "3 frames of hosts beyond the limit of the list.",
+    ] {
+        assert!(hosts.contains(text), "no {text:?} in {hosts}");
+    }
+    assert_eq!(site.get("/?filter=missing:").await.body.matches("<tr data-key").count(), 1);
+    assert_eq!(site.get("/healthz").await.body, "ok\n3 frames of hosts beyond the limit of the list\n");
+    let losses = site.get("/hosts/web-01/losses").await.body;
+    for text in ["before_first", "incomplete", "missed", "0202020202020202"] {
+        assert!(losses.contains(text), "no {text:?} in {losses}");
     }
     site.close().await;
 }

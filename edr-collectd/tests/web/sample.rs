@@ -1,8 +1,10 @@
 //! A realistic host, built with the real wire types.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use edr_collectd::query::{HostRow, HostSnapshot, Joined};
+use edr_model::accounting::Summary;
 use edr_wire::snapshot::{
     Access, Agent, Attacker, Blocked, Exe, Family, Fd, FileKind, Gap, GapReason, Host, OpenFile, Packet, PrefixCounter,
     Process, ProtocolCounter, Psad, PsadEvent, PsadMode, PsadRunState, Reread, ScanSource, ScanTarget, ScannedPort,
@@ -29,6 +31,7 @@ pub(crate) struct Sample {
     /// Alarms of the snapshot.
     pub(crate) snapshot_alarms: Vec<String>,
     pub(crate) received_ns: i64,
+    pub(crate) account: Arc<Summary>,
 }
 
 const PROGRAMS: [(&str, &str, &str, &str, usize); 12] = [
@@ -61,7 +64,8 @@ const PROGRAMS: [(&str, &str, &str, &str, usize); 12] = [
 impl Sample {
     /// Returns a loaded server with 300 processes and about 5,000 open files. Only the times differ between calls.
     pub(crate) fn server(name: &str, now_ns: i64) -> Self {
-        let mut sample = Self { received_ns: now_ns - SECOND_NS, ..Self::default() };
+        let account = Arc::new(edr_model::testing::summary());
+        let mut sample = Self { received_ns: now_ns - SECOND_NS, account, ..Self::default() };
         let mut id = [0_u8; 16];
         let mut hash = 0x5a_u8;
         for (at, byte) in name.bytes().cycle().take(16 + name.len()).enumerate() {
@@ -420,8 +424,9 @@ impl Sample {
             seq: self.agent.seq,
             captured_ns: self.time.wall_ns,
             received_ns: self.received_ns,
-            view: SnapshotView::parse(raw).unwrap(),
-            joined: Joined::default(),
+            view: Arc::new(SnapshotView::parse(raw).unwrap()),
+            joined: Arc::new(Joined::default()),
+            account: Arc::clone(&self.account),
             alarms: self.snapshot_alarms.clone(),
         }
     }
@@ -443,6 +448,7 @@ impl Sample {
             degraded: self.agent.degraded.clone(),
             alarms: self.alarms.clone(),
             bye: self.bye,
+            account: Arc::clone(&self.account),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The data files of `frames`, from the statistics in the table's log alone.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use deltalake::DeltaTableError;
 use deltalake::kernel::{LogicalFileView, Snapshot};
@@ -106,14 +106,31 @@ pub(super) async fn candidates(
     Ok(candidates)
 }
 
+/// Returns the number of rows of each day of receipt; `None` when the log has no number for a file.
+pub(super) async fn rows_by_day(store: &LogStoreRef) -> Result<BTreeMap<i32, Option<u64>>, DeltaTableError> {
+    let mut days: BTreeMap<i32, Option<u64>> = BTreeMap::new();
+    let take = |file: &LogicalFileView| {
+        let Some(day) = receive_day(&file.partition_values_map()) else { return };
+        let deleted = file.deletion_vector_descriptor().map_or(0, |vector| vector.cardinality);
+        let rows = file.num_records().and_then(|rows| u64::try_from(rows).ok());
+        let rows = rows.and_then(|rows| rows.checked_sub(u64::try_from(deleted).ok()?));
+        let sum = days.entry(day).or_insert(Some(0));
+        *sum = sum.zip(rows).and_then(|(sum, rows)| sum.checked_add(rows));
+    };
+    each(store, take).await?;
+    Ok(days)
+}
+
+/// Returns the day of receipt of a file, since 1970-01-01.
+fn receive_day(values: &HashMap<String, Option<String>>) -> Option<i32> {
+    let day: Date = values.get("receive_day")?.as_ref()?.parse().ok()?;
+    Some(Date::constant(1970, 1, 1).until(day).ok()?.get_days())
+}
+
 /// Returns the first and last ns (since the epoch) of each hour of a file's day of receipt.
 fn day_hours(values: &HashMap<String, Option<String>>) -> Vec<(i64, i64)> {
     const HOUR_NS: i64 = 3_600_000_000_000;
-    let midnight = || -> Option<i64> {
-        let day: Date = values.get("receive_day")?.as_ref()?.parse().ok()?;
-        let days = Date::constant(1970, 1, 1).until(day).ok()?.get_days();
-        i64::from(days).checked_mul(24 * HOUR_NS)
-    };
+    let midnight = || i64::from(receive_day(values)?).checked_mul(24 * HOUR_NS);
     let hour = |midnight: i64, hour: i64| {
         let from = midnight.saturating_add(hour * HOUR_NS);
         (from, from.saturating_add(HOUR_NS - 1))

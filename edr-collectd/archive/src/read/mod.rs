@@ -8,7 +8,7 @@ mod found;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 
@@ -105,6 +105,15 @@ impl Reader {
         let store = self.table().await?.log_store();
         let received = files::received(&store).await.map_err(ArchiveError::store("read", &self.path))?;
         Ok(received.into_iter().map(|(first, last)| first..=last).collect())
+    }
+
+    /// Returns the number of rows of each day of receipt, from the table's log alone; `None` when the log has no number.
+    ///
+    /// # Errors
+    /// When the archive cannot be read.
+    pub async fn rows_by_day(&self) -> Result<BTreeMap<i32, Option<u64>>, ArchiveError> {
+        let store = self.table().await?.log_store();
+        files::rows_by_day(&store).await.map_err(ArchiveError::store("read", &self.path))
     }
 
     /// Returns the last complete frames of a host taken at or before `at_ns`, by the host's clock. With `below`, the

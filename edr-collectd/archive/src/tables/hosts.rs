@@ -4,11 +4,13 @@
 //! The table is small and derived from `frames`. Rows are grouped by Kafka partition. A collector overwrites only the
 //! rows of assigned partitions, together with the valid positions; so several collectors do not conflict.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use deltalake::DeltaTableError;
+use edr_model::accounting::{Account, LogOffsets};
 use edr_wire::frame::FrameKey;
 use edr_wire::{Epoch, HostId};
 use serde::{Deserialize, Serialize};
@@ -52,6 +54,9 @@ pub struct SavedHost {
     /// The last conflicting frames.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conflicting: Vec<FrameKey>,
+    /// The archived, lost and missing frames.
+    #[serde(default)]
+    pub account: Account,
 }
 
 /// Values of a host for the list of hosts.
@@ -61,6 +66,12 @@ pub struct SavedFacts {
     pub hostname: String,
     /// Operating system.
     pub os: String,
+    /// Boot of the snapshot.
+    #[serde(default)]
+    pub boot_id: String,
+    /// Wall-clock time of the boot, ns since the epoch; `None` when unknown.
+    #[serde(default)]
+    pub booted_ns: Option<i64>,
     /// Interval between two snapshots, ns.
     pub interval_ns: u64,
     /// Number of processes in the snapshot.
@@ -93,6 +104,8 @@ pub struct SavedFrame {
 pub struct SavedHosts {
     /// The hosts.
     pub hosts: Vec<SavedHost>,
+    /// Archived offsets of the logs.
+    pub offsets: BTreeMap<PartitionName, LogOffsets>,
     /// Everything received before this moment (ns since the epoch) is in the table; `None` for an empty table.
     pub complete_until_ns: Option<i64>,
 }
@@ -133,10 +146,21 @@ impl HostsTable {
     async fn load_rows(&self) -> Result<SavedHosts, DeltaTableError> {
         let mut newest: BTreeMap<HostId, SavedHost> = BTreeMap::new();
         let mut untils: Vec<i64> = Vec::new();
-        let mut rows = Engine::new().scan(&self.0.newest_version(), None, &["state", "complete_until_ns"]).await?;
+        let mut offsets: BTreeMap<PartitionName, LogOffsets> = BTreeMap::new();
+        // False for rows of a version without accounts.
+        let mut is_counted = true;
+        let columns = ["state", "complete_until_ns", "archived_offsets"];
+        let mut rows = Engine::new().scan(&self.0.newest_version(), None, &columns).await?;
         while let Some(batch) = rows.next().await? {
             let values = Columns(&batch);
             let (states, until) = (values.texts("state")?, values.longs("complete_until_ns")?);
+            let archived = values.texts("archived_offsets")?;
+            is_counted &= (0..batch.num_rows()).all(|at| text(&archived, at).is_some());
+            // Equal in all rows of a partition.
+            let archived: BTreeSet<&str> = (0..batch.num_rows()).filter_map(|at| text(&archived, at)).collect();
+            for logs in archived {
+                offsets.extend(serde_json::from_str::<Vec<(PartitionName, LogOffsets)>>(logs).unwrap_or_default());
+            }
             for at in 0..batch.num_rows() {
                 untils.extend(long(&until, at));
                 let saved = text(&states, at).and_then(|state| serde_json::from_str::<SavedHost>(state).ok());
@@ -150,7 +174,8 @@ impl HostsTable {
         // Rows more than a day behind belong to partitions without a reader, where no later records come.
         let latest = untils.iter().copied().max().unwrap_or(i64::MIN);
         let complete_until_ns = untils.into_iter().filter(|until| *until >= latest.saturating_sub(DAY_NS)).min();
-        Ok(SavedHosts { hosts: newest.into_values().collect(), complete_until_ns })
+        let complete_until_ns = complete_until_ns.filter(|_| is_counted);
+        Ok(SavedHosts { hosts: newest.into_values().collect(), offsets, complete_until_ns })
     }
 
     /// Overwrites the rows and positions of the covered partitions in one commit. Partitions with a later position,
@@ -158,7 +183,7 @@ impl HostsTable {
     ///
     /// # Errors
     /// When the store fails, or another collector saved one of the partitions at the same time.
-    pub async fn save(&mut self, hosts: Vec<SavedHost>, coverage: &Coverage) -> Result<(), ArchiveError> {
+    pub async fn save(&mut self, saved: SavedHosts, coverage: &Coverage) -> Result<(), ArchiveError> {
         let table = &mut self.0;
         table.reload().await?;
         let mut covered = Coverage::new();
@@ -173,15 +198,22 @@ impl HostsTable {
         // By number: a host whose last frame came from an earlier log of the topic stays listed.
         let by_number: BTreeMap<i32, (i64, i64)> =
             covered.iter().map(|(name, covered)| (name.partition, *covered)).collect();
-        let rows = hosts.into_iter().filter_map(|host| {
-            let coverage = *by_number.get(&host.partition.partition)?;
-            Some(serde_json::to_string(&host).map(|state| SavedRow { host, coverage, state }))
-        });
-        let rows: Vec<SavedRow> = rows.collect::<Result<_, _>>().map_err(|error| ArchiveError::Store {
+        let failed = |error: serde_json::Error| ArchiveError::Store {
             operation: "save a host to",
             table: table.path().to_owned(),
             cause: error.to_string(),
-        })?;
+        };
+        let mut offsets: BTreeMap<i32, Arc<str>> = BTreeMap::new();
+        for &number in by_number.keys() {
+            let logs: Vec<_> = saved.offsets.iter().filter(|(log, _)| log.partition == number).collect();
+            offsets.insert(number, serde_json::to_string(&logs).map_err(failed)?.into());
+        }
+        let rows = saved.hosts.into_iter().filter_map(|host| {
+            let number = host.partition.partition;
+            let (coverage, offsets) = (*by_number.get(&number)?, Arc::clone(offsets.get(&number)?));
+            Some(serde_json::to_string(&host).map(|state| SavedRow { host, coverage, state, offsets }))
+        });
+        let rows: Vec<SavedRow> = rows.collect::<Result<_, _>>().map_err(failed)?;
         let numbers = by_number.keys().map(ToString::to_string).collect();
         let positions = covered.into_iter().map(|(name, (position, _))| (name, position)).collect();
         table.replace(numbers, &rows, &positions).await.map(|_| ())
@@ -194,6 +226,8 @@ struct SavedRow {
     coverage: (i64, i64),
     /// The host as JSON.
     state: String,
+    /// The archived offsets of the logs with the partition's number, as JSON.
+    offsets: Arc<str>,
 }
 
 fn columns() -> Vec<ArchiveColumn<SavedRow>> {
@@ -218,7 +252,8 @@ fn columns() -> Vec<ArchiveColumn<SavedRow>> {
         ArchiveColumn::integer("danger_level", |row: &Row| Some(row.host.facts.danger_level.into())).required(),
         ArchiveColumn::text("psad", |row: &Row| Some(row.host.facts.psad.clone())).required(),
         ArchiveColumn::flag("bye", |row: &Row| Some(row.host.newest.frame.bye)).required(),
-        // A start reads only `state` and `complete_until_ns`; the other columns are for SQL queries.
+        // A start reads only these columns and `complete_until_ns`; the other columns are for SQL queries.
         ArchiveColumn::text("state", |row: &Row| Some(row.state.clone())).required(),
+        ArchiveColumn::text("archived_offsets", |row: &Row| Some(row.offsets.to_string())),
     ]
 }

@@ -10,6 +10,10 @@ use crate::*;
 
 use super::hosts;
 
+fn list<const N: usize>(hosts: [SavedHost; N]) -> SavedHosts {
+    SavedHosts { hosts: hosts.into(), ..SavedHosts::default() }
+}
+
 fn key(n: u8) -> FrameKey {
     let (host_id, epoch) = (HostId([n; 16]), edr_wire::Epoch([n; 8]));
     FrameKey { host_id, epoch, seq: 7, content: ContentHash([n; 32]) }
@@ -37,6 +41,7 @@ fn saved(n: u8, received_ns: i64) -> SavedHost {
         epochs: vec![(edr_wire::Epoch([n; 8]), 7)],
         conflicts: 1,
         conflicting: vec![FrameKey { content: ContentHash([3; 32]), ..key(n) }],
+        account: Default::default(),
     }
 }
 
@@ -50,12 +55,12 @@ async fn hosts_are_overwritten_by_the_partitions_a_collector_owns() {
     };
     let mut earlier_log = saved(2, 5);
     earlier_log.partition.generation = 7;
-    table.save(vec![saved(1, 5), earlier_log, saved(3, 5)], &covers(&[0, 1], 10, 100)).await.unwrap();
+    table.save(list([saved(1, 5), earlier_log, saved(3, 5)]), &covers(&[0, 1], 10, 100)).await.unwrap();
     // Another collector owns partition 1, and has received one known and one new host.
     let mut other = HostsTable::open(dir.path()).await.unwrap();
-    other.save(vec![saved(1, 9), saved(3, 5), saved(5, 9)], &covers(&[1], 11, 200)).await.unwrap();
+    other.save(list([saved(1, 9), saved(3, 5), saved(5, 9)]), &covers(&[1], 11, 200)).await.unwrap();
     // An overtaken collector does not restore old rows.
-    table.save(vec![saved(1, 5)], &covers(&[1], 10, 300)).await.unwrap();
+    table.save(list([saved(1, 5)]), &covers(&[1], 10, 300)).await.unwrap();
     let loaded = table.load().await.unwrap();
     let rows: Vec<(HostId, i64)> = loaded.hosts.iter().map(|host| (host.host_id, host.newest.received_ns)).collect();
     let host = |n| HostId([n; 16]);
@@ -70,18 +75,18 @@ async fn hosts_are_saved_by_who_was_idle_while_the_log_was_summed_up() {
     let dir = tempfile::tempdir().unwrap();
     let mut busy = HostsTable::open(dir.path()).await.unwrap();
     let covers = |number, position| -> Coverage { BTreeMap::from([(partition(number), (position, 100 + position))]) };
-    busy.save(vec![saved(1, 1)], &covers(1, 1)).await.unwrap();
+    busy.save(list([saved(1, 1)]), &covers(1, 1)).await.unwrap();
     let mut idle = HostsTable::open(dir.path()).await.unwrap();
     let mut position = 1;
     while position < 25 {
         position += 1;
-        busy.save(vec![saved(1, position)], &covers(1, position)).await.unwrap();
+        busy.save(list([saved(1, position)]), &covers(1, position)).await.unwrap();
     }
     Upkeep::new(dir.path(), hosts::STORAGE).run().await.unwrap();
     for version in 0..20 {
         std::fs::remove_file(&entries(&dir.path().join("hosts"))[&version]).unwrap();
     }
-    idle.save(vec![saved(2, 7)], &covers(0, 7)).await.unwrap();
+    idle.save(list([saved(2, 7)]), &covers(0, 7)).await.unwrap();
     let loaded = HostsTable::open(dir.path()).await.unwrap().load().await.unwrap();
     assert_eq!(loaded.hosts, [saved(1, position), saved(2, 7)]);
 }
@@ -100,7 +105,7 @@ async fn what_saves_leave_behind_goes_after_an_hour_and_not_before() {
     let mut table = HostsTable::open(dir.path()).await.unwrap();
     let coverage: Coverage = BTreeMap::from([(partition(1), (10, 100))]);
     for received_ns in 1..=5 {
-        table.save(vec![saved(1, received_ns)], &coverage).await.unwrap();
+        table.save(list([saved(1, received_ns)]), &coverage).await.unwrap();
     }
     let files = || std::fs::read_dir(dir.path().join("hosts/partition=1")).unwrap().count();
     assert_eq!(files(), 5);
@@ -110,6 +115,6 @@ async fn what_saves_leave_behind_goes_after_an_hour_and_not_before() {
     upkeep.vacuum(Some(std::sync::Arc::new(Ahead(2 * 3_600_000)))).await.unwrap();
     assert_eq!(files(), 1);
     assert_eq!(table.load().await.unwrap().hosts, [saved(1, 5)]);
-    table.save(vec![saved(1, 6)], &coverage).await.unwrap();
+    table.save(list([saved(1, 6)]), &coverage).await.unwrap();
     assert_eq!(table.load().await.unwrap().hosts, [saved(1, 6)]);
 }

@@ -5,6 +5,7 @@ mod exposed;
 mod files;
 mod gaps;
 mod hosts;
+mod losses;
 mod packets;
 mod processes;
 mod psad;
@@ -18,7 +19,7 @@ use crate::catalogue::{HostListTable, SnapshotTable, Table};
 use crate::cell::{Cell, joined};
 
 /// The tables of a snapshot, in display order.
-pub static TABLES: [SnapshotTable; 14] = [
+pub static TABLES: [SnapshotTable; 15] = [
     Table::of::<processes::Processes>(),
     Table::of::<files::Files>(),
     Table::of::<sockets::Sockets>(),
@@ -33,6 +34,7 @@ pub static TABLES: [SnapshotTable; 14] = [
     Table::of::<psad::BlockedAddresses>(),
     Table::of::<packets::Packets>(),
     Table::of::<gaps::Gaps>(),
+    Table::of::<losses::Losses>(),
 ];
 
 /// The list of hosts.

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use edr_wire::Bytes;
 use edr_wire::snapshot::{Reread, SnapshotView};
 
@@ -187,7 +189,7 @@ fn a_row_that_is_no_process_is_counted_and_the_others_are_shown() {
     let at = raw.windows(name.len()).position(|window| window == name).unwrap() + 4;
     let mut hostile = raw;
     hostile[at] = 0xc0;
-    let snapshot = HostSnapshot { view: SnapshotView::parse(hostile).unwrap(), ..host_snapshot(&sample()) };
+    let snapshot = HostSnapshot { view: Arc::new(SnapshotView::parse(hostile).unwrap()), ..host_snapshot(&sample()) };
     let all = named("processes").select(&snapshot, &Select::default()).unwrap();
     assert_eq!((all.rows.len(), all.undecodable), (2, 1));
 }

@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 
 use self::back::SearchBack;
 use super::cache::Cache;
-use super::{Answers, HostRow, HostSnapshot, Joined, QueryError};
+use super::{Answers, HostRow, HostSnapshot, Joined, OmittedFrames, QueryError};
 use crate::newest::{Current, Known, Newest, catch_up, facts};
 
 /// Default time limit for skipping unreadable frames in a question.
@@ -241,8 +241,9 @@ impl HostAnswers {
                 captured_ns: header.captured_ns,
                 received_ns,
                 alarms: contents.into_iter().chain(other_host(header.host_id, &view)).collect(),
-                view,
-                joined: Joined::default(),
+                view: Arc::new(view),
+                joined: Arc::new(Joined::default()),
+                account: Arc::default(),
             })
         });
         let opened = opening.await.map_err(|error| QueryError::Archive(format!("open a snapshot: {error}")))?;
@@ -296,23 +297,30 @@ impl Answers for HostAnswers {
     async fn snapshot(&self, host: &str, at_ns: Option<i64>) -> Result<Arc<HostSnapshot>, QueryError> {
         let host_id = self.newest.resolve(host)?;
         let current = self.newest.current(host_id).ok_or_else(|| QueryError::UnknownHost(host.to_owned()))?;
-        match at_ns {
+        let snapshot = match at_ns {
             Some(at_ns) if at_ns < current.newest.saved.frame.captured_ns => {
-                SearchBack::new(self, host_id, at_ns).run().await
+                SearchBack::new(self, host_id, at_ns).run().await?
             }
             _ => match self.open_current(current, Purpose::Question).await {
-                Ok(snapshot) => Ok(snapshot),
+                Ok(snapshot) => snapshot,
                 // The last readable snapshot, with its own time, is better than an error.
                 Err(error) => {
                     let before = SearchBack::new(self, host_id, at_ns.unwrap_or(i64::MAX));
-                    before.run().await.map_err(|_| error)
+                    before.run().await.map_err(|_| error)?
                 }
             },
-        }
+        };
+        self.newest.note_boot(&snapshot);
+        // The account changes with each frame, a cached snapshot does not.
+        Ok(Arc::new(HostSnapshot { account: self.newest.account(host_id), ..HostSnapshot::clone(&snapshot) }))
     }
 
     fn trouble(&self) -> Option<String> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn omitted(&self) -> OmittedFrames {
+        self.newest.omitted()
     }
 
     fn changes(&self) -> tokio::sync::broadcast::Receiver<HostId> {

@@ -98,8 +98,8 @@ async fn a_start_reads_what_was_saved_and_what_came_since() {
     // Without the saved rows everything is read again, with the same result.
     std::fs::remove_dir_all(dir.path().join("hosts")).unwrap();
     let third = open(dir.path()).await;
-    assert_eq!(third.newest.save(|_| true).len(), 1);
-    assert_eq!(third.newest.save(|_| true)[0].newest, second.newest.save(|_| true)[0].newest);
+    assert_eq!(third.newest.save(|_| true).hosts.len(), 1);
+    assert_eq!(third.newest.save(|_| true).hosts[0].newest, second.newest.save(|_| true).hosts[0].newest);
 }
 
 /// Archives records of partition 0 from `offset` on, received one per ns from `received_ns` on.
