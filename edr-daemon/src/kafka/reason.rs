@@ -106,7 +106,7 @@ pub fn in_words(reason: &str, security: &Security) -> Option<String> {
             Some((user, mechanism)) => format!(
                 "{broker} refuses user {user} with {mechanism}: look at kafka.sasl.username, the password behind {} and the \
                  mechanism, or make the user on the brokers (kafka-configs.sh --alter --entity-type users)",
-                security.sasl.as_ref().map_or("kafka.sasl.password-file", |sasl| super::password_key(&sasl.password)),
+                security.sasl.as_ref().map_or(super::PASSWORD_FILE.name, |sasl| super::password_key(&sasl.password)),
             ),
         }),
         Cause::WantsTls => Some(format!(

@@ -1,35 +1,24 @@
 //! The collector's configuration: `/etc/edr-collectd/collector.toml` and `conf.d/*.toml` beside that file.
 //!
-//! `edr_daemon::config` reads the files and takes the values; this module defines the keys, their defaults and their
-//! limits.
+//! [`keys`] declares the keys; `edr_daemon::config` reads the files and takes the values.
 
-use std::fmt::Write as _;
+mod keys;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use edr_daemon::config::{Keys, Refusal, Report, Value, quoted, show_bytes, show_duration};
-use edr_daemon::kafka::{self, Security};
+use edr_daemon::config::{Effective, Keys, Report};
+use edr_daemon::kafka::Security;
 use log::LevelFilter;
+
+pub use self::keys::document;
 
 /// Path of the configuration file in the packages.
 pub const DEFAULT_PATH: &str = "/etc/edr-collectd/collector.toml";
 
 /// Default of `state-dir`: the folder created by `StateDirectory=` of the unit.
 pub(crate) const STATE_DIR: &str = "/var/lib/edr-collectd";
-
-/// All known keys, except the keys of `edr_daemon::kafka`.
-const KNOWN: &[&str] = &[
-    "log-level",
-    "state-dir",
-    "kafka.brokers",
-    "kafka.topic",
-    "kafka.group",
-    "archive.dir",
-    "archive.commit-interval",
-    "archive.batch-bytes-max",
-    "web.listen",
-];
 
 /// The checked configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,34 +86,23 @@ impl Config {
     }
 
     fn read(path: &Path, with_kafka: bool) -> Result<Self, Report> {
-        let mut keys = Keys::load(path, &[KNOWN, kafka::KEYS].concat());
-        let state_dir = keys.path("state-dir").unwrap_or_else(|| PathBuf::from(STATE_DIR));
+        let mut keys = Keys::load(path, &keys::keys());
+        let with_brokers = with_kafka || keys.is_set(&keys::BROKERS);
+        let state_dir = keys.get(&keys::STATE_DIR);
         let config = Self {
-            log_level: keys.log_level("log-level").unwrap_or(LevelFilter::Info),
+            log_level: keys.get(&keys::LOG_LEVEL),
             kafka: Kafka {
-                brokers: if with_kafka || keys.is_set("kafka.brokers") {
-                    keys.brokers("kafka.brokers")
-                } else {
-                    Vec::new()
-                },
-                topic: keys.topic("kafka.topic").unwrap_or_else(|| "edr.snapshots".to_owned()),
-                group: keys.take("kafka.group", group).unwrap_or_else(|| "edr-collectd".to_owned()),
+                brokers: if with_brokers { keys.brokers(&keys::BROKERS) } else { Vec::new() },
+                topic: keys.get(&keys::TOPIC),
+                group: keys.get(&keys::GROUP),
                 security: Security::take(&mut keys, "edr-collectd"),
             },
             archive: Archive {
-                dir: keys.path("archive.dir").unwrap_or_else(|| state_dir.join("archive")),
-                commit_interval: keys.duration(
-                    "archive.commit-interval",
-                    Duration::from_secs(5),
-                    Duration::from_millis(100)..=Duration::from_secs(300),
-                ),
-                // One record may have 4 MiB. Three batches of 1 GiB are in memory while a disk is slow.
-                batch_bytes_max: usize::try_from(keys.bytes("archive.batch-bytes-max", 32 << 20, 4 << 20..=1 << 30))
-                    .unwrap_or(32 << 20),
+                dir: keys.find(&keys::ARCHIVE_DIR).unwrap_or_else(|| state_dir.join("archive")),
+                commit_interval: keys.get(&keys::COMMIT_INTERVAL),
+                batch_bytes_max: keys.get(&keys::BATCH_BYTES_MAX) as usize,
             },
-            web: Web {
-                listen: keys.take("web.listen", listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8480))),
-            },
+            web: Web { listen: keys.get(&keys::LISTEN) },
             state_dir,
         };
         if with_kafka {
@@ -135,62 +113,18 @@ impl Config {
 
     /// Returns the configuration with all defaults filled in, in the form of a configuration file.
     pub fn effective(&self) -> String {
-        let brokers: Vec<String> = self.kafka.brokers.iter().map(|broker| quoted(broker)).collect();
-        let path = |path: &Path| quoted(&path.to_string_lossy());
-        let in_table =
-            |(key, value): (&'static str, String)| format!("{} = {value}\n", key.strip_prefix("kafka.").unwrap_or(key));
-        let security: String = self.kafka.security.lines().into_iter().map(in_table).collect();
-        let mut text = String::new();
-        // Writing to a String cannot fail.
-        let _ = write!(
-            text,
-            "log-level = {}\nstate-dir = {}\n\n[kafka]\nbrokers = [{}]\ntopic = {}\ngroup = {}\n{security}\n\
-             [archive]\ndir = {}\ncommit-interval = {}\nbatch-bytes-max = {}\n\n[web]\nlisten = {}\n",
-            quoted(&self.log_level.as_str().to_lowercase()),
-            path(&self.state_dir),
-            brokers.join(", "),
-            quoted(&self.kafka.topic),
-            quoted(&self.kafka.group),
-            path(&self.archive.dir),
-            quoted(&show_duration(self.archive.commit_interval)),
-            quoted(&show_bytes(self.archive.batch_bytes_max as u64)),
-            quoted(&self.web.listen.to_string()),
-        );
-        text
-    }
-}
-
-fn group(value: &Value) -> Result<String, Refusal> {
-    match value {
-        Value::Text(text)
-            if (1..=249).contains(&text.len())
-                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) =>
-        {
-            Ok(text.clone())
-        }
-        _ => Err(Refusal {
-            rule: "must be a name of 1 to 249 of the characters a-z, A-Z, 0-9, '.', '_' and '-'".to_owned(),
-            remedy: "write \"edr-collectd\" for the default".to_owned(),
-        }),
-    }
-}
-
-fn listen(value: &Value) -> Result<SocketAddr, Refusal> {
-    let address: Option<SocketAddr> = match value {
-        Value::Text(text) => text.parse().ok(),
-        _ => None,
-    };
-    match address {
-        Some(address) if address.ip().is_loopback() => Ok(address),
-        Some(_) => Err(Refusal {
-            rule: "must be an address of the loopback interface: the page has neither users nor TLS".to_owned(),
-            remedy: "write \"127.0.0.1:8480\", and reach it through a tunnel or a proxy that knows its users"
-                .to_owned(),
-        }),
-        None => Err(Refusal {
-            rule: "must be an address and a port".to_owned(),
-            remedy: "write \"127.0.0.1:8480\" for the default".to_owned(),
-        }),
+        let mut text = Effective::default();
+        text.add(&keys::LOG_LEVEL, &self.log_level);
+        text.add(&keys::STATE_DIR, &self.state_dir);
+        text.add(&keys::BROKERS, &self.kafka.brokers);
+        text.add(&keys::TOPIC, &self.kafka.topic);
+        text.add(&keys::GROUP, &self.kafka.group);
+        self.kafka.security.write(&mut text);
+        text.add(&keys::ARCHIVE_DIR, &self.archive.dir);
+        text.add(&keys::COMMIT_INTERVAL, &self.archive.commit_interval);
+        text.add(&keys::BATCH_BYTES_MAX, &(self.archive.batch_bytes_max as u64));
+        text.add(&keys::LISTEN, &self.web.listen);
+        text.into_text()
     }
 }
 
