@@ -7,7 +7,7 @@
 
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use edr_daemon::systemd::ServiceManager;
 use edr_wire::snapshot::SourceCost;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::abort::Aborts;
@@ -96,11 +97,11 @@ struct DaemonState {
 
 impl DaemonState {
     fn config(&self) -> Arc<Config> {
-        Arc::clone(&self.config.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.config.lock())
     }
 
     fn status(&self, now: Instant) -> Status {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let last = self.last.lock().clone();
         let config = self.config();
         let spool = self.spool.state();
         let (memory_frames, memory_bytes) = self.spool.in_memory();
@@ -111,7 +112,7 @@ impl DaemonState {
             up_ms: millis(now.saturating_duration_since(self.started)),
             interval_ms: millis(config.interval),
             config_hash: config.hash(),
-            refused: self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            refused: self.refused.lock().clone(),
             snapshot: last.as_ref().map(|last| SnapshotStatus {
                 epoch: last.made.id.epoch.to_string(),
                 seq: last.made.id.seq,
@@ -311,11 +312,11 @@ fn reload(shared: &DaemonState, config_path: &Path, overrides: &Overrides) {
         Ok(config) => overrides.over(config),
         Err(report) => {
             edr_daemon::event!(log::Level::Error, Event::ConfigurationRefused; "SIGHUP: the old configuration stays; {report}");
-            *shared.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(report.in_one_line());
+            *shared.refused.lock() = Some(report.in_one_line());
             return;
         }
     };
-    *shared.refused.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    *shared.refused.lock() = None;
     let old = shared.config();
     if config.state_dir != old.state_dir {
         edr_daemon::event!(
@@ -338,7 +339,7 @@ fn reload(shared: &DaemonState, config_path: &Path, overrides: &Overrides) {
         log::Level::Info, Event::ConfigurationTaken;
         "SIGHUP: configuration {} follows {}", config.hash(), old.hash()
     );
-    *shared.config.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+    *shared.config.lock() = Arc::new(config);
 }
 
 /// Thread `sampler`.
@@ -386,7 +387,7 @@ fn sample(mut sampler: Sampler, shared: &DaemonState) {
                 let sum = |field: fn(&SourceCost) -> u64| Duration::from_nanos(sampler.cost().iter().map(field).sum());
                 let (wall, cpu) = (sum(|cost| cost.wall_ns), sum(|cost| cost.cpu_ns));
                 let last = LastSnapshot { at: Instant::now(), made, wall, cpu, degraded: sampler.degraded().to_vec() };
-                *shared.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
+                *shared.last.lock() = Some(last);
                 if !ready {
                     ready = true;
                     shared.manager.ready();

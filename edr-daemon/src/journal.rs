@@ -2,11 +2,11 @@
 //! [`Limiter`] bounds the messages that a host or a peer can trigger.
 
 use std::io::Write as _;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::kv::{Key, Value, VisitSource};
 use log::{LevelFilter, Log, Metadata, Record};
+use parking_lot::Mutex;
 
 /// Shortest time between two messages of a limiter.
 pub const PERIOD: Duration = Duration::from_secs(60);
@@ -86,7 +86,7 @@ impl Limiter {
     /// Returns the number of messages suppressed since the last admitted message, when a message at `now` is admitted;
     /// otherwise `None`.
     pub fn admit(&self, now: Instant) -> Option<u64> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         if state.last.is_some_and(|last| now.saturating_duration_since(last) < PERIOD) {
             state.suppressed += 1;
             return None;

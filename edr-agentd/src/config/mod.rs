@@ -253,8 +253,7 @@ impl Config {
     /// 16 hex digits over [`Config::to_toml`]: hosts with the same value are configured alike.
     pub fn hash(&self) -> String {
         use sha2::Digest as _;
-        let digest = sha2::Sha256::digest(self.to_toml());
-        digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(&sha2::Sha256::digest(self.to_toml())[..8])
     }
 }
 

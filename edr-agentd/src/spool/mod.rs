@@ -43,12 +43,13 @@ mod witness;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edr_wire::Epoch;
 use edr_wire::frame::{EncodedFrame, FrameHeader, LostRange, MissedTicks};
 use edr_wire::snapshot::SpoolState;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use self::disk::{Disk, ReadFault, Strays};
 use self::fallback::Fallback;
@@ -463,21 +464,20 @@ impl Spool {
 
     /// Waits until there is an unsent frame, something changes, or `timeout` is over.
     pub fn wait(&self, timeout: Duration) {
-        let inner = self.lock();
+        let mut inner = self.lock();
         let now = Instant::now();
         if inner.ledger.books().oldest_unsent(now).is_none() {
             let next = inner.ledger.books().next_try(now).map(|next| next.saturating_duration_since(now));
             let timeout = next.map_or(timeout, |next| next.min(timeout));
             // The caller looks again after a timeout as after a notification.
-            drop(self.changed.wait_timeout(inner, timeout).unwrap_or_else(PoisonError::into_inner));
+            self.changed.wait_for(&mut inner, timeout);
         }
     }
 
     /// Waits until every readable frame is acknowledged, at most `timeout`. False after a timeout.
     pub fn wait_until_sent(&self, timeout: Duration) -> bool {
         let unsent = |inner: &mut Inner| inner.ledger.books().oldest_unsent(Instant::now()).is_some();
-        let waited = self.changed.wait_timeout_while(self.lock(), timeout, unsent);
-        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+        !self.changed.wait_while_for(&mut self.lock(), unsent, timeout).timed_out()
     }
 
     /// Ends all calls of [`Spool::wait`] at once.
@@ -524,8 +524,7 @@ impl Spool {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // No code between lock and unlock panics; after a panic every field would still hold a valid value.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 }
 

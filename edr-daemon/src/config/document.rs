@@ -127,14 +127,13 @@ fn sentences(paragraph: &str) -> Vec<String> {
     let mut sentences = vec![String::new()];
     for word in paragraph.split_whitespace() {
         let begins = word.starts_with(|first: char| first.is_uppercase() || first == '`');
-        if let Some(sentence) = sentences.last_mut() {
-            if !(begins && sentence.ends_with(['.', ':'])) {
+        match sentences.last_mut() {
+            Some(sentence) if !(begins && sentence.ends_with(['.', ':'])) => {
                 sentence.push_str(if sentence.is_empty() { "" } else { " " });
                 sentence.push_str(word);
-                continue;
             }
+            _ => sentences.push(word.to_owned()),
         }
-        sentences.push(word.to_owned());
     }
     sentences
 }

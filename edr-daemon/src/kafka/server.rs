@@ -3,12 +3,13 @@
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs as _};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslVerifyMode};
 use openssl::x509::{X509Ref, X509VerifyResult};
+use parking_lot::Mutex;
 
 use super::Tls;
 use super::certificate::{Validity, name};
@@ -74,7 +75,7 @@ pub fn ask(address: &str, tls: &Tls) -> Result<BrokerCertificate, String> {
     connector.set_verify_callback(SslVerifyMode::PEER, move |is_good, context| {
         if !is_good {
             let validity = context.current_cert().map(Validity::of);
-            let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut first = first.lock();
             first.get_or_insert((context.error(), validity));
         }
         true
@@ -85,7 +86,7 @@ pub fn ask(address: &str, tls: &Tls) -> Result<BrokerCertificate, String> {
         .connect(host, DeadlineStream { stream, deadline })
         .map_err(|error| format!("{address} does not shake hands: {error}"))?;
     let certificate = session.ssl().peer_certificate().ok_or_else(|| format!("{address} shows no certificate"))?;
-    let wrong = wrong.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let wrong = wrong.lock().take();
     let validity = Validity::of(&certificate);
     let verdict = match wrong {
         None => CertificateVerdict::Good,
