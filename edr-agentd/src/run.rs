@@ -225,8 +225,10 @@ fn listen(config: &Config) -> Option<StatusListener> {
         Ok(listener) => Some(listener),
         Err(error) => {
             edr_daemon::event!(
-                log::Level::Warn, Event::StatusUnavailable;
-                "listen on {}: {error}; edr-agentd status gets no answer", path.display()
+                log::Level::Warn,
+                Event::StatusUnavailable,
+                "listen on {}: {error}; edr-agentd status gets no answer",
+                path.display()
             );
             None
         }
@@ -278,7 +280,7 @@ fn supervise(
             && let Some(asked) = &listener
             && let Err(error) = asked.answer(&shared.status(Instant::now()))
         {
-            edr_daemon::event!(log::Level::Warn, Event::StatusUnavailable; "answer edr-agentd status: {error}");
+            edr_daemon::event!(log::Level::Warn, Event::StatusUnavailable, "answer edr-agentd status: {error}");
             listener = None;
         }
         if Instant::now() < next_look {
@@ -297,10 +299,12 @@ fn supervise(
             next_hour = Instant::now() + HOUR;
             is_first_summary = false;
             edr_daemon::event!(
-                log::Level::Info, Event::Hour,
+                log::Level::Info,
+                Event::Hour,
                 EDR_EPOCH = status.snapshot.as_ref().map(|last| last.epoch.as_str()).unwrap_or_default(),
-                EDR_SEQ = status.snapshot.as_ref().map_or(0, |last| last.seq);
-                "{}", status.in_words()
+                EDR_SEQ = status.snapshot.as_ref().map_or(0, |last| last.seq),
+                "{}",
+                status.in_words()
             );
         }
     }
@@ -311,7 +315,11 @@ fn reload(shared: &DaemonState, config_path: &Path, overrides: &Overrides) {
     let mut config = match Config::load(config_path) {
         Ok(config) => overrides.over(config),
         Err(report) => {
-            edr_daemon::event!(log::Level::Error, Event::ConfigurationRefused; "SIGHUP: the old configuration stays; {report}");
+            edr_daemon::event!(
+                log::Level::Error,
+                Event::ConfigurationRefused,
+                "SIGHUP: the old configuration stays; {report}"
+            );
             *shared.refused.lock() = Some(report.in_one_line());
             return;
         }
@@ -320,24 +328,31 @@ fn reload(shared: &DaemonState, config_path: &Path, overrides: &Overrides) {
     let old = shared.config();
     if config.state_dir != old.state_dir {
         edr_daemon::event!(
-            log::Level::Error, Event::ConfigurationRefused;
-            "SIGHUP: state-dir needs a restart and stays {}", old.state_dir.display()
+            log::Level::Error,
+            Event::ConfigurationRefused,
+            "SIGHUP: state-dir needs a restart and stays {}",
+            old.state_dir.display()
         );
         config.state_dir.clone_from(&old.state_dir);
         config.runtime_dir.clone_from(&old.runtime_dir);
     }
     if config.runtime_dir != old.runtime_dir {
         edr_daemon::event!(
-            log::Level::Error, Event::ConfigurationRefused;
-            "SIGHUP: runtime-dir needs a restart and stays {}", old.runtime_dir.display()
+            log::Level::Error,
+            Event::ConfigurationRefused,
+            "SIGHUP: runtime-dir needs a restart and stays {}",
+            old.runtime_dir.display()
         );
         config.runtime_dir.clone_from(&old.runtime_dir);
     }
     log::set_max_level(config.log_level);
     shared.spool.set_limits(config.spool);
     edr_daemon::event!(
-        log::Level::Info, Event::ConfigurationTaken;
-        "SIGHUP: configuration {} follows {}", config.hash(), old.hash()
+        log::Level::Info,
+        Event::ConfigurationTaken,
+        "SIGHUP: configuration {} follows {}",
+        config.hash(),
+        old.hash()
     );
     *shared.config.lock() = Arc::new(config);
 }
@@ -358,8 +373,12 @@ fn sample(mut sampler: Sampler, shared: &DaemonState) {
             Ok(None) => {}
             Ok(Some(missed)) => {
                 edr_daemon::limited!(
-                    log::Level::Warn, Event::TicksMissed, EDR_SOURCE = "sample";
-                    "{} ticks missed: {}", missed.ticks, missed.reason
+                    log::Level::Warn,
+                    Event::TicksMissed,
+                    EDR_SOURCE = "sample",
+                    "{} ticks missed: {}",
+                    missed.ticks,
+                    missed.reason
                 );
                 shared.spool.declare_missed(missed);
             }
@@ -393,7 +412,9 @@ fn sample(mut sampler: Sampler, shared: &DaemonState) {
                     shared.manager.ready();
                     shared.manager.status(&shared.status(Instant::now()).in_words());
                     edr_daemon::event!(
-                        log::Level::Info, Event::Ready, EDR_SEQ = seq;
+                        log::Level::Info,
+                        Event::Ready,
+                        EDR_SEQ = seq,
                         "ready: the first snapshot is in the spool"
                     );
                 }
@@ -401,7 +422,9 @@ fn sample(mut sampler: Sampler, shared: &DaemonState) {
             }
             Err(error) => {
                 edr_daemon::limited!(
-                    log::Level::Error, Event::SnapshotLost, EDR_SOURCE = "sample";
+                    log::Level::Error,
+                    Event::SnapshotLost,
+                    EDR_SOURCE = "sample",
                     "a snapshot became no frame: {error}"
                 );
                 shared.stop.is_requested()
@@ -440,14 +463,17 @@ fn stop(shared: &DaemonState, sampler: JoinHandle<()>, shipper: JoinHandle<()>) 
     let (state, (in_memory, _)) = (shared.spool.state(), shared.spool.in_memory());
     if in_memory > 0 {
         edr_daemon::event!(
-            log::Level::Error, Event::Stopped;
+            log::Level::Error,
+            Event::Stopped,
             "{in_memory} frames in memory were not sent and end here; {} stay in the spool",
             state.unsent_frames.saturating_sub(in_memory)
         );
     } else {
         edr_daemon::event!(
-            log::Level::Info, Event::Stopped;
-            "stopped; {} frames stay in the spool", state.unsent_frames
+            log::Level::Info,
+            Event::Stopped,
+            "stopped; {} frames stay in the spool",
+            state.unsent_frames
         );
     }
     Ok(())

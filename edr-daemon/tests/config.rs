@@ -73,7 +73,8 @@ fn every_problem_is_in_one_report_with_its_place() {
     let text = report.to_string();
     for wanted in [
         "daemon.toml:1: intervall = \"10s\": is no key of this file; did you mean interval?",
-        "daemon.toml:2: interval = 10: must be a time between 1s and 1h, with its unit: ms, s, m, h or d; write \"10s\" for the default",
+        "daemon.toml:2: interval = 10: must be a time between 1s and 1h, with its unit: ms, s, m, h or d; \
+        write \"10s\" for the default",
         "daemon.toml:3: state-dir = \"var\": must be an absolute path",
         "daemon.toml:5: kafka.brokers = [\"localhost\"]: must be a list of one or more \"host:port\"",
         "daemon.toml:6: kafka.topic = \"a b\": must be the name of a topic",

@@ -42,8 +42,10 @@ pub(super) static STATE_DIR: Key<FixedPath> = Key {
 };
 pub(super) static RUNTIME_DIR: Key<FixedPath> = Key {
     name: "runtime-dir",
-    doc: "Folder for the socket of `edr-agentd status`, and for last-frame, which proves after a crash that an epoch may \
-          go on: best a folder that lasts as long as the boot, such as a folder below /run. With another state-dir than \
+    doc: "Folder for the socket of `edr-agentd status`, and for last-frame, which proves after a crash that an epoch \
+    may \
+          go on: best a folder that lasts as long as the boot, such as a folder below /run. With another state-dir \
+          than \
           the default, the default is state-dir.",
     kind: FixedPath { default: super::RUNTIME_DIR },
 };
@@ -54,8 +56,10 @@ pub(super) static LOG_LEVEL: Key<LogLevel> = Key {
 };
 pub(super) static BROKERS: Key<Brokers> = Key {
     name: "kafka.brokers",
-    doc: "Brokers to ask first, \"host:port\"; one that answers is enough. There is no default: the agent does not start \
-          without this key. Once started the agent needs no broker: snapshots wait in the spool until a broker answers.",
+    doc: "Brokers to ask first, \"host:port\"; one that answers is enough. There is no default: the agent does not \
+    start \
+          without this key. Once started the agent needs no broker: snapshots wait in the spool until a broker \
+          answers.",
     kind: Brokers,
 };
 pub(super) static TOPIC: Key<KafkaName> = Key {
@@ -82,7 +86,8 @@ pub(super) static DRAIN_BYTES_MAX: Key<Size> = Key {
 };
 pub(super) static SPOOL_BYTES_MAX: Key<Size> = Key {
     name: "spool.bytes-max",
-    doc: "Largest size of the spool. When the spool is full, the oldest frames are dropped, and the snapshots after them \
+    doc: "Largest size of the spool. When the spool is full, the oldest frames are dropped, and the snapshots after \
+    them \
           name them.",
     kind: Size { default: 512 * MIB, min: 64 * MIB, max: TIB },
 };
@@ -191,7 +196,8 @@ pub fn document<T>(show: impl FnOnce(&Document<'_>) -> T) -> T {
         head: &[
             "edr-agentd: what this host reports, and to whom.",
             "`#key = value` is the default: remove the # to change it. Files conf.d/*.toml beside this one are read \
-             after it, in the order of their names; the last value of a key counts. An unknown key is refused, so that a \
+             after it, in the order of their names; the last value of a key counts. An unknown key is refused, so that \
+             a \
              mistyped key is not a setting without effect. `edr-agentd check` lists all errors at once, and prints the \
              settings in effect.",
             "Times: \"500ms\", \"10s\", \"5m\", \"1h\", \"1d\". Sizes: \"64KiB\", \"512MiB\", \"1GiB\".",

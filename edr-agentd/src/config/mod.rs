@@ -1,4 +1,5 @@
-//! The configuration: `agent.toml` and `conf.d/*.toml` beside it, checked, with exact types. [`keys`] declares the keys.
+//! The configuration: `agent.toml` and `conf.d/*.toml` beside it, checked, with exact types. [`keys`] declares the
+//! keys.
 
 mod keys;
 

@@ -87,7 +87,8 @@ pub fn examine(kafka: &Kafka, findings: &mut Findings) {
     let copies = partitions.iter().map(|partition| partition.replicas().len()).min().unwrap_or(0);
     let text = format!("{}: {} partitions, {copies} copies", kafka.topic, partitions.len());
     if copies < 2 {
-        let remedy = "kafka-reassign-partitions.sh, or make it anew with: edr-collectd check --online --create-topic --replication 3";
+        let remedy = "kafka-reassign-partitions.sh, or make it anew with: edr-collectd check --online --create-topic \
+        --replication 3";
         findings.warn("topic", format!("{text}: the loss of one disk loses acknowledged records"), remedy);
     } else {
         findings.ok("topic", text);

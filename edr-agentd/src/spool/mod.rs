@@ -177,8 +177,11 @@ impl Spool {
             Ok(()) => {}
             Err(error) if disk::is_transient(&error) => {
                 edr_daemon::event!(
-                    log::Level::Error, Event::SpoolUnusable, EDR_SOURCE = "spool";
-                    "spool {}: {error}; frames are kept in memory until the disk is usable", disk.root().display()
+                    log::Level::Error,
+                    Event::SpoolUnusable,
+                    EDR_SOURCE = "spool",
+                    "spool {}: {error}; frames are kept in memory until the disk is usable",
+                    disk.root().display()
                 );
                 fallback.is_used = true;
             }
@@ -284,7 +287,12 @@ impl Spool {
             Err(error) => trouble = Some(format!("list spool {}: {error}", self.disk.root().display())),
         }
         if let Some(trouble) = &trouble {
-            edr_daemon::limited!(log::Level::Error, Event::SpoolUnreadable, EDR_SOURCE = "spool"; "{trouble}; retrying");
+            edr_daemon::limited!(
+                log::Level::Error,
+                Event::SpoolUnreadable,
+                EDR_SOURCE = "spool",
+                "{trouble}; retrying"
+            );
         }
         self.lock().unlisted = trouble;
     }
@@ -423,7 +431,11 @@ impl Spool {
     fn give_up(&self, id: FrameId, fault: &ReadFault, now: Instant) {
         if self.lock().ledger.give_up(id, FrameFault::from(fault), now) {
             edr_daemon::limited!(
-                log::Level::Error, Event::SpoolDamaged, EDR_SOURCE = "spool", EDR_EPOCH = id.epoch.to_string(), EDR_SEQ = id.seq;
+                log::Level::Error,
+                Event::SpoolDamaged,
+                EDR_SOURCE = "spool",
+                EDR_EPOCH = id.epoch.to_string(),
+                EDR_SEQ = id.seq,
                 "spool frame {id}: {fault}; declared lost"
             );
         }
@@ -446,7 +458,11 @@ impl Spool {
             return;
         }
         edr_daemon::limited!(
-            log::Level::Error, Event::SpoolUnreadable, EDR_SOURCE = "spool", EDR_EPOCH = id.epoch.to_string(), EDR_SEQ = id.seq;
+            log::Level::Error,
+            Event::SpoolUnreadable,
+            EDR_SOURCE = "spool",
+            EDR_EPOCH = id.epoch.to_string(),
+            EDR_SEQ = id.seq,
             "spool frame {id}: {fault}; retrying, and later frames of the epoch wait"
         );
     }

@@ -42,7 +42,8 @@ pub(super) static ARCHIVE_DIR: Key<FixedPath> = Key {
 };
 pub(super) static COMMIT_INTERVAL: Key<Time> = Key {
     name: "archive.commit-interval",
-    doc: "Time between two commits, and the longest wait of a received record for its commit. The page shows a snapshot \
+    doc: "Time between two commits, and the longest wait of a received record for its commit. The page shows a \
+    snapshot \
           after its commit. A commit is one file: a shorter time makes smaller files.",
     kind: Time { default: Duration::from_secs(5), min: Duration::from_millis(100), max: Duration::from_secs(300) },
 };
@@ -55,7 +56,8 @@ pub(super) static BATCH_BYTES_MAX: Key<Size> = Key {
 };
 pub(super) static LISTEN: Key<Loopback> = Key {
     name: "web.listen",
-    doc: "Address of the page. It must be an address of the loopback interface: the page has neither users nor TLS. From \
+    doc: "Address of the page. It must be an address of the loopback interface: the page has neither users nor TLS. \
+    From \
           elsewhere: ssh -L 8480:127.0.0.1:8480 HOST",
     kind: Loopback { default_port: 8480 },
 };
@@ -74,8 +76,10 @@ pub fn document<T>(show: impl FnOnce(&Document<'_>) -> T) -> T {
         head: &[
             "edr-collectd: where snapshots come from, where they are kept, and where the page is.",
             "`#key = value` is the default: remove the # to change it. Files conf.d/*.toml beside this one are read \
-             after it, in the order of their names; the last value of a key counts. An unknown key is refused, so that a \
-             mistyped key is not a setting without effect. `edr-collectd check` lists all errors at once, and prints the \
+             after it, in the order of their names; the last value of a key counts. An unknown key is refused, so that \
+             a \
+             mistyped key is not a setting without effect. `edr-collectd check` lists all errors at once, and prints \
+             the \
              settings in effect; `edr-collectd check --online` asks the broker, too.",
             "Times: \"500ms\", \"10s\", \"5m\", \"1h\", \"1d\". Sizes: \"64KiB\", \"512MiB\", \"1GiB\".",
         ],

@@ -150,7 +150,8 @@ mod tests {
     #[test]
     fn every_problem_is_named_at_once() {
         let report = load(
-            "state-dirr = \"/x\"\n[kafka]\ngroup = \"a b\"\n[archive]\ncommit-interval = 5\n[web]\nlisten = \"0.0.0.0:80\"\n",
+            "state-dirr = \"/x\"\n[kafka]\ngroup = \"a b\"\n[archive]\ncommit-interval = 5\n[web]\nlisten \
+            = \"0.0.0.0:80\"\n",
         )
         .unwrap_err();
         for wanted in [

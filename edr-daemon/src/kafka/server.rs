@@ -181,19 +181,22 @@ impl BrokerCertificate {
         Some(match verdict {
             CertificateVerdict::Good => return None,
             CertificateVerdict::Expired(other) => format!(
-                "the certificate{} that broker {address} shows expired at {}: renew it on the broker, or set the clock of \
+                "the certificate{} that broker {address} shows expired at {}: renew it on the broker, or set the clock \
+                of \
                  this host, which says {now}",
                 whose(other),
                 second(other.not_after)
             ),
             CertificateVerdict::NotYetValid(other) => format!(
-                "the certificate{} that broker {address} shows is valid from {} on: set the clock of this host, which says \
+                "the certificate{} that broker {address} shows is valid from {} on: set the clock of this host, which \
+                says \
                  {now}, or that of the authority",
                 whose(other),
                 second(other.not_before)
             ),
             CertificateVerdict::OtherName => format!(
-                "broker {address} shows a certificate for {} and not for this name: write a name of the certificate into \
+                "broker {address} shows a certificate for {} and not for this name: write a name of the certificate \
+                into \
                  kafka.brokers and advertised.listeners, or give the broker a certificate with its name",
                 names.join(", ")
             ),
@@ -203,7 +206,8 @@ impl BrokerCertificate {
                     |ca| format!("those in {}", ca.display()),
                 );
                 format!(
-                    "broker {address} shows a certificate that {issuer} signed, none of {place} ({why}): name the file of \
+                    "broker {address} shows a certificate that {issuer} signed, none of {place} ({why}): name the file \
+                    of \
                      that authority with kafka.tls.ca-file"
                 )
             }

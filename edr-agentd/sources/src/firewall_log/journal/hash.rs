@@ -1,6 +1,6 @@
 //! The two hash functions of a journal file's tables: SipHash-2-4 keyed with the file's id
-//! (`HEADER_INCOMPATIBLE_KEYED_HASH`, systemd 246 and later), and Bob Jenkins' lookup3 for older versions. No crate of the
-//! lock file has lookup3.
+//! (`HEADER_INCOMPATIBLE_KEYED_HASH`, systemd 246 and later), and Bob Jenkins' lookup3 for older versions. No crate of
+//! the lock file has lookup3.
 
 use siphasher::sip::SipHasher24;
 

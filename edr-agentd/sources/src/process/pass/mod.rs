@@ -3,9 +3,9 @@
 //! A pass has three parts: [`plan`] decides what to read, [`walk`] reads one process after the other, and
 //! [`Passes::run`] hands the result to the tick.
 //!
-//! The walk runs on a thread that may be abandoned ([`crate::common::hung`]). Then another thread goes on: with the same
-//! process, without the steps that hang, and with the rest. While nothing hangs this costs one hand-over a tick (20 µs)
-//! and one uncontended lock a process (10 ns): 0.01 % of a full read of 490 processes.
+//! The walk runs on a thread that may be abandoned ([`crate::common::hung`]). Then another thread goes on: with the
+//! same process, without the steps that hang, and with the rest. While nothing hangs this costs one hand-over a tick
+//! (20 µs) and one uncontended lock a process (10 ns): 0.01 % of a full read of 490 processes.
 
 mod plan;
 mod result;

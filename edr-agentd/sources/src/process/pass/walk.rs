@@ -122,8 +122,8 @@ impl Walk {
         }
     }
 
-    /// Begins the next attempt, after a thread was abandoned. The process is read once more without the steps that hang,
-    /// or gets no row when these are all steps.
+    /// Begins the next attempt, after a thread was abandoned. The process is read once more without the steps that
+    /// hang, or gets no row when these are all steps.
     pub(super) fn abandon(&mut self, abandoned: AbandonedThread) {
         let (pid, step) = (abandoned.place.pid, Step::of(abandoned.place.step));
         self.attempt += 1;
