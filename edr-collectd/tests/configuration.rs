@@ -15,11 +15,11 @@ fn packaging(name: &str) -> std::path::PathBuf {
 
 #[test]
 fn the_example_file_shows_the_declared_keys() {
-    check(&packaging("config/collector.toml"), &document(|keys| keys.example_file())).unwrap();
+    check(&packaging("config/collector.toml"), &document().example_file()).unwrap();
 }
 
 #[test]
 fn the_manual_page_shows_the_declared_keys() {
     let (begin, end) = (".\\\" KEYS: generated from the program", ".\\\" END OF KEYS");
-    check_part(&packaging("man/collector.toml.5"), begin, end, &document(|keys| keys.manual())).unwrap();
+    check_part(&packaging("man/collector.toml.5"), begin, end, &document().manual()).unwrap();
 }

@@ -117,7 +117,8 @@ fn what_is_not_there_is_named() {
 
 #[test]
 fn documents_show_every_key_with_default_range_and_description() {
-    let document = Document { daemon: "edr-x", head: &["edr-x: what it does.", "Two\nparagraphs."], keys: KEYS };
+    let document =
+        Document { daemon: "edr-x", head: &["edr-x: what it does.", "Two\nparagraphs."], keys: KEYS.to_vec() };
     assert_eq!(
         document.example_file(),
         "# edr-x: what it does.\n#\n# Two paragraphs.\n\n\

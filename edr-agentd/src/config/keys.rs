@@ -189,9 +189,9 @@ pub(super) fn keys() -> Vec<&'static dyn Declared> {
     [first, kafka::KEYS, last].concat()
 }
 
-/// Passes the keys to `show`, for the example file and the manual page.
-pub fn document<T>(show: impl FnOnce(&Document<'_>) -> T) -> T {
-    show(&Document {
+/// Returns the example file and the manual page.
+pub fn document() -> Document {
+    Document {
         daemon: "edr-agentd",
         head: &[
             "edr-agentd: what this host reports, and to whom.",
@@ -202,6 +202,6 @@ pub fn document<T>(show: impl FnOnce(&Document<'_>) -> T) -> T {
              settings in effect.",
             "Times: \"500ms\", \"10s\", \"5m\", \"1h\", \"1d\". Sizes: \"64KiB\", \"512MiB\", \"1GiB\".",
         ],
-        keys: &keys(),
-    })
+        keys: keys(),
+    }
 }

@@ -69,9 +69,9 @@ pub(super) fn keys() -> Vec<&'static dyn Declared> {
     [first, kafka::KEYS, last].concat()
 }
 
-/// Passes the keys to `show`, for the example file and the manual page.
-pub fn document<T>(show: impl FnOnce(&Document<'_>) -> T) -> T {
-    show(&Document {
+/// Returns the example file and the manual page.
+pub fn document() -> Document {
+    Document {
         daemon: "edr-collectd",
         head: &[
             "edr-collectd: where snapshots come from, where they are kept, and where the page is.",
@@ -83,8 +83,8 @@ pub fn document<T>(show: impl FnOnce(&Document<'_>) -> T) -> T {
              settings in effect; `edr-collectd check --online` asks the broker, too.",
             "Times: \"500ms\", \"10s\", \"5m\", \"1h\", \"1d\". Sizes: \"64KiB\", \"512MiB\", \"1GiB\".",
         ],
-        keys: &keys(),
-    })
+        keys: keys(),
+    }
 }
 
 /// An address and port of the loopback interface.

@@ -10,16 +10,16 @@ const LINE_CHARS_MAX: usize = 120;
 const MANUAL_CHARS_MAX: usize = 72;
 
 /// The keys of a daemon, for documents.
-pub struct Document<'a> {
+pub struct Document {
     /// The name of the daemon.
-    pub daemon: &'a str,
+    pub daemon: &'static str,
     /// The comment at the top of the example file, one paragraph each.
-    pub head: &'a [&'a str],
+    pub head: &'static [&'static str],
     /// All keys, in the order of the documents. Keys of one table stand together.
-    pub keys: &'a [&'static dyn Declared],
+    pub keys: Vec<&'static dyn Declared>,
 }
 
-impl Document<'_> {
+impl Document {
     /// Returns the example file: every key with its default, as a comment. `#key = value` is a default,
     /// `# key = value` an example of a key without a default.
     pub fn example_file(&self) -> String {
@@ -29,7 +29,7 @@ impl Document<'_> {
             comment(&mut text, paragraph);
         }
         let mut current = "";
-        for key in self.keys {
+        for key in &self.keys {
             text.push('\n');
             let (table, _) = parts(*key);
             if table != current {
@@ -49,7 +49,7 @@ impl Document<'_> {
     pub fn manual(&self) -> String {
         let mut text = String::new();
         let mut current = None;
-        for key in self.keys {
+        for key in &self.keys {
             let (table, _) = parts(*key);
             if current != Some(table) {
                 text.push_str(if current.is_some() { ".El\n" } else { "" });
