@@ -92,7 +92,7 @@ impl Aborts {
 }
 
 fn say(words: fmt::Arguments<'_>) {
-    edr_daemon::event!(log::Level::Error, Event::Aborted; "{words}");
+    edr_daemon::event!(log::Level::Error, Event::Aborted, "{words}");
 }
 
 /// The kernel's facts about a thread (proc_pid_stat(5), proc_pid_wchan(5), proc_pid_syscall(5)). Unknown facts are left

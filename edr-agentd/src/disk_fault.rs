@@ -25,12 +25,14 @@ impl DiskFault {
             }
             Some(Errno::ROFS) => {
                 format!(
-                    "{folder} is mounted read-only: see dmesg for the cause, repair the file system, then mount -o remount,rw"
+                    "{folder} is mounted read-only: see dmesg for the cause, repair the file system, then mount -o \
+                    remount,rw"
                 )
             }
             Some(Errno::IO) => format!("the disk under {folder} fails (I/O error): look at dmesg and smartctl"),
             Some(Errno::ACCESS | Errno::PERM) => format!(
-                "{folder} may not be written: chown -R edr-agentd: {folder}; chmod 700 {folder}; systemctl restart edr-agentd"
+                "{folder} may not be written: chown -R edr-agentd: {folder}; chmod 700 {folder}; systemctl restart \
+                edr-agentd"
             ),
             Some(Errno::STALE) => format!("stale file handle on {folder}: mount the file system again"),
             Some(Errno::MFILE | Errno::NFILE) => {

@@ -16,9 +16,9 @@
 //!
 //! Beside the data path: [`config`] (files to exact types), [`run`] (threads and signals), [`cli`] (commands), [`stop`]
 //! (end of threads), [`heartbeat`] (progress of threads, for the watchdog), [`abort`] (report of hung threads),
-//! [`disk_fault`] (why the disk refuses), [`status`] (answers to `edr-agentd status`), [`preflight`] (checks before a start) and
-//! [`event`] (kinds of journal events). Configuration files, log and service manager are in crate `edr-daemon`, shared
-//! with the collector; clocks and heartbeats are those of the sources.
+//! [`disk_fault`] (why the disk refuses), [`status`] (answers to `edr-agentd status`), [`preflight`] (checks before a
+//! start) and [`event`] (kinds of journal events). Configuration files, log and service manager are in crate
+//! `edr-daemon`, shared with the collector; clocks and heartbeats are those of the sources.
 
 pub mod sample;
 

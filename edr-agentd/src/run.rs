@@ -7,7 +7,7 @@
 
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use edr_daemon::systemd::ServiceManager;
 use edr_wire::snapshot::SourceCost;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::abort::Aborts;
@@ -96,11 +97,11 @@ struct DaemonState {
 
 impl DaemonState {
     fn config(&self) -> Arc<Config> {
-        Arc::clone(&self.config.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.config.lock())
     }
 
     fn status(&self, now: Instant) -> Status {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let last = self.last.lock().clone();
         let config = self.config();
         let spool = self.spool.state();
         let (memory_frames, memory_bytes) = self.spool.in_memory();
@@ -111,7 +112,7 @@ impl DaemonState {
             up_ms: millis(now.saturating_duration_since(self.started)),
             interval_ms: millis(config.interval),
             config_hash: config.hash(),
-            refused: self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            refused: self.refused.lock().clone(),
             snapshot: last.as_ref().map(|last| SnapshotStatus {
                 epoch: last.made.id.epoch.to_string(),
                 seq: last.made.id.seq,
@@ -224,8 +225,10 @@ fn listen(config: &Config) -> Option<StatusListener> {
         Ok(listener) => Some(listener),
         Err(error) => {
             edr_daemon::event!(
-                log::Level::Warn, Event::StatusUnavailable;
-                "listen on {}: {error}; edr-agentd status gets no answer", path.display()
+                log::Level::Warn,
+                Event::StatusUnavailable,
+                "listen on {}: {error}; edr-agentd status gets no answer",
+                path.display()
             );
             None
         }
@@ -277,7 +280,7 @@ fn supervise(
             && let Some(asked) = &listener
             && let Err(error) = asked.answer(&shared.status(Instant::now()))
         {
-            edr_daemon::event!(log::Level::Warn, Event::StatusUnavailable; "answer edr-agentd status: {error}");
+            edr_daemon::event!(log::Level::Warn, Event::StatusUnavailable, "answer edr-agentd status: {error}");
             listener = None;
         }
         if Instant::now() < next_look {
@@ -296,10 +299,12 @@ fn supervise(
             next_hour = Instant::now() + HOUR;
             is_first_summary = false;
             edr_daemon::event!(
-                log::Level::Info, Event::Hour,
+                log::Level::Info,
+                Event::Hour,
                 EDR_EPOCH = status.snapshot.as_ref().map(|last| last.epoch.as_str()).unwrap_or_default(),
-                EDR_SEQ = status.snapshot.as_ref().map_or(0, |last| last.seq);
-                "{}", status.in_words()
+                EDR_SEQ = status.snapshot.as_ref().map_or(0, |last| last.seq),
+                "{}",
+                status.in_words()
             );
         }
     }
@@ -310,35 +315,46 @@ fn reload(shared: &DaemonState, config_path: &Path, overrides: &Overrides) {
     let mut config = match Config::load(config_path) {
         Ok(config) => overrides.over(config),
         Err(report) => {
-            edr_daemon::event!(log::Level::Error, Event::ConfigurationRefused; "SIGHUP: the old configuration stays; {report}");
-            *shared.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(report.in_one_line());
+            edr_daemon::event!(
+                log::Level::Error,
+                Event::ConfigurationRefused,
+                "SIGHUP: the old configuration stays; {report}"
+            );
+            *shared.refused.lock() = Some(report.in_one_line());
             return;
         }
     };
-    *shared.refused.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    *shared.refused.lock() = None;
     let old = shared.config();
     if config.state_dir != old.state_dir {
         edr_daemon::event!(
-            log::Level::Error, Event::ConfigurationRefused;
-            "SIGHUP: state-dir needs a restart and stays {}", old.state_dir.display()
+            log::Level::Error,
+            Event::ConfigurationRefused,
+            "SIGHUP: state-dir needs a restart and stays {}",
+            old.state_dir.display()
         );
         config.state_dir.clone_from(&old.state_dir);
         config.runtime_dir.clone_from(&old.runtime_dir);
     }
     if config.runtime_dir != old.runtime_dir {
         edr_daemon::event!(
-            log::Level::Error, Event::ConfigurationRefused;
-            "SIGHUP: runtime-dir needs a restart and stays {}", old.runtime_dir.display()
+            log::Level::Error,
+            Event::ConfigurationRefused,
+            "SIGHUP: runtime-dir needs a restart and stays {}",
+            old.runtime_dir.display()
         );
         config.runtime_dir.clone_from(&old.runtime_dir);
     }
     log::set_max_level(config.log_level);
     shared.spool.set_limits(config.spool);
     edr_daemon::event!(
-        log::Level::Info, Event::ConfigurationTaken;
-        "SIGHUP: configuration {} follows {}", config.hash(), old.hash()
+        log::Level::Info,
+        Event::ConfigurationTaken,
+        "SIGHUP: configuration {} follows {}",
+        config.hash(),
+        old.hash()
     );
-    *shared.config.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+    *shared.config.lock() = Arc::new(config);
 }
 
 /// Thread `sampler`.
@@ -357,8 +373,12 @@ fn sample(mut sampler: Sampler, shared: &DaemonState) {
             Ok(None) => {}
             Ok(Some(missed)) => {
                 edr_daemon::limited!(
-                    log::Level::Warn, Event::TicksMissed, EDR_SOURCE = "sample";
-                    "{} ticks missed: {}", missed.ticks, missed.reason
+                    log::Level::Warn,
+                    Event::TicksMissed,
+                    EDR_SOURCE = "sample",
+                    "{} ticks missed: {}",
+                    missed.ticks,
+                    missed.reason
                 );
                 shared.spool.declare_missed(missed);
             }
@@ -386,13 +406,15 @@ fn sample(mut sampler: Sampler, shared: &DaemonState) {
                 let sum = |field: fn(&SourceCost) -> u64| Duration::from_nanos(sampler.cost().iter().map(field).sum());
                 let (wall, cpu) = (sum(|cost| cost.wall_ns), sum(|cost| cost.cpu_ns));
                 let last = LastSnapshot { at: Instant::now(), made, wall, cpu, degraded: sampler.degraded().to_vec() };
-                *shared.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
+                *shared.last.lock() = Some(last);
                 if !ready {
                     ready = true;
                     shared.manager.ready();
                     shared.manager.status(&shared.status(Instant::now()).in_words());
                     edr_daemon::event!(
-                        log::Level::Info, Event::Ready, EDR_SEQ = seq;
+                        log::Level::Info,
+                        Event::Ready,
+                        EDR_SEQ = seq,
                         "ready: the first snapshot is in the spool"
                     );
                 }
@@ -400,7 +422,9 @@ fn sample(mut sampler: Sampler, shared: &DaemonState) {
             }
             Err(error) => {
                 edr_daemon::limited!(
-                    log::Level::Error, Event::SnapshotLost, EDR_SOURCE = "sample";
+                    log::Level::Error,
+                    Event::SnapshotLost,
+                    EDR_SOURCE = "sample",
                     "a snapshot became no frame: {error}"
                 );
                 shared.stop.is_requested()
@@ -439,14 +463,17 @@ fn stop(shared: &DaemonState, sampler: JoinHandle<()>, shipper: JoinHandle<()>) 
     let (state, (in_memory, _)) = (shared.spool.state(), shared.spool.in_memory());
     if in_memory > 0 {
         edr_daemon::event!(
-            log::Level::Error, Event::Stopped;
+            log::Level::Error,
+            Event::Stopped,
             "{in_memory} frames in memory were not sent and end here; {} stay in the spool",
             state.unsent_frames.saturating_sub(in_memory)
         );
     } else {
         edr_daemon::event!(
-            log::Level::Info, Event::Stopped;
-            "stopped; {} frames stay in the spool", state.unsent_frames
+            log::Level::Info,
+            Event::Stopped,
+            "stopped; {} frames stay in the spool",
+            state.unsent_frames
         );
     }
     Ok(())

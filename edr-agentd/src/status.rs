@@ -291,12 +291,14 @@ pub fn ask(path: &Path) -> Result<Status, String> {
     let shown = path.display();
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => format!(
-            "no edr-agentd answers on {shown}: it does not run, or has another runtime-dir; look with: systemctl status \
+            "no edr-agentd answers on {shown}: it does not run, or has another runtime-dir; look with: systemctl \
+            status \
              edr-agentd"
         ),
         io::ErrorKind::PermissionDenied => {
             format!(
-                "{shown} is accessible for root and the group of the agent: run the command as root, or join the group edr-agentd"
+                "{shown} is accessible for root and the group of the agent: run the command as root, or join the group \
+                edr-agentd"
             )
         }
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
@@ -350,7 +352,8 @@ mod tests {
         let unsent = "unsent 3 frames (41 KiB)";
         let well = well.replace(unsent, &format!("{unsent}, for 9 s: spool frame 1: read: EIO; retrying"));
         let ill = format!(
-            "{well}; no space left on /s: free space there; sampling continues in memory (2 frames, 30 KiB); Kafka for 65 s: \
+            "{well}; no space left on /s: free space there; sampling continues in memory (2 frames, 30 KiB); Kafka for \
+            65 s: \
              no broker of b:1"
         );
         assert_eq!(status.in_words(), ill);

@@ -46,7 +46,8 @@ impl TestHost {
     fn configure(&self, more: &str) {
         let state = self.state();
         let text = format!(
-            "interval = \"1s\"\nstate-dir = {state:?}\n{more}\n[kafka]\nbrokers = [\"127.0.0.1:1\"]\nmessage-timeout = \"1s\"\n"
+            "interval = \"1s\"\nstate-dir = {state:?}\n{more}\n[kafka]\nbrokers = [\"127.0.0.1:1\"]\nmessage-timeout \
+            = \"1s\"\n"
         );
         fs::write(self.config(), text).unwrap();
     }

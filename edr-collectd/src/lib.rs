@@ -3,9 +3,9 @@
 //! The modules, in the order of the data:
 //!
 //! 1. [`consume`] reads **records** from Kafka, starting where the archive ends.
-//! 2. The crate `edr-archive` decodes each record or describes its fault, and writes records and the next Kafka position
-//!    into the Delta table `frames` in one commit: verbatim, one row per record. The small table `hosts` holds the
-//!    location of each host's newest **frame**.
+//! 2. The crate `edr-archive` decodes each record or describes its fault, and writes records and the next Kafka
+//!    position into the Delta table `frames` in one commit: verbatim, one row per record. The small table `hosts` holds
+//!    the location of each host's newest **frame**.
 //! 3. [`newest`] assembles parts into frames. The newest frame of every host stays in memory, compressed, with the
 //!    **key** frame needed to open a delta frame.
 //! 4. [`query`] finds the **snapshot** for a question (in memory, or in the archive by one key and one delta).

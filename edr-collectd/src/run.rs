@@ -137,7 +137,7 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
             ("status", Ok(()))
         });
     }
-    edr_daemon::event!(log::Level::Info, Event::Ready; "the page is on http://{}/", config.web.listen);
+    edr_daemon::event!(log::Level::Info, Event::Ready, "the page is on http://{}/", config.web.listen);
     manager.ready();
 
     let ended = loop {
@@ -162,7 +162,7 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
         log::warn!("not everything stopped within {STOP_MAX:?}");
     }
     if result.is_ok() {
-        edr_daemon::event!(log::Level::Info, Event::Stopped; "stopped");
+        edr_daemon::event!(log::Level::Info, Event::Stopped, "stopped");
     }
     result
 }
@@ -173,7 +173,11 @@ fn reload(path: &Path, settings: &watch::Sender<Config>) {
     let new = match Config::load(path) {
         Ok(new) => new,
         Err(report) => {
-            edr_daemon::event!(log::Level::Error, Event::ConfigurationRefused; "SIGHUP: the old configuration stays; {report}");
+            edr_daemon::event!(
+                log::Level::Error,
+                Event::ConfigurationRefused,
+                "SIGHUP: the old configuration stays; {report}"
+            );
             return;
         }
     };
@@ -181,10 +185,11 @@ fn reload(path: &Path, settings: &watch::Sender<Config>) {
     let old = settings.borrow().clone();
     let taken = Config { log_level: new.log_level, kafka: new.kafka.clone(), ..old };
     if taken == new {
-        edr_daemon::event!(log::Level::Info, Event::ConfigurationTaken; "SIGHUP: the configuration was read again");
+        edr_daemon::event!(log::Level::Info, Event::ConfigurationTaken, "SIGHUP: the configuration was read again");
     } else {
         edr_daemon::event!(
-            log::Level::Warn, Event::ConfigurationRefused;
+            log::Level::Warn,
+            Event::ConfigurationRefused,
             "SIGHUP: state-dir, archive and web take a restart; the rest was taken over"
         );
     }
@@ -252,7 +257,7 @@ impl Service {
             self.manager.status(&status);
             if Instant::now() >= next_hour {
                 next_hour += HOUR;
-                edr_daemon::event!(log::Level::Info, Event::Hour; "{status}");
+                edr_daemon::event!(log::Level::Info, Event::Hour, "{status}");
             }
         }
     }

@@ -2,11 +2,11 @@
 //! [`Limiter`] bounds the messages that a host or a peer can trigger.
 
 use std::io::Write as _;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::kv::{Key, Value, VisitSource};
 use log::{LevelFilter, Log, Metadata, Record};
+use parking_lot::Mutex;
 
 /// Shortest time between two messages of a limiter.
 pub const PERIOD: Duration = Duration::from_secs(60);
@@ -86,7 +86,7 @@ impl Limiter {
     /// Returns the number of messages suppressed since the last admitted message, when a message at `now` is admitted;
     /// otherwise `None`.
     pub fn admit(&self, now: Instant) -> Option<u64> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         if state.last.is_some_and(|last| now.saturating_duration_since(last) < PERIOD) {
             state.suppressed += 1;
             return None;
@@ -129,37 +129,42 @@ macro_rules! events {
     };
 }
 
-/// Logs an event of a kind: `event!(Level::Info, Event::Ready, EDR_SEQ = 1; "ready")`.
+/// Logs an event of a kind: `event!(Level::Info, Event::Ready, EDR_SEQ = 1, "ready")`. Fields of the journal stand
+/// before the message. Commas only, so that rustfmt formats the call.
 #[macro_export]
 macro_rules! event {
-    ($level:expr, $event:expr $(, $key:ident = $value:expr)* ; $($message:tt)+) => {
-        ::log::log!($level, MESSAGE_ID = $event.id() $(, $key = $value)*; $($message)+)
+    ($level:expr, $event:expr $(, $key:ident = $value:expr)*, $format:literal $($arguments:tt)*) => {
+        ::log::log!($level, MESSAGE_ID = $event.id() $(, $key = $value)*; $format $($arguments)*)
     };
 }
 
 /// Logs at most once a minute from this call site. Suppressed messages are counted: `… (suppressed 7)`.
 ///
 /// `limited!(Level::Warn, "broker {name} is away")`, or with a kind of event
-/// `limited!(Level::Warn, Event::KafkaAway; "broker {name} is away")`.
+/// `limited!(Level::Warn, Event::KafkaAway, "broker {name} is away")`.
 #[macro_export]
 macro_rules! limited {
-    ($level:expr, $event:expr $(, $key:ident = $value:expr)* ; $($message:tt)+) => {{
+    ($level:expr, $format:literal $($arguments:tt)*) => {{
         static LIMITER: $crate::journal::Limiter = $crate::journal::Limiter::new();
         match LIMITER.admit(::std::time::Instant::now()) {
             None => {}
-            Some(0) => $crate::event!($level, $event $(, $key = $value)*; $($message)+),
-            Some(suppressed) => $crate::event!(
-                $level, $event $(, $key = $value)*;
-                "{} (suppressed {suppressed})", ::std::format!($($message)+)
-            ),
+            Some(0) => ::log::log!($level, $format $($arguments)*),
+            Some(suppressed) => {
+                ::log::log!($level, "{} (suppressed {suppressed})", ::std::format!($format $($arguments)*))
+            }
         }
     }};
-    ($level:expr, $($message:tt)+) => {{
+    ($level:expr, $event:expr $(, $key:ident = $value:expr)*, $format:literal $($arguments:tt)*) => {{
         static LIMITER: $crate::journal::Limiter = $crate::journal::Limiter::new();
         match LIMITER.admit(::std::time::Instant::now()) {
             None => {}
-            Some(0) => ::log::log!($level, $($message)+),
-            Some(suppressed) => ::log::log!($level, "{} (suppressed {suppressed})", ::std::format!($($message)+)),
+            Some(0) => $crate::event!($level, $event $(, $key = $value)*, $format $($arguments)*),
+            Some(suppressed) => $crate::event!(
+                $level,
+                $event $(, $key = $value)*,
+                "{} (suppressed {suppressed})",
+                ::std::format!($format $($arguments)*)
+            ),
         }
     }};
 }

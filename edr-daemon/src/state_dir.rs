@@ -38,7 +38,8 @@ pub fn refuse_foreign(daemon: &str, dir: &Path, packaged: &Path) -> Result<()> {
     }
     let owner = named(owner);
     bail!(
-        "state-dir {dir} belongs to {owner}, and this process runs as root: {owner} could not open what it would write; \
+        "state-dir {dir} belongs to {owner}, and this process runs as root: {owner} could not open what it would \
+        write; \
          run: systemctl start {daemon} (or, to give the folder to root: chown -R root: {dir})",
         dir = dir.display(),
     )

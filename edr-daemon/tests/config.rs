@@ -5,9 +5,28 @@
 use std::path::Path;
 use std::time::Duration;
 
-use edr_daemon::config::{Keys, Report};
+use edr_daemon::config::kinds::{Brokers, KafkaName, Labels, OptionalPath, Size, Time};
+use edr_daemon::config::{Declared, Document, Effective, Key, Keys, Report};
 
-const KNOWN: &[&str] = &["interval", "state-dir", "labels", "kafka.brokers", "kafka.topic", "spool.bytes-max"];
+const SECOND: Duration = Duration::from_secs(1);
+
+static INTERVAL: Key<Time> =
+    Key { name: "interval", doc: "Time between two looks.", kind: Time { default: TEN, min: SECOND, max: HOUR } };
+const TEN: Duration = Duration::from_secs(10);
+const HOUR: Duration = Duration::from_secs(3600);
+static STATE_DIR: Key<OptionalPath> =
+    Key { name: "state-dir", doc: "Folder of {daemon}.", kind: OptionalPath { example: "/var/lib/{daemon}" } };
+static LABELS: Key<Labels> = Key { name: "labels", doc: "Facts that only the owner knows.", kind: Labels };
+static BROKERS: Key<Brokers> =
+    Key { name: "kafka.brokers", doc: "Brokers to ask first: \"host:port\".", kind: Brokers };
+static TOPIC: Key<KafkaName> =
+    Key { name: "kafka.topic", doc: "Topic.", kind: KafkaName { default: "edr.snapshots", of: "a topic" } };
+static BYTES_MAX: Key<Size> = Key {
+    name: "spool.bytes-max",
+    doc: "Size of the spool.",
+    kind: Size { default: 1 << 30, min: 64 << 20, max: 1 << 40 },
+};
+const KEYS: &[&'static dyn Declared] = &[&INTERVAL, &STATE_DIR, &BROKERS, &TOPIC, &BYTES_MAX, &LABELS];
 
 #[derive(Debug)]
 struct Config {
@@ -27,16 +46,15 @@ fn load(files: &[(&str, &str)]) -> Result<Config, Report> {
 }
 
 fn read(path: &Path) -> Result<Config, Report> {
-    let mut keys = Keys::load(path, KNOWN);
-    let second = Duration::from_secs(1);
+    let mut keys = Keys::load(path, KEYS);
     let config = Config {
-        interval: keys.duration("interval", 10 * second, second..=3600 * second),
-        topic: keys.topic("kafka.topic"),
-        brokers: keys.brokers("kafka.brokers"),
-        labels: keys.labels().into_keys().collect(),
+        interval: keys.get(&INTERVAL),
+        topic: keys.find(&TOPIC),
+        brokers: keys.brokers(&BROKERS),
+        labels: keys.labels(&LABELS).into_keys().collect(),
     };
-    keys.path("state-dir");
-    keys.bytes("spool.bytes-max", 1 << 30, 64 << 20..=1 << 40);
+    keys.find(&STATE_DIR);
+    keys.get(&BYTES_MAX);
     keys.finish().map(|()| config)
 }
 
@@ -55,7 +73,8 @@ fn every_problem_is_in_one_report_with_its_place() {
     let text = report.to_string();
     for wanted in [
         "daemon.toml:1: intervall = \"10s\": is no key of this file; did you mean interval?",
-        "daemon.toml:2: interval = 10: must be a time between 1s and 1h, with its unit: ms, s, m, h or d; write \"10s\" for the default",
+        "daemon.toml:2: interval = 10: must be a time between 1s and 1h, with its unit: ms, s, m, h or d; \
+        write \"10s\" for the default",
         "daemon.toml:3: state-dir = \"var\": must be an absolute path",
         "daemon.toml:5: kafka.brokers = [\"localhost\"]: must be a list of one or more \"host:port\"",
         "daemon.toml:6: kafka.topic = \"a b\": must be the name of a topic",
@@ -94,4 +113,43 @@ fn what_is_not_there_is_named() {
     assert!(missing.contains("kafka.brokers: is not set"), "{missing}");
     let table = load(&[("daemon.toml", "kafka = 3\n")]).unwrap_err().to_string();
     assert!(table.contains("daemon.toml:1: kafka = 3: is a table; write [kafka] and its keys under it"), "{table}");
+}
+
+#[test]
+fn documents_show_every_key_with_default_range_and_description() {
+    let document =
+        Document { daemon: "edr-x", head: &["edr-x: what it does.", "Two\nparagraphs."], keys: KEYS.to_vec() };
+    assert_eq!(
+        document.example_file(),
+        "# edr-x: what it does.\n#\n# Two paragraphs.\n\n\
+         # Time between two looks. From 1s to 1h.\n#interval = \"10s\"\n\n\
+         # Folder of edr-x.\n# state-dir = \"/var/lib/edr-x\"\n\n\
+         [kafka]\n# Brokers to ask first: \"host:port\".\n# brokers = [\"HOST:PORT\"]\n\n\
+         # Topic.\n#topic = \"edr.snapshots\"\n\n\
+         [spool]\n# Size of the spool. From 64MiB to 1TiB.\n#bytes-max = \"1GiB\"\n\n\
+         [labels]\n# Facts that only the owner knows.\n# site = \"vienna\"\n# role = \"mail\"\n"
+    );
+    let manual = document.manual();
+    for wanted in [
+        ".Ss Before any table\n.Bl -tag -width Ds\n.It Cm interval No = \\(dq10s\\(dq\nTime between two looks.\n\
+         From 1s to 1h.\n",
+        ".It Cm state\\-dir No = \\(dq/var/lib/edr\\-x\\(dq Pq an example; no default\n",
+        ".El\n.Ss Table [kafka]\n.Bl -tag -width Ds\n",
+    ] {
+        assert!(manual.contains(wanted), "{wanted}\nis not in\n{manual}");
+    }
+    assert!(manual.ends_with(".El\n") && !manual.contains("{daemon}"), "{manual}");
+}
+
+#[test]
+fn the_effective_configuration_is_read_back_to_the_same_values() {
+    let mut effective = Effective::default();
+    effective.add(&INTERVAL, &(7 * SECOND));
+    effective.add(&BROKERS, &vec!["[::1]:9092".to_owned()]);
+    effective.add_some(&TOPIC, Some(&"a.b".to_owned()));
+    effective.add_some(&STATE_DIR, None);
+    effective.add_label(&LABELS, "a.b", &"\"x\"".to_owned());
+    let config = load(&[("daemon.toml", &effective.into_text())]).unwrap();
+    assert_eq!((config.interval, config.topic.as_deref()), (7 * SECOND, Some("a.b")));
+    assert_eq!((config.brokers, config.labels), (vec!["[::1]:9092".to_owned()], vec!["a.b".to_owned()]));
 }

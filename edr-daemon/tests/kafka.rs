@@ -7,7 +7,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use edr_daemon::config::{Keys, Report};
+use edr_daemon::config::{Effective, Keys, Report};
 use edr_daemon::kafka::{self, Security};
 use openssl::asn1::Asn1Time;
 use openssl::ec::{EcGroup, EcKey};
@@ -120,7 +120,9 @@ fn keys_that_do_not_fit_together_are_told() {
     allowed.read().unwrap().each(|name, value| settings.push(format!("{name}={value}")));
     assert!(settings.contains(&"security.protocol=sasl_plaintext".to_owned()), "{settings:?}");
     assert!(settings.contains(&"sasl.password=hunter2".to_owned()), "{settings:?}");
-    for shown in [format!("{:?}", allowed.read().unwrap()), format!("{allowed:?}"), format!("{:?}", allowed.lines())] {
+    let mut effective = Effective::default();
+    allowed.write(&mut effective);
+    for shown in [format!("{:?}", allowed.read().unwrap()), format!("{allowed:?}"), effective.into_text()] {
         assert!(!shown.contains("hunter2"), "{shown}");
     }
 }

@@ -5,8 +5,8 @@
 //! ```text
 //! host                                                         collector
 //! /proc ──┐
-//! psad  ──┼─▶ collect ─▶ snapshot ─▶ frame ─▶ spool ─▶ ship ═▶ Kafka ═▶ consume ─▶ decode ─▶ archive ─▶ query ─▶ web, CLI
-//! netlink ┘   (sources)   (edr-wire)  (zstd)  (disk)   (ack)            (group)   (edr-wire)  (Delta)   (SQL)
+//! psad  ──┼▶ sources ─▶ snapshot ─▶ frame ─▶ spool ─▶ ship ═▶ Kafka ═▶ consume ─▶ decode ─▶ archive ─▶ query ─▶ page
+//! netlink ┘   (tick)   (edr-wire)  (zstd)  (disk)   (ack)            (group)  (edr-wire)  (Delta)   (SQL)
 //! ```
 //!
 //! Every ten seconds the agent's sources *collect* the state of the host. The result is one [`snapshot`]: msgpack with

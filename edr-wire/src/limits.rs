@@ -39,7 +39,7 @@ pub const PARTS_MAX: u32 = 520;
 /// Longest time between two snapshots, ns. The agent accepts no longer interval, because with a longer interval the
 /// silence of a host would never be noticed.
 pub const INTERVAL_NS_MAX: u64 = 3_600_000_000_000;
-/// Entries in `lost` and in `missed` of one frame; beyond this number entries of one epoch or reason are joined. With 1,024
-/// entries in each list the header has 170 KiB, and with a body of [`PART_BYTES`] the record still fits the default
-/// limit of every broker.
+/// Entries in `lost` and in `missed` of one frame; beyond this number entries of one epoch or reason are joined. With
+/// 1,024 entries in each list the header has 170 KiB, and with a body of [`PART_BYTES`] the record still fits the
+/// default limit of every broker.
 pub const RANGES_MAX: usize = 1_024;

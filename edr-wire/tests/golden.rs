@@ -1,7 +1,7 @@
 //! Golden files: frames of each released version, as bytes. A released file is never rewritten: a reader that no longer
 //! understands a released file cannot read existing archives.
 //!
-//! `EDR_GOLDEN_WRITE=1 cargo test -p edr-wire --test golden` writes the missing files, for a new version.
+//! `EDR_GOLDEN=write cargo test -p edr-wire --test golden` writes the missing files, for a new version.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -20,10 +20,10 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1")
 }
 
-/// Returns the bytes of a golden file. A missing file is written first when `EDR_GOLDEN_WRITE` is set.
+/// Returns the bytes of a golden file. A missing file is written first with `EDR_GOLDEN=write`.
 fn golden(name: &str, make: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
     let path = folder().join(name);
-    if !path.exists() && std::env::var_os("EDR_GOLDEN_WRITE").is_some() {
+    if !path.exists() && std::env::var_os("EDR_GOLDEN").is_some_and(|mode| mode == "write") {
         fs::create_dir_all(folder()).unwrap();
         fs::write(&path, make()).unwrap();
     }

@@ -104,7 +104,8 @@ proptest! {
         let at = at % raw.len();
         raw[at] = with;
         if let Ok(view) = SnapshotView::parse(raw) {
-            let _ = (view.host(), view.agent(), view.time(), view.psad(), view.packets(), view.gaps(), view.positions());
+            let _ = (view.host(), view.agent(), view.time(), view.psad());
+            let _ = (view.packets(), view.gaps(), view.positions());
             let rows = view.processes().filter(Result::is_ok).count();
             prop_assert!(rows <= view.process_count());
             prop_assert!(view.sockets().filter(Result::is_ok).count() <= view.socket_count());

@@ -1,5 +1,5 @@
-//! The signed repository, read by apt with the lines that README shows. apt has folders of its own here: settings, lists
-//! and packages of this machine stay as they are.
+//! The signed repository, read by apt with the lines that README shows. apt has folders of its own here: settings,
+//! lists and packages of this machine stay as they are.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -126,8 +126,8 @@ fn apt_takes_a_package_of_the_signed_repository() {
     assert!(same.status.success(), "apt has another package");
 }
 
-/// The files of the repository are altered one after the other: the index, the signed list of the index's checksums, and
-/// the package.
+/// The files of the repository are altered one after the other: the index, the signed list of the index's checksums,
+/// and the package.
 #[test]
 fn apt_refuses_every_altered_file() {
     let (key, repository) = (SigningKey::new().unwrap(), Repository::new());

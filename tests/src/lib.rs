@@ -12,6 +12,7 @@ pub mod browser;
 pub mod cache;
 pub mod certificates;
 pub mod daemons;
+pub mod golden;
 pub mod http;
 pub mod kafka;
 pub mod load;

@@ -77,7 +77,8 @@ impl Machine {
             return Some("no control groups are mounted".to_owned());
         }
         let program = "d=$(mktemp -d) && mount -t tmpfs tmpfs $d && mkdir $d/u $d/w $d/r && \
-                       mount -t overlay overlay -o lowerdir=/,upperdir=$d/u,workdir=$d/w $d/r; s=$?; umount -R $d; rmdir $d; exit $s";
+                       mount -t overlay overlay -o lowerdir=/,upperdir=$d/u,workdir=$d/w $d/r; s=$?; umount -R $d; \
+                       rmdir $d; exit $s";
         let unshare = ["--mount", "--propagation", "private", "--pid", "--fork", "--cgroup", "--uts", "--net", "--ipc"];
         match Command::new("unshare").args(unshare).args(["sh", "-c", program]).output() {
             Ok(output) if output.status.success() => None,
@@ -253,7 +254,8 @@ fn unit(scenario: &Scenario, number: usize) -> String {
         "[Unit]\nDescription=Scenario of a test\nSuccessAction={action}\nFailureAction={action}\n\n\
          [Service]\nType=exec\nExecStart={}\n{environment}\
          StandardOutput=file:/out/scenario-{number}\nStandardError=inherit\n\
-         ExecStopPost=/bin/sh -c 'journalctl -b -o short-precise >/out/journal-{number} 2>&1; echo \"$$SERVICE_RESULT\" >/out/result'\n",
+         ExecStopPost=/bin/sh -c 'journalctl -b -o short-precise >/out/journal-{number} 2>&1; \
+         echo \"$$SERVICE_RESULT\" >/out/result'\n",
         command.join(" ")
     )
 }

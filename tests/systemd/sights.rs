@@ -37,7 +37,8 @@ impl Sights {
         fs::copy("/bin/sleep", gone)?;
         let deleted = Command::new(gone).arg("1000").spawn().context("start a program that will be deleted")?;
         fs::remove_file(gone)?;
-        let script = "mkdir -p /run/other && mount -t tmpfs tmpfs /run/other && cp /bin/sleep /run/other/other-sleep && \
+        let script = "mkdir -p /run/other && mount -t tmpfs tmpfs /run/other && cp /bin/sleep /run/other/other-sleep \
+        && \
                       exec /run/other/other-sleep 1000";
         let unshare = |args: &[&str]| Command::new("unshare").args(args).stdin(Stdio::null()).spawn();
         let other_mount = unshare(&["--mount", "--propagation", "private", "sh", "-c", script])?;

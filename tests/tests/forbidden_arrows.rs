@@ -9,8 +9,8 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// Every Rust file below a folder (or the single file with `.rs` appended), with its code. Left out are comments, the tests
-/// at the end of a file, and files named `tests.rs`.
+/// Every Rust file below a folder (or the single file with `.rs` appended), with its code. Left out are comments, the
+/// tests at the end of a file, and files named `tests.rs`.
 fn sources(place: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut open = vec![root().join(place), root().join(format!("{place}.rs"))];

@@ -87,8 +87,10 @@ fn packets(folder: &Path, options: &BenchOptions) {
     for n in 0..options.lines {
         writeln!(
             text,
-            "Nov 24 03:{:02}:{:02} fw01 kernel: [{}.{:06}] DROP IN=eth0 OUT= MAC=46:12:cc:02:4e:94:86:c3:46:95:d1:af:08:00 \
-             SRC=198.51.100.{} DST=192.0.2.1 LEN=44 TOS=0x00 PREC=0x00 TTL=51 ID={} PROTO=TCP SPT={} DPT={} WINDOW=1024 \
+            "Nov 24 03:{:02}:{:02} fw01 kernel: [{}.{:06}] DROP IN=eth0 OUT= \
+            MAC=46:12:cc:02:4e:94:86:c3:46:95:d1:af:08:00 \
+             SRC=198.51.100.{} DST=192.0.2.1 LEN=44 TOS=0x00 PREC=0x00 TTL=51 ID={} PROTO=TCP SPT={} DPT={} \
+             WINDOW=1024 \
              RES=0x00 SYN URGP=0 OPT (020405B4) ",
             n / 60_000 % 60,
             n / 1_000 % 60,

@@ -9,8 +9,8 @@
 //! 3. [`Sources`] is the list of all sources, and reads each once per tick. [`Tick::encode`] makes the snapshot.
 //!
 //! Sources know nothing of frames, of the spool or of Kafka: this crate has no dependency that could. A source knows
-//! no other source, except [`psad`], which chooses the log that [`firewall_log`] follows. Parsers take bytes and know no
-//! file and no clock. [`common`] holds what several sources need.
+//! no other source, except [`psad`], which chooses the log that [`firewall_log`] follows. Parsers take bytes and know
+//! no file and no clock. [`common`] holds what several sources need.
 
 pub mod common;
 pub(crate) mod firewall_log;

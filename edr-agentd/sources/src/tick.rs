@@ -43,8 +43,8 @@ pub struct RowCount {
 pub struct Budget {
     /// Bytes of all rows of processes and sockets.
     pub rows_bytes: usize,
-    /// Bytes of rows of processes from which on a row lists no files, and the limits on one process's lists shrink in the
-    /// next tick. The rest of `rows_bytes` is for the other sources.
+    /// Bytes of rows of processes from which on a row lists no files, and the limits on one process's lists shrink in
+    /// the next tick. The rest of `rows_bytes` is for the other sources.
     pub process_rows_bytes_soft: usize,
     /// Maximum age of a row, even of a process that never runs. With a value of at most the interval every row is read
     /// at every tick.

@@ -259,7 +259,8 @@ fn print(measured: &CostReport, out: &mut impl Write) -> io::Result<()> {
     let CostReport { rounds, every_ms, processes, open_files, sockets, snapshot_bytes, phases, .. } = measured;
     writeln!(
         out,
-        "{processes} processes, {open_files} open files, {sockets} sockets; a snapshot of {snapshot_bytes} bytes. Medians of \
+        "{processes} processes, {open_files} open files, {sockets} sockets; a snapshot of {snapshot_bytes} bytes. \
+        Medians of \
         {rounds} rounds, {} s apart.",
         *every_ms as f64 / 1e3,
     )?;
@@ -291,7 +292,8 @@ fn print(measured: &CostReport, out: &mut impl Write) -> io::Result<()> {
     }
     writeln!(
         out,
-        "\nCALLS are the agent's own system calls, without calls inside libraries. READ is counted with the calls, or else by \
+        "\nCALLS are the agent's own system calls, without calls inside libraries. READ is counted with the calls, or \
+        else by \
         the\nkernel (rchar). PRODUCED is rows, and bytes of encode and frame; CARRIED is rows reused without a read."
     )
 }

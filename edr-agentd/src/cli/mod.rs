@@ -214,7 +214,7 @@ fn failed(error: &anyhow::Error) -> ExitCode {
         // For a command, or for a daemon without an installed log.
         let _ = writeln!(io::stderr().lock(), "edr-agentd: {words}");
     } else {
-        edr_daemon::event!(log::Level::Error, Event::CannotStart; "{words}");
+        edr_daemon::event!(log::Level::Error, Event::CannotStart, "{words}");
     }
     if error.downcast_ref::<Report>().is_some() {
         return ExitCode::from(exit::CONFIG);
@@ -269,11 +269,18 @@ fn check(path: &Path, overrides: &Overrides, online: bool, format: TextFormat) -
                 .iter()
                 .map(|found| {
                     serde_json::json!({
-                        "level": found.level.name(), "subject": found.subject, "text": found.text, "remedy": found.remedy
+                        "level": found.level.name(),
+                        "subject": found.subject,
+                        "text": found.text,
+                        "remedy": found.remedy,
                     })
                 })
                 .collect();
-            let answer = serde_json::json!({ "config_hash": config.hash(), "configuration": config.to_toml(), "findings": rows });
+            let answer = serde_json::json!({
+                "config_hash": config.hash(),
+                "configuration": config.to_toml(),
+                "findings": rows,
+            });
             serde_json::to_writer_pretty(&mut out, &answer)?;
             writeln!(out)?;
         }

@@ -57,8 +57,8 @@ impl FrameChain {
     ) -> (Self, ChainStart) {
         let new = |previous| Self { epoch: fresh, next_seq: 1, previous, base: None };
         let made = resume.last_made.as_ref().filter(|made| made.boot_id == boot_id).and_then(|made| made.on_disk);
-        // When the witness names a newer frame than the spool has, the last epoch ended there: files were removed, or the
-        // epoch's folder is away.
+        // When the witness names a newer frame than the spool has, the last epoch ended there: files were removed, or
+        // the epoch's folder is away.
         let further = made.filter(|made| {
             let newer = resume.last.is_none_or(|last| made.epoch != last.id || made.seq > last.last_seq);
             made.seq > 0 && newer

@@ -137,7 +137,12 @@ impl Framer {
         if self.in_memory.is_some() {
             match self.spool.recover(self.chain.key_bytes().max(PROBE_BYTES_MIN)) {
                 Ok(true) => {
-                    edr_daemon::event!(log::Level::Info, Event::SpoolUsable, EDR_SOURCE = "spool"; "the spool takes frames again");
+                    edr_daemon::event!(
+                        log::Level::Info,
+                        Event::SpoolUsable,
+                        EDR_SOURCE = "spool",
+                        "the spool takes frames again"
+                    );
                     self.in_memory = None;
                     self.chain.begin(new_epoch());
                 }
@@ -169,7 +174,9 @@ impl Framer {
                 // The frame may be on the disk in spite of the error, so its (epoch, seq) must not be used again: the
                 // same snapshot gets another epoch.
                 edr_daemon::limited!(
-                    log::Level::Error, Event::SpoolUnusable, EDR_SOURCE = "spool";
+                    log::Level::Error,
+                    Event::SpoolUnusable,
+                    EDR_SOURCE = "spool",
                     "{error}; frames are kept in memory until the disk is usable"
                 );
                 self.in_memory = Some(fault(&error));
@@ -251,7 +258,11 @@ fn log_start(chain: &FrameChain, start: ChainStart, host_id: HostId, logs: usize
     };
     let (epoch, seq) = (chain.epoch(), chain.seq());
     edr_daemon::event!(
-        log::Level::Info, Event::EpochBegins, EDR_HOST = host_id.to_string(), EDR_EPOCH = epoch.to_string(), EDR_SEQ = seq;
+        log::Level::Info,
+        Event::EpochBegins,
+        EDR_HOST = host_id.to_string(),
+        EDR_EPOCH = epoch.to_string(),
+        EDR_SEQ = seq,
         "epoch {epoch} {why}; the next frame is {seq}, {logs} logs continue at their positions"
     );
 }

@@ -105,7 +105,9 @@ impl Sampler {
         let mut made = self.frame(&moment);
         if let Err(error) = &made {
             edr_daemon::limited!(
-                log::Level::Error, Event::SnapshotLost, EDR_SOURCE = "psad";
+                log::Level::Error,
+                Event::SnapshotLost,
+                EDR_SOURCE = "psad",
                 "no frame of a snapshot: {error}; once more without psad"
             );
             self.tick.shed(&error.to_string());
@@ -139,11 +141,11 @@ impl Sampler {
         }
         self.degraded.clone_from(&self.tick.degraded);
         for reason in &self.degraded {
-            edr_daemon::event!(log::Level::Warn, Event::Degraded, EDR_SOURCE = "processes"; "{reason}");
+            edr_daemon::event!(log::Level::Warn, Event::Degraded, EDR_SOURCE = "processes", "{reason}");
         }
         if self.degraded.is_empty() {
             let words = "snapshots show everything again";
-            edr_daemon::event!(log::Level::Info, Event::Whole, EDR_SOURCE = "processes"; "{words}");
+            edr_daemon::event!(log::Level::Info, Event::Whole, EDR_SOURCE = "processes", "{words}");
         }
     }
 

@@ -135,7 +135,9 @@ impl Shipper {
         match self.settings.kafka.security.read() {
             Ok(_) => {
                 edr_daemon::event!(
-                    Level::Info, Event::SecretsRenewed, EDR_SOURCE = "ship";
+                    Level::Info,
+                    Event::SecretsRenewed,
+                    EDR_SOURCE = "ship",
                     "certificates or secrets for Kafka changed; connecting with the new ones"
                 );
                 self.outage.forget_explanation();
@@ -145,7 +147,9 @@ impl Shipper {
             Err(faults) => {
                 let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
                 edr_daemon::limited!(
-                    Level::Error, Event::SecretsRefused, EDR_SOURCE = "ship";
+                    Level::Error,
+                    Event::SecretsRefused,
+                    EDR_SOURCE = "ship",
                     "certificates or secrets for Kafka changed and are invalid; the old ones stay in use: {}",
                     faults.join("; ")
                 );
@@ -231,7 +235,9 @@ impl Shipper {
         if failure.fatal {
             // librdkafka accepts nothing after a fatal error; a new producer starts from the spool.
             edr_daemon::limited!(
-                Level::Warn, Event::KafkaRefuses, EDR_SOURCE = "ship";
+                Level::Warn,
+                Event::KafkaRefuses,
+                EDR_SOURCE = "ship",
                 "Kafka producer is given up and made anew: {words}"
             );
             self.producer = None;

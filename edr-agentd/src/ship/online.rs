@@ -1,11 +1,11 @@
 //! Checks before a start: if the brokers accept this client, if the topic exists, and if its settings fit.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use edr_daemon::kafka::{Cause, RecordBytes, cause, judge, judge_security};
 use edr_daemon::preflight::Findings;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
@@ -40,7 +40,7 @@ impl ClientContext for CheckCallbacks {
 
     fn error(&self, error: KafkaError, reason: &str) {
         if error.rdkafka_error_code() != Some(Code::AllBrokersDown) {
-            *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+            *self.reason.lock() = Some(reason.to_owned());
         }
     }
 }
@@ -87,7 +87,8 @@ pub fn examine(kafka: &Kafka, findings: &mut Findings) {
     let copies = partitions.iter().map(|partition| partition.replicas().len()).min().unwrap_or(0);
     let text = format!("{}: {} partitions, {copies} copies", kafka.topic, partitions.len());
     if copies < 2 {
-        let remedy = "kafka-reassign-partitions.sh, or make it anew with: edr-collectd check --online --create-topic --replication 3";
+        let remedy = "kafka-reassign-partitions.sh, or make it anew with: edr-collectd check --online --create-topic \
+        --replication 3";
         findings.warn("topic", format!("{text}: the loss of one disk loses acknowledged records"), remedy);
     } else {
         findings.ok("topic", text);
@@ -125,7 +126,7 @@ fn ask(client: &BaseConsumer<CheckCallbacks>, kafka: &Kafka) -> Result<Metadata,
         for _ in 0..CALLBACKS {
             let _ = client.poll(CALLBACK_MAX);
         }
-        let reason = client.context().reason.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let reason = client.context().reason.lock().clone();
         let is_refusal = reason.as_deref().and_then(cause).is_some_and(Cause::is_refusal);
         if is_refusal || started.elapsed() > ANSWER_MAX {
             let reason = reason.unwrap_or_else(|| error.to_string());

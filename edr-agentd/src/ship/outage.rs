@@ -39,7 +39,7 @@ impl Outage {
     pub(super) fn report(&mut self, since: Instant, event: Event, words: String) {
         self.since.get_or_insert(since);
         let waiting = self.spool.state().unsent_frames;
-        edr_daemon::limited!(Level::Warn, event, EDR_SOURCE = "ship"; "{words}; {waiting} frames wait in the spool");
+        edr_daemon::limited!(Level::Warn, event, EDR_SOURCE = "ship", "{words}; {waiting} frames wait in the spool");
         self.health.trouble(since, words);
     }
 
@@ -48,8 +48,11 @@ impl Outage {
         self.health.acknowledged(Instant::now());
         if let Some(since) = self.since.take() {
             edr_daemon::event!(
-                Level::Info, Event::KafkaBack, EDR_SOURCE = "ship";
-                "Kafka takes frames again after {} s; {waiting} wait", since.elapsed().as_secs()
+                Level::Info,
+                Event::KafkaBack,
+                EDR_SOURCE = "ship",
+                "Kafka takes frames again after {} s; {waiting} wait",
+                since.elapsed().as_secs()
             );
         }
     }

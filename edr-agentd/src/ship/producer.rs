@@ -1,11 +1,12 @@
 //! The Kafka producer, one frame at a time. librdkafka's queue never holds more than the frame being sent: the order is
 //! kept in spite of failures, and the spool stays the only store.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use edr_daemon::kafka::Cause;
+use parking_lot::Mutex;
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
@@ -78,7 +79,7 @@ impl ClientContext for ProducerCallbacks {
         if error.rdkafka_error_code() == Some(Code::AllBrokersDown) {
             return;
         }
-        let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last_error.lock();
         let is_refusal = |reason: &str| edr_daemon::kafka::cause(reason).is_some_and(Cause::is_refusal);
         // A refusal by one broker is more important than another broker that is away.
         if is_refusal(reason) || !last.as_deref().is_some_and(is_refusal) {
@@ -96,7 +97,7 @@ impl ProducerContext for ProducerCallbacks {
             Err((error, _)) => Err(failure(error)),
         };
         // The receiver lives as long as the producer; a report without a receiver is not needed.
-        let _ = self.reports.lock().unwrap_or_else(PoisonError::into_inner).send(DeliveryReport { delivery, result });
+        let _ = self.reports.lock().send(DeliveryReport { delivery, result });
     }
 }
 
@@ -208,7 +209,7 @@ impl Producer {
                 let text = format!("no report within {} s", self.overdue.as_secs());
                 return Delivery::Failed(Failure { code: Code::MessageTimedOut, text, fatal: true });
             }
-            let last_error = self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let last_error = self.last_error.lock().clone();
             if !goes_on(started.elapsed(), last_error.as_deref()) {
                 return Delivery::GivenUp;
             }
@@ -222,7 +223,7 @@ impl Producer {
         {
             return Failure { code, text, fatal: true };
         }
-        let cause = self.last_error.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let cause = self.last_error.lock().take();
         match cause {
             Some(cause) if failure.is_away() => Failure { text: format!("{}: {cause}", failure.text), ..failure },
             _ => failure,

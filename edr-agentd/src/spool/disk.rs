@@ -7,11 +7,11 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use edr_wire::Epoch;
 use edr_wire::frame::FrameError;
 use edr_wire::limits::RAW_BYTES_MAX;
+use parking_lot::{Mutex, MutexGuard};
 use rustix::io::Errno;
 
 use super::stored::StoredFrame;
@@ -141,7 +141,7 @@ impl Disk {
     }
 
     fn unsynced(&self) -> MutexGuard<'_, Vec<PathBuf>> {
-        self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
+        self.unsynced.lock()
     }
 
     /// The epochs with a folder.

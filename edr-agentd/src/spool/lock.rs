@@ -11,7 +11,8 @@ use rustix::fs::FlockOperation;
 use super::SpoolError;
 use super::disk::{is_transient, missing_levels};
 
-/// The lock on a state folder, held until dropped. The kernel releases the lock when the process ends, also after SIGKILL.
+/// The lock on a state folder, held until dropped. The kernel releases the lock when the process ends, also after
+/// SIGKILL.
 #[derive(Debug)]
 pub(super) struct Lock {
     _file: File,

@@ -43,12 +43,13 @@ mod witness;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edr_wire::Epoch;
 use edr_wire::frame::{EncodedFrame, FrameHeader, LostRange, MissedTicks};
 use edr_wire::snapshot::SpoolState;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use self::disk::{Disk, ReadFault, Strays};
 use self::fallback::Fallback;
@@ -176,8 +177,11 @@ impl Spool {
             Ok(()) => {}
             Err(error) if disk::is_transient(&error) => {
                 edr_daemon::event!(
-                    log::Level::Error, Event::SpoolUnusable, EDR_SOURCE = "spool";
-                    "spool {}: {error}; frames are kept in memory until the disk is usable", disk.root().display()
+                    log::Level::Error,
+                    Event::SpoolUnusable,
+                    EDR_SOURCE = "spool",
+                    "spool {}: {error}; frames are kept in memory until the disk is usable",
+                    disk.root().display()
                 );
                 fallback.is_used = true;
             }
@@ -283,7 +287,12 @@ impl Spool {
             Err(error) => trouble = Some(format!("list spool {}: {error}", self.disk.root().display())),
         }
         if let Some(trouble) = &trouble {
-            edr_daemon::limited!(log::Level::Error, Event::SpoolUnreadable, EDR_SOURCE = "spool"; "{trouble}; retrying");
+            edr_daemon::limited!(
+                log::Level::Error,
+                Event::SpoolUnreadable,
+                EDR_SOURCE = "spool",
+                "{trouble}; retrying"
+            );
         }
         self.lock().unlisted = trouble;
     }
@@ -422,7 +431,11 @@ impl Spool {
     fn give_up(&self, id: FrameId, fault: &ReadFault, now: Instant) {
         if self.lock().ledger.give_up(id, FrameFault::from(fault), now) {
             edr_daemon::limited!(
-                log::Level::Error, Event::SpoolDamaged, EDR_SOURCE = "spool", EDR_EPOCH = id.epoch.to_string(), EDR_SEQ = id.seq;
+                log::Level::Error,
+                Event::SpoolDamaged,
+                EDR_SOURCE = "spool",
+                EDR_EPOCH = id.epoch.to_string(),
+                EDR_SEQ = id.seq,
                 "spool frame {id}: {fault}; declared lost"
             );
         }
@@ -445,7 +458,11 @@ impl Spool {
             return;
         }
         edr_daemon::limited!(
-            log::Level::Error, Event::SpoolUnreadable, EDR_SOURCE = "spool", EDR_EPOCH = id.epoch.to_string(), EDR_SEQ = id.seq;
+            log::Level::Error,
+            Event::SpoolUnreadable,
+            EDR_SOURCE = "spool",
+            EDR_EPOCH = id.epoch.to_string(),
+            EDR_SEQ = id.seq,
             "spool frame {id}: {fault}; retrying, and later frames of the epoch wait"
         );
     }
@@ -463,21 +480,20 @@ impl Spool {
 
     /// Waits until there is an unsent frame, something changes, or `timeout` is over.
     pub fn wait(&self, timeout: Duration) {
-        let inner = self.lock();
+        let mut inner = self.lock();
         let now = Instant::now();
         if inner.ledger.books().oldest_unsent(now).is_none() {
             let next = inner.ledger.books().next_try(now).map(|next| next.saturating_duration_since(now));
             let timeout = next.map_or(timeout, |next| next.min(timeout));
             // The caller looks again after a timeout as after a notification.
-            drop(self.changed.wait_timeout(inner, timeout).unwrap_or_else(PoisonError::into_inner));
+            self.changed.wait_for(&mut inner, timeout);
         }
     }
 
     /// Waits until every readable frame is acknowledged, at most `timeout`. False after a timeout.
     pub fn wait_until_sent(&self, timeout: Duration) -> bool {
         let unsent = |inner: &mut Inner| inner.ledger.books().oldest_unsent(Instant::now()).is_some();
-        let waited = self.changed.wait_timeout_while(self.lock(), timeout, unsent);
-        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+        !self.changed.wait_while_for(&mut self.lock(), unsent, timeout).timed_out()
     }
 
     /// Ends all calls of [`Spool::wait`] at once.
@@ -524,8 +540,7 @@ impl Spool {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // No code between lock and unlock panics; after a panic every field would still hold a valid value.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 }
 

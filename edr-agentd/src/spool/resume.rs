@@ -87,7 +87,11 @@ pub(super) fn read(disk: &Disk, ledger: &mut Ledger) -> Resume {
             Err(fault) if !FrameFault::from(&fault).is_proof() => {
                 // The shipper retries. Until then nothing proves that this frame was the last.
                 edr_daemon::event!(
-                    log::Level::Error, Event::SpoolUnreadable, EDR_SOURCE = "spool", EDR_EPOCH = id.epoch.to_string(), EDR_SEQ = id.seq;
+                    log::Level::Error,
+                    Event::SpoolUnreadable,
+                    EDR_SOURCE = "spool",
+                    EDR_EPOCH = id.epoch.to_string(),
+                    EDR_SEQ = id.seq,
                     "spool frame {id}: {fault}; retrying"
                 );
                 unreadable += 1;
@@ -98,7 +102,11 @@ pub(super) fn read(disk: &Disk, ledger: &mut Ledger) -> Resume {
             }
             Err(fault) => {
                 edr_daemon::event!(
-                    log::Level::Error, Event::SpoolDamaged, EDR_SOURCE = "spool", EDR_EPOCH = id.epoch.to_string(), EDR_SEQ = id.seq;
+                    log::Level::Error,
+                    Event::SpoolDamaged,
+                    EDR_SOURCE = "spool",
+                    EDR_EPOCH = id.epoch.to_string(),
+                    EDR_SEQ = id.seq,
                     "spool frame {id}: {fault}; declared lost"
                 );
                 ledger.give_up(id, FrameFault::from(&fault), Instant::now());

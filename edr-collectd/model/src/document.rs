@@ -30,11 +30,15 @@ const FRAMES: &str = include_str!("frames.md");
 const INTRODUCTION: &str = "
 # The tables
 
-The tables of the page and of the commands, with the names of JSON, CSV, filters (`name:text`) and `sort=`. A name is osquery's where
-osquery has the field (its tables `processes`, `process_open_files`, `process_open_sockets`, `listening_ports`), otherwise the snapshot's.
+The tables of the page and of the commands, with the names of JSON, CSV, filters (`name:text`) and `sort=`. A name is \
+osquery's where
+osquery has the field (its tables `processes`, `process_open_files`, `process_open_sockets`, `listening_ports`), \
+otherwise the snapshot's.
 
-- **Types** in JSON: text, bytes (text as in the snapshot's JSON), time (RFC 3339), flag; size, number, danger level and percent are numbers; a duration is seconds; a list is an array. No value is `null`.
-- **Types** in Delta: text and bytes `string`, time `timestamp` (microseconds), flag `boolean`, size, number and danger level `long`, percent and duration `double`, a list `array`, a number or word `string`.
+- **Types** in JSON: text, bytes (text as in the snapshot's JSON), time (RFC 3339), flag; size, number, \
+danger level and percent are numbers; a duration is seconds; a list is an array. No value is `null`.
+- **Types** in Delta: text and bytes `string`, time `timestamp` (microseconds), flag `boolean`, size, \
+number and danger level `long`, percent and duration `double`, a list `array`, a number or word `string`.
 - **Shown**: where the field is shown unless other columns are requested, on the *page* or in the *terminal*.
 - **Key** fields identify a row; **changing** fields change all the time without an event behind the change.
 ";

@@ -1,9 +1,9 @@
 //! The catalogue of tables: each table of the collector is one declaration.
 //!
-//! A [`Declaration`](catalogue::Declaration) describes a table and its fields, and gets the rows and the values. From the
-//! declarations follow the tables of the page, the commands with their columns, CSV, JSON, the Arrow and Delta schema,
-//! the filters, and a part of `docs/schema.md`. A new table needs three places: the type on the wire, the source in the
-//! agent, the declaration in [`tables`].
+//! A [`Declaration`](catalogue::Declaration) describes a table and its fields, and gets the rows and the values. From
+//! the declarations follow the tables of the page, the commands with their columns, CSV, JSON, the Arrow and Delta
+//! schema, the filters, and a part of `docs/schema.md`. A new table needs three places: the type on the wire, the
+//! source in the agent, the declaration in [`tables`].
 //!
 //! The modules, from the value to the table:
 //!

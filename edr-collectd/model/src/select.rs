@@ -91,8 +91,8 @@ impl Filter {
 }
 
 impl<I: ?Sized> Table<I> {
-    /// Filters and sorts the rows and returns one page. An unsorted page takes one pass over the rows, a sorted page two:
-    /// the first pass keeps a bounded key of each matching row, the second makes the rows of the page.
+    /// Filters and sorts the rows and returns one page. An unsorted page takes one pass over the rows, a sorted page
+    /// two: the first pass keeps a bounded key of each matching row, the second makes the rows of the page.
     ///
     /// # Errors
     /// When the column to sort by does not exist, or when all rows are requested and there are more than [`ROWS_MAX`].

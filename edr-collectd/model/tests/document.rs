@@ -6,16 +6,13 @@ use std::path::Path;
 
 use edr_model::document::{BEGIN, tables};
 
-/// Variable that makes the test write the document.
-const WRITE: &str = "EDR_WRITE_DOCUMENT";
-
 #[test]
 fn the_document_shows_the_tables_of_the_catalogue() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/schema.md");
     let document = std::fs::read_to_string(&path).unwrap();
     let (before, found) = document.split_once(BEGIN).unwrap_or_else(|| panic!("docs/schema.md has no line {BEGIN:?}"));
     let wanted = format!("\n{}", tables());
-    if std::env::var_os(WRITE).is_some() {
+    if std::env::var_os("EDR_GOLDEN").is_some_and(|mode| mode == "write") {
         std::fs::write(&path, format!("{before}{BEGIN}{wanted}")).unwrap();
         return;
     }
@@ -23,6 +20,6 @@ fn the_document_shows_the_tables_of_the_catalogue() {
     assert!(
         found == wanted,
         "docs/schema.md differs from the catalogue, first in {first:#?}\n\
-         to write the tables anew: {WRITE}=1 cargo test -p edr-model --test document"
+         to write the tables anew: EDR_GOLDEN=write cargo test -p edr-model --test document"
     );
 }

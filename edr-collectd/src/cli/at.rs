@@ -8,7 +8,8 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 /// The accepted forms, for the error message.
-pub(super) const FORMS: &str = "write 2026-03-10T03:12:40Z, \"2026-03-10 03:12\", \"today 03:12\", \"yesterday 03:12\", \
+pub(super) const FORMS: &str = "write 2026-03-10T03:12:40Z, \"2026-03-10 03:12\", \"today 03:12\", \"yesterday \
+03:12\", \
                                 \"tuesday 03:12\", -5m or \"5m ago\"; times without a zone are UTC";
 
 /// Parses `text`; returns ns since the epoch.

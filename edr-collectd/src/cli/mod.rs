@@ -72,7 +72,12 @@ struct Check {
     #[arg(long, requires = "online")]
     create_topic: bool,
     /// Partitions of the new topic: the maximum number of collectors that can share the work
-    #[arg(long, value_name = "N", default_value_t = crate::consume::PARTITIONS, value_parser = clap::value_parser!(i32).range(1..=10_000))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = crate::consume::PARTITIONS,
+        value_parser = clap::value_parser!(i32).range(1..=10_000)
+    )]
     partitions: i32,
     /// Copies of the new topic; with 1 the loss of a broker loses snapshots
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=100))]
@@ -132,7 +137,7 @@ fn failed(error: &anyhow::Error) -> ExitCode {
         // A command, or a daemon that has no log yet.
         let _ = writeln!(io::stderr().lock(), "edr-collectd: {words}");
     } else {
-        edr_daemon::event!(log::Level::Error, Event::CannotStart; "{words}");
+        edr_daemon::event!(log::Level::Error, Event::CannotStart, "{words}");
     }
     if error.downcast_ref::<Report>().is_some() {
         ExitCode::from(exit::CONFIG)

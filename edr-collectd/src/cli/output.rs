@@ -36,7 +36,8 @@ pub enum Format {
     /// Aligned columns for people
     #[default]
     Table,
-    /// A list of objects, with the names of docs/schema.md; in strings, bytes outside UTF-8 are \xNN and a backslash is \\
+    /// A list of objects, with the names of docs/schema.md; in strings, bytes outside UTF-8 are \xNN and a backslash is
+    /// \\
     Json,
     /// Comma-separated, for spreadsheets: a text that one would run as a formula starts with '
     Csv,

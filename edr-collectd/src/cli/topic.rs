@@ -36,7 +36,10 @@ pub(super) fn check(path: &Path, args: &Check) -> anyhow::Result<ExitCode> {
                 .iter()
                 .map(|found| {
                     serde_json::json!({
-                        "level": found.level.name(), "subject": found.subject, "text": found.text, "remedy": found.remedy
+                        "level": found.level.name(),
+                        "subject": found.subject,
+                        "text": found.text,
+                        "remedy": found.remedy,
                     })
                 })
                 .collect();

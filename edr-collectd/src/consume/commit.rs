@@ -55,7 +55,9 @@ impl Commit {
                 Ok(()) => break,
                 Err(error @ (ArchiveError::Fenced { .. } | ArchiveError::Backwards { .. })) => {
                     edr_daemon::event!(
-                        log::Level::Warn, Said::ArchiveTaken, EDR_SOURCE = "archive";
+                        log::Level::Warn,
+                        Said::ArchiveTaken,
+                        EDR_SOURCE = "archive",
                         "{error}; reading again from where the archive ends"
                     );
                     self.is_discarding = true;
@@ -64,7 +66,9 @@ impl Commit {
                 }
                 Err(error) => {
                     edr_daemon::limited!(
-                        log::Level::Warn, Said::ArchiveFails, EDR_SOURCE = "archive";
+                        log::Level::Warn,
+                        Said::ArchiveFails,
+                        EDR_SOURCE = "archive",
                         "{error}; nothing is lost, it is tried again"
                     );
                     self.archive_trouble(Some(error.to_string()));
@@ -126,7 +130,9 @@ impl Commit {
             }
             Err(error) => {
                 edr_daemon::limited!(
-                    log::Level::Warn, Said::ArchiveFails, EDR_SOURCE = "archive";
+                    log::Level::Warn,
+                    Said::ArchiveFails,
+                    EDR_SOURCE = "archive",
                     "start reading: {error}; trying again"
                 );
                 self.archive_trouble(Some(error.to_string()));
@@ -151,7 +157,7 @@ impl Commit {
             let archived = self.frames.newest(&name).await?;
             let start = position::start(archived, found.low, found.high, replaced.contains(&found.partition));
             if let Some(note) = &start.note {
-                edr_daemon::event!(log::Level::Warn, Said::RecordsGone, EDR_SOURCE = "consume"; "{note}");
+                edr_daemon::event!(log::Level::Warn, Said::RecordsGone, EDR_SOURCE = "consume", "{note}");
             }
             let proof =
                 if start.has_proof { self.reader.record_at(&start.partition, start.offset - 1).await? } else { None };

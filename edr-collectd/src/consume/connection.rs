@@ -114,13 +114,17 @@ impl Connection {
         self.stamp = self.kafka.security.stamp();
         if let Err(error) = client::settings(&self.kafka) {
             edr_daemon::limited!(
-                log::Level::Error, Said::SecretsRefused, EDR_SOURCE = "consume";
+                log::Level::Error,
+                Said::SecretsRefused,
+                EDR_SOURCE = "consume",
                 "settings for Kafka changed and do not do; the old ones stay: {error}"
             );
             return false;
         }
         edr_daemon::event!(
-            log::Level::Info, Said::SecretsRenewed, EDR_SOURCE = "consume";
+            log::Level::Info,
+            Said::SecretsRenewed,
+            EDR_SOURCE = "consume",
             "settings, certificates or secrets for Kafka changed; connecting with the new ones"
         );
         let (sender, events) = unbounded_channel();
@@ -134,7 +138,9 @@ impl Connection {
             }
             Err(error) => {
                 edr_daemon::limited!(
-                    log::Level::Error, Said::SecretsRefused, EDR_SOURCE = "consume";
+                    log::Level::Error,
+                    Said::SecretsRefused,
+                    EDR_SOURCE = "consume",
                     "make a Kafka client: {error}; the old one stays"
                 );
                 false

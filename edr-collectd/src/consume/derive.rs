@@ -180,7 +180,9 @@ impl<S: DerivedStore> Derive<S> {
         let coverage = positions.into_iter().map(|(partition, position)| (partition, (position, until_ns))).collect();
         if let Err(error) = self.store.save_hosts(saved, &coverage).await {
             edr_daemon::limited!(
-                log::Level::Warn, Said::ArchiveFails, EDR_SOURCE = "archive";
+                log::Level::Warn,
+                Said::ArchiveFails,
+                EDR_SOURCE = "archive",
                 "{error}; a start would read more of the archive"
             );
         }

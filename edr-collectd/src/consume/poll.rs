@@ -148,7 +148,9 @@ impl Poll {
             }
             Event::Ends { round, answer: Err(reason) } if self.start.is_current(round) => {
                 edr_daemon::limited!(
-                    log::Level::Warn, Said::KafkaAway, EDR_SOURCE = "consume";
+                    log::Level::Warn,
+                    Said::KafkaAway,
+                    EDR_SOURCE = "consume",
                     "start reading: {reason}; trying again"
                 );
                 self.kafka_trouble(Some(reason));
@@ -170,7 +172,9 @@ impl Poll {
     fn told(&self, told: Option<KafkaFailure>) {
         let Some(KafkaFailure { event, words }) = told else { return };
         edr_daemon::limited!(
-            log::Level::Warn, event, EDR_SOURCE = "consume";
+            log::Level::Warn,
+            event,
+            EDR_SOURCE = "consume",
             "Kafka: {words}; it is tried again until it answers"
         );
         self.kafka_trouble(Some(words));
@@ -214,8 +218,12 @@ impl Poll {
         let cluster = logs.first().map_or("", |log| log.partition.cluster.as_str());
         let starts: Vec<String> = logs.iter().map(|log| format!("{}@{}", log.partition.partition, log.next)).collect();
         edr_daemon::event!(
-            log::Level::Info, Said::KafkaReading, EDR_SOURCE = "consume";
-            "reading {} of cluster {cluster}: partitions {}", self.connection.topic(), starts.join(" ")
+            log::Level::Info,
+            Said::KafkaReading,
+            EDR_SOURCE = "consume",
+            "reading {} of cluster {cluster}: partitions {}",
+            self.connection.topic(),
+            starts.join(" ")
         );
         self.logs.start(logs);
         self.start.done();
@@ -254,8 +262,11 @@ impl Poll {
             Err(error) => {
                 if let Some(words) = self.connection.refusal(&error) {
                     edr_daemon::limited!(
-                        log::Level::Warn, Said::KafkaRefuses, EDR_SOURCE = "consume";
-                        "read topic {}: {words}", self.connection.topic()
+                        log::Level::Warn,
+                        Said::KafkaRefuses,
+                        EDR_SOURCE = "consume",
+                        "read topic {}: {words}",
+                        self.connection.topic()
                     );
                     self.kafka_trouble(Some(words));
                 }
@@ -276,7 +287,9 @@ impl Poll {
         };
         if !missing.is_empty() {
             edr_daemon::limited!(
-                log::Level::Warn, Said::RecordsGone, EDR_SOURCE = "consume";
+                log::Level::Warn,
+                Said::RecordsGone,
+                EDR_SOURCE = "consume",
                 "{partition}: Kafka has no records at offsets {} to {}",
                 missing.start,
                 missing.end - 1
@@ -285,7 +298,9 @@ impl Poll {
         let content = payload.map_or_else(|| Err("no value".to_owned()), decode);
         if let Err(fault) = &content {
             edr_daemon::limited!(
-                log::Level::Warn, Said::NoFrame, EDR_SOURCE = "decode";
+                log::Level::Warn,
+                Said::NoFrame,
+                EDR_SOURCE = "decode",
                 "{partition} offset {offset} is no frame: {fault}; it is archived with its fault"
             );
         }

@@ -40,7 +40,8 @@ pub(super) fn start(archived: (PartitionName, Option<i64>), low: i64, high: i64,
         }
         Some(position) if position < low => {
             let note = format!(
-                "{partition}: {} records, offsets {position} to {}, were deleted by Kafka before they were archived: the \
+                "{partition}: {} records, offsets {position} to {}, were deleted by Kafka before they were archived: \
+                the \
                  topic's retention is shorter than the collector was away; reading starts at offset {low}",
                 low - position,
                 low - 1

@@ -106,7 +106,9 @@ impl Publish {
             }
             Err(error) => {
                 edr_daemon::limited!(
-                    log::Level::Warn, Said::ArchiveFails, EDR_SOURCE = "archive";
+                    log::Level::Warn,
+                    Said::ArchiveFails,
+                    EDR_SOURCE = "archive",
                     "start reading: {error}; trying again"
                 );
                 self.archive_trouble(Some(error.to_string()));

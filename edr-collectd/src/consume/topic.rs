@@ -27,8 +27,8 @@ const CALLBACK_MAX: Duration = Duration::from_millis(10);
 const QUESTION_MAX: Duration = Duration::from_secs(2);
 /// Partitions of a new topic, and so the number of collectors with a share of the work.
 pub const PARTITIONS: i32 = 6;
-/// Largest record and key, in bytes: a part of a frame in the default size, and a header with full lists of losses, which
-/// has 170 KiB ([`edr_wire::limits::PART_BYTES`]).
+/// Largest record and key, in bytes: a part of a frame in the default size, and a header with full lists of losses,
+/// which has 170 KiB ([`edr_wire::limits::PART_BYTES`]).
 const MESSAGE_BYTES: u64 = (edr_wire::limits::PART_BYTES + (180 << 10)) as u64;
 
 /// Settings of a new topic, each with its reason.
@@ -126,7 +126,8 @@ impl ConsumerContext for Heard {}
 /// Returns the shell command that creates the topic with Kafka's own tools.
 pub fn command(kafka: &Kafka, replication: i32) -> String {
     let mut command = format!(
-        "kafka-topics.sh --bootstrap-server {} --create --topic {} --partitions {PARTITIONS} --replication-factor {replication}",
+        "kafka-topics.sh --bootstrap-server {} --create --topic {} --partitions {PARTITIONS} --replication-factor \
+        {replication}",
         kafka.brokers.join(","),
         kafka.topic
     );
@@ -152,7 +153,8 @@ pub async fn create(kafka: &Kafka, partitions: i32, replication: i32) -> Result<
         match result {
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((name, RDKafkaErrorCode::InvalidReplicationFactor)) => bail!(
-                "make topic {name}: {replication} copies need {replication} brokers; give --replication the number there are"
+                "make topic {name}: {replication} copies need {replication} brokers; give --replication the number \
+                there are"
             ),
             Err((name, code)) => bail!("make topic {name}: {code}"),
         }

@@ -1,7 +1,7 @@
 //! Signs of life of the stages, for the watchdog.
 //!
-//! A stage that waits for work is alive. A stage at work must give a sign within a limit: at the begin of each step, and
-//! at each progress inside a long step.
+//! A stage that waits for work is alive. A stage at work must give a sign within a limit: at the begin of each step,
+//! and at each progress inside a long step.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};

@@ -1,9 +1,9 @@
 //! Collects parts until their frames are complete.
 //!
 //! Parts belong together when their frame keys and their numbers of parts are equal. The key covers every field of the
-//! header, so a part with another header waits in a separate set and spoils no genuine frame. All memory of waiting parts is
-//! counted and bounded, per host and in total. An abandoned set is not lost: the records are archived, and a question
-//! for that moment finds the frame there.
+//! header, so a part with another header waits in a separate set and spoils no genuine frame. All memory of waiting
+//! parts is counted and bounded, per host and in total. An abandoned set is not lost: the records are archived, and a
+//! question for that moment finds the frame there.
 
 use std::collections::{BTreeMap, HashMap};
 

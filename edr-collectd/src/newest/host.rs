@@ -77,7 +77,9 @@ impl Host {
                 self.conflicting.push_back(key);
                 self.conflicts += 1;
                 edr_daemon::limited!(
-                    log::Level::Warn, Event::TwoContents, EDR_SOURCE = "newest";
+                    log::Level::Warn,
+                    Event::TwoContents,
+                    EDR_SOURCE = "newest",
                     "host {}: frame {} of epoch {} came with two contents; both are archived",
                     key.host_id,
                     key.seq,

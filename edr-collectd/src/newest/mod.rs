@@ -344,7 +344,10 @@ impl State {
             if self.hosts.len() >= HOSTS_MAX {
                 self.unlisted += 1;
                 edr_daemon::limited!(
-                    log::Level::Warn, Event::TooManyHosts, EDR_SOURCE = "newest", EDR_HOST = host_id.to_string();
+                    log::Level::Warn,
+                    Event::TooManyHosts,
+                    EDR_SOURCE = "newest",
+                    EDR_HOST = host_id.to_string(),
                     "{HOSTS_MAX} hosts are listed and {host_id} is one more: its records are archived, it is not listed"
                 );
                 return false;

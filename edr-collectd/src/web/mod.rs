@@ -1,7 +1,8 @@
 //! The page: the state of the hosts, in a browser.
 //!
 //! Pages are rendered on the server and complete without a script; `assets/app.js` only refreshes a page. The only
-//! source is [`crate::query`], the only tables are those of the catalogue: no archive, no consumer, no file. All access is read-only, by GET and HEAD.
+//! source is [`crate::query`], the only tables are those of the catalogue: no archive, no consumer, no file. All access
+//! is read-only, by GET and HEAD.
 //!
 //! | address | shows |
 //! | --- | --- |

@@ -1,5 +1,5 @@
-//! Tests that a table is declared in one place: a made-up table, declared here only, is on the page, in the terminal, in
-//! CSV, in JSON and in Delta.
+//! Tests that a table is declared in one place: a made-up table, declared here only, is on the page, in the terminal,
+//! in CSV, in JSON and in Delta.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -122,7 +122,8 @@ async fn a_made_up_table_is_on_the_page() {
 fn a_made_up_table_is_in_terminal_csv_and_json() {
     assert_eq!(
         printed(&Print::default()),
-        "LABEL  VALUE   AMOUNT  PID\nnote   a <b>        0    1\nrole   web    1000000    2\nsite   fra1   2000000    3\n"
+        "LABEL  VALUE   AMOUNT  PID\nnote   a <b>        0    1\nrole   web    1000000    2\nsite   fra1   2000000    \
+        3\n"
     );
     let one = Print { filter: Some("amount:1000000".to_owned()), ..Print::default() };
     assert_eq!(

@@ -42,14 +42,19 @@ const PROGRAMS: [(&str, &str, &str, &str, usize); 12] = [
     (
         "postgres",
         "/usr/lib/postgresql/15/bin/postgres",
-        "/usr/lib/postgresql/15/bin/postgres -D /var/lib/postgresql/15/main -c config_file=/etc/postgresql/15/main/postgresql.conf",
+        "/usr/lib/postgresql/15/bin/postgres -D /var/lib/postgresql/15/main -c \
+        config_file=/etc/postgresql/15/main/postgresql.conf",
         "postgres",
         14,
     ),
     (
         "java",
         "/usr/lib/jvm/java-17-openjdk-amd64/bin/java",
-        "/usr/lib/jvm/java-17-openjdk-amd64/bin/java -Xms2g -Xmx2g -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:InitiatingHeapOccupancyPercent=35 -Djava.awt.headless=true -Dkafka.logs.dir=/var/log/kafka -Dlog4j.configuration=file:/opt/kafka/config/log4j.properties -cp /opt/kafka/libs/activation-1.1.1.jar:/opt/kafka/libs/aopalliance-repackaged-2.6.1.jar kafka.Kafka /opt/kafka/config/server.properties",
+        "/usr/lib/jvm/java-17-openjdk-amd64/bin/java -Xms2g -Xmx2g -XX:+UseG1GC -XX:MaxGCPauseMillis=20 \
+        -XX:InitiatingHeapOccupancyPercent=35 -Djava.awt.headless=true -Dkafka.logs.dir=/var/log/kafka \
+        -Dlog4j.configuration=file:/opt/kafka/config/log4j.properties -cp \
+        /opt/kafka/libs/activation-1.1.1.jar:/opt/kafka/libs/aopalliance-repackaged-2.6.1.jar kafka.Kafka \
+        /opt/kafka/config/server.properties",
         "kafka",
         180,
     ),
@@ -381,22 +386,40 @@ impl Sample {
                 time: Some(now_ns - 9 * SECOND_NS),
                 kind: "scan".to_owned(),
                 text: Bytes::from(
-                    "scan detected (Nmap -sT or -sS scan): 203.0.113.1 -> 192.0.2.10 tcp: [1-1500] flags: SYN tcp pkts: 30 DL: 4",
+                    "scan detected (Nmap -sT or -sS scan): 203.0.113.1 -> 192.0.2.10 tcp: [1-1500] flags: SYN tcp \
+                    pkts: 30 DL: 4",
                 ),
                 ..PsadEvent::default()
             }],
             status_text: Bytes::from(
-                "[+] Version: psad v2.4.6\n\n[+] Top 50 signature matches:\n      \"MISC VNC communication attempt\" (tcp),  Count: 21,  Unique sources: 9,  Sid: 100202\n",
+                "[+] Version: psad v2.4.6\n\n[+] Top 50 signature matches:\n      \"MISC VNC communication attempt\" \
+                (tcp),  Count: 21,  Unique sources: 9,  Sid: 100202\n",
             ),
             ..Psad::default()
         };
-        self.packets = (0..14).map(|n| Packet {
-            time: Some(now_ns - (14 - n) * SECOND_NS / 2), prefix: Bytes::from("[UFW BLOCK]"), chain: "INPUT".to_owned(), interface_in: Bytes::from("eth0"),
-            src: address(n as u64 * 7), dst: "192.0.2.10".to_owned(), protocol: "tcp".to_owned(), src_port: Some(40_000 + n as u16), dst_port: Some(23), flags: "SYN".to_owned(),
-            length: Some(60), ttl: Some(44), repeated: 1,
-            raw: Bytes::from("2026-11-24T03:42:03.313386+00:00 web-01 kernel: [ 3337.368408] [UFW BLOCK] IN=eth0 OUT= SRC=203.0.113.1 DST=192.0.2.10 LEN=60 TOS=0x00 PREC=0x00 TTL=44 ID=1 PROTO=TCP SPT=40000 DPT=23 WINDOW=29200 RES=0x00 SYN URGP=0 "),
-            ..Packet::default()
-        }).collect();
+        self.packets = (0..14)
+            .map(|n| Packet {
+                time: Some(now_ns - (14 - n) * SECOND_NS / 2),
+                prefix: Bytes::from("[UFW BLOCK]"),
+                chain: "INPUT".to_owned(),
+                interface_in: Bytes::from("eth0"),
+                src: address(n as u64 * 7),
+                dst: "192.0.2.10".to_owned(),
+                protocol: "tcp".to_owned(),
+                src_port: Some(40_000 + n as u16),
+                dst_port: Some(23),
+                flags: "SYN".to_owned(),
+                length: Some(60),
+                ttl: Some(44),
+                repeated: 1,
+                raw: Bytes::from(
+                    "2026-11-24T03:42:03.313386+00:00 web-01 kernel: [ 3337.368408] [UFW BLOCK] IN=eth0 OUT= \
+            SRC=203.0.113.1 DST=192.0.2.10 LEN=60 TOS=0x00 PREC=0x00 TTL=44 ID=1 PROTO=TCP SPT=40000 DPT=23 \
+            WINDOW=29200 RES=0x00 SYN URGP=0 ",
+                ),
+                ..Packet::default()
+            })
+            .collect();
     }
 
     pub(crate) fn host_id(&self) -> HostId {

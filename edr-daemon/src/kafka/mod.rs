@@ -20,21 +20,77 @@ pub use self::certificate::Validity;
 pub use self::reason::{Cause, cause, endpoint, in_words};
 pub use self::server::{BrokerCertificate, CertificateVerdict, ask};
 pub use self::topic::{RecordBytes, judge, judge_security};
-use crate::config::{Keys, Refusal, Value, quoted};
+use crate::config::kinds::{OptionalPath, Switch};
+use crate::config::{Declared, Effective, Key, Keys, Kind, Refusal, ShownValue, Value, quoted};
 use crate::secret::{Fault, Secret, Source, Stamp, read_public};
 
-/// The keys of this module.
-pub const KEYS: &[&str] = &[
-    "kafka.tls.enabled",
-    "kafka.tls.ca-file",
-    "kafka.tls.certificate-file",
-    "kafka.tls.key-file",
-    "kafka.tls.key-credential",
-    "kafka.sasl.mechanism",
-    "kafka.sasl.username",
-    "kafka.sasl.password-file",
-    "kafka.sasl.password-credential",
-    "kafka.sasl.without-tls",
+static TLS_ENABLED: Key<Switch> = Key {
+    name: "kafka.tls.enabled",
+    doc: "Whether the brokers' port speaks TLS. A broker's certificate is then always verified, with its name.",
+    kind: Switch { default: false },
+};
+static CA_FILE: Key<OptionalPath> = Key {
+    name: "kafka.tls.ca-file",
+    doc: "Certificates, in PEM, of the authorities that may sign a broker's certificate. Without this key the \
+          authorities of the system count.",
+    kind: OptionalPath { example: "/etc/{daemon}/kafka-ca.pem" },
+};
+static CERTIFICATE_FILE: Key<OptionalPath> = Key {
+    name: "kafka.tls.certificate-file",
+    doc: "For brokers that ask for a certificate (mutual TLS): the certificate, then the certificates between it and \
+          the authority, in PEM.",
+    kind: OptionalPath { example: "/etc/{daemon}/kafka.crt" },
+};
+static KEY_FILE: Key<OptionalPath> = Key {
+    name: "kafka.tls.key-file",
+    doc: "The certificate's private key, not encrypted, in a file that not everybody may read: chmod 640, \
+          chgrp {daemon}.",
+    kind: OptionalPath { example: "/etc/{daemon}/kafka.key" },
+};
+static KEY_CREDENTIAL: Key<CredentialName> = Key {
+    name: "kafka.tls.key-credential",
+    doc: "Or the key as a credential of the unit, LoadCredential=kafka.key:… (systemd.exec(5)), in place of key-file.",
+    kind: CredentialName { example: "kafka.key" },
+};
+static MECHANISM: Key<MechanismName> = Key {
+    name: "kafka.sasl.mechanism",
+    doc: "The kind of login: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, as the brokers have this user. Without this key \
+          there is no login.",
+    kind: MechanismName,
+};
+static USERNAME: Key<Username> =
+    Key { name: "kafka.sasl.username", doc: "The name of the user on the brokers.", kind: Username };
+static PASSWORD_FILE: Key<OptionalPath> = Key {
+    name: "kafka.sasl.password-file",
+    doc: "The password, one line in a file that not everybody may read: chmod 640, chgrp {daemon}. When the file \
+          changes, the next connection uses the new password, without a restart.",
+    kind: OptionalPath { example: "/etc/{daemon}/kafka.password" },
+};
+static PASSWORD_CREDENTIAL: Key<CredentialName> = Key {
+    name: "kafka.sasl.password-credential",
+    doc: "Or the password as a credential of the unit, LoadCredential=kafka.password:…, in place of password-file. \
+          Another credential needs a restart, which loses nothing.",
+    kind: CredentialName { example: "kafka.password" },
+};
+static WITHOUT_TLS: Key<Switch> = Key {
+    name: "kafka.sasl.without-tls",
+    doc: "Whether to log in without TLS, where everybody on the way can read and change the traffic: for a way that is \
+          protected by other means.",
+    kind: Switch { default: false },
+};
+
+/// The keys of this module, in the order of the documents.
+pub const KEYS: &[&'static dyn Declared] = &[
+    &TLS_ENABLED,
+    &CA_FILE,
+    &CERTIFICATE_FILE,
+    &KEY_FILE,
+    &KEY_CREDENTIAL,
+    &MECHANISM,
+    &USERNAME,
+    &PASSWORD_FILE,
+    &PASSWORD_CREDENTIAL,
+    &WITHOUT_TLS,
 ];
 
 /// The security settings of a Kafka client.
@@ -136,11 +192,11 @@ impl Settings {
 impl Security {
     /// Takes the keys. `unit` is the service whose credentials are used.
     pub fn take(keys: &mut Keys, unit: &'static str) -> Self {
-        let named = KEYS[1..5].iter().find(|key| keys.is_set(key)).copied();
-        let enabled = keys.switch("kafka.tls.enabled", false);
-        let ca = keys.path("kafka.tls.ca-file");
-        let certificate = keys.path("kafka.tls.certificate-file");
-        let key = source(keys, "kafka.tls.key-file", "kafka.tls.key-credential", unit);
+        let named = first_set(keys, &[&CA_FILE, &CERTIFICATE_FILE, &KEY_FILE, &KEY_CREDENTIAL]);
+        let enabled = keys.get(&TLS_ENABLED);
+        let ca = keys.find(&CA_FILE);
+        let certificate = keys.find(&CERTIFICATE_FILE);
+        let key = source(keys, &KEY_FILE, &KEY_CREDENTIAL, unit);
         if let Some(named) = named.filter(|_| !enabled) {
             let rule = "has no effect while kafka.tls.enabled is false".to_owned();
             keys.refuse_together(named, String::new(), rule, "write enabled = true under [kafka.tls], or remove it");
@@ -151,12 +207,12 @@ impl Security {
             (Some(_), None) => {
                 let rule = "is without its private key".to_owned();
                 let remedy = "name it with kafka.tls.key-file or kafka.tls.key-credential";
-                keys.refuse_together("kafka.tls.certificate-file", String::new(), rule, remedy);
+                keys.refuse_together(CERTIFICATE_FILE.name, String::new(), rule, remedy);
                 None
             }
             (None, Some(_)) => {
                 let rule = "is not set, but its private key is".to_owned();
-                keys.refuse_together("kafka.tls.certificate-file", String::new(), rule, "name the certificate");
+                keys.refuse_together(CERTIFICATE_FILE.name, String::new(), rule, "name the certificate");
                 None
             }
         };
@@ -172,14 +228,14 @@ impl Security {
     }
 
     fn take_sasl(keys: &mut Keys, unit: &'static str, tls: bool) -> Option<Sasl> {
-        let named = KEYS[6..].iter().find(|key| keys.is_set(key)).copied();
-        let has_mechanism = keys.is_set("kafka.sasl.mechanism");
-        let mechanism = keys.take("kafka.sasl.mechanism", mechanism);
-        let username = keys.take("kafka.sasl.username", username);
-        let password = source(keys, "kafka.sasl.password-file", "kafka.sasl.password-credential", unit);
-        let without_tls = keys.switch("kafka.sasl.without-tls", false);
+        let named = first_set(keys, &[&USERNAME, &PASSWORD_FILE, &PASSWORD_CREDENTIAL, &WITHOUT_TLS]);
+        let has_mechanism = keys.is_set(&MECHANISM);
+        let mechanism = keys.find(&MECHANISM);
+        let username = keys.find(&USERNAME);
+        let password = source(keys, &PASSWORD_FILE, &PASSWORD_CREDENTIAL, unit);
+        let without_tls = keys.get(&WITHOUT_TLS);
         if !has_mechanism {
-            if let Some(named) = named.filter(|named| *named != "kafka.sasl.without-tls" || without_tls) {
+            if let Some(named) = named.filter(|named| *named != WITHOUT_TLS.name || without_tls) {
                 let rule = "has no effect without kafka.sasl.mechanism".to_owned();
                 keys.refuse_together(
                     named,
@@ -191,9 +247,9 @@ impl Security {
             return None;
         }
         for (key, is_there, remedy) in [
-            ("kafka.sasl.username", username.is_some(), "write username = \"…\" under [kafka.sasl]"),
+            (USERNAME.name, username.is_some(), "write username = \"…\" under [kafka.sasl]"),
             (
-                "kafka.sasl.password-file",
+                PASSWORD_FILE.name,
                 password.is_some(),
                 "name a file with the password, or a credential with kafka.sasl.password-credential",
             ),
@@ -205,7 +261,7 @@ impl Security {
         }
         if !tls && !without_tls {
             keys.refuse_together(
-                "kafka.sasl.mechanism",
+                MECHANISM.name,
                 String::new(),
                 "would log in over a connection that everybody on the way can read and change".to_owned(),
                 "write enabled = true under [kafka.tls]; or without-tls = true under [kafka.sasl], where the way is \
@@ -233,7 +289,7 @@ impl Security {
             settings.push(("ssl.endpoint.identification.algorithm", "https".to_owned()));
             if let Some(ca) = &tls.ca {
                 if let Err(fault) = read_public(ca).and_then(|bytes| Pem::certificates(ca, &bytes)) {
-                    faults.push(FileFault { key: "kafka.tls.ca-file", fault });
+                    faults.push(FileFault { key: CA_FILE.name, fault });
                 }
                 settings.push(("ssl.ca.location", text(ca)));
             }
@@ -274,8 +330,8 @@ impl Security {
     /// [`Security::read`] reports them.
     pub fn certificates(&self) -> Vec<(&'static str, Validity)> {
         let Some(tls) = &self.tls else { return Vec::new() };
-        let own = tls.identity.as_ref().map(|own| ("kafka.tls.certificate-file", &own.certificate));
-        let files = tls.ca.as_ref().map(|ca| ("kafka.tls.ca-file", ca)).into_iter().chain(own);
+        let own = tls.identity.as_ref().map(|own| (CERTIFICATE_FILE.name, &own.certificate));
+        let files = tls.ca.as_ref().map(|ca| (CA_FILE.name, ca)).into_iter().chain(own);
         let read = |(key, path): (&'static str, &PathBuf)| {
             let pem = Pem::certificates(path, &read_public(path).ok()?).ok()?;
             Some(pem.validities().into_iter().map(move |validity| (key, validity)))
@@ -296,28 +352,22 @@ impl Security {
         }
     }
 
-    /// The keys with their values, in the form of a configuration file.
-    pub fn lines(&self) -> Vec<(&'static str, String)> {
-        let path = |path: &PathBuf| quoted(&path.to_string_lossy());
-        let place = |source: &Source, file: &'static str, credential: &'static str| match source {
-            Source::File(place) => (file, path(place)),
-            Source::Credential { name, .. } => (credential, quoted(name)),
-        };
-        let mut lines = vec![("kafka.tls.enabled", self.tls.is_some().to_string())];
+    /// Adds the keys with their values.
+    pub fn write(&self, effective: &mut Effective) {
+        effective.add(&TLS_ENABLED, &self.tls.is_some());
         if let Some(tls) = &self.tls {
-            lines.extend(tls.ca.as_ref().map(|ca| ("kafka.tls.ca-file", path(ca))));
+            effective.add_some(&CA_FILE, tls.ca.as_ref());
             if let Some(own) = &tls.identity {
-                lines.push(("kafka.tls.certificate-file", path(&own.certificate)));
-                lines.push(place(&own.key, "kafka.tls.key-file", "kafka.tls.key-credential"));
+                effective.add(&CERTIFICATE_FILE, &own.certificate);
+                write_source(effective, &own.key, &KEY_FILE, &KEY_CREDENTIAL);
             }
         }
         if let Some(sasl) = &self.sasl {
-            lines.push(("kafka.sasl.mechanism", quoted(sasl.mechanism.name())));
-            lines.push(("kafka.sasl.username", quoted(&sasl.username)));
-            lines.push(place(&sasl.password, "kafka.sasl.password-file", "kafka.sasl.password-credential"));
+            effective.add(&MECHANISM, &sasl.mechanism);
+            effective.add(&USERNAME, &sasl.username);
+            write_source(effective, &sasl.password, &PASSWORD_FILE, &PASSWORD_CREDENTIAL);
         }
-        lines.push(("kafka.sasl.without-tls", (self.sasl.is_some() && self.tls.is_none()).to_string()));
-        lines
+        effective.add(&WITHOUT_TLS, &(self.sasl.is_some() && self.tls.is_none()));
     }
 }
 
@@ -326,8 +376,8 @@ impl Identity {
         let certificate = read_public(&self.certificate).and_then(|bytes| Pem::certificates(&self.certificate, &bytes));
         let key = self.key.read().and_then(|secret| certificate::private_key(&self.key.path(), secret.expose()));
         let key_name = match self.key {
-            Source::File(_) => "kafka.tls.key-file",
-            Source::Credential { .. } => "kafka.tls.key-credential",
+            Source::File(_) => KEY_FILE.name,
+            Source::Credential { .. } => KEY_CREDENTIAL.name,
         };
         let mut faults = Vec::new();
         match (certificate, key) {
@@ -337,7 +387,7 @@ impl Identity {
                 faults.push(FileFault { key: key_name, fault: Fault { rule, remedy } });
             }
             (certificate, key) => {
-                let certificate = certificate.err().map(|fault| FileFault { key: "kafka.tls.certificate-file", fault });
+                let certificate = certificate.err().map(|fault| FileFault { key: CERTIFICATE_FILE.name, fault });
                 faults.extend(certificate);
                 faults.extend(key.err().map(|fault| FileFault { key: key_name, fault }));
             }
@@ -366,55 +416,123 @@ impl Sasl {
 
 fn password_key(source: &Source) -> &'static str {
     match source {
-        Source::File(_) => "kafka.sasl.password-file",
-        Source::Credential { .. } => "kafka.sasl.password-credential",
+        Source::File(_) => PASSWORD_FILE.name,
+        Source::Credential { .. } => PASSWORD_CREDENTIAL.name,
     }
 }
 
-fn source(keys: &mut Keys, file: &str, credential: &str, unit: &'static str) -> Option<Source> {
-    let path = keys.path(file).map(Source::File);
-    let name = keys.take(credential, credential_name).map(|name| Source::Credential { unit, name });
+/// The name of the first of some keys that is set.
+fn first_set(keys: &Keys, among: &[&dyn Declared]) -> Option<&'static str> {
+    among.iter().find(|key| keys.is_set(**key)).map(|key| key.name())
+}
+
+fn source(
+    keys: &mut Keys,
+    file: &Key<OptionalPath>,
+    credential: &Key<CredentialName>,
+    unit: &'static str,
+) -> Option<Source> {
+    let path = keys.find(file).map(Source::File);
+    let name = keys.find(credential).map(|name| Source::Credential { unit, name });
     if path.is_some() && name.is_some() {
-        let rule = format!("is set beside {file}");
-        keys.refuse_together(credential, String::new(), rule, "keep one of them");
+        let rule = format!("is set beside {}", file.name);
+        keys.refuse_together(credential.name, String::new(), rule, "keep one of them");
     }
     path.or(name)
 }
 
-/// Accepts the names that systemd accepts: file names (systemd.exec(5)).
-fn credential_name(value: &Value) -> Result<String, Refusal> {
-    match value {
-        Value::Text(name)
-            if (1..=255).contains(&name.len())
-                && !name.starts_with('.')
-                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) =>
-        {
-            Ok(name.clone())
-        }
-        _ => Err(Refusal {
-            rule: "must be the name of a credential: letters, digits, '.', '_' and '-'".to_owned(),
-            remedy: "write the name that LoadCredential= of the unit has before its colon".to_owned(),
-        }),
+fn write_source(
+    effective: &mut Effective,
+    source: &Source,
+    file: &Key<OptionalPath>,
+    credential: &Key<CredentialName>,
+) {
+    match source {
+        Source::File(path) => effective.add(file, path),
+        Source::Credential { name, .. } => effective.add(credential, name),
     }
 }
 
-fn mechanism(value: &Value) -> Result<Mechanism, Refusal> {
-    let found = match value {
-        Value::Text(text) => Mechanism::ALL.into_iter().find(|mechanism| mechanism.name() == text),
-        _ => None,
-    };
-    found.ok_or_else(|| Refusal {
-        rule: "must be PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512".to_owned(),
-        remedy: "write the one that the brokers have this user under".to_owned(),
-    })
+/// The name of a credential: systemd accepts file names (systemd.exec(5)).
+struct CredentialName {
+    example: &'static str,
 }
 
-fn username(value: &Value) -> Result<String, Refusal> {
-    match value {
-        Value::Text(text) if (1..=255).contains(&text.len()) && !text.contains(char::is_control) => Ok(text.clone()),
-        _ => Err(Refusal {
-            rule: "must be text of 1 to 255 bytes".to_owned(),
-            remedy: "write the name of the user on the brokers".to_owned(),
-        }),
+impl Kind for CredentialName {
+    type Value = String;
+
+    fn check(&self, raw: &Value) -> Result<String, Refusal> {
+        match raw {
+            Value::Text(name)
+                if (1..=255).contains(&name.len())
+                    && !name.starts_with('.')
+                    && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) =>
+            {
+                Ok(name.clone())
+            }
+            _ => Err(Refusal {
+                rule: "must be the name of a credential: letters, digits, '.', '_' and '-'".to_owned(),
+                remedy: "write the name that LoadCredential= of the unit has before its colon".to_owned(),
+            }),
+        }
+    }
+
+    fn write(&self, value: &String) -> String {
+        quoted(value)
+    }
+
+    fn shown(&self) -> ShownValue {
+        ShownValue::Example(quoted(self.example))
+    }
+}
+
+struct MechanismName;
+
+impl Kind for MechanismName {
+    type Value = Mechanism;
+
+    fn check(&self, raw: &Value) -> Result<Mechanism, Refusal> {
+        let found = match raw {
+            Value::Text(text) => Mechanism::ALL.into_iter().find(|mechanism| mechanism.name() == text),
+            _ => None,
+        };
+        found.ok_or_else(|| Refusal {
+            rule: "must be PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512".to_owned(),
+            remedy: "write the one that the brokers have this user under".to_owned(),
+        })
+    }
+
+    fn write(&self, value: &Mechanism) -> String {
+        quoted(value.name())
+    }
+
+    fn shown(&self) -> ShownValue {
+        ShownValue::Example(quoted(Mechanism::ScramSha512.name()))
+    }
+}
+
+struct Username;
+
+impl Kind for Username {
+    type Value = String;
+
+    fn check(&self, raw: &Value) -> Result<String, Refusal> {
+        match raw {
+            Value::Text(text) if (1..=255).contains(&text.len()) && !text.contains(char::is_control) => {
+                Ok(text.clone())
+            }
+            _ => Err(Refusal {
+                rule: "must be text of 1 to 255 bytes".to_owned(),
+                remedy: "write the name of the user on the brokers".to_owned(),
+            }),
+        }
+    }
+
+    fn write(&self, value: &String) -> String {
+        quoted(value)
+    }
+
+    fn shown(&self) -> ShownValue {
+        ShownValue::Example(quoted("{daemon}"))
     }
 }

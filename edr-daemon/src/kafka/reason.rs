@@ -104,13 +104,15 @@ pub fn in_words(reason: &str, security: &Security) -> Option<String> {
         Cause::Login => Some(match user {
             None => format!("{broker} wants a login: set kafka.sasl.mechanism, username and password ({reason})"),
             Some((user, mechanism)) => format!(
-                "{broker} refuses user {user} with {mechanism}: look at kafka.sasl.username, the password behind {} and the \
+                "{broker} refuses user {user} with {mechanism}: look at kafka.sasl.username, the password behind {} \
+                and the \
                  mechanism, or make the user on the brokers (kafka-configs.sh --alter --entity-type users)",
-                security.sasl.as_ref().map_or("kafka.sasl.password-file", |sasl| super::password_key(&sasl.password)),
+                security.sasl.as_ref().map_or(super::PASSWORD_FILE.name, |sasl| super::password_key(&sasl.password)),
             ),
         }),
         Cause::WantsTls => Some(format!(
-            "{broker} ends connections that speak {}: it may want TLS (kafka.tls.enabled) or a login (kafka.sasl), or be no \
+            "{broker} ends connections that speak {}: it may want TLS (kafka.tls.enabled) or a login (kafka.sasl), or \
+            be no \
              broker",
             security.summary()
         )),
@@ -132,12 +134,14 @@ mod tests {
                 Some(Cause::Certificate),
             ),
             (
-                "ssl://b:9092/bootstrap: SSL handshake failed: Disconnected: connection closed by peer: connecting to a \
+                "ssl://b:9092/bootstrap: SSL handshake failed: Disconnected: connection closed by peer: connecting to \
+                a \
                  PLAINTEXT broker listener? (after 3ms in state SSL_HANDSHAKE)",
                 Some(Cause::NoTls),
             ),
             (
-                "sasl_ssl://b:9094/bootstrap: SASL authentication error: Authentication failed during authentication due to \
+                "sasl_ssl://b:9094/bootstrap: SASL authentication error: Authentication failed during authentication \
+                due to \
                  invalid credentials with SASL mechanism SCRAM-SHA-256",
                 Some(Cause::Login),
             ),

@@ -3,12 +3,13 @@
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs as _};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslVerifyMode};
 use openssl::x509::{X509Ref, X509VerifyResult};
+use parking_lot::Mutex;
 
 use super::Tls;
 use super::certificate::{Validity, name};
@@ -74,7 +75,7 @@ pub fn ask(address: &str, tls: &Tls) -> Result<BrokerCertificate, String> {
     connector.set_verify_callback(SslVerifyMode::PEER, move |is_good, context| {
         if !is_good {
             let validity = context.current_cert().map(Validity::of);
-            let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut first = first.lock();
             first.get_or_insert((context.error(), validity));
         }
         true
@@ -85,7 +86,7 @@ pub fn ask(address: &str, tls: &Tls) -> Result<BrokerCertificate, String> {
         .connect(host, DeadlineStream { stream, deadline })
         .map_err(|error| format!("{address} does not shake hands: {error}"))?;
     let certificate = session.ssl().peer_certificate().ok_or_else(|| format!("{address} shows no certificate"))?;
-    let wrong = wrong.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let wrong = wrong.lock().take();
     let validity = Validity::of(&certificate);
     let verdict = match wrong {
         None => CertificateVerdict::Good,
@@ -180,19 +181,22 @@ impl BrokerCertificate {
         Some(match verdict {
             CertificateVerdict::Good => return None,
             CertificateVerdict::Expired(other) => format!(
-                "the certificate{} that broker {address} shows expired at {}: renew it on the broker, or set the clock of \
+                "the certificate{} that broker {address} shows expired at {}: renew it on the broker, or set the clock \
+                of \
                  this host, which says {now}",
                 whose(other),
                 second(other.not_after)
             ),
             CertificateVerdict::NotYetValid(other) => format!(
-                "the certificate{} that broker {address} shows is valid from {} on: set the clock of this host, which says \
+                "the certificate{} that broker {address} shows is valid from {} on: set the clock of this host, which \
+                says \
                  {now}, or that of the authority",
                 whose(other),
                 second(other.not_before)
             ),
             CertificateVerdict::OtherName => format!(
-                "broker {address} shows a certificate for {} and not for this name: write a name of the certificate into \
+                "broker {address} shows a certificate for {} and not for this name: write a name of the certificate \
+                into \
                  kafka.brokers and advertised.listeners, or give the broker a certificate with its name",
                 names.join(", ")
             ),
@@ -202,7 +206,8 @@ impl BrokerCertificate {
                     |ca| format!("those in {}", ca.display()),
                 );
                 format!(
-                    "broker {address} shows a certificate that {issuer} signed, none of {place} ({why}): name the file of \
+                    "broker {address} shows a certificate that {issuer} signed, none of {place} ({why}): name the file \
+                    of \
                      that authority with kafka.tls.ca-file"
                 )
             }

@@ -30,7 +30,8 @@ pub fn judge(
 ) {
     let set = |setting: &str| {
         format!(
-            "kafka-configs.sh --bootstrap-server {} --alter --entity-type topics --entity-name {topic} --add-config {setting}",
+            "kafka-configs.sh --bootstrap-server {} --alter --entity-type topics --entity-name {topic} --add-config \
+            {setting}",
             brokers.join(",")
         )
     };

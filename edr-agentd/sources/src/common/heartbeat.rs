@@ -2,8 +2,9 @@
 //! notification, or is idle: a timer alone would hide a hung thread.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, TryLockError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::common::clock::{monotonic, nanos};
 
@@ -61,16 +62,12 @@ pub(crate) fn end() {
 }
 
 fn set_stage(stage: Option<(&'static str, Duration)>) {
-    *STAGE.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = stage;
+    *STAGE.lock() = stage;
 }
 
 /// The current stage in words; never waits.
 pub fn stage() -> Option<String> {
-    let stage = match STAGE.try_lock() {
-        Ok(stage) => *stage,
-        Err(TryLockError::Poisoned(poisoned)) => *poisoned.into_inner(),
-        Err(TryLockError::WouldBlock) => None,
-    };
+    let stage = STAGE.try_lock().and_then(|stage| *stage);
     stage.map(|(name, since)| format!("{name}, for {} s", monotonic().saturating_sub(since).as_secs()))
 }
 

@@ -1,7 +1,9 @@
 //! Facts recorded between two ticks.
 
 use std::mem;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 /// A record written by the thread that receives the kernel's events, and drained by the tick. Clones share the record.
 ///
@@ -18,12 +20,12 @@ impl<R> Clone for Recorder<R> {
 impl<R: Default> Recorder<R> {
     /// Changes the record.
     pub fn record(&self, change: impl FnOnce(&mut R)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.0.lock());
     }
 
     /// Returns the record since the last call, and begins an empty record.
     pub fn drain(&self) -> R {
-        mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        mem::take(&mut self.0.lock())
     }
 }
 

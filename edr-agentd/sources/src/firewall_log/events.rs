@@ -83,7 +83,8 @@ mod tests {
     #[test]
     fn every_kind() {
         let event = parse_event(
-            b"scan detected (Nmap -sT or -sS scan): 192.168.10.55 -> 192.168.10.1 tcp: [1000-1500] flags: SYN tcp pkts: \
+            b"scan detected (Nmap -sT or -sS scan): 192.168.10.55 -> 192.168.10.1 tcp: [1000-1500] flags: SYN tcp \
+            pkts: \
               1002 DL: 3 total scan dsts: 1",
         );
         assert_eq!(

@@ -58,13 +58,18 @@ proptest! {
         (src, dst) in (any::<[u8; 4]>(), any::<[u8; 16]>()),
         (length, ttl, id, ports) in (any::<u16>(), any::<u8>(), any::<u16>(), any::<(u16, u16)>()),
         flags in proptest::sample::subsequence(vec!["CWR", "ECE", "URG", "ACK", "PSH", "RST", "SYN", "FIN"], 0..=8),
-        (seq, mark, inner) in (proptest::option::of(any::<(u32, u32)>()), proptest::option::of(any::<u32>()), any::<bool>()),
+        (seq, mark, inner) in (
+            proptest::option::of(any::<(u32, u32)>()),
+            proptest::option::of(any::<u32>()),
+            any::<bool>(),
+        ),
     ) {
         prop_assume!(!prefix.contains("IN="));
         let (src, dst) = (std::net::Ipv4Addr::from(src), std::net::Ipv6Addr::from(dst));
         let out = interface_out.clone().unwrap_or_default();
         let full: Vec<String> = dst.segments().iter().map(|group| format!("{group:04x}")).collect();
-        let head = format!("{prefix} IN={interface_in} OUT={out} MAC=46:12 SRC={src} DST={} LEN={length} ", full.join(":"));
+        let dst = full.join(":");
+        let head = format!("{prefix} IN={interface_in} OUT={out} MAC=46:12 SRC={src} DST={dst} LEN={length} ");
         let mark = mark.map_or(String::new(), |mark| format!("MARK=0x{mark:x} "));
         let (line, is_tcp) = if inner {
             let inner = format!("[SRC=9.9.9.9 DST=8.8.8.8 LEN=1 TTL=1 ID={id} PROTO=TCP SPT=1 DPT=2 SYN URGP=0 ] ");
@@ -85,7 +90,11 @@ proptest! {
             prop_assert_eq!(packet.interface_in.to_string(), interface_in.clone());
             prop_assert_eq!(packet.interface_out.to_string(), out.clone());
             prop_assert_eq!(packet.chain.as_str(), if out.is_empty() { "INPUT" } else { "FORWARD" });
-            let (ports, flags) = if is_tcp { ((Some(ports.0), Some(ports.1)), flags.join(" ")) } else { ((None, None), String::new()) };
+            let (ports, flags) = if is_tcp {
+                ((Some(ports.0), Some(ports.1)), flags.join(" "))
+            } else {
+                ((None, None), String::new())
+            };
             prop_assert_eq!((packet.src_port, packet.dst_port), ports);
             prop_assert_eq!(packet.flags, flags);
             prop_assert_eq!(packet.icmp_type, (!is_tcp).then_some(ttl));

@@ -275,7 +275,8 @@ mod tests {
             ("0::/machine.slice/libpod-conmon-ID.scope\n", "", ""),
             // Kubernetes with containerd, CRI-O, docker; systemd and cgroupfs drivers.
             (
-                "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podPOD_.slice/cri-containerd-ID.scope\n",
+                "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podPOD_.slice/\
+                 cri-containerd-ID.scope\n",
                 "containerd ID",
                 "POD",
             ),

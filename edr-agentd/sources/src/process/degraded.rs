@@ -53,7 +53,8 @@ pub fn degraded(proc_root: &Path, access: &DescriptorAccess) -> Vec<String> {
         ));
     } else if !sees_all_ids {
         reasons.push(
-            "degraded: no descriptors of processes outside of this user namespace, where its capabilities do not count; \
+            "degraded: no descriptors of processes outside of this user namespace, where its capabilities do not \
+            count; \
             run without PrivateUsers= or outside of the container"
                 .to_owned(),
         );
@@ -75,7 +76,8 @@ pub fn degraded(proc_root: &Path, access: &DescriptorAccess) -> Vec<String> {
     let namespace = read_link(proc.as_fd(), c"self/ns/pid", &mut link).ok().and_then(namespace_inode);
     if namespace.is_some_and(|inode| inode != FIRST_PID_NAMESPACE) {
         reasons.push(
-            "degraded: processes outside of this pid namespace are not visible; run on the host, or in its pid namespace"
+            "degraded: processes outside of this pid namespace are not visible; run on the host, or in its pid \
+            namespace"
                 .to_owned(),
         );
     }

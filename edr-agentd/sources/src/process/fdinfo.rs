@@ -144,7 +144,8 @@ mod tests {
     #[test]
     fn a_regular_file_has_an_offset_flags_and_its_locks() {
         let (info, detail) = parse(
-            b"pos:\t4096\nflags:\t0102001\nmnt_id:\t24\nino:\t7\nlock:\t1: FLOCK  ADVISORY  WRITE 359 00:13:11691 0 EOF\n",
+            b"pos:\t4096\nflags:\t0102001\nmnt_id:\t24\nino:\t7\nlock:\t1: FLOCK  ADVISORY  WRITE 359 00:13:11691 0 \
+            EOF\n",
         );
         assert_eq!(info, FdInfo { offset: 4096, flags: 0o102_001, inode: Some(7) });
         assert_eq!(detail, "lock:\t1: FLOCK  ADVISORY  WRITE 359 00:13:11691 0 EOF");

@@ -300,7 +300,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_lowest_numbers_are_kept(numbers in proptest::collection::hash_set(0_u32..1_000, 0..50), max in 1_usize..20) {
+        fn the_lowest_numbers_are_kept(
+            numbers in proptest::collection::hash_set(0_u32..1_000, 0..50),
+            max in 1_usize..20,
+        ) {
             let folder = tempfile::tempdir().unwrap();
             std::fs::create_dir(folder.path().join("fd")).unwrap();
             for number in &numbers {

@@ -106,8 +106,8 @@ impl HungReads {
         hung.fold(Steps::NONE, |steps, read| steps.with(read.step.kin()))
     }
 
-    /// The steps to leave out of `pid`, a process of `owner`. The row is doubtful when the row of the tick before was not
-    /// whole, or when the process waits for storage.
+    /// The steps to leave out of `pid`, a process of `owner`. The row is doubtful when the row of the tick before was
+    /// not whole, or when the process waits for storage.
     pub(super) fn left_out(&mut self, pid: u32, owner: ProcessOwner, is_doubtful: bool) -> Steps {
         let (mut of_owner, mut hung_there) = (0, Steps::NONE);
         for read in &mut self.reads {

@@ -60,7 +60,8 @@ pub struct ProcessSettings {
     pub hash: Option<HashSettings>,
     /// Replaces secrets in command lines; `None` leaves command lines unchanged.
     pub redactor: Option<Arc<Redactor>>,
-    /// Beats some times within `hung_after`: the reading of a large or starved host takes longer than any watchdog waits.
+    /// Beats some times within `hung_after`: the reading of a large or starved host takes longer than any watchdog
+    /// waits.
     pub heartbeat: Arc<Heartbeat>,
     /// Maximum time of a read in the kernel before its thread is abandoned.
     pub hung_after: Duration,

@@ -127,7 +127,8 @@ mod tests {
     use proptest::prelude::*;
 
     const SSHD: &[u8] = b"Name:\ta\\nUid:\\t1\nUmask:\t0022\nState:\tS (sleeping)\nUid:\t1000\t0\t0\t4294967295\n\
-        Gid:\t1\t2\t3\t4\nFDSize:\t64\nGroups:\t4 24 1000 \nVmLck:\t      12 kB\nVmRSS:\t     344 kB\nCapInh:\t0000000000000001\n\
+        Gid:\t1\t2\t3\t4\nFDSize:\t64\nGroups:\t4 24 1000 \nVmLck:\t      12 kB\nVmRSS:\t     344 kB\n\
+        CapInh:\t0000000000000001\n\
         CapPrm:\t000001ffffffffff\nCapEff:\t0000000000000002\nCapBnd:\t0000000000000003\nCapAmb:\t0000000000000004\n\
         NoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
 
@@ -192,7 +193,8 @@ mod tests {
         let text = [
             &b"Name:\tx\nUid:\t1\t1\t1\t1\nGid:\t1\t1\t1\t1\nGroups:\t"[..],
             groups.as_bytes(),
-            b"\nCapInh:\t0000000000000001\nCapPrm:\t0000000000000002\nCapEff:\t0000000000000003\nCapBnd:\t000000000000000f\n\
+            b"\nCapInh:\t0000000000000001\nCapPrm:\t0000000000000002\nCapEff:\t0000000000000003\n\
+            CapBnd:\t000000000000000f\n\
             CapAmb:\t0000000000000004\nNoNewPrivs:\t1\nSeccomp:\t2\n",
         ]
         .concat();

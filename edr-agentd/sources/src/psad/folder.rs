@@ -1,8 +1,8 @@
 //! Opens psad's files, and no other files.
 //!
 //! A folder is opened once, and all files inside are opened through the folder's descriptor, by names without a slash.
-//! Only regular files are read: a hard link could refer to a file from elsewhere, so files must have one name and belong
-//! to root or to the owner of psad's folder.
+//! Only regular files are read: a hard link could refer to a file from elsewhere, so files must have one name and
+//! belong to root or to the owner of psad's folder.
 
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;

@@ -119,9 +119,9 @@ proptest! {
         ports in rows((any::<bool>(), any::<u16>(), any::<u64>())),
         signatures in rows((any::<u32>(), message(), any::<u64>(), any::<u32>())),
     ) {
-        let attackers: Vec<_> = attackers.into_iter().map(|(ip, danger_level, [packets, unique, matches], is_local)| Attacker {
-            ip: ip.to_string(), danger_level, packets: packets.into(), unique_signatures: unique.into(),
-            signature_matches: matches.into(), is_local,
+        let attackers: Vec<_> = attackers.into_iter().map(|(ip, danger_level, numbers, is_local)| {
+            let [packets, unique_signatures, signature_matches] = numbers.map(u64::from);
+            Attacker { ip: ip.to_string(), danger_level, packets, unique_signatures, signature_matches, is_local }
         }).collect();
         reads_back(&attackers, |a| format!(
             "{} {} {} {} {} {}", padded(&a.ip), a.danger_level, a.packets, a.unique_signatures, a.signature_matches,
@@ -135,14 +135,27 @@ proptest! {
             sid: sid.into(), msg, matches, sources: sources.into(), protocol: "icmp".to_owned(),
         }).collect();
         reads_back(&signatures, |s| [
-            format!("{} \"", s.sid).as_bytes(), &s.msg.0, format!("\" {} {} {}", s.matches, s.sources, s.protocol).as_bytes(),
+            format!("{} \"", s.sid).as_bytes(), &s.msg.0,
+            format!("\" {} {} {}", s.matches, s.sources, s.protocol).as_bytes(),
         ].concat(), parse_top_signatures)?;
     }
 
     #[test]
     fn files_of_a_source_are_read_back(
-        packets in rows((0_usize..3, "[a-z][a-z0-9_.:@-]{0,14}", "(tcp|udp|icmp6|47)", any::<u64>(), proptest::option::of(any::<(u16, u16)>()))),
-        matches in rows((any::<[u32; 3]>(), message(), any::<u16>(), "(NA|SYN|URG PSH FIN|NULL)", any::<(bool, bool)>())),
+        packets in rows((
+            0_usize..3,
+            "[a-z][a-z0-9_.:@-]{0,14}",
+            "(tcp|udp|icmp6|47)",
+            any::<u64>(),
+            proptest::option::of(any::<(u16, u16)>()),
+        )),
+        matches in rows((
+            any::<[u32; 3]>(),
+            message(),
+            any::<u16>(),
+            "(NA|SYN|URG PSH FIN|NULL)",
+            any::<(bool, bool)>(),
+        )),
         target in address(),
     ) {
         let mut seen = BTreeSet::new();
@@ -159,13 +172,17 @@ proptest! {
             };
             format!("{}_{}_{}:  {}{ports}", p.chain, p.interface, p.protocol, p.packets).into_bytes()
         }, parse_target_packets)?;
-        let matches: Vec<_> = matches.into_iter().map(|([time, sid, matches], msg, port, flags, (is_fwsnort, is_psad))| SignatureMatch {
-            time: time.into(), sid: sid.into(), matches: matches.into(), msg, chain: "INPUT".to_owned(),
-            protocol: "tcp".to_owned(), port, flags, is_fwsnort, is_psad,
+        let matches: Vec<_> = matches.into_iter().map(|(numbers, msg, port, flags, (is_fwsnort, is_psad))| {
+            let [time, sid, matches] = numbers.map(u64::from);
+            SignatureMatch {
+                time, sid, matches, msg, chain: "INPUT".to_owned(),
+                protocol: "tcp".to_owned(), port, flags, is_fwsnort, is_psad,
+            }
         }).collect();
         reads_back(&matches, |m| [
             format!("{} {} {} \"", m.time, m.sid, m.matches).as_bytes(), &m.msg.0,
-            format!("\" {} {} {} \"{}\" {} {}", m.chain, m.protocol, m.port, m.flags, u8::from(m.is_fwsnort), u8::from(m.is_psad)).as_bytes(),
+            format!("\" {} {} {} \"{}\" ", m.chain, m.protocol, m.port, m.flags).as_bytes(),
+            format!("{} {}", u8::from(m.is_fwsnort), u8::from(m.is_psad)).as_bytes(),
         ].concat(), parse_signatures)?;
         let name = format!("{}_packet_ctr", padded(&target.to_string()).trim_end());
         prop_assert_eq!(SourceFile::of(name.as_bytes()), Some(SourceFile::TargetPackets(target)));

@@ -59,7 +59,8 @@ mod tests {
     #[test]
     fn a_row_with_everything() {
         let mut bad = BadLines::default();
-        let text = b"# Format: <sig_time> <sid>\n1795491627 1228 151 \"SCAN \"nmap\" XMAS\" INPUT tcp 80 \"URG PSH FIN\" 0 1\n\
+        let text = b"# Format: <sig_time> <sid>\n1795491627 1228 151 \"SCAN \"nmap\" XMAS\" INPUT tcp 80 \"URG PSH \
+        FIN\" 0 1\n\
             # Format: again\n1795491620 100075 1 \"x\" FORWARD icmp 0 \"NA\" 1 0\n";
         let rows = parse_signatures(text, &mut bad);
         assert_eq!(bad.lines, 0);

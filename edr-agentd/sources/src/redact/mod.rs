@@ -106,7 +106,7 @@ impl Redactor {
         let mut mac = self.mac.clone();
         mac.update(secret);
         let mac = mac.finalize().into_bytes();
-        let digits: String = mac.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let digits = hex::encode(&mac[..8]);
         format!("{TOKEN_START}{digits}{TOKEN_END}")
     }
 }

@@ -1,7 +1,7 @@
 //! Secrets inside a text, for any program.
 //!
-//! The search is a single pass from left to right. The results of look-ahead are cached ([`LookAhead`]), so that several
-//! rules with a start in one stretch of text scan the stretch only once.
+//! The search is a single pass from left to right. The results of look-ahead are cached ([`LookAhead`]), so that
+//! several rules with a start in one stretch of text scan the stretch only once.
 
 use std::ops::Range;
 

@@ -155,7 +155,12 @@ mod tests {
         }
 
         #[test]
-        fn encoded_messages_are_decoded_unchanged(kind: u16, flags: u16, seq: u32, words in proptest::collection::vec(any::<[u8; 4]>(), 0..20)) {
+        fn encoded_messages_are_decoded_unchanged(
+            kind: u16,
+            flags: u16,
+            seq: u32,
+            words in proptest::collection::vec(any::<[u8; 4]>(), 0..20),
+        ) {
             let payload = words.concat();
             let datagram = message(kind, flags, seq, &payload);
             let all: Vec<_> = messages(&datagram).collect();

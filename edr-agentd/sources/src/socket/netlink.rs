@@ -191,7 +191,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_datagrams_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), cut in 0..64_usize) {
+        fn arbitrary_datagrams_never_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200),
+            cut in 0..64_usize,
+        ) {
             let _ = take(&bytes);
             let whole = [message(SOCK_DIAG_BY_FAMILY, 2, 7, b"row1"), message(NLMSG_DONE, 2, 7, &[0; 4])].concat();
             let cut = cut % whole.len();

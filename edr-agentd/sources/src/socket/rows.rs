@@ -172,7 +172,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn shares_are_fair_and_fill_the_room(sizes in proptest::collection::vec(0..40_usize, 1..8), max in 0..120_usize) {
+        fn shares_are_fair_and_fill_the_room(
+            sizes in proptest::collection::vec(0..40_usize, 1..8),
+            max in 0..120_usize,
+        ) {
             let of = |(netns, size): (usize, &usize)| (1..=*size as u64).map(move |inode| socket(netns as u64, inode));
             let mut rows: Vec<SocketEntry> = sizes.iter().enumerate().flat_map(of).collect();
             rows.push(socket(0, 0));

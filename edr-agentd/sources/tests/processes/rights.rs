@@ -104,7 +104,8 @@ fn a_user_namespace_takes_the_worth_of_capabilities() {
 
 #[test]
 fn a_pid_namespace_and_hidden_processes_are_reported() {
-    let script = "mount -t proc -o hidepid=2 proc /proc && (sleep 60 &) && exec setpriv --reuid=65534 --regid=65534 --clear-groups \
+    let script = "mount -t proc -o hidepid=2 proc /proc && (sleep 60 &) && exec setpriv --reuid=65534 --regid=65534 \
+    --clear-groups \
         --bounding-set=-all --inh-caps=-all \"$@\"";
     let unshared = ["unshare", "--mount", "--pid", "--fork", "sh", "-c", script, "sh"];
     if !again("rights::a_pid_namespace_and_hidden_processes_are_reported", &unshared) {

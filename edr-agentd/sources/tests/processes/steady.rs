@@ -47,7 +47,8 @@ fn settle(reader: &mut ProcessReader, pid: u32) -> ProcessReading {
 
 fn holding(program: &str) -> ChildProgram {
     ChildProgram::python(&format!(
-        "import ctypes, os, sys, threading, time\n{program}\nprint('ready', flush=True)\nfor line in sys.stdin: exec(line)\n"
+        "import ctypes, os, sys, threading, time\n{program}\nprint('ready', flush=True)\nfor line in sys.stdin: \
+        exec(line)\n"
     ))
 }
 

@@ -281,7 +281,10 @@ fn processes_equal_pss() {
     let folder = tempfile::tempdir().unwrap();
     let mut frozen = frozen(folder.path());
     // A zombie, and a process with a terminal.
-    frozen.push(ChildProgram::python("import os, sys\nif os.fork() == 0: os._exit(0)\nos.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)\nprint('ready', flush=True)\nsys.stdin.read()"));
+    frozen.push(ChildProgram::python(
+        "import os, sys\nif os.fork() == 0: os._exit(0)\nos.waitid(os.P_ALL, 0, \
+    os.WEXITED | os.WNOWAIT)\nprint('ready', flush=True)\nsys.stdin.read()",
+    ));
     frozen[3].freeze();
     let zombie = frozen[3].child();
     frozen.push(ChildProgram::python(
@@ -297,7 +300,8 @@ sys.stdin.read()",
     let seen = look();
     let pids: Vec<u32> = frozen.iter().map(ChildProgram::pid).chain([zombie]).collect();
     let list = pids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-    let fields = "pid,ppid,pgid,sid,tpgid,stat,ni,pri,nlwp,vsz,rss,uid,ruid,gid,cputimes,lstart,flags,euser,pcpu,pmem,tname,time,comm";
+    let fields = "pid,ppid,pgid,sid,tpgid,stat,ni,pri,nlwp,vsz,rss,uid,ruid,gid,cputimes,lstart,flags,euser,\
+                  pcpu,pmem,tname,time,comm";
     let Some(output) = tool("ps", &["-ww", "-p", &list, "-o", fields]) else { return };
     let after = uptime();
     let output = String::from_utf8(output).unwrap();

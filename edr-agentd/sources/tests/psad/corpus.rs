@@ -201,7 +201,8 @@ fn forms_that_the_corpus_does_not_have() {
         format!("{head} IN=br0 PHYSIN=eth0 OUT=br0 PHYSOUT=eth1 {packet}"),
         format!("{head} IN=x IN=eth0 OUT= {packet}"),
         format!(
-            "{head} IN=eth0 OUT= MAC= SRC=192.0.2.999 DST=192.0.2.1 LEN=40 TTL=300 PROTO=TCP SPT=70000 DPT=80 SYN URGP=0 "
+            "{head} IN=eth0 OUT= MAC= SRC=192.0.2.999 DST=192.0.2.1 LEN=40 TTL=300 PROTO=TCP SPT=70000 DPT=80 SYN \
+            URGP=0 "
         ),
         format!("2026-11-24T03:48:58Z fw01 sshd[7]: IN=eth0 OUT= {packet}"),
         format!("2026-11-24T03:48:58Z fw01 sshd[7]: x {head} IN=eth0 OUT= {packet}"),

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use edr_tests::golden::check;
 use edr_wire::snapshot::{GapReason, Packet, PsadMode, PsadRunState};
 use serde_json::{Value, json};
 
@@ -78,14 +79,9 @@ fn every_tree_has_its_golden_snapshot() {
         });
         let text = serde_json::to_string_pretty(&snapshot).unwrap() + "\n";
         let path = golden.join(format!("{}.json", case.replace('/', "-")));
-        if std::env::var_os("EDR_GOLDEN").is_some_and(|mode| mode == "write") {
-            fs::create_dir_all(&golden).unwrap();
-            fs::write(&path, text).unwrap();
-        } else if fs::read_to_string(&path).unwrap_or_default() != text {
-            wrong.push(path);
-        }
+        wrong.extend(check(&path, &text).err().map(|error| format!("{error:#}")));
     }
-    assert_eq!(wrong, Vec::<PathBuf>::new(), "these differ from what the agent reads now");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// The year of a line without a year depends on the day of the test, so the time is left out.

@@ -51,7 +51,8 @@ impl Journal {
             let (real, mono) = (1_795_000_000_000_000 + self.written * 1_000, 1_000_000 + self.written * 1_000);
             let head = |real: u64, mono: u64| {
                 format!(
-                    "__REALTIME_TIMESTAMP={real}\n__MONOTONIC_TIMESTAMP={mono}\n_BOOT_ID=0123456789abcdef0123456789abcdef\n\
+                    "__REALTIME_TIMESTAMP={real}\n__MONOTONIC_TIMESTAMP={mono}\n\
+                    _BOOT_ID=0123456789abcdef0123456789abcdef\n\
                      _MACHINE_ID={MACHINE}\n_HOSTNAME=fw01\nPRIORITY=6\n"
                 )
             };
@@ -65,7 +66,8 @@ impl Journal {
             text.extend(head(real + 500, mono + 500).bytes());
             let source = mono + 400;
             let kernel = format!(
-                "_TRANSPORT=kernel\nSYSLOG_IDENTIFIER=kernel\n_SOURCE_MONOTONIC_TIMESTAMP={source}\nMESSAGE={message}\n\n"
+                "_TRANSPORT=kernel\nSYSLOG_IDENTIFIER=kernel\n_SOURCE_MONOTONIC_TIMESTAMP={source}\n\
+                MESSAGE={message}\n\n"
             );
             text.extend(kernel.bytes());
         }

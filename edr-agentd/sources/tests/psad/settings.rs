@@ -15,8 +15,10 @@ fn elsewhere(extra: &str) -> (PsadWorld, PsadSettings) {
     fs::create_dir_all(base.join("srv")).unwrap();
     fs::rename(from.log_dir().join("psad"), base.join("srv/psad")).unwrap();
     let conf = format!(
-        "{extra}INSTALL_ROOT /;\nROOT {};\nPSAD_DIR $INSTALL_ROOT$ROOT/srv/psad; ### state\nFW_DATA_FILE $PSAD_DIR/fwdata;\n\
-         PSAD_RUN_DIR $ROOT/run;\nAUTO_DETECT_JOURNALCTL N;\nDANGER_LEVEL2 16;\nENABLE_AUTO_IDS Y;\nAUTO_IDS_DANGER_LEVEL 4;\n",
+        "{extra}INSTALL_ROOT /;\nROOT {};\nPSAD_DIR $INSTALL_ROOT$ROOT/srv/psad; ### state\nFW_DATA_FILE \
+        $PSAD_DIR/fwdata;\n\
+         PSAD_RUN_DIR $ROOT/run;\nAUTO_DETECT_JOURNALCTL N;\nDANGER_LEVEL2 16;\nENABLE_AUTO_IDS Y;\n\
+         AUTO_IDS_DANGER_LEVEL 4;\n",
         base.display()
     );
     world.write(&base.join("etc/psad/psad.conf"), conf);

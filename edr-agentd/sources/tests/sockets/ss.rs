@@ -109,7 +109,8 @@ fn line_of_ss(line: &str, view: View) -> Option<String> {
             let of_diag = |fact: Option<&str>| fact.filter(|_| netid != "raw").unwrap_or("0").to_owned();
             let (inode, uid) = (of_diag(fact("ino:")), of_diag(fact("uid:")));
             format!(
-                "{netid} {state} {receive_queue} {send_queue} {address}:{port} {remote}:{remote_port} ino:{inode} uid:{uid} {v6only}"
+                "{netid} {state} {receive_queue} {send_queue} {address}:{port} {remote}:{remote_port} ino:{inode} \
+                uid:{uid} {v6only}"
             )
         }
         "nl" => {

@@ -17,8 +17,8 @@ const UTC: &str = "UTC";
 /// Name of the elements of lists in Delta.
 const ELEMENT: &str = "element";
 
-/// Returns the columns for a table of the catalogue, in a Delta table with rows of type `R`. `cells` returns the cells of
-/// a row, one for each column. Every column may be null.
+/// Returns the columns for a table of the catalogue, in a Delta table with rows of type `R`. `cells` returns the cells
+/// of a row, one for each column. Every column may be null.
 ///
 /// Bytes of a host become the reversible text of [`edr_wire::escaped`], as in JSON. Times have microseconds, the
 /// precision of Delta. Numbers beyond 2^63 become null and are counted.

@@ -178,8 +178,8 @@ impl<R> ArchiveTable<R> {
     ///
     /// # Errors
     /// [`ArchiveError::Fenced`] when another writer moved one of the positions: nothing was committed, and
-    /// [`ArchiveTable::reload`] makes the current positions readable. [`ArchiveError::Store`] when the store failed: the
-    /// commit may have succeeded in spite of the failure; a reload shows the result.
+    /// [`ArchiveTable::reload`] makes the current positions readable. [`ArchiveError::Store`] when the store failed:
+    /// the commit may have succeeded in spite of the failure; a reload shows the result.
     pub async fn append(
         &mut self,
         rows: &[R],

@@ -31,7 +31,8 @@ impl Declaration for Exposed {
         heading: "Scanned ports that are open here",
         noun: "listening sockets",
         summary: "Listening sockets on scanned ports, with their processes",
-        hint: "Sockets listening on scanned ports, as of this snapshot. A socket bound to 0.0.0.0 or :: listens on every \
+        hint: "Sockets listening on scanned ports, as of this snapshot. A socket bound to 0.0.0.0 or :: listens on \
+        every \
                address of its network namespace.",
         group: Group::Psad,
         needs_sockets: true,

@@ -230,7 +230,8 @@ impl HostAnswers {
             let header = &frame.header;
             let contents = conflict.then(|| {
                 format!(
-                    "frame {} of epoch {} came with other contents too; this is the one that was complete first, of those that can be read",
+                    "frame {} of epoch {} came with other contents too; this is the one that was complete first, of \
+                    those that can be read",
                     header.seq, header.epoch
                 )
             });

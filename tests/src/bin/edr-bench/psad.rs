@@ -1,5 +1,6 @@
-//! Reading of psad's files and packet lines, compared with `cat`, `wc -l` and psad. the example `psad_bench` of edr-sources
-//! measures each baseline in the same run. The figures are CPU time, so further load on the machine hardly matters.
+//! Reading of psad's files and packet lines, compared with `cat`, `wc -l` and psad. The example `psad_bench` of
+//! edr-sources measures each baseline in the same run. The figures are CPU time, so further load on the machine hardly
+//! matters.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};

@@ -5,10 +5,10 @@
 //!
 //! | the watcher sees | decision |
 //! |---|---|
-//! | no answer for `hung_after` | the thread is abandoned; the read counts against the owner of the process until the thread returns |
+//! | no answer for `hung_after` | the thread is abandoned; until its return the read counts against the owner |
 //! | answers, and one step for twice that time | the same |
 //! | one step for [`PASS_SPENT_MAX`], CPU time included | the same |
-//! | one step for [`SLOW_STEP`], or one process for twice that time | the read counts against its owner for [`SLOW_PASSES`] passes |
+//! | one step for [`SLOW_STEP`], or one process for twice that time | counts for [`SLOW_PASSES`] passes |
 //! | a thread in state R | nothing: the thread runs or waits for a processor |
 //!
 //! | reads that count | processes with a doubtful row | every process | what is left out |
@@ -35,8 +35,8 @@ const LOOKS: u32 = 8;
 /// Part of the time between two looks (31 ms). A shorter job has no last look, which costs 8 system calls: a pass over
 /// a small host, a namespace.
 const UNMEASURED_PART: u32 = 8;
-/// Blocked time after which a step is slow: a file system can answer each read just before `hung_after`. The looks miss up
-/// to 250 ms at the beginning and at the end of a step, so a slow step takes 0.75 to 1.25 s.
+/// Blocked time after which a step is slow: a file system can answer each read just before `hung_after`. The looks miss
+/// up to 250 ms at the beginning and at the end of a step, so a slow step takes 0.75 to 1.25 s.
 const SLOW_STEP: Duration = Duration::from_millis(750);
 /// Maximum blocked and CPU time of a pass over the processes; afterwards only `status` and `cgroup` are read. A million
 /// descriptors take a third of that time.

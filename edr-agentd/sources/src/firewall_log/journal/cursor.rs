@@ -62,7 +62,8 @@ mod tests {
 
     #[test]
     fn text_and_back() {
-        let text = "s=04b779733fad75471f965cf54b06472f;i=30d2d;b=0123456789abcdef0123456789abcdef;m=2cb21f8b;t=6608b1f2cb2e0;x=ab12";
+        let text = "s=04b779733fad75471f965cf54b06472f;i=30d2d;b=0123456789abcdef0123456789abcdef;\
+                    m=2cb21f8b;t=6608b1f2cb2e0;x=ab12";
         assert_eq!(JournalCursor::parse(text).unwrap().to_string(), text);
         for end in 0..text.len() - 3 {
             assert_eq!(JournalCursor::parse(&text[..end]), None);

@@ -1,45 +1,12 @@
 //! The two hash functions of a journal file's tables: SipHash-2-4 keyed with the file's id
-//! (`HEADER_INCOMPATIBLE_KEYED_HASH`, systemd 246 and later), and Bob Jenkins' lookup3 for older versions.
+//! (`HEADER_INCOMPATIBLE_KEYED_HASH`, systemd 246 and later), and Bob Jenkins' lookup3 for older versions. No crate of
+//! the lock file has lookup3.
+
+use siphasher::sip::SipHasher24;
 
 /// SipHash-2-4 of `data` under a key of 16 bytes.
 pub(super) fn siphash24(key: [u8; 16], data: &[u8]) -> u64 {
-    let word = |bytes: &[u8]| bytes.iter().rev().fold(0_u64, |word, &byte| word << 8 | u64::from(byte));
-    let (k0, k1) = (word(&key[..8]), word(&key[8..]));
-    let mut v = [
-        k0 ^ 0x736f_6d65_7073_6575,
-        k1 ^ 0x646f_7261_6e64_6f6d,
-        k0 ^ 0x6c79_6765_6e65_7261,
-        k1 ^ 0x7465_6462_7974_6573,
-    ];
-    let round = |v: &mut [u64; 4]| {
-        v[0] = v[0].wrapping_add(v[1]);
-        v[1] = v[1].rotate_left(13) ^ v[0];
-        v[0] = v[0].rotate_left(32);
-        v[2] = v[2].wrapping_add(v[3]);
-        v[3] = v[3].rotate_left(16) ^ v[2];
-        v[0] = v[0].wrapping_add(v[3]);
-        v[3] = v[3].rotate_left(21) ^ v[0];
-        v[2] = v[2].wrapping_add(v[1]);
-        v[1] = v[1].rotate_left(17) ^ v[2];
-        v[2] = v[2].rotate_left(32);
-    };
-    let mut absorb = |message: u64| {
-        v[3] ^= message;
-        round(&mut v);
-        round(&mut v);
-        v[0] ^= message;
-    };
-    let words = data.chunks_exact(8);
-    let rest = words.remainder();
-    for chunk in words {
-        absorb(word(chunk));
-    }
-    absorb(word(rest) | (data.len() as u64) << 56);
-    v[2] ^= 0xff;
-    for _ in 0..4 {
-        round(&mut v);
-    }
-    v[0] ^ v[1] ^ v[2] ^ v[3]
+    SipHasher24::new_with_key(&key).hash(data)
 }
 
 /// lookup3's `hashlittle2` with both seeds 0; the first result is the high half of the returned number.

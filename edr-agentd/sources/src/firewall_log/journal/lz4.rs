@@ -1,5 +1,9 @@
 //! journald's LZ4 fields: eight bytes of length, then one LZ4 block
 //! (<https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md>). Since version 246 journald uses zstd.
+//!
+//! Own code in place of the crate `lz4_flex`: the block comes from a file that a host can damage, and that crate
+//! decodes without `unsafe` only with its feature `safe-decode`, which cargo would unify into the archive's Parquet and
+//! Arrow.
 
 /// Returns the decompressed bytes; `None` when the data is damaged or larger than `bytes_max`.
 pub(super) fn unpack(packed: &[u8], bytes_max: usize) -> Option<Vec<u8>> {

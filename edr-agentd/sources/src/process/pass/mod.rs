@@ -3,9 +3,9 @@
 //! A pass has three parts: [`plan`] decides what to read, [`walk`] reads one process after the other, and
 //! [`Passes::run`] hands the result to the tick.
 //!
-//! The walk runs on a thread that may be abandoned ([`crate::common::hung`]). Then another thread goes on: with the same
-//! process, without the steps that hang, and with the rest. While nothing hangs this costs one hand-over a tick (20 µs)
-//! and one uncontended lock a process (10 ns): 0.01 % of a full read of 490 processes.
+//! The walk runs on a thread that may be abandoned ([`crate::common::hung`]). Then another thread goes on: with the
+//! same process, without the steps that hang, and with the rest. While nothing hangs this costs one hand-over a tick
+//! (20 µs) and one uncontended lock a process (10 ns): 0.01 % of a full read of 490 processes.
 
 mod plan;
 mod result;
@@ -14,9 +14,10 @@ mod walk;
 use std::hash::RandomState;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use edr_wire::snapshot::Reread;
+use parking_lot::Mutex;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use self::plan::Planner;
@@ -72,7 +73,7 @@ impl Passes {
     pub(super) fn run(&mut self, tick: &mut Tick) -> RowCount {
         let plan = self.planner.plan(&tick.budget, &mut tick.gaps);
         let (turn, rows_bytes_soft) = (plan.turn, plan.rows_bytes_soft);
-        self.tools.hashes.lock().unwrap_or_else(PoisonError::into_inner).start_pass(turn.slices.into());
+        self.tools.hashes.lock().start_pass(turn.slices.into());
         self.thread.start_round();
         self.walk.lock().start(plan, std::mem::take(&mut tick.rows.processes));
         self.complete();

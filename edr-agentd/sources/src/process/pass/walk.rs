@@ -4,10 +4,11 @@
 //! late result of an abandoned thread is discarded.
 
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use edr_wire::ProcessKey;
 use edr_wire::snapshot::{GapReason, Reread, Rows};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::super::hung_reads::HungReads;
 use super::super::previous::{PreviousRows, ProcessRecord};
@@ -54,7 +55,7 @@ struct NextProcess {
 impl SharedWalk {
     /// The walk, for the caller.
     pub(super) fn lock(&self) -> MutexGuard<'_, Walk> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Changes the walk, for a reading thread. Does nothing and returns `None` after another attempt has begun.
@@ -121,8 +122,8 @@ impl Walk {
         }
     }
 
-    /// Begins the next attempt, after a thread was abandoned. The process is read once more without the steps that hang,
-    /// or gets no row when these are all steps.
+    /// Begins the next attempt, after a thread was abandoned. The process is read once more without the steps that
+    /// hang, or gets no row when these are all steps.
     pub(super) fn abandon(&mut self, abandoned: AbandonedThread) {
         let (pid, step) = (abandoned.place.pid, Step::of(abandoned.place.step));
         self.attempt += 1;

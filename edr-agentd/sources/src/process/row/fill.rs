@@ -128,7 +128,8 @@ impl RowReader {
         self.row.seccomp = status.seccomp;
         self.row.no_new_privs = status.no_new_privs;
         self.row.locked = status.locked;
-        // `stat` gives an estimate that may be off by some pages for each processor; `status` is exact since Linux 6.17.
+        // `stat` gives an estimate that may be off by some pages for each processor; `status` is exact since Linux
+        // 6.17.
         if let Some(kib) = status.rss_kib {
             self.row.rss_pages = kib.saturating_mul(1024) / procfs::page_size().max(1);
         }

@@ -12,10 +12,11 @@ mod outline;
 use std::hash::{BuildHasher, RandomState};
 use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use edr_wire::limits::ARGV_BYTES_MAX;
 use edr_wire::snapshot::{Fd, GapReason, Process, encode_row_into};
+use parking_lot::{Mutex, MutexGuard};
 use rustix::io::Errno;
 
 use super::ProcessSettings;
@@ -358,7 +359,7 @@ impl RowReader {
     }
 
     fn hashes(&self) -> MutexGuard<'_, Hashes> {
-        self.hashes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.hashes.lock()
     }
 
     fn unreadable(&mut self, field: &'static str, errno: Errno) -> RowOutcome {

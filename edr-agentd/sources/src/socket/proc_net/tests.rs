@@ -2,12 +2,16 @@ use super::*;
 use proptest::prelude::*;
 
 const TCP: &[u8] = b"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 0100007F:0016 00000000:0000 0A 00000000:00000003 00:00000000 00000000     0        0 1608 1 000000005ccea593 100 0 0 10 0
-   1: 0100007F:0016 0200000A:D431 01 00000024:00000000 02:0007C0FA 00000000  1000        0 20251 4 0000000000000000 20 4 29 10 -1
+   0: 0100007F:0016 00000000:0000 0A 00000000:00000003 00:00000000 00000000     0        \
+0 1608 1 000000005ccea593 100 0 0 10 0
+   1: 0100007F:0016 0200000A:D431 01 00000024:00000000 02:0007C0FA 00000000  1000        \
+0 20251 4 0000000000000000 20 4 29 10 -1
   12: 0100007F:0016 0200000A:D432 06 00000000:00000000 03:00000F71 00000000     0        0 0 3 0000000000000000
 ";
-const TCP6: &[u8] = b"  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: B80D0120000000000000000001000000:1F90 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000   101        0 31337 1 0000000000000000 100 0 0 10 0
+const TCP6: &[u8] = b"  sl  local_address                         remote_address                        st tx_queue \
+rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: B80D0120000000000000000001000000:1F90 00000000000000000000000000000000:0000 0A \
+00000000:00000000 00:00000000 00000000   101        0 31337 1 0000000000000000 100 0 0 10 0
 ";
 const UNIX: &[u8] = b"Num       RefCount Protocol Flags    Type St Inode Path
 0000000014cbf45e: 00000003 00000000 00000000 0001 03  1605
@@ -141,7 +145,8 @@ proptest! {
 
     #[test]
     fn a_name_of_any_bytes_is_read_unchanged(name in proptest::collection::vec(1_u8.., 1..50)) {
-        let line = [b"heading\n0000000014cbf45e: 00000003 00000000 00000000 0001 03  1605 ".as_slice(), &name, b"\n"].concat();
+        let head = b"heading\n0000000014cbf45e: 00000003 00000000 00000000 0001 03  1605 ".as_slice();
+        let line = [head, &name, b"\n"].concat();
         let all = unix(&line);
         // Fifty bytes cannot contain a row, whose length is 57.
         prop_assert_eq!(all.len(), 1);

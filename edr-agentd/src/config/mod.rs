@@ -1,17 +1,18 @@
-//! The configuration: `agent.toml` and `conf.d/*.toml` beside it, checked, with exact types.
+//! The configuration: `agent.toml` and `conf.d/*.toml` beside it, checked, with exact types. [`keys`] declares the
+//! keys.
+
+mod keys;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use edr_daemon::config::{Keys, Report, quoted, show_bytes, show_duration};
-use edr_daemon::kafka::{self, Security};
+use edr_daemon::config::{Effective, Keys, Report, show_duration};
+use edr_daemon::kafka::Security;
 use edr_daemon::secret;
-use edr_wire::limits::{FILES_PER_PROCESS_MAX, PART_BYTES, RECORD_BYTES_MAX};
 use log::LevelFilter;
 
-use edr_sources::psad;
+pub use self::keys::document;
 
 /// Where the configuration lies unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/edr-agentd/agent.toml";
@@ -23,36 +24,6 @@ const REDACT_KEY_BYTES_MIN: usize = 16;
 /// Default of `state-dir`: the folder that the unit makes.
 pub(crate) const STATE_DIR: &str = "/var/lib/edr-agentd";
 const RUNTIME_DIR: &str = "/run/edr-agentd";
-const MIB: u64 = 1 << 20;
-const HOUR: Duration = Duration::from_secs(3600);
-
-/// Every key there is.
-const KEYS: &[&str] = &[
-    "interval",
-    "key-interval",
-    "state-dir",
-    "runtime-dir",
-    "log-level",
-    "labels",
-    "kafka.brokers",
-    "kafka.topic",
-    "kafka.part-bytes-max",
-    "kafka.message-timeout",
-    "kafka.drain-bytes-max",
-    "spool.bytes-max",
-    "spool.free-bytes-min",
-    "processes.files-max",
-    "processes.reread-interval",
-    "processes.mapped",
-    "processes.hash",
-    "processes.hash-bytes-max",
-    "redact.secrets",
-    "redact.key-file",
-    "psad.dir",
-    "psad.packet-log",
-    "psad.sources-max",
-    "psad.packets-max",
-];
 
 /// The effective configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,35 +131,7 @@ impl Redact {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            interval: Duration::from_secs(10),
-            key_interval: HOUR,
-            state_dir: PathBuf::from(STATE_DIR),
-            runtime_dir: PathBuf::from(RUNTIME_DIR),
-            log_level: LevelFilter::Info,
-            labels: BTreeMap::new(),
-            kafka: Kafka {
-                brokers: Vec::new(),
-                topic: "edr.snapshots".to_owned(),
-                part_bytes_max: PART_BYTES,
-                message_timeout: Duration::from_secs(30),
-                drain_bytes_max: 2 * MIB,
-                security: Security::default(),
-            },
-            spool: Spool { bytes_max: 512 * MIB, free_bytes_min: 64 * MIB },
-            processes: Processes {
-                files_max: FILES_PER_PROCESS_MAX,
-                reread_interval: Duration::from_secs(60),
-                mapped: true,
-                hash: true,
-                hash_bytes_max: 256 * MIB,
-            },
-            redact: Redact { secrets: true, key_file: None },
-            psad_dir: None,
-            packet_log: None,
-            sources_max: psad::SOURCES_MAX,
-            packets_max: psad::PACKETS_MAX,
-        }
+        Self::take(&mut Keys::defaults(), false)
     }
 }
 
@@ -211,59 +154,11 @@ impl Config {
     }
 
     fn read(path: &Path, with_kafka: bool) -> Result<Self, Report> {
-        let default = Self::default();
-        let mut keys = Keys::load(path, &[KEYS, kafka::KEYS].concat());
-        let part_bytes = 64 << 10..=(RECORD_BYTES_MAX - RECORD_HEADER_BYTES_MAX) as u64;
-        let timeouts = Duration::from_secs(1)..=Duration::from_secs(600);
-        let state_dir = keys.path("state-dir").unwrap_or(default.state_dir);
-        // An agent with a place of its own is not the host's service, and leaves the service's socket alone.
-        let own_place = if state_dir == Path::new(STATE_DIR) { Path::new(RUNTIME_DIR) } else { &state_dir };
-        let config = Self {
-            runtime_dir: keys.path("runtime-dir").unwrap_or_else(|| own_place.to_owned()),
-            interval: keys.duration("interval", default.interval, Duration::from_secs(1)..=HOUR),
-            key_interval: keys.duration("key-interval", default.key_interval, Duration::from_secs(10)..=24 * HOUR),
-            state_dir,
-            log_level: keys.log_level("log-level").unwrap_or(default.log_level),
-            labels: keys.labels(),
-            kafka: Kafka {
-                brokers: if with_kafka || keys.is_set("kafka.brokers") {
-                    keys.brokers("kafka.brokers")
-                } else {
-                    Vec::new()
-                },
-                topic: keys.topic("kafka.topic").unwrap_or(default.kafka.topic),
-                part_bytes_max: keys.bytes("kafka.part-bytes-max", PART_BYTES as u64, part_bytes) as usize,
-                message_timeout: keys.duration("kafka.message-timeout", default.kafka.message_timeout, timeouts),
-                drain_bytes_max: keys.bytes("kafka.drain-bytes-max", default.kafka.drain_bytes_max, 64 << 10..=1 << 30),
-                security: Security::take(&mut keys, "edr-agentd"),
-            },
-            spool: Spool {
-                bytes_max: keys.bytes("spool.bytes-max", default.spool.bytes_max, 64 * MIB..=1 << 40),
-                free_bytes_min: keys.bytes("spool.free-bytes-min", default.spool.free_bytes_min, 0..=1 << 40),
-            },
-            processes: Processes {
-                files_max: keys.number("processes.files-max", FILES_PER_PROCESS_MAX as u64, 1..=16_384) as usize,
-                reread_interval: keys.duration(
-                    "processes.reread-interval",
-                    default.processes.reread_interval,
-                    Duration::from_secs(1)..=HOUR,
-                ),
-                mapped: keys.switch("processes.mapped", default.processes.mapped),
-                hash: keys.switch("processes.hash", default.processes.hash),
-                hash_bytes_max: keys.bytes("processes.hash-bytes-max", default.processes.hash_bytes_max, 1..=1 << 40),
-            },
-            redact: Redact {
-                secrets: keys.switch("redact.secrets", default.redact.secrets),
-                key_file: keys.path("redact.key-file"),
-            },
-            psad_dir: keys.path("psad.dir"),
-            packet_log: keys.path("psad.packet-log"),
-            sources_max: keys.number("psad.sources-max", psad::SOURCES_MAX as u64, 1..=20_000) as usize,
-            packets_max: keys.number("psad.packets-max", psad::PACKETS_MAX as u64, 100..=100_000) as usize,
-        };
+        let mut keys = Keys::load(path, &keys::keys());
+        let config = Self::take(&mut keys, with_kafka);
         if config.key_interval < config.interval {
             keys.refuse_together(
-                "key-interval",
+                keys::KEY_INTERVAL.name,
                 show_duration(config.key_interval),
                 format!("must not be shorter than interval, which is {}", show_duration(config.interval)),
                 "raise key-interval or lower interval",
@@ -273,10 +168,49 @@ impl Config {
             config.kafka.security.look(&mut keys);
         }
         if let Err(fault) = config.redact.key() {
-            keys.refuse_together("redact.key-file", String::new(), fault.rule, &fault.remedy);
+            keys.refuse_together(keys::REDACT_KEY_FILE.name, String::new(), fault.rule, &fault.remedy);
         }
         keys.finish()?;
         Ok(config)
+    }
+
+    fn take(keys: &mut Keys, with_kafka: bool) -> Self {
+        let with_brokers = with_kafka || keys.is_set(&keys::BROKERS);
+        let state_dir = keys.get(&keys::STATE_DIR);
+        // An agent with a place of its own is not the host's service, and leaves the service's socket alone.
+        let own_place = if state_dir == Path::new(STATE_DIR) { Path::new(RUNTIME_DIR) } else { &state_dir };
+        Self {
+            runtime_dir: keys.find(&keys::RUNTIME_DIR).unwrap_or_else(|| own_place.to_owned()),
+            state_dir,
+            interval: keys.get(&keys::INTERVAL),
+            key_interval: keys.get(&keys::KEY_INTERVAL),
+            log_level: keys.get(&keys::LOG_LEVEL),
+            labels: keys.labels(&keys::LABELS),
+            kafka: Kafka {
+                brokers: if with_brokers { keys.brokers(&keys::BROKERS) } else { Vec::new() },
+                topic: keys.get(&keys::TOPIC),
+                part_bytes_max: keys.get(&keys::PART_BYTES_MAX) as usize,
+                message_timeout: keys.get(&keys::MESSAGE_TIMEOUT),
+                drain_bytes_max: keys.get(&keys::DRAIN_BYTES_MAX),
+                security: Security::take(keys, "edr-agentd"),
+            },
+            spool: Spool {
+                bytes_max: keys.get(&keys::SPOOL_BYTES_MAX),
+                free_bytes_min: keys.get(&keys::FREE_BYTES_MIN),
+            },
+            processes: Processes {
+                files_max: keys.get(&keys::FILES_MAX) as usize,
+                reread_interval: keys.get(&keys::REREAD_INTERVAL),
+                mapped: keys.get(&keys::MAPPED),
+                hash: keys.get(&keys::HASH),
+                hash_bytes_max: keys.get(&keys::HASH_BYTES_MAX),
+            },
+            redact: Redact { secrets: keys.get(&keys::SECRETS), key_file: keys.find(&keys::REDACT_KEY_FILE) },
+            psad_dir: keys.find(&keys::PSAD_DIR),
+            packet_log: keys.find(&keys::PACKET_LOG),
+            sources_max: keys.get(&keys::SOURCES_MAX) as usize,
+            packets_max: keys.get(&keys::PACKETS_MAX) as usize,
+        }
     }
 
     /// The socket that `edr-agentd status` asks.
@@ -284,61 +218,44 @@ impl Config {
         self.runtime_dir.join("status.sock")
     }
 
-    /// The effective configuration as a file that says the same.
+    /// The effective configuration as a file with the same meaning.
     pub fn to_toml(&self) -> String {
-        let mut text = String::new();
-        let mut line = |key: &str, value: String| {
-            // Writing to a string does not fail.
-            let _ = writeln!(text, "{key} = {value}");
-        };
-        line("interval", quoted(&show_duration(self.interval)));
-        line("key-interval", quoted(&show_duration(self.key_interval)));
-        line("state-dir", quoted_path(&self.state_dir));
-        line("runtime-dir", quoted_path(&self.runtime_dir));
-        line("log-level", quoted(&self.log_level.as_str().to_lowercase()));
+        let mut text = Effective::default();
+        text.add(&keys::INTERVAL, &self.interval);
+        text.add(&keys::KEY_INTERVAL, &self.key_interval);
+        text.add(&keys::STATE_DIR, &self.state_dir);
+        text.add(&keys::RUNTIME_DIR, &self.runtime_dir);
+        text.add(&keys::LOG_LEVEL, &self.log_level);
         for (name, value) in &self.labels {
-            line(&format!("labels.{}", quoted(name)), quoted(value));
+            text.add_label(&keys::LABELS, name, value);
         }
-        let brokers: Vec<String> = self.kafka.brokers.iter().map(|broker| quoted(broker)).collect();
-        line("kafka.brokers", format!("[{}]", brokers.join(", ")));
-        line("kafka.topic", quoted(&self.kafka.topic));
-        line("kafka.part-bytes-max", quoted(&show_bytes(self.kafka.part_bytes_max as u64)));
-        line("kafka.message-timeout", quoted(&show_duration(self.kafka.message_timeout)));
-        line("kafka.drain-bytes-max", quoted(&show_bytes(self.kafka.drain_bytes_max)));
-        self.kafka.security.lines().into_iter().for_each(|(key, value)| line(key, value));
-        line("spool.bytes-max", quoted(&show_bytes(self.spool.bytes_max)));
-        line("spool.free-bytes-min", quoted(&show_bytes(self.spool.free_bytes_min)));
-        line("processes.files-max", self.processes.files_max.to_string());
-        line("processes.reread-interval", quoted(&show_duration(self.processes.reread_interval)));
-        line("processes.mapped", self.processes.mapped.to_string());
-        line("processes.hash", self.processes.hash.to_string());
-        line("processes.hash-bytes-max", quoted(&show_bytes(self.processes.hash_bytes_max)));
-        line("redact.secrets", self.redact.secrets.to_string());
-        if let Some(path) = &self.redact.key_file {
-            line("redact.key-file", quoted_path(path));
-        }
-        if let Some(dir) = &self.psad_dir {
-            line("psad.dir", quoted_path(dir));
-        }
-        if let Some(log) = &self.packet_log {
-            line("psad.packet-log", quoted_path(log));
-        }
-        line("psad.sources-max", self.sources_max.to_string());
-        line("psad.packets-max", self.packets_max.to_string());
-        text
+        text.add(&keys::BROKERS, &self.kafka.brokers);
+        text.add(&keys::TOPIC, &self.kafka.topic);
+        text.add(&keys::PART_BYTES_MAX, &(self.kafka.part_bytes_max as u64));
+        text.add(&keys::MESSAGE_TIMEOUT, &self.kafka.message_timeout);
+        text.add(&keys::DRAIN_BYTES_MAX, &self.kafka.drain_bytes_max);
+        self.kafka.security.write(&mut text);
+        text.add(&keys::SPOOL_BYTES_MAX, &self.spool.bytes_max);
+        text.add(&keys::FREE_BYTES_MIN, &self.spool.free_bytes_min);
+        text.add(&keys::FILES_MAX, &(self.processes.files_max as u64));
+        text.add(&keys::REREAD_INTERVAL, &self.processes.reread_interval);
+        text.add(&keys::MAPPED, &self.processes.mapped);
+        text.add(&keys::HASH, &self.processes.hash);
+        text.add(&keys::HASH_BYTES_MAX, &self.processes.hash_bytes_max);
+        text.add(&keys::SECRETS, &self.redact.secrets);
+        text.add_some(&keys::REDACT_KEY_FILE, self.redact.key_file.as_ref());
+        text.add_some(&keys::PSAD_DIR, self.psad_dir.as_ref());
+        text.add_some(&keys::PACKET_LOG, self.packet_log.as_ref());
+        text.add(&keys::SOURCES_MAX, &(self.sources_max as u64));
+        text.add(&keys::PACKETS_MAX, &(self.packets_max as u64));
+        text.into_text()
     }
 
     /// 16 hex digits over [`Config::to_toml`]: hosts with the same value are configured alike.
     pub fn hash(&self) -> String {
         use sha2::Digest as _;
-        let digest = sha2::Sha256::digest(self.to_toml());
-        digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(&sha2::Sha256::digest(self.to_toml())[..8])
     }
-}
-
-fn quoted_path(path: &Path) -> String {
-    // A path in a file is UTF-8; one of the command line may not be.
-    quoted(&path.to_string_lossy())
 }
 
 #[cfg(test)]
@@ -378,9 +295,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let key = dir.path().join("key");
         std::fs::write(&key, "0123456789abcdef\n").unwrap();
-        let with_key = |key: &Path| {
-            load(&format!("[kafka]\nbrokers = [\"b:1\"]\n[redact]\nsecrets = 1\nkey-file = {}\n", quoted_path(key)))
-        };
+        let with_key =
+            |key: &Path| load(&format!("[kafka]\nbrokers = [\"b:1\"]\n[redact]\nsecrets = 1\nkey-file = {key:?}\n"));
         let refused = with_key(&dir.path().join("none")).unwrap_err().to_string();
         assert!(refused.contains("redact.secrets = 1: must be true or false"), "{refused}");
         assert!(refused.contains("none cannot be read: No such file"), "{refused}");

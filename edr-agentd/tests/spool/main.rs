@@ -1,0 +1,9 @@
+//! The spool: its promises, one test for each promise, and its ledger under random actions ([`model`]).
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test fails by panicking")]
+
+mod agent;
+mod faults;
+mod losses;
+mod model;
+mod restart;
