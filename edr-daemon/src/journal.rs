@@ -51,6 +51,7 @@ impl Log for StandardError {
     fn flush(&self) {}
 }
 
+/// Appends the fields of a log event to a line of text.
 struct FieldText<'a>(&'a mut String);
 
 impl<'kvs> VisitSource<'kvs> for FieldText<'_> {
@@ -69,6 +70,7 @@ pub struct Limiter {
     state: Mutex<LimiterState>,
 }
 
+/// The state behind the lock of a [`Limiter`].
 #[derive(Debug)]
 struct LimiterState {
     /// Time of the last admitted message.

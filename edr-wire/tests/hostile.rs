@@ -13,6 +13,7 @@ use edr_wire::{Epoch, HostId};
 /// Memory limit for decoding any frame whose key is at hand, as documented in docs/wire-format.md.
 const COST_BYTES_MAX: usize = 96 << 20;
 
+/// The system's allocator, with a count of the allocated bytes.
 struct CountingAllocator;
 
 static NOW: AtomicUsize = AtomicUsize::new(0);

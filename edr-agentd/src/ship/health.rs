@@ -12,6 +12,7 @@ pub struct Health {
     state: Mutex<HealthState>,
 }
 
+/// The state behind the lock of [`Health`].
 #[derive(Debug, Default, Clone)]
 struct HealthState {
     acknowledged: Option<Instant>,

@@ -59,6 +59,7 @@ struct DeliveryReport {
     result: Result<(), Failure>,
 }
 
+/// librdkafka's callbacks: delivery reports and errors.
 struct ProducerCallbacks {
     reports: Mutex<Sender<DeliveryReport>>,
     last_error: Arc<Mutex<Option<String>>>,

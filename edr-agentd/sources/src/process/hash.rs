@@ -89,6 +89,7 @@ pub(super) struct Hashes {
     is_untouched: bool,
 }
 
+/// The hash of a file, with the last pass that asked for the hash.
 #[derive(Debug)]
 struct CachedHash {
     sha256: [u8; 32],

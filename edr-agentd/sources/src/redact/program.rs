@@ -19,6 +19,7 @@ pub(super) enum SecretOption {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct ProgramOptions(Option<&'static ProgramRules>);
 
+/// The options of a program that take a secret.
 #[derive(Debug)]
 struct ProgramRules {
     /// Program names; a name that ends with `*` is a prefix.
@@ -26,6 +27,7 @@ struct ProgramRules {
     options: &'static [(&'static str, Carries)],
 }
 
+/// The forms in which an option takes a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Carries {
     /// `-pVALUE`, `-p VALUE`; for a long option `--name=VALUE`, `--name VALUE`.

@@ -93,6 +93,7 @@ impl Price {
     }
 }
 
+/// The rows of a namespace at the last read, with the tick of the read.
 #[derive(Debug, Default)]
 struct NamespaceRows {
     rows: Vec<SocketEntry>,

@@ -17,6 +17,7 @@ pub(in crate::spool) enum Operation {
     SetAside,
 }
 
+/// The state of a frame: see the head of [`super`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FrameState {
     Unsent,
@@ -38,6 +39,7 @@ pub(in crate::spool) enum Store {
     Memory,
 }
 
+/// The facts kept of each frame in the spool.
 #[derive(Debug)]
 pub(super) struct FrameEntry {
     pub(super) bytes: u64,
@@ -63,6 +65,7 @@ pub(in crate::spool) struct Origin {
     pub(in crate::spool) captured_ns: i64,
 }
 
+/// The frames of one epoch.
 #[derive(Debug)]
 pub(super) struct Book {
     pub(super) origin: Origin,
@@ -89,6 +92,7 @@ impl Book {
     }
 }
 
+/// The frames of all epochs.
 #[derive(Debug, Default)]
 pub(in crate::spool) struct Books {
     /// In the order of their making.

@@ -15,6 +15,7 @@ use super::FrameId;
 /// Reason of a range joined from all ranges of an epoch, for want of room in a frame.
 const MANY: &str = "many";
 
+/// Losses and missed ticks that later frames still have to declare.
 #[derive(Debug, Default)]
 pub(super) struct PendingDeclarations {
     lost: Vec<LostRange>,

@@ -83,6 +83,7 @@ enum DropGroup {
     None,
 }
 
+/// The account of all frames of the spool. No I/O, no clock.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     books: Books,

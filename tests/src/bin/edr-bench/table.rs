@@ -40,6 +40,7 @@ pub(crate) struct FigureTable {
     summary: BTreeMap<Summary, String>,
 }
 
+/// A figure in each column of the table.
 struct FigureRow {
     label: String,
     asked: String,

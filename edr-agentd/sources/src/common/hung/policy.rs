@@ -133,7 +133,7 @@ pub(crate) enum AbandonCause {
     Panic,
 }
 
-/// The decision after a look.
+/// The decision after a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WatchDecision {
     Wait,
@@ -142,7 +142,7 @@ pub(super) enum WatchDecision {
     Abandon(AbandonCause),
 }
 
-/// A look at a reading thread.
+/// A sample of a reading thread: its times and its position.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct ThreadSample {
     /// Time since the start of the job.

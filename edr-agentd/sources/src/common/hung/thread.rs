@@ -27,6 +27,7 @@ pub(crate) struct AbandonableThread {
     spent: Duration,
 }
 
+/// A thread that waits for jobs.
 #[derive(Debug)]
 struct Worker {
     jobs: Sender<Box<dyn FnOnce() + Send>>,
