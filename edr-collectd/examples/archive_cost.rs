@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use edr_archive::decode::decode;
-use edr_archive::{Coverage, Frames, HostsTable, PartitionName, Row};
+use edr_archive::{Coverage, Frames, HostsTable, PartitionName, ReceivedRecord};
 use edr_collectd::newest::Newest;
 use edr_collectd::query::{Answers as _, HostAnswers};
 use edr_wire::frame::{EncodedFrame, FrameHeader, FrameKind, Record};
@@ -37,7 +37,8 @@ async fn measure(hosts: u32, commits: i64) -> anyhow::Result<()> {
     frames.position(&partition).await?;
     let newest = Newest::default();
     let (mut offset, mut records, mut bytes) = (0_i64, 0_usize, 0_usize);
-    let (mut decoding, mut committing) = (Duration::ZERO, Vec::new());
+    let (mut decoding, mut committing, mut maintaining) = (Duration::ZERO, Vec::new(), Vec::new());
+    let mut upkeep = edr_archive::upkeep(dir.path());
     for commit in 0..commits {
         let seq = u64::try_from(commit / 2 + 1)?;
         let mut rows = Vec::new();
@@ -54,7 +55,7 @@ async fn measure(hosts: u32, commits: i64) -> anyhow::Result<()> {
                 // Twice, as the collector does: before the commit, and after it with the body.
                 let decoded = decode(&record).map_err(anyhow::Error::msg)?;
                 let again = decode(&record).map_err(anyhow::Error::msg)?;
-                let row = Row {
+                let row = ReceivedRecord {
                     partition: partition.clone(),
                     offset,
                     kafka_timestamp_ms: None,
@@ -74,6 +75,14 @@ async fn measure(hosts: u32, commits: i64) -> anyhow::Result<()> {
         let begin = Instant::now();
         frames.append(&rows, &BTreeMap::from([(partition.clone(), offset)])).await?;
         committing.push(begin.elapsed());
+        // The derive stage does upkeep once a minute.
+        if commit % 12 == 11 {
+            let begin = Instant::now();
+            for table in &mut upkeep {
+                table.run().await?;
+            }
+            maintaining.push(begin.elapsed());
+        }
     }
     writeln!(
         out,
@@ -91,6 +100,8 @@ async fn measure(hosts: u32, commits: i64) -> anyhow::Result<()> {
         committing[committing.len() * 99 / 100],
         last.iter().sum::<Duration>() / u32::try_from(last.len())?
     )?;
+    let longest = maintaining.iter().max().copied().unwrap_or_default();
+    writeln!(out, "upkeep: {} rounds, the longest {longest:?}", maintaining.len())?;
     drop(frames);
 
     let begin = Instant::now();

@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::config::{Config, STATE_DIR};
-use crate::consume::{Archive, Consumer, DerivedTables, Progress, Schedule, Vitals};
+use crate::consume::{ArchiveAccess, Consumer, DerivedTables, Progress, Schedule, Vitals};
 use crate::event::Event;
 use crate::newest::{Newest, catch_up};
 use crate::query::{HostAnswers, OmittedFrames};
@@ -96,7 +96,7 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
     catch_up(&newest, &reader, Some(&mut saved), &|| manager.extend(START_EXTENSION)).await?;
     log::info!("{} hosts read from {} in {:?}", newest.len(), archive.display(), begin.elapsed());
 
-    let archive = Archive { frames, reader, saved, derived, schedule: Schedule::default() };
+    let archive = ArchiveAccess { frames, reader, saved, derived, schedule: Schedule::default() };
     let (settings, followed) = watch::channel(config.clone());
     let consumer = Consumer::new(&config, &instance, archive, Arc::clone(&newest))
         .context("make a Kafka consumer")?

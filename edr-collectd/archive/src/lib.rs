@@ -27,10 +27,11 @@ use std::path::Path;
 pub use delta::{Appended, Upkeep};
 pub use error::ArchiveError;
 pub use location::{PartitionName, Place, day_of};
-pub use read::{Candidates, FirstSnapshot, Found, Reader, SearchRank};
+pub use read::{Candidates, FirstSnapshot, FoundFrame, Reader, SearchRank};
 pub use tables::frames::Frames;
 pub use tables::hosts::{Coverage, HostsTable, SavedFacts, SavedFrame, SavedHost, SavedHosts};
-pub use tables::rows::{ArchivedFrame, ArchivedPart, ArchivedRow, Row};
+pub use tables::record::ReceivedRecord;
+pub use tables::rows::{ArchivedFrame, ArchivedPart, ArchivedRow};
 
 /// Returns the upkeep of each table in an archive's folder.
 pub fn upkeep(archive: &Path) -> Vec<Upkeep> {

@@ -3,13 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
+use deltalake::operations::vacuum::Clock;
 use edr_wire::frame::{EncodedFrame, FrameHeader, FrameKind, Record};
 use edr_wire::{Epoch, HostId};
 
 use super::delta::engine::Engine;
 use super::delta::values::Columns;
-use super::{Appended, ArchiveError, ArchivedFrame, ArchivedPart, Frames, PartitionName, Place, Row};
+use super::{Appended, ArchiveError, ArchivedFrame, ArchivedPart, Frames, PartitionName, Place, ReceivedRecord};
 
 /// Returns the header of a key frame of host and epoch `n`.
 pub fn header(n: u8, seq: u64) -> FrameHeader {
@@ -44,8 +46,8 @@ pub fn partition(number: i32) -> PartitionName {
 }
 
 /// Returns a record in the form that the consumer gives to the archive.
-pub fn row(number: i32, offset: i64, received_ns: i64, bytes: &[u8]) -> Row {
-    Row {
+pub fn row(number: i32, offset: i64, received_ns: i64, bytes: &[u8]) -> ReceivedRecord {
+    ReceivedRecord {
         partition: partition(number),
         offset,
         kafka_timestamp_ms: Some(received_ns / 1_000_000),
@@ -80,7 +82,7 @@ pub fn noise(len: usize, seed: u64) -> Vec<u8> {
 }
 
 /// Commits rows together with the position after the last row.
-pub async fn append(frames: &mut Frames, rows: &[Row]) -> Result<Appended, ArchiveError> {
+pub async fn append(frames: &mut Frames, rows: &[ReceivedRecord]) -> Result<Appended, ArchiveError> {
     let mut positions = BTreeMap::new();
     for row in rows {
         positions.insert(row.partition.clone(), row.offset + 1);
@@ -104,4 +106,15 @@ pub fn entries(table: &Path) -> BTreeMap<u64, PathBuf> {
     let files = std::fs::read_dir(table.join("_delta_log")).unwrap().map(|file| file.unwrap().path());
     let version = |path: &Path| path.file_name()?.to_str()?.strip_suffix(".json")?.parse().ok();
     files.filter_map(|path| Some((version(&path)?, path))).collect()
+}
+
+/// A clock ahead by ms.
+#[derive(Debug)]
+pub struct ClockAhead(pub i64);
+
+impl Clock for ClockAhead {
+    fn current_timestamp_millis(&self) -> i64 {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        i64::try_from(now.as_millis()).unwrap() + self.0
+    }
 }

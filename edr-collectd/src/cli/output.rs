@@ -52,7 +52,7 @@ pub fn print<I: ?Sized>(out: &mut impl Write, table: &Table<I>, input: &I, print
     let all = table.columns();
     let places = places(&all, print)?;
     let columns: Vec<Column> = places.iter().map(|&place| all[place]).collect();
-    let mut printer = Rows::new(out, print.format, &columns);
+    let mut printer = RowPrinter::new(out, print.format, &columns);
     let undecodable = if print.sort.is_some() {
         let selection = table.select(input, &select(print))?;
         let pick = |row: &Vec<Cell>| places.iter().map(|&place| row[place].clone()).collect();
@@ -101,8 +101,8 @@ fn select(print: &Print) -> Select {
     }
 }
 
-/// Printer of rows. Aligned columns need two passes over the rows: first [`Rows::measure`], then [`Rows::row`].
-struct Rows<'a, W: Write> {
+/// Printer of rows. Aligned columns need two passes over the rows: first [`RowPrinter::measure`], then [`RowPrinter::row`].
+struct RowPrinter<'a, W: Write> {
     out: W,
     format: Format,
     columns: &'a [Column],
@@ -110,7 +110,7 @@ struct Rows<'a, W: Write> {
     count: usize,
 }
 
-impl<'a, W: Write> Rows<'a, W> {
+impl<'a, W: Write> RowPrinter<'a, W> {
     fn new(out: W, format: Format, columns: &'a [Column]) -> Self {
         let widths = columns.iter().map(|column| column.title.chars().count()).collect();
         Self { out, format, columns, widths, count: 0 }
@@ -236,7 +236,7 @@ mod tests {
     fn printed(format: Format, rows: &[Vec<Cell>]) -> String {
         let columns = find(&TABLES, "blocked").unwrap().columns();
         let mut out = Vec::new();
-        let mut printer = Rows::new(&mut out, format, &columns);
+        let mut printer = RowPrinter::new(&mut out, format, &columns);
         rows.iter().for_each(|row| printer.measure(row));
         printer.begin().unwrap();
         rows.iter().for_each(|row| printer.row(row).unwrap());

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use edr_archive::{PartitionName, Row};
+use edr_archive::{PartitionName, ReceivedRecord};
 use tokio::time::Instant;
 
 /// Time from the first record to the commit when no commit was made for a while: the other parts of a frame, and frames
@@ -13,7 +13,7 @@ const GATHER: Duration = Duration::from_millis(50);
 /// Rows of one commit, and the Kafka positions after the rows.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    pub(super) rows: Vec<Row>,
+    pub(super) rows: Vec<ReceivedRecord>,
     pub(super) positions: BTreeMap<PartitionName, i64>,
     pub(super) bytes: usize,
 }
@@ -39,7 +39,7 @@ impl Filling {
         Self { batch: Batch::default(), interval, bytes_max, since: None, taken_at: None, is_urgent: false }
     }
 
-    pub(super) fn add(&mut self, row: Row) {
+    pub(super) fn add(&mut self, row: ReceivedRecord) {
         self.since.get_or_insert_with(Instant::now);
         self.batch.bytes += row.byte_len();
         self.batch.positions.insert(row.partition.clone(), row.offset + 1);

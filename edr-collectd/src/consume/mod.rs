@@ -76,7 +76,7 @@ const STOP_MAX: Duration = Duration::from_secs(3);
 
 /// Access of the stages to the archive.
 #[derive(Debug)]
-pub struct Archive<S = DerivedTables> {
+pub struct ArchiveAccess<S = DerivedTables> {
     /// The table of records, to write.
     pub frames: Frames,
     /// The reader, for comparison with archived records and for records of other collectors.
@@ -106,7 +106,12 @@ impl<S: DerivedStore> Consumer<S> {
     ///
     /// # Errors
     /// When the Kafka client cannot be made. An unreachable broker is not an error.
-    pub fn new(config: &Config, instance: &str, archive: Archive<S>, newest: Arc<Newest>) -> anyhow::Result<Self> {
+    pub fn new(
+        config: &Config,
+        instance: &str,
+        archive: ArchiveAccess<S>,
+        newest: Arc<Newest>,
+    ) -> anyhow::Result<Self> {
         let connection = Connection::new(config.kafka.clone(), instance)?;
         let (orders, inbox) = mpsc::channel(BATCHES_WAITING);
         let (committed, archived) = mpsc::channel(BATCHES_WAITING);
@@ -114,7 +119,7 @@ impl<S: DerivedStore> Consumer<S> {
         let (coverage, published) = watch::channel(PublishedPositions::default());
         let (sender, progress) = watch::channel(Progress::default());
         let vitals = Arc::new(Vitals::default());
-        let Archive { frames, reader, saved, derived, schedule } = archive;
+        let ArchiveAccess { frames, reader, saved, derived, schedule } = archive;
         Ok(Self {
             poll: Poll::new(connection, &config.archive, orders, answers, sender.clone(), Arc::clone(&vitals)),
             commit: Commit {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edr_archive::decode::decode;
-use edr_archive::{PartitionName, Row};
+use edr_archive::{PartitionName, ReceivedRecord};
 use edr_wire::frame::Record;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message as _};
@@ -304,7 +304,7 @@ impl Poll {
                 "{partition} offset {offset} is no frame: {fault}; it is archived with its fault"
             );
         }
-        self.filling.add(Row {
+        self.filling.add(ReceivedRecord {
             partition,
             offset,
             kafka_timestamp_ms: message.timestamp().to_millis(),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use edr_archive::Row;
+use edr_archive::ReceivedRecord;
 use edr_archive::testing::{header, partition, records, row};
 use edr_wire::HostId;
 use tokio::sync::{mpsc, watch};
@@ -79,7 +79,7 @@ impl Stages {
         }
     }
 
-    async fn archive(&self, rows: impl IntoIterator<Item = Row>) {
+    async fn archive(&self, rows: impl IntoIterator<Item = ReceivedRecord>) {
         self.orders.send(CommitOrder::Archive(batch(rows))).await.unwrap();
     }
 
@@ -103,14 +103,14 @@ impl Stages {
     }
 }
 
-fn batch(rows: impl IntoIterator<Item = Row>) -> Batch {
+fn batch(rows: impl IntoIterator<Item = ReceivedRecord>) -> Batch {
     let mut filling = Filling::new(Duration::ZERO, usize::MAX);
     rows.into_iter().for_each(|row| filling.add(row));
     filling.take()
 }
 
 /// Returns the record at `offset`: the key frame number `offset + 1` of host 1, with this content.
-fn frame(offset: i64, raw: &[u8]) -> Row {
+fn frame(offset: i64, raw: &[u8]) -> ReceivedRecord {
     let bytes = records(&header(1, offset as u64 + 1), raw, None, 1 << 20).remove(0);
     row(0, offset, now_ns(), &bytes)
 }

@@ -177,7 +177,10 @@ impl Assembly {
             self.remove(number);
             self.dropped += 1;
             edr_daemon::limited!(
-                log::Level::Warn, Event::FrameIncomplete, EDR_SOURCE = "newest", EDR_HOST = host_id.to_string();
+                log::Level::Warn,
+                Event::FrameIncomplete,
+                EDR_SOURCE = "newest",
+                EDR_HOST = host_id.to_string(),
                 "host {host_id}: gave up waiting for the other parts of a frame; its records are archived"
             );
         }

@@ -97,7 +97,9 @@ pub async fn check_days(newest: &Newest, reader: &Reader, alive: &(dyn Fn() + Sy
         }
         if counted.records > rows {
             edr_daemon::limited!(
-                log::Level::Warn, Event::RowsRemoved, EDR_SOURCE = "archive";
+                log::Level::Warn,
+                Event::RowsRemoved,
+                EDR_SOURCE = "archive",
                 "{}: {} records were archived and the archive has {rows}: the day is counted again",
                 date(day),
                 counted.records

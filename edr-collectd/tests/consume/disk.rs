@@ -14,9 +14,9 @@ use crate::frames::frames;
 use crate::scene::{LIMIT, Scene, eventually, offsets, span};
 
 /// A small file system, unmounted when the value is dropped.
-struct SmallDisk(PathBuf);
+struct SmallFileSystem(PathBuf);
 
-impl SmallDisk {
+impl SmallFileSystem {
     /// `None` when this process may not mount.
     fn mount(path: PathBuf) -> Option<Self> {
         std::fs::create_dir(&path).unwrap();
@@ -33,7 +33,7 @@ impl SmallDisk {
     }
 }
 
-impl Drop for SmallDisk {
+impl Drop for SmallFileSystem {
     fn drop(&mut self) {
         let _ = std::process::Command::new("umount").arg("--lazy").arg(&self.0).status();
     }
@@ -42,7 +42,7 @@ impl Drop for SmallDisk {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_stops_the_archive_and_loses_nothing() {
     let Some(scene) = Scene::new() else { return };
-    let Some(disk) = SmallDisk::mount(scene.dir.path().join("disk")) else { return };
+    let Some(disk) = SmallFileSystem::mount(scene.dir.path().join("disk")) else { return };
     let archive = disk.0.join("archive");
     scene.create_topic().await;
     let mut sent = frames(1, 1..=2);

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use edr_archive::{Frames, HostsTable, Reader};
 use edr_collectd::config::Config;
-use edr_collectd::consume::{Archive, Consumer, DerivedStore, DerivedTables, Progress, Schedule, Vitals, create, look};
+use edr_collectd::consume::{
+    ArchiveAccess, Consumer, DerivedStore, DerivedTables, Progress, Schedule, Vitals, create, look,
+};
 use edr_collectd::newest::{Newest, catch_up};
 use edr_tests::cache::cached;
 use edr_tests::kafka::{Broker, free_port};
@@ -84,7 +86,7 @@ impl Scene {
         let reader = Arc::new(Reader::new(archive));
         let newest = Arc::new(Newest::default());
         catch_up(&newest, &reader, Some(&mut saved), &|| {}).await.unwrap();
-        let archive = Archive { frames, reader, saved, derived, schedule };
+        let archive = ArchiveAccess { frames, reader, saved, derived, schedule };
         let consumer = Consumer::new(&config, group, archive, Arc::clone(&newest)).unwrap();
         let (progress, vitals) = (consumer.progress(), consumer.vitals());
         let (stop, stopped) = watch::channel(false);

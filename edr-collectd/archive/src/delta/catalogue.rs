@@ -135,20 +135,20 @@ mod tests {
     use crate::testing::partition;
 
     /// A row of a table of the catalogue, with the host.
-    struct Row {
+    struct HostCells {
         host_id: &'static str,
         cells: Vec<Cell>,
     }
 
-    fn declaration(of: &[edr_model::Column]) -> TableDeclaration<Row> {
+    fn declaration(of: &[edr_model::Column]) -> TableDeclaration<HostCells> {
         let storage = TableStorage {
             folder: "table",
             partition_column: "of_host",
             checkpoint_commits: 100,
             vacuum_interval: Duration::from_secs(3_600),
         };
-        let mut all = vec![ArchiveColumn::text("of_host", |row: &Row| Some(row.host_id.to_owned())).required()];
-        all.extend(columns(of, |row: &Row| &row.cells));
+        let mut all = vec![ArchiveColumn::text("of_host", |row: &HostCells| Some(row.host_id.to_owned())).required()];
+        all.extend(columns(of, |row: &HostCells| &row.cells));
         TableDeclaration { storage, columns: all }
     }
 
@@ -158,7 +158,8 @@ mod tests {
         for declared in &TABLES {
             let dir = tempfile::tempdir().unwrap();
             let all = declared.select(&snapshot, &Select::default()).unwrap();
-            let rows: Vec<Row> = all.rows.iter().cloned().map(|cells| Row { host_id: "a", cells }).collect();
+            let rows: Vec<HostCells> =
+                all.rows.iter().cloned().map(|cells| HostCells { host_id: "a", cells }).collect();
             let mut table = declaration(&all.columns).open(dir.path()).await.unwrap();
             table.position(&partition(0)).await.unwrap();
             let appended = table.append(&rows, &BTreeMap::from([(partition(0), 1)])).await.unwrap();
@@ -187,7 +188,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let of = [edr_model::Column::new(Kind::Number, "a", "A"), edr_model::Column::new(Kind::Size, "b", "B")];
         let rows = [vec![Cell::number(u64::MAX), Cell::Size(1)], vec![Cell::number(-1), Cell::Size(u64::MAX)]];
-        let rows = rows.map(|cells| Row { host_id: "a", cells });
+        let rows = rows.map(|cells| HostCells { host_id: "a", cells });
         let mut table = declaration(&of).open(dir.path()).await.unwrap();
         assert_eq!(table.append(&rows, &BTreeMap::new()).await.unwrap().left_out, 2);
     }

@@ -53,7 +53,7 @@ impl Engine {
         table: &DeltaTable,
         filter: Option<Expr>,
         columns: &[&str],
-    ) -> Result<Rows, DeltaTableError> {
+    ) -> Result<RecordBatches, DeltaTableError> {
         self.run(table, table.table_provider(), filter, columns).await
     }
 
@@ -64,7 +64,7 @@ impl Engine {
         files: &[String],
         filter: Option<Expr>,
         columns: &[&str],
-    ) -> Result<Rows, DeltaTableError> {
+    ) -> Result<RecordBatches, DeltaTableError> {
         self.run(table, table.table_provider().with_file_paths(files), filter, columns).await
     }
 
@@ -74,7 +74,7 @@ impl Engine {
         provider: TableProviderBuilder,
         filter: Option<Expr>,
         columns: &[&str],
-    ) -> Result<Rows, DeltaTableError> {
+    ) -> Result<RecordBatches, DeltaTableError> {
         let generic = |error: DataFusionError| DeltaTableError::generic(error.to_string());
         let session = self.session().map_err(generic)?;
         let provider = provider.await.map_err(generic)?;
@@ -84,14 +84,14 @@ impl Engine {
             frame = frame.filter(filter).map_err(generic)?;
         }
         let frame = frame.select_columns(columns).map_err(generic)?;
-        Ok(Rows(frame.execute_stream().await.map_err(generic)?))
+        Ok(RecordBatches(frame.execute_stream().await.map_err(generic)?))
     }
 }
 
 /// Batches of a result, one at a time.
-pub(crate) struct Rows(SendableRecordBatchStream);
+pub(crate) struct RecordBatches(SendableRecordBatchStream);
 
-impl Rows {
+impl RecordBatches {
     pub(crate) async fn next(&mut self) -> Result<Option<RecordBatch>, DeltaTableError> {
         self.0.try_next().await.map_err(|error| DeltaTableError::generic(error.to_string()))
     }

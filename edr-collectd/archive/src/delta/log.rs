@@ -61,7 +61,7 @@ pub(super) struct Claim {
 
 impl Claim {
     /// Returns the conflict with an action of another writer.
-    fn conflict(&self, line: &Line) -> Option<Conflict> {
+    fn conflict(&self, line: &LogLine) -> Option<Conflict> {
         if let Some(Txn { app_id }) = &line.txn
             && self.app_ids.contains(app_id)
         {
@@ -85,7 +85,7 @@ pub(super) enum Freshness {
 
 /// The relevant fields of an action in another writer's entry.
 #[derive(Deserialize)]
-struct Line {
+struct LogLine {
     txn: Option<Txn>,
     add: Option<FileLine>,
     remove: Option<FileLine>,
@@ -129,7 +129,7 @@ pub(super) async fn append(
         }
         let Some(theirs) = store.read_commit_entry(version).await? else { return Ok(Entry::Gone) };
         for line in theirs.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-            let line: Line = serde_json::from_slice(line)
+            let line: LogLine = serde_json::from_slice(line)
                 .map_err(|error| DeltaTableError::generic(format!("log entry {version}: {error}")))?;
             if line.metadata.is_some() || line.protocol.is_some() {
                 return Ok(Entry::Changed);

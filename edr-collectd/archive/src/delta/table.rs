@@ -356,7 +356,7 @@ impl<R> ArchiveTable<R> {
     }
 }
 
-/// Whether the new position of a partition must be higher than the old.
+/// Requirement on the new position of a partition: higher than the old position, or not lower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Growth {
     Required,

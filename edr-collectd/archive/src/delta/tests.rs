@@ -5,11 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use deltalake::operations::vacuum::Clock;
-
 use super::*;
-use crate::testing::{append, entries, header, offsets, partition, records, row};
-use crate::{ArchiveError, Frames, PartitionName, Reader, Row, tables};
+use crate::testing::{ClockAhead, append, entries, header, offsets, partition, records, row};
+use crate::{ArchiveError, Frames, PartitionName, Reader, ReceivedRecord, tables};
 
 /// Moves a position forward by `count` commits without rows.
 async fn commits(frames: &mut Frames, number: i32, from: i64, count: i64) {
@@ -171,7 +169,7 @@ async fn a_new_log_under_an_old_name_has_a_position_of_its_own() {
     append(&mut frames, &[row(0, 9, 1, &bytes)]).await.unwrap();
     let second = PartitionName { generation: 1, ..partition(0) };
     frames.position(&second).await.unwrap();
-    append(&mut frames, &[Row { partition: second.clone(), ..row(0, 0, 2, &bytes) }]).await.unwrap();
+    append(&mut frames, &[ReceivedRecord { partition: second.clone(), ..row(0, 0, 2, &bytes) }]).await.unwrap();
     let mut again = Frames::open(dir.path()).await.unwrap();
     assert_eq!(again.newest(&partition(0)).await.unwrap(), (second.clone(), Some(1)));
     let reader = Reader::new(dir.path());
@@ -200,17 +198,6 @@ async fn commits_do_no_upkeep_and_upkeep_sums_up_the_log_once() {
     assert_eq!(Frames::open(dir.path()).await.unwrap().position(&partition(0)).await.unwrap(), Some(230));
 }
 
-/// A clock ahead by ms.
-#[derive(Debug)]
-struct Ahead(i64);
-
-impl Clock for Ahead {
-    fn current_timestamp_millis(&self) -> i64 {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        i64::try_from(now.as_millis()).unwrap() + self.0
-    }
-}
-
 #[tokio::test]
 async fn files_of_refused_commits_go_after_an_hour_and_not_before() {
     let dir = tempfile::tempdir().unwrap();
@@ -226,7 +213,7 @@ async fn files_of_refused_commits_go_after_an_hour_and_not_before() {
     let upkeep = Upkeep::new(dir.path(), tables::frames::STORAGE);
     upkeep.vacuum(None).await.unwrap();
     assert_eq!(files(), 2);
-    upkeep.vacuum(Some(Arc::new(Ahead(2 * 3_600_000)))).await.unwrap();
+    upkeep.vacuum(Some(Arc::new(ClockAhead(2 * 3_600_000)))).await.unwrap();
     assert_eq!(files(), 1);
     // The entries of the vacuum are in the log now, and the writers go on.
     append(&mut first, &[row(0, 1, 3, &bytes)]).await.unwrap();
@@ -234,29 +221,29 @@ async fn files_of_refused_commits_go_after_an_hour_and_not_before() {
 }
 
 /// A row of a made-up table: a part, and a value.
-type Made = (&'static str, i64);
+type MadeUpRow = (&'static str, i64);
 
-fn made_up(columns: Vec<ArchiveColumn<Made>>) -> TableDeclaration<Made> {
+fn made_up(columns: Vec<ArchiveColumn<MadeUpRow>>) -> TableDeclaration<MadeUpRow> {
     let storage = TableStorage {
         folder: "made_up",
         partition_column: "part",
         checkpoint_commits: 10,
         vacuum_interval: Duration::from_secs(3_600),
     };
-    let part = ArchiveColumn::text("part", |row: &Made| Some(row.0.to_owned())).required();
+    let part = ArchiveColumn::text("part", |row: &MadeUpRow| Some(row.0.to_owned())).required();
     TableDeclaration { storage, columns: [vec![part], columns].into_iter().flatten().collect() }
 }
 
-fn value() -> ArchiveColumn<Made> {
-    ArchiveColumn::long("value", |row: &Made| Some(row.1)).required()
+fn value() -> ArchiveColumn<MadeUpRow> {
+    ArchiveColumn::long("value", |row: &MadeUpRow| Some(row.1)).required()
 }
 
-fn doubled() -> ArchiveColumn<Made> {
-    ArchiveColumn::long("doubled", |row: &Made| Some(row.1 * 2))
+fn doubled() -> ArchiveColumn<MadeUpRow> {
+    ArchiveColumn::long("doubled", |row: &MadeUpRow| Some(row.1 * 2))
 }
 
 /// Returns the values of these columns in order.
-async fn values(table: &ArchiveTable<Made>, columns: &[&str]) -> Vec<Vec<Option<i64>>> {
+async fn values(table: &ArchiveTable<MadeUpRow>, columns: &[&str]) -> Vec<Vec<Option<i64>>> {
     let mut found = Vec::new();
     let mut rows = engine::Engine::new().scan(&table.newest_version(), None, columns).await.unwrap();
     while let Some(batch) = rows.next().await.unwrap() {

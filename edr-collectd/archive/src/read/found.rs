@@ -21,14 +21,14 @@ impl ArchivedFrame {
 
 /// A frame with the locations of its records.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundFrame {
     /// The frame.
     pub frame: ArchivedFrame,
     /// Locations of the records, by number of parts and by part. Records of two divisions do not fit together.
     divisions: BTreeMap<u32, BTreeMap<u32, Place>>,
 }
 
-impl Found {
+impl FoundFrame {
     pub(super) fn new(frame: ArchivedFrame) -> Self {
         Self { frame, divisions: BTreeMap::new() }
     }
@@ -75,21 +75,21 @@ impl Found {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Candidates {
     /// Complete frames, newest first. Usually the first frame is readable and is the answer.
-    pub found: Vec<Found>,
+    pub found: Vec<FoundFrame>,
     /// Where to continue when none of the frames is readable; `None` when there are no older frames.
     pub rest: Option<SearchRank>,
 }
 
 /// Frames found so far, oldest first.
-pub(super) type FoundFrames = BTreeMap<SearchRank, Found>;
+pub(super) type FoundFrames = BTreeMap<SearchRank, FoundFrame>;
 
 /// Adds a record to its frame.
 pub(super) fn note_part(frames: &mut FoundFrames, found: &ArchivedPart) {
-    let frame = frames.entry(found.frame.rank()).or_insert_with(|| Found::new(found.frame));
+    let frame = frames.entry(found.frame.rank()).or_insert_with(|| FoundFrame::new(found.frame));
     frame.add(found.parts, found.part, found.place);
 }
 
 /// Returns the complete frames, newest first.
-pub(super) fn newest_first(frames: FoundFrames) -> Vec<Found> {
+pub(super) fn newest_first(frames: FoundFrames) -> Vec<FoundFrame> {
     frames.into_values().rev().filter(|found| found.completed().is_some()).collect()
 }

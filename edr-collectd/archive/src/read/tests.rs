@@ -125,19 +125,24 @@ async fn records_come_back_verbatim_and_the_position_with_them() {
     let raw = noise(5000, 1);
     let sent = records(&header(1, 1), &raw, None, 1024);
     assert!(sent.len() > 1);
-    let mut rows: Vec<Row> =
+    let mut rows: Vec<ReceivedRecord> =
         sent.iter().zip(0..).map(|(bytes, offset)| row(0, offset, 1_000 + offset, bytes)).collect();
     // Bytes that are no frame, and a record without a value, have a row too.
     let count = rows.len() as i64;
     rows.push(row(0, count, 2_000, b"\xff no frame"));
-    rows.push(Row { record: None, key: None, content: Err("no value".into()), ..row(0, count + 1, 2_001, b"") });
+    rows.push(ReceivedRecord {
+        record: None,
+        key: None,
+        content: Err("no value".into()),
+        ..row(0, count + 1, 2_001, b"")
+    });
     append(&mut frames, &rows).await.unwrap();
 
     let mut again = Frames::open(dir.path()).await.unwrap();
     assert_eq!(again.position(&partition(0)).await.unwrap(), Some(count + 2));
     assert_eq!(offsets(&again).await, (0..count + 2).collect::<Vec<_>>());
     let reader = Reader::new(dir.path());
-    let places: Vec<Place> = rows[..sent.len()].iter().map(Row::place).collect();
+    let places: Vec<Place> = rows[..sent.len()].iter().map(ReceivedRecord::place).collect();
     assert_eq!(reader.frame(&places).await.unwrap().open(None).unwrap(), raw);
     let mut found = Vec::new();
     reader.rows(0..i64::MAX, |row| found.push(row)).await.unwrap();
@@ -223,7 +228,7 @@ async fn the_first_snapshot_after_a_moment_costs_a_few_files_however_large_the_a
     let mut offset = 0;
     for seq in 1..=80 {
         let hosts: &[u8] = if (4..=5).contains(&seq) { &[0, 1, 2] } else { &[0, 2] };
-        let rows: Vec<Row> = hosts
+        let rows: Vec<ReceivedRecord> = hosts
             .iter()
             .map(|&n| {
                 let bytes = records(&header(n, seq), b"snapshot", None, 1 << 20).remove(0);
@@ -236,7 +241,7 @@ async fn the_first_snapshot_after_a_moment_costs_a_few_files_however_large_the_a
     let reader = Reader::new(dir.path());
     let [other, host, absent] = [[0; 16], [1; 16], [3; 16]].map(HostId);
     let at = |seq: i64| seq * 10_000_000_000;
-    // One file, then four, then sixteen are read: all others are spoiled meanwhile.
+    // A search reads one file, then four, then sixteen, and so on; files that must not be read are spoiled step by step.
     assert_eq!(reader.first_after(host, at(5)).await.unwrap(), FirstSnapshot::NotBefore(at(5 + 65)));
     assert_eq!(spoil_files(&frames, 64).await, 64);
     assert_eq!(reader.first_after(host, at(0)).await.unwrap(), FirstSnapshot::At(at(4)));

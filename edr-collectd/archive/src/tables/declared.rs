@@ -15,7 +15,7 @@ use deltalake::kernel::{ArrayType, DataType as DeltaType, PrimitiveType, StructF
 use edr_model::accounting::Declarations;
 use edr_wire::frame::{FrameHeader, LostRange, MissedTicks, PreviousEpoch};
 
-use super::rows::Row;
+use super::record::ReceivedRecord;
 use crate::delta::ArchiveColumn;
 use crate::delta::values::{Columns, long, text};
 
@@ -27,8 +27,8 @@ const LOST: ([&str; 2], [&str; 2]) = (["epoch", "reason"], ["first_seq", "last_s
 const MISSED: ([&str; 1], [&str; 3]) = (["reason"], ["from_boottime_ns", "to_boottime_ns", "ticks"]);
 
 /// Returns the columns with the declarations of a frame, for `frames`; null for a record that is no frame.
-pub(super) fn columns() -> Vec<ArchiveColumn<Row>> {
-    fn declared(row: &Row) -> Option<&FrameHeader> {
+pub(super) fn columns() -> Vec<ArchiveColumn<ReceivedRecord>> {
+    fn declared(row: &ReceivedRecord) -> Option<&FrameHeader> {
         row.content.as_ref().ok().map(|record| &record.header)
     }
     vec![

@@ -6,7 +6,7 @@ use std::time::Duration;
 use edr_wire::frame::{FrameHeader, FrameKind, Record};
 
 use super::declared;
-use super::rows::Row;
+use super::record::ReceivedRecord;
 use crate::delta::{ArchiveColumn, ArchiveTable, TableDeclaration, TableStorage};
 use crate::{ArchiveError, day_of};
 
@@ -19,7 +19,7 @@ pub(crate) const STORAGE: TableStorage = TableStorage {
 };
 
 /// The table of records: the only handle to read and commit Kafka positions.
-pub type Frames = ArchiveTable<Row>;
+pub type Frames = ArchiveTable<ReceivedRecord>;
 
 impl Frames {
     /// Opens the table in the archive's folder; creates the table when missing.
@@ -32,22 +32,24 @@ impl Frames {
 }
 
 /// Returns the declaration of the table.
-pub(crate) fn declaration() -> TableDeclaration<Row> {
-    fn record(row: &Row) -> Option<&Record> {
+pub(crate) fn declaration() -> TableDeclaration<ReceivedRecord> {
+    fn record(row: &ReceivedRecord) -> Option<&Record> {
         row.content.as_ref().ok()
     }
-    fn header(row: &Row) -> Option<&FrameHeader> {
+    fn header(row: &ReceivedRecord) -> Option<&FrameHeader> {
         Some(&record(row)?.header)
     }
     let mut columns = vec![
-        ArchiveColumn::date("receive_day", |row: &Row| Some(day_of(row.received_ns))).required(),
-        ArchiveColumn::long("received_ns", |row: &Row| Some(row.received_ns)).required().statistics(),
-        ArchiveColumn::text("cluster", |row: &Row| Some(row.partition.cluster.clone())).required(),
-        ArchiveColumn::text("topic", |row: &Row| Some(row.partition.topic.clone())).required(),
-        ArchiveColumn::integer("partition", |row: &Row| Some(row.partition.partition)).required().statistics(),
-        ArchiveColumn::integer("generation", |row: &Row| Some(row.partition.generation)).required(),
-        ArchiveColumn::long("offset", |row: &Row| Some(row.offset)).required().statistics(),
-        ArchiveColumn::long("kafka_timestamp_ms", |row: &Row| row.kafka_timestamp_ms),
+        ArchiveColumn::date("receive_day", |row: &ReceivedRecord| Some(day_of(row.received_ns))).required(),
+        ArchiveColumn::long("received_ns", |row: &ReceivedRecord| Some(row.received_ns)).required().statistics(),
+        ArchiveColumn::text("cluster", |row: &ReceivedRecord| Some(row.partition.cluster.clone())).required(),
+        ArchiveColumn::text("topic", |row: &ReceivedRecord| Some(row.partition.topic.clone())).required(),
+        ArchiveColumn::integer("partition", |row: &ReceivedRecord| Some(row.partition.partition))
+            .required()
+            .statistics(),
+        ArchiveColumn::integer("generation", |row: &ReceivedRecord| Some(row.partition.generation)).required(),
+        ArchiveColumn::long("offset", |row: &ReceivedRecord| Some(row.offset)).required().statistics(),
+        ArchiveColumn::long("kafka_timestamp_ms", |row: &ReceivedRecord| row.kafka_timestamp_ms),
         ArchiveColumn::text("host_id", |row| Some(header(row)?.host_id.to_string())).statistics(),
         ArchiveColumn::text("epoch", |row| Some(header(row)?.epoch.to_string())).statistics(),
         // `decode` refuses larger numbers.
@@ -67,9 +69,9 @@ pub(crate) fn declaration() -> TableDeclaration<Row> {
     ];
     columns.extend(declared::columns());
     columns.extend([
-        ArchiveColumn::text("fault", |row: &Row| row.content.as_ref().err().cloned()),
-        ArchiveColumn::bytes("key", |row: &Row| row.key.as_deref()),
-        ArchiveColumn::bytes("record", |row: &Row| row.record.as_deref()).incompressible(),
+        ArchiveColumn::text("fault", |row: &ReceivedRecord| row.content.as_ref().err().cloned()),
+        ArchiveColumn::bytes("key", |row: &ReceivedRecord| row.key.as_deref()),
+        ArchiveColumn::bytes("record", |row: &ReceivedRecord| row.record.as_deref()).incompressible(),
     ]);
     TableDeclaration { storage: STORAGE, columns }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod declared;
 pub(crate) mod frames;
 pub(crate) mod hosts;
+pub(crate) mod record;
 pub(crate) mod rows;
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use edr_wire::frame::FrameKey;
 use edr_wire::{ContentHash, HostId};
 
-use crate::testing::{entries, partition};
+use crate::testing::{ClockAhead, entries, partition};
 use crate::*;
 
 use super::hosts;
@@ -93,14 +93,6 @@ async fn hosts_are_saved_by_who_was_idle_while_the_log_was_summed_up() {
 
 #[tokio::test]
 async fn what_saves_leave_behind_goes_after_an_hour_and_not_before() {
-    #[derive(Debug)]
-    struct Ahead(i64);
-    impl deltalake::operations::vacuum::Clock for Ahead {
-        fn current_timestamp_millis(&self) -> i64 {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-            i64::try_from(now.as_millis()).unwrap() + self.0
-        }
-    }
     let dir = tempfile::tempdir().unwrap();
     let mut table = HostsTable::open(dir.path()).await.unwrap();
     let coverage: Coverage = BTreeMap::from([(partition(1), (10, 100))]);
@@ -112,7 +104,7 @@ async fn what_saves_leave_behind_goes_after_an_hour_and_not_before() {
     let upkeep = Upkeep::new(dir.path(), hosts::STORAGE);
     upkeep.vacuum(None).await.unwrap();
     assert_eq!(files(), 5);
-    upkeep.vacuum(Some(std::sync::Arc::new(Ahead(2 * 3_600_000)))).await.unwrap();
+    upkeep.vacuum(Some(std::sync::Arc::new(ClockAhead(2 * 3_600_000)))).await.unwrap();
     assert_eq!(files(), 1);
     assert_eq!(table.load().await.unwrap().hosts, [saved(1, 5)]);
     table.save(list([saved(1, 6)]), &coverage).await.unwrap();

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use edr_archive::{FirstSnapshot, Found, SearchRank};
+use edr_archive::{FirstSnapshot, FoundFrame, SearchRank};
 use edr_model::time_text;
 use edr_wire::frame::FrameKey;
 use edr_wire::{Epoch, HostId};
@@ -25,9 +25,9 @@ pub(super) struct SearchBack<'a> {
     at_ns: i64,
     deadline: Instant,
     /// Complete frames at or before the moment, newest first.
-    page: VecDeque<Found>,
+    page: VecDeque<FoundFrame>,
     /// The next frames of the page, at most [`TOGETHER`].
-    candidates: VecDeque<Found>,
+    candidates: VecDeque<FoundFrame>,
     /// Where the archive's older frames begin.
     below: Option<SearchRank>,
     /// True when the archive has no older frames.
@@ -78,7 +78,7 @@ impl<'a> SearchBack<'a> {
     }
 
     /// Takes the newest candidate, and asks the archive for older frames when none is left.
-    async fn next_candidate(&mut self) -> Result<Option<Found>, QueryError> {
+    async fn next_candidate(&mut self) -> Result<Option<FoundFrame>, QueryError> {
         while self.candidates.is_empty() {
             if self.page.is_empty() {
                 if self.is_at_end {
@@ -108,7 +108,7 @@ impl<'a> SearchBack<'a> {
     }
 
     /// Opens a candidate. Returns `None` when the candidate is unreadable, or another content counts at its place.
-    async fn open(&mut self, candidate: &Found) -> Option<Arc<HostSnapshot>> {
+    async fn open(&mut self, candidate: &FoundFrame) -> Option<Arc<HostSnapshot>> {
         let wanted = candidate.frame.key;
         if self.counting.get(&wanted.place()).is_some_and(|counting| *counting != Some(wanted)) {
             return None;

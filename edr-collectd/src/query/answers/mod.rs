@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use edr_archive::{ArchiveError, Found, HostsTable, Reader};
+use edr_archive::{ArchiveError, FoundFrame, HostsTable, Reader};
 use edr_wire::frame::{Frame, FrameKey, FrameKind};
 use edr_wire::snapshot::SnapshotView;
 use edr_wire::{Epoch, HostId};
@@ -34,7 +34,7 @@ const CONFLICT_NS: i64 = 3_600_000_000_000;
 
 /// All complete contents of some places, by epoch and sequence number; the contents of a place are in order of
 /// completion.
-type Contents = HashMap<(Epoch, u64), Vec<Found>>;
+type Contents = HashMap<(Epoch, u64), Vec<FoundFrame>>;
 
 /// Answers from memory and archive.
 #[derive(Debug)]
@@ -174,7 +174,7 @@ impl HostAnswers {
         Ok(Arc::new(self.read(found).await?))
     }
 
-    async fn read(&self, found: &Found) -> Result<Frame, QueryError> {
+    async fn read(&self, found: &FoundFrame) -> Result<Frame, QueryError> {
         self.reader.found(found).await.map_err(archive)
     }
 
@@ -254,7 +254,7 @@ impl HostAnswers {
     }
 
     /// Returns all contents of these frames and their key frames, within [`CONFLICT_NS`] by the host's clock.
-    async fn contents_near(&self, host_id: HostId, frames: &VecDeque<Found>) -> Result<Contents, QueryError> {
+    async fn contents_near(&self, host_id: HostId, frames: &VecDeque<FoundFrame>) -> Result<Contents, QueryError> {
         let mut wanted = BTreeSet::new();
         let (mut least, mut most) = (i64::MAX, i64::MIN);
         for frame in frames.iter().map(|found| &found.frame) {
@@ -268,7 +268,7 @@ impl HostAnswers {
 
     async fn open_found(
         &self,
-        found: &Found,
+        found: &FoundFrame,
         contents: &mut Contents,
         conflict: bool,
     ) -> Result<Arc<HostSnapshot>, QueryError> {
