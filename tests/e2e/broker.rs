@@ -5,10 +5,10 @@ use edr_tests::kafka::Broker;
 use edr_tests::scene::Scene;
 use edr_tests::topic::{produce, records};
 
-use crate::shared::Shared;
-use crate::{PASSED, Verdict};
+use crate::shared::TestBed;
+use crate::{PASSED, TestResult};
 
-pub(crate) fn keeps_what_it_stored(shared: &Shared) -> Verdict {
+pub(crate) fn keeps_what_it_stored(shared: &TestBed) -> TestResult {
     let _beside = shared.beside_others();
     Scene::run("broker", |scene| {
         let mut broker = Broker::start(scene.path())?;

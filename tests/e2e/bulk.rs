@@ -11,8 +11,8 @@ use edr_tests::topic::records;
 use edr_tests::wait;
 use edr_wire::frame::{Frame, Record};
 
-use crate::shared::Shared;
-use crate::{PASSED, Verdict};
+use crate::shared::TestBed;
+use crate::{PASSED, TestResult};
 
 /// Time limit: a debug build compresses, cuts, sends, archives and decodes 12 MB of noise.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -21,7 +21,7 @@ const ARGV_BYTES: usize = 60_000;
 
 /// Random arguments cannot be compressed: a body of at least 10 MB must pass a broker with default limits, and every
 /// byte must arrive.
-pub(crate) fn passes_a_broker_with_default_limits(shared: &Shared) -> Verdict {
+pub(crate) fn passes_a_broker_with_default_limits(shared: &TestBed) -> TestResult {
     let _alone = shared.alone();
     let topic = shared.topic()?;
     Scene::run("bulk", |scene| {

@@ -10,13 +10,13 @@ use edr_tests::psad::Replay;
 use edr_tests::scene::Scene;
 use libtest_mimic::Completion;
 
-use crate::shared::Shared;
-use crate::{PASSED, Verdict};
+use crate::shared::TestBed;
+use crate::{PASSED, TestResult};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Runs both daemons with psad's data, through a start, some pages and a stop.
-pub(crate) fn no_daemon_executes_anything(shared: &Shared) -> Verdict {
+pub(crate) fn no_daemon_executes_anything(shared: &TestBed) -> TestResult {
     let _beside = shared.beside_others();
     let topic = shared.topic()?;
     Scene::run("exec", |scene| {

@@ -19,8 +19,8 @@ use edr_wire::frame::Record;
 use libtest_mimic::Completion;
 use nix::unistd::geteuid;
 
-use crate::shared::Shared;
-use crate::{PASSED, Verdict};
+use crate::shared::TestBed;
+use crate::{PASSED, TestResult};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// Time limit for a daemon to stop.
@@ -28,7 +28,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// Without a broker the agent becomes ready, samples into its spool and reports the missing broker once a minute. With
 /// a broker the agent sends all spooled frames.
-pub(crate) fn a_broker_that_comes_later(shared: &Shared) -> Verdict {
+pub(crate) fn a_broker_that_comes_later(shared: &TestBed) -> TestResult {
     let _beside = shared.beside_others();
     Scene::run("later", |scene| {
         let mut broker = Broker::prepare(&scene.folder("kafka")?)?;
@@ -64,7 +64,7 @@ pub(crate) fn a_broker_that_comes_later(shared: &Shared) -> Verdict {
 }
 
 /// In 90 seconds without a broker the agent logs the outage in two or three lines.
-pub(crate) fn a_broker_that_stays_away(shared: &Shared) -> Verdict {
+pub(crate) fn a_broker_that_stays_away(shared: &TestBed) -> TestResult {
     if std::env::var_os("EDR_TEST_LONG").is_none() {
         return Ok(Completion::ignored_with("takes 90 s: script/test --long"));
     }
@@ -87,7 +87,7 @@ fn complaints(log: &str, broker: &str) -> usize {
 }
 
 /// Every problem of a configuration is reported at once, each with file, line, key, rule and remedy; exit code 78.
-pub(crate) fn a_wrong_configuration(_: &Shared) -> Verdict {
+pub(crate) fn a_wrong_configuration(_: &TestBed) -> TestResult {
     let agent = (
         &binaries()?.agent,
         "agent.toml",
@@ -132,7 +132,7 @@ pub(crate) fn a_wrong_configuration(_: &Shared) -> Verdict {
 }
 
 /// Without rights for other users' descriptors the agent continues, and snapshot and page name the missing part.
-pub(crate) fn no_rights(shared: &Shared) -> Verdict {
+pub(crate) fn no_rights(shared: &TestBed) -> TestResult {
     let _beside = shared.beside_others();
     let topic = shared.topic()?;
     Scene::run("rights", |scene| {
@@ -170,7 +170,7 @@ fn says_degraded(reasons: &serde_json::Value) -> Result<String> {
 
 /// psad is detected when it appears, without a restart of the agent. The view of a scanned port names the listening
 /// process.
-pub(crate) fn psad_that_comes_later(shared: &Shared) -> Verdict {
+pub(crate) fn psad_that_comes_later(shared: &TestBed) -> TestResult {
     let _beside = shared.beside_others();
     let topic = shared.topic()?;
     Scene::run("psad", |scene| {
@@ -223,7 +223,7 @@ fn on_a_scanned_port() -> Result<(std::net::TcpListener, u16)> {
 }
 
 /// SIGTERM ends the agent within five seconds, with a final frame marked `bye`, even when the broker hangs.
-pub(crate) fn a_stop(shared: &Shared) -> Verdict {
+pub(crate) fn a_stop(shared: &TestBed) -> TestResult {
     let _beside = shared.beside_others();
     let topic = shared.topic()?;
     Scene::run("stop", |scene| {

@@ -10,11 +10,11 @@ use edr_wire::snapshot::{Process, SCHEMA, Snapshot};
 use edr_wire::{Bytes, Epoch, HostId};
 use serde_json::Value;
 
-use crate::shared::Shared;
-use crate::{PASSED, Verdict};
+use crate::shared::TestBed;
+use crate::{PASSED, TestResult};
 
 /// A key of several parts and a delta must pass Kafka unchanged, and the reader must see the same rows.
-pub(crate) fn read_without_our_code(shared: &Shared) -> Verdict {
+pub(crate) fn read_without_our_code(shared: &TestBed) -> TestResult {
     let _beside = shared.beside_others();
     let topic = shared.topic()?;
     Scene::run("format", |scene| {

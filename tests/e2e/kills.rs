@@ -13,8 +13,8 @@ use edr_wire::frame::Record;
 use edr_wire::{Epoch, HostId};
 
 use crate::archive::{self, ArchivedRecord};
-use crate::shared::Shared;
-use crate::{PASSED, Verdict};
+use crate::shared::TestBed;
+use crate::{PASSED, TestResult};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// Each round kills the agent and the collector once.
@@ -22,7 +22,7 @@ const ROUNDS: usize = 4;
 
 /// The agent's epoch must have no hole and only a single content for each sequence number, and the archive must have
 /// every record of the topic once.
-pub(crate) fn lose_and_double_nothing(shared: &Shared) -> Verdict {
+pub(crate) fn lose_and_double_nothing(shared: &TestBed) -> TestResult {
     let _beside = shared.beside_others();
     let topic = shared.topic()?;
     Scene::run("kills", |scene| {
@@ -102,7 +102,7 @@ fn nothing_doubled(sent: &[KafkaRecord], archived: &[ArchivedRecord]) -> Result<
 }
 
 /// Records that are no frames must be archived with their fault, and later records must still arrive.
-pub(crate) fn a_record_that_is_no_frame_is_kept(shared: &Shared) -> Verdict {
+pub(crate) fn a_record_that_is_no_frame_is_kept(shared: &TestBed) -> TestResult {
     let _beside = shared.beside_others();
     let topic = shared.topic()?;
     Scene::run("fault", |scene| {

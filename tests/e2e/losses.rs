@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use deltalake::datafusion::logical_expr::{col, lit};
-use edr_tests::daemons::{AgentPlan, Collector, CollectorPlan};
+use edr_tests::daemons::{AgentPlan, CollectorDaemon, CollectorPlan};
 use edr_tests::http::text_of;
 use edr_tests::kafka::Broker;
 use edr_tests::scene::Scene;
@@ -17,14 +17,14 @@ use edr_wire::frame::Record;
 use serde_json::Value;
 
 use crate::archive;
-use crate::shared::Shared;
-use crate::{PASSED, Verdict};
+use crate::shared::TestBed;
+use crate::{PASSED, TestResult};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Without a broker, and with less free room than the quota leaves, the agent drops the oldest frames and declares the
 /// loss. The collector names the dropped frames, with the reason.
-pub(crate) fn a_frame_dropped_by_quota(shared: &Shared) -> Verdict {
+pub(crate) fn a_frame_dropped_by_quota(shared: &TestBed) -> TestResult {
     let _beside = shared.beside_others();
     Scene::run("quota", |scene| {
         let mut broker = Broker::prepare(&scene.folder("kafka")?)?;
@@ -72,7 +72,7 @@ pub(crate) fn a_frame_dropped_by_quota(shared: &Shared) -> Verdict {
 }
 
 /// A stopped agent declares the ticks until its next start as missed.
-pub(crate) fn a_stopped_agent(shared: &Shared) -> Verdict {
+pub(crate) fn a_stopped_agent(shared: &TestBed) -> TestResult {
     let _beside = shared.beside_others();
     let topic = shared.topic()?;
     Scene::run("stopped", |scene| {
@@ -118,7 +118,7 @@ pub(crate) fn a_stopped_agent(shared: &Shared) -> Verdict {
 
 /// A row deleted from the table `frames` leaves an unexplained number, found by a command at once and by the collector
 /// at its next start.
-pub(crate) fn a_deleted_row(shared: &Shared) -> Verdict {
+pub(crate) fn a_deleted_row(shared: &TestBed) -> TestResult {
     let _beside = shared.beside_others();
     let topic = shared.topic()?;
     Scene::run("deleted", |scene| {
@@ -198,7 +198,7 @@ fn names(host: &Value, words: &str) -> Result<()> {
 }
 
 /// Checks that the page of the host and the table of losses show a loss.
-fn shows(collector: &mut Collector, reason: &str, meaning: &str) -> Result<()> {
+fn shows(collector: &mut CollectorDaemon, reason: &str, meaning: &str) -> Result<()> {
     let page = collector.host_path(LIMIT)?;
     collector.page(&page, reason, LIMIT, |body| {
         let text = text_of(body);

@@ -20,16 +20,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use shared::Shared;
+use shared::TestBed;
 
 /// The result of a test: completed, or ignored with a reason.
-type Verdict = anyhow::Result<Completion>;
+type TestResult = anyhow::Result<Completion>;
 
 /// A test.
-type Test = fn(&Shared) -> Verdict;
+type Test = fn(&TestBed) -> TestResult;
 
 /// The result of a passed test.
-const PASSED: Verdict = Ok(Completion::Completed);
+const PASSED: TestResult = Ok(Completion::Completed);
 
 /// The tests by name.
 const TESTS: &[(&str, Test)] = &[
@@ -59,7 +59,7 @@ const TESTS: &[(&str, Test)] = &[
 
 fn main() -> anyhow::Result<ExitCode> {
     let args = Arguments::from_args();
-    let shared = if args.list { None } else { Some(Arc::new(Shared::start()?)) };
+    let shared = if args.list { None } else { Some(Arc::new(TestBed::start()?)) };
     let trial = |(name, test): &(&'static str, Test)| {
         let (shared, test) = (shared.clone(), *test);
         Trial::ignorable_test(*name, move || match &shared {

@@ -12,8 +12,8 @@ use edr_tests::topic::records;
 use edr_wire::frame::{Frame, FrameKind, Record, split_records};
 
 use crate::archive;
-use crate::shared::Shared;
-use crate::{PASSED, Verdict};
+use crate::shared::TestBed;
+use crate::{PASSED, TestResult};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const FORMS: &str = include_str!("../fixtures/secrets/forms.tsv");
@@ -35,7 +35,7 @@ struct CanaryProcess {
 /// Plants each form of a secret in a separate process. Searches spool, topic, archive (both the raw files and the
 /// decoded records), output of commands, page and logs: each decoded place must contain the markers, and no place may
 /// contain a secret.
-pub(crate) fn leave_the_host_nowhere(shared: &Shared) -> Verdict {
+pub(crate) fn leave_the_host_nowhere(shared: &TestBed) -> TestResult {
     let _beside = shared.beside_others();
     let topic = shared.topic()?;
     Scene::run("secrets", |scene| {

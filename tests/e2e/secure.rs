@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use edr_tests::binaries::binaries;
 use edr_tests::certificates::{Authority, Signed};
-use edr_tests::daemons::{Agent, AgentPlan, Collector, CollectorPlan};
+use edr_tests::daemons::{AgentDaemon, AgentPlan, CollectorDaemon, CollectorPlan};
 use edr_tests::kafka::{Broker, More};
 use edr_tests::running::Program;
 use edr_tests::scene::Scene;
@@ -21,8 +21,8 @@ use edr_wire::Epoch;
 use edr_wire::frame::Record;
 use nix::sys::signal::Signal;
 
-use crate::shared::Shared;
-use crate::{PASSED, Verdict};
+use crate::shared::TestBed;
+use crate::{PASSED, TestResult};
 
 const LIMIT: Duration = Duration::from_secs(90);
 const TOPIC: &str = "edr.snapshots";
@@ -125,7 +125,7 @@ fn login(mechanism: &str, user: &str, password: &Path) -> String {
     format!("sasl.mechanism = {mechanism:?}\nsasl.username = {user:?}\nsasl.password-file = {password:?}\n")
 }
 
-pub(crate) fn every_way_in_and_every_refusal(shared: &Shared) -> Verdict {
+pub(crate) fn every_way_in_and_every_refusal(shared: &TestBed) -> TestResult {
     let _beside = shared.beside_others();
     Scene::run("secure", |scene| {
         let world = BrokerWorld::new(scene.path())?;
@@ -222,9 +222,9 @@ fn checks_before_a_start(world: &BrokerWorld, ca: &str) -> Result<()> {
 }
 
 /// Waits until the spool holds only the newest frame and the key.
-fn delivered(agent: &mut Agent) -> Result<()> {
+fn delivered(agent: &mut AgentDaemon) -> Result<()> {
     agent.has_spooled(1, LIMIT)?;
-    let log = |agent: &Agent| format!("its log:\n{}", agent.process.log_tail());
+    let log = |agent: &AgentDaemon| format!("its log:\n{}", agent.process.log_tail());
     let empty = wait::until("the spool to be sent", LIMIT, || {
         ensure!(agent.process.is_running()?, "the agent ended");
         let spooled = agent.spooled()?;
@@ -366,14 +366,14 @@ fn told(line: &str, refusal: &BrokerRefusal) -> Result<()> {
     Ok(())
 }
 
-fn epoch_of(agent: &Agent) -> Result<Epoch> {
+fn epoch_of(agent: &AgentDaemon) -> Result<Epoch> {
     let newest = agent.spooled()?.pop().context("the newest frame stays")?;
     let bytes = std::fs::read(newest)?;
     let first = edr_wire::frame::split_records(&bytes).next().context("a frame has a record")??;
     Ok(Record::decode(first)?.header.epoch)
 }
 
-fn mend_agent(world: &BrokerWorld, agent: &mut Agent, mend: &Mend) -> Result<()> {
+fn mend_agent(world: &BrokerWorld, agent: &mut AgentDaemon, mend: &Mend) -> Result<()> {
     match mend {
         Mend::Replace(path, bytes) => replace(path, bytes),
         Mend::Reload(listener, keys) => {
@@ -385,7 +385,7 @@ fn mend_agent(world: &BrokerWorld, agent: &mut Agent, mend: &Mend) -> Result<()>
     }
 }
 
-fn mend_collector(world: &BrokerWorld, collector: &mut Collector, mend: &Mend) -> Result<()> {
+fn mend_collector(world: &BrokerWorld, collector: &mut CollectorDaemon, mend: &Mend) -> Result<()> {
     match mend {
         Mend::Replace(path, bytes) => replace(path, bytes),
         Mend::Reload(listener, keys) => {

@@ -10,7 +10,7 @@ use edr_tests::scene::Scene;
 /// The shared resources. The main thread must start the broker, because a child ends together with the starting thread,
 /// and the main thread outlives every test.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct TestBed {
     broker: Result<Broker, String>,
     // Declared after the broker, so that the folder is removed only when the broker has ended.
     _scene: Scene,
@@ -18,7 +18,7 @@ pub(crate) struct Shared {
     machine: RwLock<()>,
 }
 
-impl Shared {
+impl TestBed {
     /// Starts the broker.
     ///
     /// # Errors

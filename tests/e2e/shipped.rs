@@ -9,12 +9,12 @@ use edr_tests::cache::checkout;
 use edr_tests::scene::Scene;
 use libtest_mimic::Completion;
 
-use crate::shared::Shared;
-use crate::{PASSED, Verdict};
+use crate::shared::TestBed;
+use crate::{PASSED, TestResult};
 
 /// A shipped configuration must mention every key of the program, and every mentioned default must be the program's
 /// default.
-pub(crate) fn config_files_say_what_the_programs_do(_: &Shared) -> Verdict {
+pub(crate) fn config_files_say_what_the_programs_do(_: &TestBed) -> TestResult {
     for (program, name) in [(&binaries()?.agent, "agent.toml"), (&binaries()?.collector, "collector.toml")] {
         Scene::run("config", |scene| {
             let text = std::fs::read_to_string(checkout().join("packaging/config").join(name))?;
@@ -68,7 +68,7 @@ fn check(program: &Path, dir: &Path, name: &str, text: &str) -> Result<String> {
 }
 
 /// systemd must accept every line of the units without a message.
-pub(crate) fn units_are_understood(_: &Shared) -> Verdict {
+pub(crate) fn units_are_understood(_: &TestBed) -> TestResult {
     if Command::new("systemd-analyze").arg("--version").output().is_err() {
         return Ok(Completion::ignored_with("no systemd-analyze here"));
     }

@@ -11,11 +11,11 @@ use edr_tests::scene::Scene;
 use edr_wire::frame::{Frame, FrameKind, Record, split_records};
 use edr_wire::snapshot::Snapshot;
 
-use crate::shared::Shared;
-use crate::{PASSED, Verdict};
+use crate::shared::TestBed;
+use crate::{PASSED, TestResult};
 
 /// A key frame and all deltas after it must give the same rows in `tests/reader/read_frame.py` and in this project.
-pub(crate) fn frames_are_read_without_our_code(shared: &Shared) -> Verdict {
+pub(crate) fn frames_are_read_without_our_code(shared: &TestBed) -> TestResult {
     let _beside = shared.beside_others();
     Scene::run("reader", |scene| {
         let hostile = Hostile::start(scene.path())?;

@@ -4,21 +4,21 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use edr_tests::browser::Browser;
-use edr_tests::daemons::{AgentPlan, Collector, CollectorPlan};
+use edr_tests::daemons::{AgentPlan, CollectorDaemon, CollectorPlan};
 use edr_tests::http::text_of;
 use edr_tests::load::{COMM, Hostile, SCRIPT, TITLE};
 use edr_tests::scene::Scene;
 use edr_tests::wait;
 use libtest_mimic::Completion;
 
-use crate::shared::Shared;
-use crate::{PASSED, Verdict};
+use crate::shared::TestBed;
+use crate::{PASSED, TestResult};
 
 /// Time limit from a tick to the page, on a busy machine with two cores.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Markup in `comm`, in arguments and in paths must appear as text in every view, never as an element of the page.
-pub(crate) fn a_hostile_process_is_text(shared: &Shared) -> Verdict {
+pub(crate) fn a_hostile_process_is_text(shared: &TestBed) -> TestResult {
     let _beside = shared.beside_others();
     let topic = shared.topic()?;
     Scene::run("hostile", |scene| {
@@ -78,7 +78,7 @@ fn no_element_of_theirs(html: &str) -> Result<()> {
 }
 
 /// The commands must print the same data as the page, byte for byte.
-pub(crate) fn the_commands_agree(shared: &Shared) -> Verdict {
+pub(crate) fn the_commands_agree(shared: &TestBed) -> TestResult {
     let _beside = shared.beside_others();
     let topic = shared.topic()?;
     Scene::run("commands", |scene| {
@@ -99,7 +99,7 @@ pub(crate) fn the_commands_agree(shared: &Shared) -> Verdict {
     })
 }
 
-fn from_the_archive(collector: &Collector, hostile: &Hostile) -> Result<()> {
+fn from_the_archive(collector: &CollectorDaemon, hostile: &Hostile) -> Result<()> {
     let hosts = collector.plan.view(&["hosts"])?;
     let name = hosts[0]["hostname"].as_str().context("hosts has no hostname")?.to_owned();
     let row = |view: &str, fits: &dyn Fn(&serde_json::Value) -> bool| {

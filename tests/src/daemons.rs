@@ -90,13 +90,13 @@ impl AgentPlan {
     ///
     /// # Errors
     /// When the agent cannot be started.
-    pub fn start(&self) -> Result<Agent> {
+    pub fn start(&self) -> Result<AgentDaemon> {
         let mut program = Program::new("agent", &self.dir, self.program()?).arg("run").arg("--config");
         program = program.arg(self.write_config()?);
         if let Some(notify) = &self.notify {
             program = program.env("NOTIFY_SOCKET", notify);
         }
-        Ok(Agent { process: program.behind(self.behind.iter().cloned()).start()?, plan: self.clone() })
+        Ok(AgentDaemon { process: program.behind(self.behind.iter().cloned()).start()?, plan: self.clone() })
     }
 
     fn program(&self) -> Result<PathBuf> {
@@ -121,14 +121,14 @@ impl AgentPlan {
 
 /// A started agent.
 #[derive(Debug)]
-pub struct Agent {
+pub struct AgentDaemon {
     /// The process.
     pub process: Running,
     /// The settings of the agent.
     pub plan: AgentPlan,
 }
 
-impl Agent {
+impl AgentDaemon {
     /// The frame files in the spool, by epoch and seq.
     ///
     /// # Errors
@@ -276,11 +276,11 @@ impl CollectorPlan {
     ///
     /// # Errors
     /// When the collector cannot be started.
-    pub fn start(&self) -> Result<Collector> {
+    pub fn start(&self) -> Result<CollectorDaemon> {
         let config = self.write_config()?;
         let program =
             Program::new("collector", &self.dir, &binaries()?.collector).arg("run").arg("--config").arg(config);
-        Ok(Collector { process: program.behind(self.behind.iter().cloned()).start()?, plan: self.clone() })
+        Ok(CollectorDaemon { process: program.behind(self.behind.iter().cloned()).start()?, plan: self.clone() })
     }
 
     /// Runs a command with this configuration and returns its output.
@@ -336,14 +336,14 @@ fn host_link(page: &str) -> Option<String> {
 
 /// A started collector.
 #[derive(Debug)]
-pub struct Collector {
+pub struct CollectorDaemon {
     /// The process.
     pub process: Running,
     /// The settings of the collector.
     pub plan: CollectorPlan,
 }
 
-impl Collector {
+impl CollectorDaemon {
     /// Requests a page.
     ///
     /// # Errors

@@ -28,10 +28,10 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 type RunResult = anyhow::Result<()>;
 
 /// A test, or a scenario.
-type Run = fn() -> RunResult;
+type TestRun = fn() -> RunResult;
 
 /// The tests by name.
-const TESTS: &[(&str, Run)] = &[
+const TESTS: &[(&str, TestRun)] = &[
     ("machine::keeps_its_files_and_leaves_nothing", machine::keeps_its_files_and_leaves_nothing),
     ("faults::lose_nothing", faults::lose_nothing),
     ("owner::root_by_hand_does_not_lock_the_service_out", owner::root_by_hand_does_not_lock_the_service_out),
@@ -41,7 +41,7 @@ const TESTS: &[(&str, Run)] = &[
 ];
 
 /// The scenarios by name.
-const SCENARIOS: &[(&str, Run)] = &[
+const SCENARIOS: &[(&str, TestRun)] = &[
     ("first-boot", machine::first_boot),
     ("second-boot", machine::second_boot),
     ("faults", faults::faults),
@@ -74,7 +74,7 @@ fn main() -> anyhow::Result<ExitCode> {
     // A single test at a time: each boot has a broker and two daemons, which would only compete for the processors.
     args.test_threads.get_or_insert(1);
     let impossible = Machine::impossible();
-    let trial = |(name, test): &(&'static str, Run)| {
+    let trial = |(name, test): &(&'static str, TestRun)| {
         let (impossible, test) = (impossible.clone(), *test);
         Trial::ignorable_test(*name, move || match impossible {
             Some(why) => Ok(Completion::ignored_with(why)),

@@ -80,8 +80,8 @@ struct Length(u64);
 
 impl<'de> Deserialize<'de> for Length {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Count;
-        impl<'de> Visitor<'de> for Count {
+        struct LengthVisitor;
+        impl<'de> Visitor<'de> for LengthVisitor {
             type Value = Length;
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("a list")
@@ -94,7 +94,7 @@ impl<'de> Deserialize<'de> for Length {
                 Ok(Length(length))
             }
         }
-        deserializer.deserialize_seq(Count)
+        deserializer.deserialize_seq(LengthVisitor)
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) const CONFLICTS_MAX: usize = 64;
 
 /// A frame with the locations of the records, and with the body when in memory.
 #[derive(Debug, Clone)]
-pub struct Known {
+pub struct LatestFrame {
     /// The frame and the locations of the records.
     pub saved: SavedFrame,
     /// The frame with its body, when in memory.
@@ -29,11 +29,11 @@ pub struct Known {
 }
 
 #[derive(Debug)]
-pub(super) struct Host {
+pub(super) struct HostState {
     pub(super) partition: PartitionName,
     pub(super) lineage: Lineage,
-    pub(super) newest: Known,
-    pub(super) key: Option<Known>,
+    pub(super) newest: LatestFrame,
+    pub(super) key: Option<LatestFrame>,
     pub(super) facts: SavedFacts,
     /// The frame that `facts` were computed from.
     pub(super) facts_of: Option<FrameKey>,
@@ -46,8 +46,8 @@ pub(super) struct Host {
     pub(super) account: Account,
 }
 
-impl Host {
-    pub(super) fn add(&mut self, partition: &PartitionName, known: Known) -> bool {
+impl HostState {
+    pub(super) fn add(&mut self, partition: &PartitionName, known: LatestFrame) -> bool {
         let key = known.saved.frame.key;
         match self.lineage.judge(&known.saved.frame, known.saved.received_ns, &self.newest.saved) {
             Judgement::Newer => {
@@ -156,7 +156,7 @@ impl Host {
     }
 }
 
-impl Known {
+impl LatestFrame {
     pub(super) fn from(whole: Whole) -> Self {
         let Whole { frame, places, loaded } = whole;
         let received_ns = places.values().map(|place| place.received_ns).max().unwrap_or(0);

@@ -31,8 +31,8 @@ use tokio::sync::{Notify, broadcast};
 
 use self::assembly::{Assembly, Whole};
 pub use self::facts::facts;
-pub use self::host::Known;
-use self::host::{CONFLICTS_MAX, Host};
+pub use self::host::LatestFrame;
+use self::host::{CONFLICTS_MAX, HostState};
 use self::order::Lineage;
 pub use self::replay::{catch_up, check_days};
 use crate::event::Event;
@@ -61,7 +61,7 @@ pub struct Newest {
 
 #[derive(Debug)]
 struct State {
-    hosts: HashMap<HostId, Host>,
+    hosts: HashMap<HostId, HostState>,
     assembly: Assembly,
     frame_bytes: usize,
     /// [`FRAME_BYTES_MAX`].
@@ -83,9 +83,9 @@ pub struct Current {
     /// The host.
     pub host_id: HostId,
     /// The newest frame.
-    pub newest: Known,
+    pub newest: LatestFrame,
     /// The key frame for `newest`, if known.
-    pub key: Option<Known>,
+    pub key: Option<LatestFrame>,
     /// True when the newest frame was received again with another content.
     pub conflict: bool,
 }
@@ -339,7 +339,7 @@ impl State {
     /// Adds a complete frame. Returns true when the host's newest frame or its key frame changed.
     fn add(&mut self, partition: &PartitionName, whole: Whole) -> bool {
         let host_id = whole.frame.key.host_id;
-        let known = Known::from(whole);
+        let known = LatestFrame::from(whole);
         let Some(host) = self.hosts.get_mut(&host_id) else {
             if self.hosts.len() >= HOSTS_MAX {
                 self.unlisted += 1;
@@ -354,7 +354,7 @@ impl State {
             }
             let lineage = Lineage::begin(&known.saved.frame.key, Vec::new());
             let key = (known.saved.frame.kind == FrameKind::Key).then(|| known.clone());
-            let host = Host {
+            let host = HostState {
                 partition: partition.clone(),
                 lineage,
                 newest: known,
@@ -422,14 +422,14 @@ impl State {
         if known.is_none() {
             self.account_entries += account.entries();
         }
-        let before = known.map_or(0, Host::byte_len);
+        let before = known.map_or(0, HostState::byte_len);
         let lineage = Lineage::begin(&saved.newest.frame.key, saved.epochs);
         let key = if saved.newest.frame.kind == FrameKind::Key { Some(saved.newest.clone()) } else { saved.key };
-        let host = Host {
+        let host = HostState {
             partition: saved.partition,
             lineage,
-            newest: Known { saved: saved.newest, loaded: None },
-            key: key.map(|saved| Known { saved, loaded: None }),
+            newest: LatestFrame { saved: saved.newest, loaded: None },
+            key: key.map(|saved| LatestFrame { saved, loaded: None }),
             facts: saved.facts,
             facts_of: saved.facts_of,
             conflicting: saved.conflicting.into_iter().take(CONFLICTS_MAX).collect(),
@@ -467,7 +467,7 @@ impl State {
             if let Some(host) = self.hosts.get_mut(&host_id) {
                 let before = host.byte_len();
                 host.newest.leave();
-                host.key.iter_mut().for_each(Known::leave);
+                host.key.iter_mut().for_each(LatestFrame::leave);
                 self.frame_bytes = (self.frame_bytes + host.byte_len()).saturating_sub(before);
             }
         }

@@ -122,12 +122,12 @@ fn held_frames_count_against_the_budget_and_are_dropped_to_the_archive() {
             newest.offer(&partition(0), place, Record::decode(&bytes).unwrap());
         }
         let state = newest.state();
-        let known = |host: &Host| [Some(host.newest.clone()), host.key.clone()];
+        let known = |host: &HostState| [Some(host.newest.clone()), host.key.clone()];
         let places =
             state.hosts.values().flat_map(known).flatten().map(|known| known.saved.places.len()).sum::<usize>();
         assert!(places * size_of::<Place>() <= state.frame_bytes, "{places} places, {} bytes", state.frame_bytes);
         assert!(state.frame_bytes <= state.frame_bytes_max, "{} bytes", state.frame_bytes);
-        assert_eq!(state.frame_bytes, state.hosts.values().map(Host::byte_len).sum::<usize>());
+        assert_eq!(state.frame_bytes, state.hosts.values().map(HostState::byte_len).sum::<usize>());
     }
     assert!(newest.current(HostId([40; 16])).unwrap().newest.loaded.is_some());
     assert!(newest.current(HostId([1; 16])).unwrap().newest.loaded.is_none());

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use edr_tests::cache;
-use edr_tests::daemons::{AgentPlan, Collector, CollectorPlan};
+use edr_tests::daemons::{AgentPlan, CollectorDaemon, CollectorPlan};
 use edr_tests::kafka::Broker;
 use edr_tests::psad::Replay;
 use edr_tests::scene::Scene;
@@ -159,7 +159,7 @@ fn stay(signals: &Receiver<Signal>, mut step: impl FnMut() -> Result<()>) -> Res
 }
 
 /// Checks that the page shows a known process, open file, socket and attacker.
-fn shows_everything(collector: &mut Collector, host: &str) -> Result<()> {
+fn shows_everything(collector: &mut CollectorDaemon, host: &str) -> Result<()> {
     let pid = std::process::id();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listen, to be shown")?;
     let port = listener.local_addr().context("ask for the port")?.port();

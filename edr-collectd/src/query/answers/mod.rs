@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use self::back::SearchBack;
 use super::cache::Cache;
 use super::{Answers, HostRow, HostSnapshot, Joined, OmittedFrames, QueryError};
-use crate::newest::{Current, Known, Newest, catch_up, facts};
+use crate::newest::{Current, LatestFrame, Newest, catch_up, facts};
 
 /// Default time limit for skipping unreadable frames in a question.
 const SEARCH_MAX: Duration = Duration::from_secs(10);
@@ -154,7 +154,7 @@ impl HostAnswers {
     }
 
     /// Returns the frame, from memory or from the archive.
-    async fn body(&self, known: &Known) -> Result<Arc<Frame>, QueryError> {
+    async fn body(&self, known: &LatestFrame) -> Result<Arc<Frame>, QueryError> {
         if let Some(frame) = &known.loaded {
             return Ok(Arc::clone(frame));
         }

@@ -13,7 +13,7 @@ use edr_tests::cache::checkout;
 use serde_json::Value;
 
 use crate::Bench;
-use crate::report::Summary;
+use crate::report::SummaryFigure;
 use crate::run::{CommandTime, runs};
 use crate::table::{FigureTable, FigureTarget, grouped, median, ms};
 
@@ -77,14 +77,14 @@ pub(crate) fn measure(bench: &Bench, table: &mut FigureTable, name: &str, target
     table.set("all sources of a usual tick together", both(usual));
     let tick = of("steady", &[&SOURCES[..], &["encode", "frame"]].concat())?;
     let percent = tick.cpu / INTERVAL_SECONDS * 100.0;
-    table.summarize(Summary::Cpu, format!("{}, {percent:.2} % of one processor", ms(tick.cpu)));
+    table.summarize(SummaryFigure::Cpu, format!("{}, {percent:.2} % of one processor", ms(tick.cpu)));
     let prototype = checkout().join("bench/prototype_cycle.py");
     let prototype = prototype.to_string_lossy();
     let prototype_label = "the prototype: `ps aux`, one `lsof -p` for each, JSON";
     for (name, label, program, args, count, least, summary) in [
         ("lsof -Ki", "`lsof -nP -Ki`", "lsof", &["-nP", "-Ki"][..], 5, 10.0, None),
-        ("lsof", "`lsof -nP`", "lsof", &["-nP"], 3, 50.0, Some(Summary::Lsof)),
-        ("the prototype", prototype_label, "python3", &[&*prototype], 1, 300.0, Some(Summary::Prototype)),
+        ("lsof", "`lsof -nP`", "lsof", &["-nP"], 3, 50.0, Some(SummaryFigure::Lsof)),
+        ("the prototype", prototype_label, "python3", &[&*prototype], 1, 300.0, Some(SummaryFigure::Prototype)),
     ] {
         let theirs = runs(Path::new(program), args, count)?;
         table.set(&format!("{label}: CPU / wall"), both(theirs));

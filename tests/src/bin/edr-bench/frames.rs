@@ -9,7 +9,7 @@ use edr_wire::frame::{Frame, FrameKind, Record, split_records};
 use edr_wire::snapshot::Snapshot;
 
 use crate::Bench;
-use crate::report::Summary;
+use crate::report::SummaryFigure;
 use crate::table::{FigureTable, FigureTarget, grouped, median, mib, ms, times};
 
 /// Measured ticks, one second apart.
@@ -44,14 +44,14 @@ pub(crate) fn measure(bench: &Bench, table: &mut FigureTable, name: &str, memory
         Some(most) => table.asked(label, last_mib, format!("{last_mib:.1}"), FigureTarget::AtMost(most), 0),
         None => table.set(label, format!("{last_mib:.1}")),
     }
-    table.summarize(Summary::Memory, mib(last_kib));
+    table.summarize(SummaryFigure::Memory, mib(last_kib));
     table.set("… after five ticks / at its highest", format!("{} / {}", mib(first_kib), mib(peak_kib)));
 
     let json = median(&frames.iter().map(|frame| frame.json_len).collect::<Vec<_>>()).context("no frame")?;
     let of = |kind| frames.iter().filter(|frame| frame.kind == kind).map(|frame| frame.len).collect::<Vec<_>>();
     let key = median(&of(FrameKind::Key)).context("no key frame")?;
     let delta = median(&of(FrameKind::Delta)).context("no delta frame")?;
-    table.summarize(Summary::DayBytes, mib((DAY_KEYS * key + (DAY_FRAMES - DAY_KEYS) * delta) / 1024));
+    table.summarize(SummaryFigure::DayBytes, mib((DAY_KEYS * key + (DAY_FRAMES - DAY_KEYS) * delta) / 1024));
     table.set("a snapshot as JSON, bytes", grouped(json));
     table.set("… as key frame", grouped(key));
     table.set("… as delta frame", grouped(delta));

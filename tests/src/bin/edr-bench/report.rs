@@ -14,7 +14,7 @@ const END: &str = "<!-- script/bench writes to here -->\n";
 
 /// The figures of the summary, in their order in README.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Summary {
+pub(crate) enum SummaryFigure {
     Cpu,
     Memory,
     DayBytes,
@@ -23,7 +23,7 @@ pub(crate) enum Summary {
     Prototype,
 }
 
-impl Summary {
+impl SummaryFigure {
     const ALL: [Self; 6] = [Self::Cpu, Self::Memory, Self::DayBytes, Self::Page, Self::Lsof, Self::Prototype];
 
     fn label(self) -> &'static str {
@@ -58,7 +58,7 @@ fn summary(table: &FigureTable) -> Result<String> {
     let mut text = format!(
         "| a usual host: {processes} processes, {files} open files, {sockets} sockets | measured |\n|---|--:|\n"
     );
-    for about in Summary::ALL {
+    for about in SummaryFigure::ALL {
         let figure = table.summary(about).with_context(|| format!("no figure: {}", about.label()))?;
         text += &format!("| {} | {figure} |\n", about.label());
     }

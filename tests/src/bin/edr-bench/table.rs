@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 
-use crate::report::Summary;
+use crate::report::SummaryFigure;
 
 /// The target of a figure.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +37,7 @@ pub(crate) struct FigureTable {
     column: usize,
     rows: Vec<FigureRow>,
     missed: Vec<String>,
-    summary: BTreeMap<Summary, String>,
+    summary: BTreeMap<SummaryFigure, String>,
 }
 
 /// A figure in each column of the table.
@@ -85,14 +85,14 @@ impl FigureTable {
     }
 
     /// Sets a figure of the summary. Figures of columns other than `SUMMARY_COLUMN` are ignored.
-    pub(crate) fn summarize(&mut self, about: Summary, figure: impl Into<String>) {
+    pub(crate) fn summarize(&mut self, about: SummaryFigure, figure: impl Into<String>) {
         if self.column == SUMMARY_COLUMN {
             self.summary.insert(about, figure.into());
         }
     }
 
     /// A figure of the summary.
-    pub(crate) fn summary(&self, about: Summary) -> Option<&str> {
+    pub(crate) fn summary(&self, about: SummaryFigure) -> Option<&str> {
         self.summary.get(&about).map(String::as_str)
     }
 

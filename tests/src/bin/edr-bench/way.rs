@@ -12,7 +12,7 @@ use edr_tests::wait;
 use edr_wire::frame::Record;
 
 use crate::Bench;
-use crate::report::Summary;
+use crate::report::SummaryFigure;
 use crate::table::{FigureTable, median, ms};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -53,7 +53,7 @@ pub(crate) fn measure(bench: &Bench, table: &mut FigureTable, name: &str) -> Res
     }
     let slowest = delays.iter().copied().fold(0.0, f64::max);
     let usual = ms(median(&delays).context("nothing shown")?);
-    table.summarize(Summary::Page, usual.as_str());
+    table.summarize(SummaryFigure::Page, usual.as_str());
     table.set("from tick to page (asked every 50 ms, commits every 5 s)", usual);
     table.set("… slowest", ms(slowest));
     Ok(())

@@ -8,7 +8,7 @@ use crate::common::proc_files;
 
 /// Time account of a thread since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Account {
+pub(super) struct ThreadAccount {
     /// State R: the thread runs, or waits for a processor.
     pub(super) is_runnable: bool,
     /// CPU time.
@@ -17,7 +17,7 @@ pub(super) struct Account {
     pub(super) queued: Option<Duration>,
 }
 
-impl Account {
+impl ThreadAccount {
     /// Reads the account of the thread `tid`; `None` where this process cannot see its own threads in `/proc`.
     pub(super) fn read(tid: i32, text: &mut Vec<u8>) -> Option<Self> {
         let folder = format!("/proc/self/task/{tid}");
@@ -55,19 +55,20 @@ mod tests {
     fn state_and_times_are_taken_from_both_files() {
         let stat = "7 (edr-a) D) S 4 5 6 7 8 9 10 11 12 13 250 50 0 0 20 0 1 0 500";
         let ms = Duration::from_millis;
-        let counted = Account { is_runnable: false, ran: ms(2), queued: Some(ms(3)) };
-        assert_eq!(Account::parse(stat, "2000000 3000000 9\n"), Some(counted));
-        let by_ticks = Account { is_runnable: false, ran: ms(300_000 / procfs::ticks_per_second()), queued: None };
+        let counted = ThreadAccount { is_runnable: false, ran: ms(2), queued: Some(ms(3)) };
+        assert_eq!(ThreadAccount::parse(stat, "2000000 3000000 9\n"), Some(counted));
+        let by_ticks =
+            ThreadAccount { is_runnable: false, ran: ms(300_000 / procfs::ticks_per_second()), queued: None };
         for uncounted in ["0 0 0\n", "", "x"] {
-            assert_eq!(Account::parse(stat, uncounted), Some(by_ticks), "{uncounted:?}");
+            assert_eq!(ThreadAccount::parse(stat, uncounted), Some(by_ticks), "{uncounted:?}");
         }
-        assert_eq!(Account::parse("7 (edr", "1 1 1"), None);
+        assert_eq!(ThreadAccount::parse("7 (edr", "1 1 1"), None);
     }
 
     #[test]
     fn a_waiting_thread_is_distinguished_from_a_running_one() {
         let tid = nix::unistd::gettid().as_raw();
-        assert!(Account::read(tid, &mut Vec::new()).unwrap().is_runnable);
+        assert!(ThreadAccount::read(tid, &mut Vec::new()).unwrap().is_runnable);
         let (tell, told) = std::sync::mpsc::channel();
         let (release, held) = std::sync::mpsc::channel::<()>();
         let thread = std::thread::spawn(move || {
@@ -75,11 +76,11 @@ mod tests {
             held.recv().is_err()
         });
         let tid = told.recv().unwrap();
-        while Account::read(tid, &mut Vec::new()).unwrap().is_runnable {
+        while ThreadAccount::read(tid, &mut Vec::new()).unwrap().is_runnable {
             std::thread::yield_now();
         }
         drop(release);
         assert!(thread.join().unwrap());
-        assert_eq!(Account::read(tid, &mut Vec::new()), None);
+        assert_eq!(ThreadAccount::read(tid, &mut Vec::new()), None);
     }
 }

@@ -23,7 +23,7 @@
 
 use std::time::Duration;
 
-use super::account::Account;
+use super::account::ThreadAccount;
 use super::progress::ReadPosition;
 
 /// Blocked time without an answer after which a read counts as hung. Local storage answers in milliseconds, and a
@@ -147,7 +147,7 @@ pub(super) enum WatchDecision {
 pub(super) struct ThreadSample {
     /// Time since the start of the job.
     pub(super) at: Duration,
-    pub(super) account: Account,
+    pub(super) account: ThreadAccount,
     pub(super) beats: u64,
     pub(super) place: ReadPosition,
 }
@@ -168,7 +168,7 @@ pub(super) struct ThreadWatch {
 
 impl ThreadWatch {
     /// Begins a job of a round that has `spent` some time, by a thread with this `account`.
-    pub(super) fn new(hung_after: Duration, spent: Duration, account: Account) -> Self {
+    pub(super) fn new(hung_after: Duration, spent: Duration, account: ThreadAccount) -> Self {
         let none = Duration::ZERO;
         let last = ThreadSample { account, ..ThreadSample::default() };
         Self { hung_after, last, silent: none, step: none, process: none, step_spent: none, spent }
@@ -184,7 +184,7 @@ impl ThreadWatch {
         length >= self.interval() / UNMEASURED_PART
     }
 
-    pub(super) fn account(&self) -> Account {
+    pub(super) fn account(&self) -> ThreadAccount {
         self.last.account
     }
 
@@ -240,7 +240,7 @@ mod tests {
         }
 
         fn on_kernel(counts: bool) -> Self {
-            let watch = ThreadWatch::new(HUNG_AFTER, Duration::ZERO, Account::default());
+            let watch = ThreadWatch::new(HUNG_AFTER, Duration::ZERO, ThreadAccount::default());
             assert_eq!(watch.interval(), Duration::from_millis(LOOK_MS));
             Self { watch, now: ThreadSample::default(), counts }
         }

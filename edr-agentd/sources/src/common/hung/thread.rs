@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::account::Account;
+use super::account::ThreadAccount;
 use super::policy::{AbandonCause, HUNG_AFTER, ThreadSample, ThreadWatch, WatchDecision};
 use super::progress::{JobProgress, ReadPosition};
 use crate::common::calls::{self, Calls};
@@ -35,7 +35,7 @@ struct Worker {
     /// `None` until the thread has run for the first time.
     tid: Arc<OnceLock<i32>>,
     /// As of the last look.
-    account: Account,
+    account: ThreadAccount,
 }
 
 /// A job on an abandoned thread.
@@ -175,15 +175,15 @@ impl Worker {
             let _ = own_tid.set(nix::unistd::gettid().as_raw());
             received.into_iter().for_each(|job| job());
         })?;
-        Ok(Self { jobs, thread, tid, account: Account::default() })
+        Ok(Self { jobs, thread, tid, account: ThreadAccount::default() })
     }
 
     /// Looks at the thread. Before its first instruction a thread waits for a processor. Without an account the clock
     /// decides.
     fn look(&self, begun: Instant, progress: &JobProgress) -> ThreadSample {
         let account = match self.tid.get() {
-            Some(tid) => Account::read(*tid, &mut Vec::new()).unwrap_or_default(),
-            None => Account { is_runnable: true, ..self.account },
+            Some(tid) => ThreadAccount::read(*tid, &mut Vec::new()).unwrap_or_default(),
+            None => ThreadAccount { is_runnable: true, ..self.account },
         };
         let (beats, place) = progress.look();
         ThreadSample { at: begun.elapsed(), account, beats, place }
