@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use edr_agentd::config::{self, Config, Kafka};
+use edr_agentd::config::{self, Config, ProducerConfig};
 use edr_agentd::heartbeat::Heartbeat;
 use edr_agentd::sample::{Framer, Moment, Shape};
 use edr_agentd::ship::{Health, Shipper};
@@ -33,7 +33,7 @@ struct ShipperScene {
     _dir: tempfile::TempDir,
     spool: Arc<Spool>,
     health: Arc<Health>,
-    kafka: Kafka,
+    kafka: ProducerConfig,
     sent: Vec<(FrameId, Vec<Vec<u8>>)>,
 }
 
@@ -64,7 +64,7 @@ impl ShipperScene {
             let stored = spool.load(made.id, Instant::now()).unwrap();
             sent.push((made.id, stored.records().map(<[u8]>::to_vec).collect()));
         }
-        let kafka = Kafka {
+        let kafka = ProducerConfig {
             brokers: vec![cluster.bootstrap_servers()],
             topic: TOPIC.to_owned(),
             message_timeout: Duration::from_secs(2),

@@ -5,13 +5,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use edr_daemon::config::kinds::{Brokers, KafkaName, Labels, OptionalPath, Size, Time};
+use edr_daemon::config::kinds::{Brokers, Interval, KafkaName, Labels, OptionalPath, Size};
 use edr_daemon::config::{Declared, Document, Effective, Key, Keys, Report};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-static INTERVAL: Key<Time> =
-    Key { name: "interval", doc: "Time between two looks.", kind: Time { default: TEN, min: SECOND, max: HOUR } };
+static INTERVAL: Key<Interval> =
+    Key { name: "interval", doc: "Time between two looks.", kind: Interval { default: TEN, min: SECOND, max: HOUR } };
 const TEN: Duration = Duration::from_secs(10);
 const HOUR: Duration = Duration::from_secs(3600);
 static STATE_DIR: Key<OptionalPath> =
@@ -29,14 +29,14 @@ static BYTES_MAX: Key<Size> = Key {
 const KEYS: &[&'static dyn Declared] = &[&INTERVAL, &STATE_DIR, &BROKERS, &TOPIC, &BYTES_MAX, &LABELS];
 
 #[derive(Debug)]
-struct Config {
+struct TestConfig {
     interval: Duration,
     topic: Option<String>,
     brokers: Vec<String>,
     labels: Vec<String>,
 }
 
-fn load(files: &[(&str, &str)]) -> Result<Config, Report> {
+fn load(files: &[(&str, &str)]) -> Result<TestConfig, Report> {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("conf.d")).unwrap();
     for (name, text) in files {
@@ -45,9 +45,9 @@ fn load(files: &[(&str, &str)]) -> Result<Config, Report> {
     read(&dir.path().join("daemon.toml"))
 }
 
-fn read(path: &Path) -> Result<Config, Report> {
+fn read(path: &Path) -> Result<TestConfig, Report> {
     let mut keys = Keys::load(path, KEYS);
-    let config = Config {
+    let config = TestConfig {
         interval: keys.get(&INTERVAL),
         topic: keys.find(&TOPIC),
         brokers: keys.brokers(&BROKERS),

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use edr_daemon::config::kinds::{
-    Brokers, FixedPath, KafkaName, Labels, LogLevel, Number, OptionalPath, Size, Switch, Time,
+    Brokers, FixedPath, Interval, KafkaName, Labels, LogLevel, Number, OptionalPath, Size, Switch,
 };
 use edr_daemon::config::{Declared, Document, Key};
 use edr_daemon::kafka;
@@ -24,16 +24,16 @@ const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-pub(super) static INTERVAL: Key<Time> = Key {
+pub(super) static INTERVAL: Key<Interval> = Key {
     name: "interval",
     doc: "Time between two snapshots.",
-    kind: Time { default: seconds(10), min: seconds(1), max: seconds(HOUR_S) },
+    kind: Interval { default: seconds(10), min: seconds(1), max: seconds(HOUR_S) },
 };
-pub(super) static KEY_INTERVAL: Key<Time> = Key {
+pub(super) static KEY_INTERVAL: Key<Interval> = Key {
     name: "key-interval",
     doc: "Longest time between two key frames. Other frames are differences to the last key, so this time limits how \
           much has to be read to see one moment, and the loss with a damaged key.",
-    kind: Time { default: seconds(HOUR_S), min: seconds(10), max: seconds(24 * HOUR_S) },
+    kind: Interval { default: seconds(HOUR_S), min: seconds(10), max: seconds(24 * HOUR_S) },
 };
 pub(super) static STATE_DIR: Key<FixedPath> = Key {
     name: "state-dir",
@@ -73,10 +73,10 @@ pub(super) static PART_BYTES_MAX: Key<Size> = Key {
           default limits (message.max.bytes of 1 MB).",
     kind: Size { default: PART_BYTES as u64, min: 64 * KIB, max: (RECORD_BYTES_MAX - RECORD_HEADER_BYTES_MAX) as u64 },
 };
-pub(super) static MESSAGE_TIMEOUT: Key<Time> = Key {
+pub(super) static MESSAGE_TIMEOUT: Key<Interval> = Key {
     name: "kafka.message-timeout",
     doc: "How long one attempt to deliver lasts. Afterwards nothing is lost: the frame is sent again.",
-    kind: Time { default: seconds(30), min: seconds(1), max: seconds(600) },
+    kind: Interval { default: seconds(30), min: seconds(1), max: seconds(600) },
 };
 pub(super) static DRAIN_BYTES_MAX: Key<Size> = Key {
     name: "kafka.drain-bytes-max",
@@ -101,10 +101,10 @@ pub(super) static FILES_MAX: Key<Number> = Key {
     doc: "Open files listed of one process; their number is always exact.",
     kind: Number { default: FILES_PER_PROCESS_MAX as u64, min: 1, max: 16_384 },
 };
-pub(super) static REREAD_INTERVAL: Key<Time> = Key {
+pub(super) static REREAD_INTERVAL: Key<Interval> = Key {
     name: "processes.reread-interval",
     doc: "Largest age of a row, even of a process that never runs. Such a process is not read until then.",
-    kind: Time { default: seconds(60), min: seconds(1), max: seconds(HOUR_S) },
+    kind: Interval { default: seconds(60), min: seconds(1), max: seconds(HOUR_S) },
 };
 pub(super) static MAPPED: Key<Switch> = Key {
     name: "processes.mapped",

@@ -41,13 +41,13 @@ pub struct Config {
     /// `[labels]`: facts about the host that only its owner knows.
     pub labels: BTreeMap<String, String>,
     /// `[kafka]`.
-    pub kafka: Kafka,
+    pub kafka: ProducerConfig,
     /// `[spool]`.
     pub spool: Spool,
     /// `[processes]`.
-    pub processes: Processes,
+    pub processes: ProcessesConfig,
     /// `[redact]`.
-    pub redact: Redact,
+    pub redact: RedactConfig,
     /// `psad.dir`: psad's folder; without it as psad's own configuration says.
     pub psad_dir: Option<PathBuf>,
     /// `psad.packet-log`: the log with the firewall's packets; without it as psad's own configuration says.
@@ -61,7 +61,7 @@ pub struct Config {
 
 /// Where frames go.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kafka {
+pub struct ProducerConfig {
     /// `brokers`: `host:port` of brokers to start from; one that answers is enough.
     pub brokers: Vec<String>,
     /// `topic`.
@@ -87,7 +87,7 @@ pub struct Spool {
 
 /// What is read of processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Processes {
+pub struct ProcessesConfig {
     /// `files-max`: open files listed of one process; their number is always exact.
     pub files_max: usize,
     /// `reread-interval`: no row is older, even of a process that never runs.
@@ -102,7 +102,7 @@ pub struct Processes {
 
 /// What is replaced before anything leaves the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Redact {
+pub struct RedactConfig {
     /// `secrets`: whether secrets in command lines are replaced.
     pub secrets: bool,
     /// `key-file`: a key for the whole fleet, so that the same secret has the same token everywhere; without it
@@ -110,7 +110,7 @@ pub struct Redact {
     pub key_file: Option<PathBuf>,
 }
 
-impl Redact {
+impl RedactConfig {
     /// The key, when there is a file for it.
     ///
     /// # Errors
@@ -186,7 +186,7 @@ impl Config {
             key_interval: keys.get(&keys::KEY_INTERVAL),
             log_level: keys.get(&keys::LOG_LEVEL),
             labels: keys.labels(&keys::LABELS),
-            kafka: Kafka {
+            kafka: ProducerConfig {
                 brokers: if with_brokers { keys.brokers(&keys::BROKERS) } else { Vec::new() },
                 topic: keys.get(&keys::TOPIC),
                 part_bytes_max: keys.get(&keys::PART_BYTES_MAX) as usize,
@@ -198,14 +198,14 @@ impl Config {
                 bytes_max: keys.get(&keys::SPOOL_BYTES_MAX),
                 free_bytes_min: keys.get(&keys::FREE_BYTES_MIN),
             },
-            processes: Processes {
+            processes: ProcessesConfig {
                 files_max: keys.get(&keys::FILES_MAX) as usize,
                 reread_interval: keys.get(&keys::REREAD_INTERVAL),
                 mapped: keys.get(&keys::MAPPED),
                 hash: keys.get(&keys::HASH),
                 hash_bytes_max: keys.get(&keys::HASH_BYTES_MAX),
             },
-            redact: Redact { secrets: keys.get(&keys::SECRETS), key_file: keys.find(&keys::REDACT_KEY_FILE) },
+            redact: RedactConfig { secrets: keys.get(&keys::SECRETS), key_file: keys.find(&keys::REDACT_KEY_FILE) },
             psad_dir: keys.find(&keys::PSAD_DIR),
             packet_log: keys.find(&keys::PACKET_LOG),
             sources_max: keys.get(&keys::SOURCES_MAX) as usize,
@@ -303,7 +303,7 @@ mod tests {
         std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
         assert!(with_key(&key).unwrap_err().to_string().contains("is open to everybody, mode 644"));
         std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
-        let redact = Redact { secrets: true, key_file: Some(key) };
+        let redact = RedactConfig { secrets: true, key_file: Some(key) };
         assert_eq!(redact.key().unwrap().unwrap(), b"0123456789abcdef");
         let short = load("interval = \"30s\"\nkey-interval = \"20s\"\n[kafka]\nbrokers = [\"b:1\"]\n").unwrap_err();
         assert!(short.to_string().contains("must not be shorter than interval, which is 30s"), "{short}");

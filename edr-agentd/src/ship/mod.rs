@@ -30,7 +30,7 @@ use self::outage::Outage;
 use self::pace::{Backoff, drain_wait};
 use self::producer::{Delivery, Producer};
 pub use self::remedy::{Failure, in_words};
-use crate::config::Kafka;
+use crate::config::ProducerConfig;
 use crate::event::Event;
 use crate::heartbeat::Heartbeat;
 use crate::spool::{Spool, StoredFrame};
@@ -54,18 +54,18 @@ pub struct Shipper {
 
 /// The settings of the present producer.
 struct ClientSettings {
-    kafka: Kafka,
+    kafka: ProducerConfig,
     /// The stamp of the files with certificates and secrets.
     stamp: Stamp,
 }
 
 impl ClientSettings {
-    fn new(kafka: Kafka) -> Self {
+    fn new(kafka: ProducerConfig) -> Self {
         Self { stamp: kafka.security.stamp(), kafka }
     }
 
     /// True while neither the settings nor a file named there has changed.
-    fn is_current(&self, now: &Kafka) -> bool {
+    fn is_current(&self, now: &ProducerConfig) -> bool {
         *now == self.kafka && self.kafka.security.stamp() == self.stamp
     }
 }
@@ -74,12 +74,12 @@ impl ClientSettings {
 struct Surroundings<'a> {
     stop: &'a Stop,
     heartbeat: &'a Heartbeat,
-    settings: &'a dyn Fn() -> Kafka,
+    settings: &'a dyn Fn() -> ProducerConfig,
 }
 
 impl Shipper {
     /// Returns a shipper from `spool` to `kafka`.
-    pub fn new(spool: Arc<Spool>, health: Arc<Health>, kafka: Kafka) -> Self {
+    pub fn new(spool: Arc<Spool>, health: Arc<Health>, kafka: ProducerConfig) -> Self {
         Self {
             outage: Outage::new(Arc::clone(&spool), health),
             settings: ClientSettings::new(kafka),
@@ -90,7 +90,7 @@ impl Shipper {
     }
 
     /// Ships until `stop`. Unsent frames stay in the spool. `settings` is called before each frame.
-    pub fn run(&mut self, stop: &Stop, heartbeat: &Heartbeat, settings: impl Fn() -> Kafka) {
+    pub fn run(&mut self, stop: &Stop, heartbeat: &Heartbeat, settings: impl Fn() -> ProducerConfig) {
         let around = Surroundings { stop, heartbeat, settings: &settings };
         while !stop.is_requested() {
             heartbeat.beat();
@@ -123,7 +123,7 @@ impl Shipper {
 
     /// Replaces the producer when settings, certificates or secrets have changed. Invalid files leave the old producer
     /// in place: the administrator may still be writing them.
-    fn renew(&mut self, kafka: Kafka) {
+    fn renew(&mut self, kafka: ProducerConfig) {
         if kafka != self.settings.kafka {
             (self.settings, self.producer) = (ClientSettings::new(kafka), None);
             self.outage.forget_explanation();

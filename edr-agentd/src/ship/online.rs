@@ -17,7 +17,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::producer::connection;
 use super::remedy::{Failure, in_words};
-use crate::config::{Kafka, RECORD_HEADER_BYTES_MAX};
+use crate::config::{ProducerConfig, RECORD_HEADER_BYTES_MAX};
 
 /// Time limit for the answer of the brokers.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -46,7 +46,7 @@ impl ClientContext for CheckCallbacks {
 }
 
 /// Checks the files with certificates and secrets, the brokers, and the topic.
-pub fn examine(kafka: &Kafka, findings: &mut Findings) {
+pub fn examine(kafka: &ProducerConfig, findings: &mut Findings) {
     judge_security(findings, &kafka.security, &kafka.brokers, Timestamp::now());
     let record_bytes = kafka.part_bytes_max + RECORD_HEADER_BYTES_MAX;
     let refused = |code: Code| {
@@ -115,7 +115,7 @@ pub fn examine(kafka: &Kafka, findings: &mut Findings) {
 
 /// Returns the topic's metadata, or a text and a remedy: at once when a broker refuses, otherwise at the end of the
 /// time limit.
-fn ask(client: &BaseConsumer<CheckCallbacks>, kafka: &Kafka) -> Result<Metadata, (String, String)> {
+fn ask(client: &BaseConsumer<CheckCallbacks>, kafka: &ProducerConfig) -> Result<Metadata, (String, String)> {
     let started = Instant::now();
     loop {
         let error = match client.fetch_metadata(Some(&kafka.topic), QUESTION_MAX) {

@@ -7,7 +7,7 @@ use edr_daemon::kafka::Cause;
 use log::Level;
 
 use super::Health;
-use crate::config::Kafka;
+use crate::config::ProducerConfig;
 use crate::event::Event;
 use crate::spool::Spool;
 
@@ -58,7 +58,7 @@ impl Outage {
     }
 
     /// Explains librdkafka's error text. May contact a broker.
-    pub(super) fn explain(&mut self, error: &str, kafka: &Kafka) -> String {
+    pub(super) fn explain(&mut self, error: &str, kafka: &ProducerConfig) -> String {
         let cause = edr_daemon::kafka::cause(error);
         if let Some(kept) = &self.explanation
             && cause.is_some()

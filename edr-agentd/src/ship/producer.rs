@@ -15,7 +15,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::remedy::Failure;
-use crate::config::Kafka;
+use crate::config::ProducerConfig;
 use crate::spool::StoredFrame;
 
 /// Size of librdkafka's queue: one frame of ordinary size. A larger frame passes through the queue part by part.
@@ -106,7 +106,7 @@ impl ProducerContext for ProducerCallbacks {
 ///
 /// # Errors
 /// All unusable files with secrets or certificates.
-pub(super) fn connection(kafka: &Kafka, client: &str) -> Result<ClientConfig, String> {
+pub(super) fn connection(kafka: &ProducerConfig, client: &str) -> Result<ClientConfig, String> {
     let settings = kafka.security.read().map_err(|faults| {
         let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
         faults.join("; ")
@@ -128,7 +128,7 @@ impl Producer {
     ///
     /// # Errors
     /// A text, when a file with a secret or a certificate is unusable, or when librdkafka refuses the configuration.
-    pub(super) fn new(kafka: &Kafka) -> Result<Self, String> {
+    pub(super) fn new(kafka: &ProducerConfig) -> Result<Self, String> {
         let (sender, reports) = channel();
         let last_error = Arc::new(Mutex::new(None));
         let context = ProducerCallbacks { reports: Mutex::new(sender), last_error: Arc::clone(&last_error) };

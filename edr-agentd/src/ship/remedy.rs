@@ -2,7 +2,7 @@
 
 use rdkafka::types::RDKafkaErrorCode as Code;
 
-use crate::config::Kafka;
+use crate::config::ProducerConfig;
 
 /// The reason why a frame was not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl Failure {
 }
 
 /// Explains a failure in one sentence, with a remedy. `record_bytes` is the size of the frame's largest record.
-pub fn in_words(failure: &Failure, kafka: &Kafka, record_bytes: usize) -> String {
+pub fn in_words(failure: &Failure, kafka: &ProducerConfig, record_bytes: usize) -> String {
     let topic = &kafka.topic;
     let text = &failure.text;
     let remedy = match failure.code {
@@ -84,7 +84,7 @@ pub fn in_words(failure: &Failure, kafka: &Kafka, record_bytes: usize) -> String
 }
 
 /// The principal under which Kafka knows this client, as far as it can be derived here.
-fn user(kafka: &Kafka) -> String {
+fn user(kafka: &ProducerConfig) -> String {
     let certificate = kafka.security.tls.as_ref().and_then(|tls| tls.identity.as_ref());
     match (&kafka.security.sasl, certificate) {
         (Some(sasl), _) => format!("User:{}", sasl.username),

@@ -15,7 +15,7 @@ use edr_wire::snapshot::{Host, Snapshot, encode_row};
 
 pub(crate) const SETTINGS: config::Spool = config::Spool { bytes_max: 64 << 20, free_bytes_min: 0 };
 
-pub(crate) struct Agent {
+pub(crate) struct SpoolAgent {
     pub(crate) spool: Arc<Spool>,
     pub(crate) framer: Framer,
     pub(crate) host_id: HostId,
@@ -23,7 +23,7 @@ pub(crate) struct Agent {
     pub(crate) ticks: u64,
 }
 
-impl Agent {
+impl SpoolAgent {
     pub(crate) fn start(state_dir: &Path, settings: config::Spool) -> Self {
         Self::start_as(state_dir, settings, HostId([1; 16]), "boot")
     }

@@ -8,7 +8,7 @@ use edr_agentd::sample::AcceptedFrame;
 use edr_agentd::spool::{FrameId, MEMORY_BYTES_MAX, Patience};
 use edr_wire::frame::{FrameKind, LostRange};
 
-use super::agent::{Agent, SETTINGS, frames};
+use super::agent::{SETTINGS, SpoolAgent, frames};
 
 /// Patience that ends after a few attempts.
 const SHORT: Patience = Patience {
@@ -22,7 +22,7 @@ const SHORT: Patience = Patience {
 #[test]
 fn frames_in_a_missing_folder_are_waited_for() {
     let dir = tempfile::tempdir().unwrap();
-    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let mut agent = SpoolAgent::start(dir.path(), SETTINGS);
     let made = [(); 5].map(|()| agent.tick(10).id);
     let (folder, away) = (dir.path().join("spool").join(made[0].epoch.to_string()), dir.path().join("away"));
     fs::rename(&folder, &away).unwrap();
@@ -49,7 +49,7 @@ fn frames_in_a_missing_folder_are_waited_for() {
     let folder = dir.path().join("spool").join(last.epoch.to_string());
     fs::rename(folder.join(format!("{:020}.frame", last.seq)), &away).unwrap();
     std::os::unix::fs::symlink(&away, folder.join(format!("{:020}.frame", last.seq))).unwrap();
-    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let mut agent = SpoolAgent::start(dir.path(), SETTINGS);
     assert_ne!(agent.tick(10).id.epoch, last.epoch);
     assert!(away.exists());
 }
@@ -58,7 +58,7 @@ fn frames_in_a_missing_folder_are_waited_for() {
 #[test]
 fn a_frame_with_an_io_error_is_tried_again_and_given_up_only_alone() {
     let dir = tempfile::tempdir().unwrap();
-    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let mut agent = SpoolAgent::start(dir.path(), SETTINGS);
     let made = [(); 4].map(|()| agent.tick(10).id);
     let bad = frames(dir.path())[1].clone();
     let Some(sector) = BadSector::over(&bad) else {
@@ -123,7 +123,7 @@ impl Drop for BadSector {
 #[test]
 fn a_frame_whole_again_before_being_set_aside_is_sent() {
     let dir = tempfile::tempdir().unwrap();
-    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let mut agent = SpoolAgent::start(dir.path(), SETTINGS);
     let harmed = agent.tick(100).id;
     agent.tick(10);
     let path = &frames(dir.path())[0];
@@ -142,7 +142,7 @@ fn a_frame_whole_again_before_being_set_aside_is_sent() {
 #[test]
 fn unreadable_frames_are_kept_among_any_number_of_set_aside_frames() {
     let dir = tempfile::tempdir().unwrap();
-    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let mut agent = SpoolAgent::start(dir.path(), SETTINGS);
     let aside = dir.path().join("spool/set-aside");
     fs::create_dir(&aside).unwrap();
     let first = agent.tick(10).id;
@@ -169,7 +169,7 @@ fn a_disk_that_takes_nothing_sends_frames_to_memory_and_comes_back_by_itself() {
         eprintln!("skipped: mounting a tmpfs needs root");
         return;
     };
-    let mut agent = Agent::start(disk.path(), SETTINGS);
+    let mut agent = SpoolAgent::start(disk.path(), SETTINGS);
     // The status line's text about the disk.
     let said = |made: &AcceptedFrame| made.disk_fault.map(|fault| fault.in_words(Path::new("/s"))).unwrap_or_default();
     let on_disk = agent.tick(1_000).id;
@@ -200,7 +200,7 @@ fn a_disk_that_takes_nothing_sends_frames_to_memory_and_comes_back_by_itself() {
     assert_ne!(writable.epoch, read_only.epoch);
     // The frames from memory are on the disk now: a crash does not lose them.
     drop(agent);
-    let mut agent = Agent::start(disk.path(), SETTINGS);
+    let mut agent = SpoolAgent::start(disk.path(), SETTINGS);
     // All frames, in the order of their making, and nothing else.
     let (ids, lost) = agent.ship();
     let epochs: Vec<_> = ids.iter().map(|id| id.epoch).collect();
@@ -214,7 +214,7 @@ fn a_disk_that_takes_nothing_sends_frames_to_memory_and_comes_back_by_itself() {
     // A read-only disk does not stop a start. Frames made in memory get a new epoch: in the epoch on the disk their
     // numbers would be used twice after a crash.
     disk.remount("ro");
-    let mut agent = Agent::start(disk.path(), SETTINGS);
+    let mut agent = SpoolAgent::start(disk.path(), SETTINGS);
     let made = agent.tick(10);
     let in_memory = made.id;
     assert!(said(&made).starts_with("/s is mounted read-only: "), "{made:?}");
@@ -224,14 +224,14 @@ fn a_disk_that_takes_nothing_sends_frames_to_memory_and_comes_back_by_itself() {
     drop(agent);
     disk.remount("rw");
     // After a crash the epoch on the disk does not continue, even on a good disk: frames in memory may have followed.
-    let mut agent = Agent::start(disk.path(), SETTINGS);
+    let mut agent = SpoolAgent::start(disk.path(), SETTINGS);
     let next = agent.tick(10).id;
     assert!(![writable.epoch, in_memory.epoch].contains(&next.epoch));
     let header = agent.spool.load(next, Instant::now()).unwrap().header.clone();
     assert_eq!(header.previous_epoch.map(|previous| (previous.id, previous.last_seq)), Some((writable.epoch, 2)));
     drop(agent);
     // An epoch that was on the disk all the time continues.
-    let mut agent = Agent::start(disk.path(), SETTINGS);
+    let mut agent = SpoolAgent::start(disk.path(), SETTINGS);
     assert_eq!(agent.tick(10).id, FrameId { seq: 2, ..next });
     disk.remount("ro");
     agent.tick(10);
@@ -244,7 +244,7 @@ fn a_disk_that_takes_nothing_sends_frames_to_memory_and_comes_back_by_itself() {
 #[test]
 fn a_removed_folder_is_made_again_and_its_frames_are_declared() {
     let dir = tempfile::tempdir().unwrap();
-    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let mut agent = SpoolAgent::start(dir.path(), SETTINGS);
     let gone = [(); 3].map(|()| agent.tick(10).id)[0];
     fs::remove_dir_all(dir.path().join("spool")).unwrap();
     let in_memory = agent.tick(10).id;
@@ -273,7 +273,7 @@ fn memory_is_bounded_and_dropped_frames_are_declared() {
         eprintln!("skipped: mounting a tmpfs needs root");
         return;
     };
-    let mut agent = Agent::start(disk.path(), SETTINGS);
+    let mut agent = SpoolAgent::start(disk.path(), SETTINGS);
     let first = agent.tick(100_000).id;
     for _ in 0..400 {
         agent.tick(100_000);

@@ -11,12 +11,12 @@ use edr_agentd::spool::FrameId;
 use edr_wire::frame::{FrameKind, LostRange, MissedTicks};
 use edr_wire::limits::RANGES_MAX;
 
-use super::agent::{Agent, SETTINGS, bytes, frames, mode};
+use super::agent::{SETTINGS, SpoolAgent, bytes, frames, mode};
 
 #[test]
 fn an_acknowledged_frame_is_removed_but_the_newest_and_its_key_stay() {
     let dir = tempfile::tempdir().unwrap();
-    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let mut agent = SpoolAgent::start(dir.path(), SETTINGS);
     let kinds: Vec<FrameKind> = (0..4).map(|_| agent.tick(10).kind).collect();
     assert_eq!(kinds, [FrameKind::Key, FrameKind::Delta, FrameKind::Delta, FrameKind::Delta]);
     assert!(bytes(dir.path()) < 6_000);
@@ -43,7 +43,7 @@ fn an_acknowledged_frame_is_removed_but_the_newest_and_its_key_stay() {
 fn losses_for_want_of_room_are_declared_before_anything_is_deleted_and_room_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let settings = config::Spool { bytes_max: 60_000, free_bytes_min: 0 };
-    let mut agent = Agent::start(dir.path(), settings);
+    let mut agent = SpoolAgent::start(dir.path(), settings);
     let mut before: Vec<PathBuf> = Vec::new();
     let mut deleted = 0;
     for _ in 0..200 {
@@ -85,7 +85,7 @@ fn losses_for_want_of_room_are_declared_before_anything_is_deleted_and_room_is_k
 fn no_crash_forgets_missed_ticks_or_lost_frames() {
     let dir = tempfile::tempdir().unwrap();
     for count in [300_u64, 3_000] {
-        let mut agent = Agent::start(dir.path(), SETTINGS);
+        let mut agent = SpoolAgent::start(dir.path(), SETTINGS);
         agent.ship();
         agent.tick(10);
         agent.ship();
@@ -105,7 +105,7 @@ fn no_crash_forgets_missed_ticks_or_lost_frames() {
         agent.spool.take_over(&(1..=count).map(lost).collect::<Vec<_>>(), &[]);
         agent.tick(10);
         drop(agent);
-        let mut agent = Agent::start(dir.path(), SETTINGS);
+        let mut agent = SpoolAgent::start(dir.path(), SETTINGS);
         let next = agent.tick(10).id;
         let header = agent.spool.load(next, Instant::now()).unwrap().header.clone();
         assert!(header.missed.len() <= RANGES_MAX && header.lost.len() <= RANGES_MAX);
@@ -131,7 +131,7 @@ fn no_crash_forgets_missed_ticks_or_lost_frames() {
 #[test]
 fn foreign_files_on_the_disk_displace_frames_down_to_the_newest_group() {
     let dir = tempfile::tempdir().unwrap();
-    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let mut agent = SpoolAgent::start(dir.path(), SETTINGS);
     for _ in 0..20 {
         agent.tick(3_000);
     }
@@ -147,7 +147,7 @@ fn foreign_files_on_the_disk_displace_frames_down_to_the_newest_group() {
 #[test]
 fn every_flipped_bit_costs_one_frame_and_is_declared() {
     let dir = tempfile::tempdir().unwrap();
-    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let mut agent = SpoolAgent::start(dir.path(), SETTINGS);
     let harmed = agent.tick(100).id;
     agent.tick(10);
     let path = &frames(dir.path())[0];
@@ -178,7 +178,7 @@ fn every_flipped_bit_costs_one_frame_and_is_declared() {
 #[test]
 fn a_drain_beside_the_sampler_sends_each_frame_once_and_loses_none() {
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
-    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let mut agent = SpoolAgent::start(dir.path(), SETTINGS);
     let mut made: Vec<FrameId> = Vec::new();
     for _ in 0..20 {
         let before = [(); 10].map(|()| agent.tick(10).id);
@@ -221,9 +221,9 @@ fn a_drain_beside_the_sampler_sends_each_frame_once_and_loses_none() {
 #[test]
 fn a_frame_beats_between_its_steps() {
     let dir = tempfile::tempdir().unwrap();
-    let agent = Agent::start(dir.path(), SETTINGS);
+    let agent = SpoolAgent::start(dir.path(), SETTINGS);
     let heartbeat = Arc::<Heartbeat>::default();
-    let mut agent = Agent { framer: agent.framer.beating(&heartbeat), ..agent };
+    let mut agent = SpoolAgent { framer: agent.framer.beating(&heartbeat), ..agent };
     let mut observer = Observer::default();
     assert!(!observer.is_alive(&heartbeat));
     agent.tick(10);

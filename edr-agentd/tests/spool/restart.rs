@@ -8,26 +8,26 @@ use edr_agentd::spool::{FrameId, Resume, Spool, SpoolError, verify};
 use edr_wire::HostId;
 use edr_wire::frame::FrameKind;
 
-use super::agent::{Agent, SETTINGS, frames, mode, rewrite};
+use super::agent::{SETTINGS, SpoolAgent, frames, mode, rewrite};
 
 #[test]
 fn a_start_goes_on_in_the_same_epoch_and_another_boot_or_host_does_not() {
     let dir = tempfile::tempdir().unwrap();
-    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let mut agent = SpoolAgent::start(dir.path(), SETTINGS);
     let last = [(); 3].map(|()| agent.tick(10).id)[2];
     drop(agent);
-    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let mut agent = SpoolAgent::start(dir.path(), SETTINGS);
     let next = agent.tick(10);
     assert_eq!((next.id, next.kind), (FrameId { seq: 4, ..last }, FrameKind::Key));
     drop(agent);
-    let mut agent = Agent::start_as(dir.path(), SETTINGS, HostId([1; 16]), "next boot");
+    let mut agent = SpoolAgent::start_as(dir.path(), SETTINGS, HostId([1; 16]), "next boot");
     let booted = agent.tick(10).id;
     assert!(booted.epoch != last.epoch && booted.seq == 1);
     let header = agent.spool.load(booted, Instant::now()).unwrap().header.clone();
     let previous = header.previous_epoch.unwrap();
     assert_eq!((previous.id, previous.last_seq), (last.epoch, 4));
     drop(agent);
-    let mut agent = Agent::start_as(dir.path(), SETTINGS, HostId([2; 16]), "next boot");
+    let mut agent = SpoolAgent::start_as(dir.path(), SETTINGS, HostId([2; 16]), "next boot");
     let cloned = agent.tick(10).id;
     assert!(cloned.epoch != booted.epoch && cloned.seq == 1);
     assert_eq!(agent.spool.load(cloned, Instant::now()).unwrap().header.previous_epoch, None);
@@ -38,20 +38,20 @@ fn a_start_goes_on_in_the_same_epoch_and_another_boot_or_host_does_not() {
 #[test]
 fn a_spool_restored_from_a_backup_does_not_use_a_sequence_number_twice() {
     let dir = tempfile::tempdir().unwrap();
-    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let mut agent = SpoolAgent::start(dir.path(), SETTINGS);
     let id = [(); 3].map(|()| agent.tick(10).id)[2];
     drop(agent);
     // `cp -a` keeps every date except the change time of the inode; this copy is of two hours ago.
     let newest = frames(dir.path()).pop().unwrap();
     rewrite(&newest, &newest, |header| header.captured_ns -= 7_200_000_000_000);
-    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let mut agent = SpoolAgent::start(dir.path(), SETTINGS);
     assert_ne!(agent.tick(10).id.epoch, id.epoch);
 }
 
 #[test]
 fn leftovers_go_strangers_stay_and_rights_for_others_are_taken_away() {
     let dir = tempfile::tempdir().unwrap();
-    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let mut agent = SpoolAgent::start(dir.path(), SETTINGS);
     let id = agent.tick(10).id;
     drop(agent);
     let spool = dir.path().join("spool");
@@ -67,7 +67,7 @@ fn leftovers_go_strangers_stay_and_rights_for_others_are_taken_away() {
     let (_, findings) = verify(dir.path()).unwrap();
     assert_eq!(findings.len(), 8, "{findings:?}");
 
-    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let mut agent = SpoolAgent::start(dir.path(), SETTINGS);
     assert_eq!(mode(&spool), 0o700);
     let next = agent.tick(10).id;
     assert_ne!(next.epoch, id.epoch, "an empty newest frame proves nothing");
@@ -86,7 +86,7 @@ fn leftovers_go_strangers_stay_and_rights_for_others_are_taken_away() {
 #[test]
 fn a_second_agent_is_refused_with_the_pid_of_the_first() {
     let dir = tempfile::tempdir().unwrap();
-    let agent = Agent::start(dir.path(), SETTINGS);
+    let agent = SpoolAgent::start(dir.path(), SETTINGS);
     let refused = Spool::open(dir.path(), dir.path(), SETTINGS).unwrap_err();
     let lock = dir.path().join("lock");
     assert_eq!(
@@ -95,7 +95,7 @@ fn a_second_agent_is_refused_with_the_pid_of_the_first() {
     );
     assert!(matches!(refused, SpoolError::Locked { .. }));
     drop(agent);
-    drop(Agent::start(dir.path(), SETTINGS));
+    drop(SpoolAgent::start(dir.path(), SETTINGS));
     // The error for an unusable folder names the operation.
     let refused = Spool::open(&lock, dir.path(), SETTINGS).unwrap_err().to_string();
     assert!(refused.contains("create state-dir") && refused.contains("File exists"), "{refused}");
@@ -117,12 +117,12 @@ fn a_second_agent_is_refused_when_the_state_folder_was_made_again() {
 #[test]
 fn an_epoch_away_at_a_start_is_sent_after_its_return() {
     let dir = tempfile::tempdir().unwrap();
-    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let mut agent = SpoolAgent::start(dir.path(), SETTINGS);
     let made = [(); 3].map(|()| agent.tick(10).id);
     drop(agent);
     let (folder, away) = (dir.path().join("spool").join(made[0].epoch.to_string()), dir.path().join("away"));
     fs::rename(&folder, &away).unwrap();
-    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let mut agent = SpoolAgent::start(dir.path(), SETTINGS);
     let next = agent.tick(10).id;
     let header = agent.spool.load(next, Instant::now()).unwrap().header.clone();
     let previous = header.previous_epoch.unwrap();
@@ -142,17 +142,17 @@ fn a_folder_that_cannot_be_listed_at_a_start_hides_no_other() {
         std::os::unix::fs::chown(dir.path(), Some(nobody.as_raw()), None).unwrap();
         nix::unistd::setfsuid(nobody);
     }
-    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let mut agent = SpoolAgent::start(dir.path(), SETTINGS);
     let first = agent.tick(10).id;
     drop(agent);
-    let mut agent = Agent::start_as(dir.path(), SETTINGS, HostId([1; 16]), "next boot");
+    let mut agent = SpoolAgent::start_as(dir.path(), SETTINGS, HostId([1; 16]), "next boot");
     let second = agent.tick(10).id;
     drop(agent);
     let folder = dir.path().join("spool").join(second.epoch.to_string());
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o0)).unwrap();
     let (_, findings) = verify(dir.path()).unwrap();
     assert!(findings.iter().any(|finding| finding.path == folder && finding.fault.contains("cannot be listed")));
-    let mut agent = Agent::start_as(dir.path(), SETTINGS, HostId([1; 16]), "next boot");
+    let mut agent = SpoolAgent::start_as(dir.path(), SETTINGS, HostId([1; 16]), "next boot");
     assert_eq!(agent.ship().0, [first]);
     let third = agent.tick(10).id;
     assert!(agent.spool.trouble(Instant::now()).unwrap().contains("list spool folder"));
@@ -166,7 +166,7 @@ fn a_folder_that_cannot_be_listed_at_a_start_hides_no_other() {
 #[test]
 fn fifty_thousand_frames_are_found_by_their_names() {
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
-    let mut agent = Agent::start(dir.path(), SETTINGS);
+    let mut agent = SpoolAgent::start(dir.path(), SETTINGS);
     let id = agent.tick(1_000).id;
     drop(agent);
     let newest = frames(dir.path()).pop().unwrap();

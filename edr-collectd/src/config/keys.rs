@@ -4,8 +4,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use edr_daemon::config::kinds::{Brokers, FixedPath, KafkaName, LogLevel, Size, Time};
-use edr_daemon::config::{Declared, Document, Key, Kind, KindWithDefault, Refusal, ShownValue, Value, quoted};
+use edr_daemon::config::kinds::{Brokers, FixedPath, Interval, KafkaName, LogLevel, Size};
+use edr_daemon::config::{Declared, Document, Key, KindWithDefault, Refusal, ShownValue, Value, ValueKind, quoted};
 use edr_daemon::kafka;
 use log::LevelFilter;
 
@@ -40,12 +40,12 @@ pub(super) static ARCHIVE_DIR: Key<FixedPath> = Key {
     doc: "Folder of the Delta tables. With another state-dir than the default, the default is its subfolder archive.",
     kind: FixedPath { default: "/var/lib/edr-collectd/archive" },
 };
-pub(super) static COMMIT_INTERVAL: Key<Time> = Key {
+pub(super) static COMMIT_INTERVAL: Key<Interval> = Key {
     name: "archive.commit-interval",
     doc: "Time between two commits, and the longest wait of a received record for its commit. The page shows a \
     snapshot \
           after its commit. A commit is one file: a shorter time makes smaller files.",
-    kind: Time { default: Duration::from_secs(5), min: Duration::from_millis(100), max: Duration::from_secs(300) },
+    kind: Interval { default: Duration::from_secs(5), min: Duration::from_millis(100), max: Duration::from_secs(300) },
 };
 // One record may have 4 MiB. Three batches of 1 GiB are in memory while a disk is slow.
 pub(super) static BATCH_BYTES_MAX: Key<Size> = Key {
@@ -92,7 +92,7 @@ pub(super) struct Loopback {
     default_port: u16,
 }
 
-impl Kind for Loopback {
+impl ValueKind for Loopback {
     type Value = SocketAddr;
 
     fn check(&self, raw: &Value) -> Result<SocketAddr, Refusal> {

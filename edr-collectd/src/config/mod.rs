@@ -32,7 +32,7 @@ pub struct Config {
     /// The archive.
     pub archive: Archive,
     /// The page.
-    pub web: Web,
+    pub web: WebConfig,
 }
 
 /// The source of snapshots.
@@ -62,7 +62,7 @@ pub struct Archive {
 
 /// The web page.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Web {
+pub struct WebConfig {
     /// Address to listen on. Only the loopback interface is allowed, since there are neither users nor TLS yet.
     pub listen: SocketAddr,
 }
@@ -102,7 +102,7 @@ impl Config {
                 commit_interval: keys.get(&keys::COMMIT_INTERVAL),
                 batch_bytes_max: keys.get(&keys::BATCH_BYTES_MAX) as usize,
             },
-            web: Web { listen: keys.get(&keys::LISTEN) },
+            web: WebConfig { listen: keys.get(&keys::LISTEN) },
             state_dir,
         };
         if with_kafka {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::key::{Declared, Key, Kind, ShownValue};
+use super::key::{Declared, Key, ShownValue, ValueKind};
 
 /// Longest line of an example file, characters.
 const LINE_CHARS_MAX: usize = 120;
@@ -150,19 +150,19 @@ pub struct Effective(String);
 
 impl Effective {
     /// Adds a key with its value.
-    pub fn add<K: Kind>(&mut self, key: &Key<K>, value: &K::Value) {
+    pub fn add<K: ValueKind>(&mut self, key: &Key<K>, value: &K::Value) {
         self.line(key.name, &key.kind.write(value));
     }
 
     /// Adds a key with its value, if there is a value.
-    pub fn add_some<K: Kind>(&mut self, key: &Key<K>, value: Option<&K::Value>) {
+    pub fn add_some<K: ValueKind>(&mut self, key: &Key<K>, value: Option<&K::Value>) {
         if let Some(value) = value {
             self.add(key, value);
         }
     }
 
     /// Adds a name of the operator's own table.
-    pub fn add_label<K: Kind>(&mut self, key: &Key<K>, name: &str, value: &K::Value) {
+    pub fn add_label<K: ValueKind>(&mut self, key: &Key<K>, name: &str, value: &K::Value) {
         self.line(&format!("{}.{}", key.name, super::quoted(name)), &key.kind.write(value));
     }
 

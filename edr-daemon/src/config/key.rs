@@ -16,7 +16,7 @@ pub struct Key<K> {
 }
 
 /// A kind of value: how a value is read, written and shown.
-pub trait Kind: Sync {
+pub trait ValueKind: Sync {
     /// The checked value.
     type Value;
 
@@ -39,7 +39,7 @@ pub trait Kind: Sync {
 }
 
 /// A kind of value with a default.
-pub trait KindWithDefault: Kind {
+pub trait KindWithDefault: ValueKind {
     /// Returns the default.
     fn default(&self) -> Self::Value;
 }
@@ -70,13 +70,13 @@ pub trait Declared: Sync {
     fn name(&self) -> &'static str;
     /// The description; see [`Key::doc`].
     fn doc(&self) -> &'static str;
-    /// See [`Kind::shown`].
+    /// See [`ValueKind::shown`].
     fn shown(&self) -> ShownValue;
-    /// See [`Kind::range`].
+    /// See [`ValueKind::range`].
     fn range(&self) -> Option<(String, String)>;
 }
 
-impl<K: Kind> Declared for Key<K> {
+impl<K: ValueKind> Declared for Key<K> {
     fn name(&self) -> &'static str {
         self.name
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::key::{Declared, Key, Kind, KindWithDefault, Refusal};
+use super::key::{Declared, Key, KindWithDefault, Refusal, ValueKind};
 use super::kinds::{Brokers, Labels};
 use super::leaves::{self, Leaf, Leaves, Value};
 use super::report::{Problem, Report};
@@ -40,7 +40,7 @@ impl Keys {
     }
 
     /// Takes the value of a key; `None` when the key is absent or its value is refused.
-    pub fn find<K: Kind>(&mut self, key: &Key<K>) -> Option<K::Value> {
+    pub fn find<K: ValueKind>(&mut self, key: &Key<K>) -> Option<K::Value> {
         self.check(key.name, |raw| key.kind.check(raw))
     }
 

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::key::{Kind, KindWithDefault, Refusal, ShownValue};
+use super::key::{KindWithDefault, Refusal, ShownValue, ValueKind};
 use super::leaves::Value;
 use super::quoted;
 use super::units::{parse_bytes, parse_duration, show_bytes, show_duration};
 
 /// A time with its unit.
 #[derive(Debug)]
-pub struct Time {
+pub struct Interval {
     /// The default.
     pub default: Duration,
     /// The shortest time.
@@ -99,7 +99,7 @@ fn refuse_for_default<K: KindWithDefault>(kind: &K, rule: String) -> Refusal {
     Refusal { rule, remedy: format!("write {} for the default", kind.write(&kind.default())) }
 }
 
-impl Kind for Time {
+impl ValueKind for Interval {
     type Value = Duration;
 
     fn check(&self, raw: &Value) -> Result<Duration, Refusal> {
@@ -123,13 +123,13 @@ impl Kind for Time {
     }
 }
 
-impl KindWithDefault for Time {
+impl KindWithDefault for Interval {
     fn default(&self) -> Duration {
         self.default
     }
 }
 
-impl Kind for Size {
+impl ValueKind for Size {
     type Value = u64;
 
     fn check(&self, raw: &Value) -> Result<u64, Refusal> {
@@ -159,7 +159,7 @@ impl KindWithDefault for Size {
     }
 }
 
-impl Kind for Number {
+impl ValueKind for Number {
     type Value = u64;
 
     fn check(&self, raw: &Value) -> Result<u64, Refusal> {
@@ -188,7 +188,7 @@ impl KindWithDefault for Number {
     }
 }
 
-impl Kind for Switch {
+impl ValueKind for Switch {
     type Value = bool;
 
     fn check(&self, raw: &Value) -> Result<bool, Refusal> {
@@ -225,7 +225,7 @@ fn quoted_path(path: &std::path::Path) -> String {
     quoted(&path.to_string_lossy())
 }
 
-impl Kind for FixedPath {
+impl ValueKind for FixedPath {
     type Value = PathBuf;
 
     fn check(&self, raw: &Value) -> Result<PathBuf, Refusal> {
@@ -247,7 +247,7 @@ impl KindWithDefault for FixedPath {
     }
 }
 
-impl Kind for OptionalPath {
+impl ValueKind for OptionalPath {
     type Value = PathBuf;
 
     fn check(&self, raw: &Value) -> Result<PathBuf, Refusal> {
@@ -263,7 +263,7 @@ impl Kind for OptionalPath {
     }
 }
 
-impl Kind for LogLevel {
+impl ValueKind for LogLevel {
     type Value = LevelFilter;
 
     fn check(&self, raw: &Value) -> Result<LevelFilter, Refusal> {
@@ -288,7 +288,7 @@ impl KindWithDefault for LogLevel {
     }
 }
 
-impl Kind for KafkaName {
+impl ValueKind for KafkaName {
     type Value = String;
 
     fn check(&self, raw: &Value) -> Result<String, Refusal> {
@@ -323,7 +323,7 @@ impl KindWithDefault for KafkaName {
     }
 }
 
-impl Kind for Brokers {
+impl ValueKind for Brokers {
     type Value = Vec<String>;
 
     fn check(&self, raw: &Value) -> Result<Vec<String>, Refusal> {
@@ -362,7 +362,7 @@ fn is_broker(text: &str) -> bool {
 }
 
 /// The value of one label.
-impl Kind for Labels {
+impl ValueKind for Labels {
     type Value = String;
 
     fn check(&self, raw: &Value) -> Result<String, Refusal> {

@@ -17,7 +17,7 @@ mod report;
 mod units;
 
 pub use document::{Document, Effective};
-pub use key::{Declared, Key, Kind, KindWithDefault, Refusal, ShownValue};
+pub use key::{Declared, Key, KindWithDefault, Refusal, ShownValue, ValueKind};
 pub use keys::Keys;
 pub use leaves::Value;
 pub use report::{Problem, Report};

@@ -21,7 +21,7 @@ pub use self::reason::{Cause, cause, endpoint, in_words};
 pub use self::server::{BrokerCertificate, CertificateVerdict, ask};
 pub use self::topic::{RecordBytes, judge, judge_security};
 use crate::config::kinds::{OptionalPath, Switch};
-use crate::config::{Declared, Effective, Key, Keys, Kind, Refusal, ShownValue, Value, quoted};
+use crate::config::{Declared, Effective, Key, Keys, Refusal, ShownValue, Value, ValueKind, quoted};
 use crate::secret::{Fault, Secret, Source, Stamp, read_public};
 
 static TLS_ENABLED: Key<Switch> = Key {
@@ -458,7 +458,7 @@ struct CredentialName {
     example: &'static str,
 }
 
-impl Kind for CredentialName {
+impl ValueKind for CredentialName {
     type Value = String;
 
     fn check(&self, raw: &Value) -> Result<String, Refusal> {
@@ -488,7 +488,7 @@ impl Kind for CredentialName {
 
 struct MechanismName;
 
-impl Kind for MechanismName {
+impl ValueKind for MechanismName {
     type Value = Mechanism;
 
     fn check(&self, raw: &Value) -> Result<Mechanism, Refusal> {
@@ -513,7 +513,7 @@ impl Kind for MechanismName {
 
 struct Username;
 
-impl Kind for Username {
+impl ValueKind for Username {
     type Value = String;
 
     fn check(&self, raw: &Value) -> Result<String, Refusal> {
