@@ -26,7 +26,7 @@ use std::path::Path;
 
 pub use delta::{Appended, Upkeep};
 pub use error::ArchiveError;
-pub use location::{PartitionName, Place, day_of};
+pub use location::{PartitionName, RecordPosition, day_of};
 pub use read::{Candidates, FirstSnapshot, FoundFrame, Reader, SearchRank};
 pub use tables::frames::Frames;
 pub use tables::hosts::{Coverage, HostsTable, SavedFacts, SavedFrame, SavedHost, SavedHosts};

@@ -37,7 +37,7 @@ impl std::fmt::Display for PartitionName {
 /// Location of a record: the values that find its row without a search of the table. The time of receipt determines the
 /// day folder and the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Place {
+pub struct RecordPosition {
     /// When the collector received the record, ns since the epoch.
     pub received_ns: i64,
     /// Kafka partition.

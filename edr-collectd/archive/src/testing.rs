@@ -11,7 +11,9 @@ use edr_wire::{Epoch, HostId};
 
 use super::delta::engine::Engine;
 use super::delta::values::Columns;
-use super::{Appended, ArchiveError, ArchivedFrame, ArchivedPart, Frames, PartitionName, Place, ReceivedRecord};
+use super::{
+    Appended, ArchiveError, ArchivedFrame, ArchivedPart, Frames, PartitionName, ReceivedRecord, RecordPosition,
+};
 
 /// Returns the header of a key frame of host and epoch `n`.
 pub fn header(n: u8, seq: u64) -> FrameHeader {
@@ -62,7 +64,7 @@ pub fn row(number: i32, offset: i64, received_ns: i64, bytes: &[u8]) -> Received
 pub fn part(record: &Record, number: i32, offset: i64) -> ArchivedPart {
     ArchivedPart {
         partition: partition(number),
-        place: Place { received_ns: offset, partition: number, offset },
+        place: RecordPosition { received_ns: offset, partition: number, offset },
         frame: ArchivedFrame::from(record),
         part: record.part,
         parts: record.parts,

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use edr_archive::{ArchivedFrame, ArchivedPart, Place};
+use edr_archive::{ArchivedFrame, ArchivedPart, RecordPosition};
 use edr_wire::HostId;
 use edr_wire::frame::{Frame, FrameKey, Record};
 
@@ -24,7 +24,7 @@ const HOST_SETS_MAX: usize = 32;
 const SETS_MAX: usize = 4_096;
 /// Memory of a part without the body, in bytes: the record, in a vector with doubling capacity, and the location, in a
 /// half-full tree.
-const PART_BYTES: usize = 2 * size_of::<Record>() + 4 * size_of::<(u32, Place)>();
+const PART_BYTES: usize = 2 * size_of::<Record>() + 4 * size_of::<(u32, RecordPosition)>();
 /// Memory of a set without parts, in bytes: the set itself and the index entries.
 const SET_BYTES: usize = 2 * (size_of::<Set>() + size_of::<(Division, u64)>() + size_of::<u64>());
 
@@ -35,7 +35,7 @@ type Division = (FrameKey, u32);
 #[derive(Debug)]
 pub(super) struct Whole {
     pub(super) frame: ArchivedFrame,
-    pub(super) places: BTreeMap<u32, Place>,
+    pub(super) places: BTreeMap<u32, RecordPosition>,
     /// The frame with its body; `None` when a part came without its bytes.
     pub(super) loaded: Option<Frame>,
 }
@@ -57,7 +57,7 @@ pub(super) struct Assembly {
 struct Set {
     frame: ArchivedFrame,
     parts: u32,
-    places: BTreeMap<u32, Place>,
+    places: BTreeMap<u32, RecordPosition>,
     /// The parts that came with their bytes.
     records: Vec<Record>,
     bytes: usize,
@@ -103,7 +103,7 @@ impl Assembly {
         self.sets.values().map(|set| set.since_ns).filter(|since| *since > after_ns).min()
     }
 
-    fn start(&mut self, frame: ArchivedFrame, parts: u32, place: Place) -> u64 {
+    fn start(&mut self, frame: ArchivedFrame, parts: u32, place: RecordPosition) -> u64 {
         let number = self.take_number();
         let (places, records, bytes) = (BTreeMap::new(), Vec::new(), SET_BYTES);
         let set = Set { frame, parts, places, records, bytes, since_ns: place.received_ns };
@@ -122,7 +122,7 @@ impl Assembly {
     }
 
     /// Adds a part to a set, and moves the set to the end of the order of abandonment.
-    fn put(&mut self, number: u64, part: u32, place: Place, record: Option<Record>) -> Option<Whole> {
+    fn put(&mut self, number: u64, part: u32, place: RecordPosition, record: Option<Record>) -> Option<Whole> {
         if self.sets.get(&number)?.places.contains_key(&part) {
             return None;
         }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use edr_archive::{PartitionName, Place, SavedFacts, SavedFrame, SavedHost};
+use edr_archive::{PartitionName, RecordPosition, SavedFacts, SavedFrame, SavedHost};
 use edr_model::HostRow;
 use edr_model::accounting::Account;
 use edr_wire::HostId;
@@ -170,7 +170,7 @@ impl LatestFrame {
     }
 
     fn places_byte_len(&self) -> usize {
-        self.saved.places.capacity() * size_of::<Place>()
+        self.saved.places.capacity() * size_of::<RecordPosition>()
     }
 
     /// Drops the body from memory; the archive still has the frame.

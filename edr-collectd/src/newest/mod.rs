@@ -3,7 +3,7 @@
 //!
 //! Records arrive in two ways and in one form: from Kafka with their bytes, and at a start from the archive without
 //! bytes. So nothing here waits for a disk, a start need not read bodies, and a body that is not in memory is fetched
-//! from its [`Place`] on demand.
+//! from its [`RecordPosition`] on demand.
 //!
 //! This module does not know Kafka, and uses the archive only to read ([`replay`]). Everything that a host can make
 //! large is bounded: parts of incomplete frames ([`assembly`]), frames ([`FRAME_BYTES_MAX`]), hosts ([`HOSTS_MAX`]),
@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use edr_archive::{
-    ArchivedFrame, ArchivedPart, ArchivedRow, PartitionName, Place, SavedFacts, SavedHost, SavedHosts, day_of,
+    ArchivedFrame, ArchivedPart, ArchivedRow, PartitionName, RecordPosition, SavedFacts, SavedHost, SavedHosts, day_of,
 };
 use edr_model::accounting::{Account, CountedRecords, Declarations, ENTRIES_MAX, LogOffsets, Summary, records_by_day};
 use edr_model::{HostRow, HostSnapshot, OmittedFrames, QueryError};
@@ -119,7 +119,7 @@ impl Newest {
     }
 
     /// Adds an archived record from Kafka.
-    pub fn offer(&self, partition: &PartitionName, place: Place, record: Record) {
+    pub fn offer(&self, partition: &PartitionName, place: RecordPosition, record: Record) {
         let (frame, part, parts) = (ArchivedFrame::from(&record), record.part, record.parts);
         let declared = Declarations::of(&record.header);
         let part = ArchivedPart { partition: partition.clone(), place, frame, part, parts };
@@ -127,7 +127,7 @@ impl Newest {
     }
 
     /// Adds an archived record that is no frame.
-    pub fn offer_fault(&self, partition: &PartitionName, place: Place) {
+    pub fn offer_fault(&self, partition: &PartitionName, place: RecordPosition) {
         self.state().archived(partition, place);
     }
 
@@ -380,7 +380,7 @@ impl State {
     }
 
     /// Adds an archived record to the log's offsets.
-    fn archived(&mut self, partition: &PartitionName, place: Place) {
+    fn archived(&mut self, partition: &PartitionName, place: RecordPosition) {
         let log = match self.logs.get_mut(partition) {
             Some(log) => log,
             None => self.logs.entry(partition.clone()).or_default(),

@@ -6,7 +6,7 @@ use edr_wire::frame::{FrameHeader, PreviousEpoch};
 /// Offers a frame in the form that comes from Kafka.
 fn offer(newest: &Newest, header: &FrameHeader, raw: &[u8], key_raw: Option<&[u8]>, received_ns: i64) {
     for bytes in records(header, raw, key_raw, 64) {
-        let place = Place { received_ns, partition: 0, offset: received_ns };
+        let place = RecordPosition { received_ns, partition: 0, offset: received_ns };
         newest.offer(&partition(0), place, Record::decode(&bytes).unwrap());
     }
 }
@@ -118,14 +118,18 @@ fn held_frames_count_against_the_budget_and_are_dropped_to_the_archive() {
     let raw = edr_archive::testing::noise(500, 1);
     for n in 1..=40 {
         for bytes in records(&header(n, 1), &raw, None, 1) {
-            let place = Place { received_ns: i64::from(n), partition: 0, offset: 1 };
+            let place = RecordPosition { received_ns: i64::from(n), partition: 0, offset: 1 };
             newest.offer(&partition(0), place, Record::decode(&bytes).unwrap());
         }
         let state = newest.state();
         let known = |host: &HostState| [Some(host.newest.clone()), host.key.clone()];
         let places =
             state.hosts.values().flat_map(known).flatten().map(|known| known.saved.places.len()).sum::<usize>();
-        assert!(places * size_of::<Place>() <= state.frame_bytes, "{places} places, {} bytes", state.frame_bytes);
+        assert!(
+            places * size_of::<RecordPosition>() <= state.frame_bytes,
+            "{places} places, {} bytes",
+            state.frame_bytes
+        );
         assert!(state.frame_bytes <= state.frame_bytes_max, "{} bytes", state.frame_bytes);
         assert_eq!(state.frame_bytes, state.hosts.values().map(HostState::byte_len).sum::<usize>());
     }
@@ -169,7 +173,11 @@ fn a_frame_counts_when_all_parts_are_archived() {
     offer(&newest, &header(1, 1), b"one", None, 1);
     let parts = records(&header(1, 2), &noise(3_000, 1), None, 512);
     let add = |newest: &Newest, bytes: &[u8], offset| {
-        newest.offer(&partition(0), Place { received_ns: 2, partition: 0, offset }, Record::decode(bytes).unwrap());
+        newest.offer(
+            &partition(0),
+            RecordPosition { received_ns: 2, partition: 0, offset },
+            Record::decode(bytes).unwrap(),
+        );
     };
     add(&newest, &parts[0], 2);
     let account = newest.account(HostId([1; 16]));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use edr_wire::frame::FrameKey;
 
-use crate::{ArchivedFrame, ArchivedPart, Place};
+use crate::{ArchivedFrame, ArchivedPart, RecordPosition};
 
 /// Divisions into parts kept per frame, by the time of the first record: the earliest.
 const DIVISIONS_MAX: usize = 8;
@@ -25,7 +25,7 @@ pub struct FoundFrame {
     /// The frame.
     pub frame: ArchivedFrame,
     /// Locations of the records, by number of parts and by part. Records of two divisions do not fit together.
-    divisions: BTreeMap<u32, BTreeMap<u32, Place>>,
+    divisions: BTreeMap<u32, BTreeMap<u32, RecordPosition>>,
 }
 
 impl FoundFrame {
@@ -34,7 +34,7 @@ impl FoundFrame {
     }
 
     /// Adds a record. Of several records with the same part, the first received record counts.
-    pub(super) fn add(&mut self, parts: u32, part: u32, place: Place) {
+    pub(super) fn add(&mut self, parts: u32, part: u32, place: RecordPosition) {
         let places = self.divisions.entry(parts).or_default();
         let first = places.entry(part).or_insert(place);
         *first = place.min(*first);
@@ -48,20 +48,21 @@ impl FoundFrame {
     }
 
     /// Returns the locations of the parts of each complete division, in the order of completion.
-    pub fn complete(&self) -> Vec<Vec<Place>> {
+    pub fn complete(&self) -> Vec<Vec<RecordPosition>> {
         let complete = self.divisions.iter().filter(|(parts, places)| places.len() == **parts as usize);
-        let mut complete: Vec<Vec<Place>> = complete.map(|(_, places)| places.values().copied().collect()).collect();
+        let mut complete: Vec<Vec<RecordPosition>> =
+            complete.map(|(_, places)| places.values().copied().collect()).collect();
         complete.sort_by_key(|places| places.iter().max().copied());
         complete
     }
 
     /// Returns the location of the record that completed the frame; `None` for an incomplete frame.
-    pub(super) fn completed(&self) -> Option<Place> {
+    pub(super) fn completed(&self) -> Option<RecordPosition> {
         self.complete().first()?.iter().max().copied()
     }
 
     /// Returns the location of the record received first.
-    pub(super) fn first(&self) -> Option<Place> {
+    pub(super) fn first(&self) -> Option<RecordPosition> {
         self.divisions.values().flat_map(BTreeMap::values).min().copied()
     }
 

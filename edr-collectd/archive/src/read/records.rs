@@ -10,7 +10,7 @@ use edr_wire::limits::RAW_BYTES_MAX;
 
 use super::{FoundFrame, Reader, day};
 use crate::delta::values::{Columns, binary};
-use crate::{ArchiveError, PartitionName, Place, day_of};
+use crate::{ArchiveError, PartitionName, RecordPosition, day_of};
 
 /// Total body bytes of one frame: the largest snapshot, even if incompressible, and a quarter more.
 const BODY_BYTES_MAX: usize = RAW_BYTES_MAX + RAW_BYTES_MAX / 4;
@@ -24,7 +24,7 @@ impl Reader {
     ///
     /// # Errors
     /// When the archive cannot be read, a record is missing, or the records are parts of different frames.
-    pub async fn frame(&self, places: &[Place]) -> Result<Frame, ArchiveError> {
+    pub async fn frame(&self, places: &[RecordPosition]) -> Result<Frame, ArchiveError> {
         let (mut records, mut left) = (Vec::new(), BODY_BYTES_MAX);
         let take = |mut record: Record| {
             left = left.checked_sub(record.body.len()).ok_or_else(too_large)?;
@@ -91,7 +91,7 @@ impl Reader {
     /// Passes the records at these places to `take`, in no particular order, a few at a time.
     async fn records(
         &self,
-        places: &[Place],
+        places: &[RecordPosition],
         mut take: impl FnMut(Record) -> Result<(), FrameError>,
     ) -> Result<(), ArchiveError> {
         let table = self.table().await?;
@@ -109,7 +109,7 @@ impl Reader {
             .and(col("received_ns").lt_eq(lit(most)))
             .and(col("received_ns").in_list(times, false))
             .and(col("offset").in_list(offsets, false));
-        let wanted: HashSet<Place> = places.iter().copied().collect();
+        let wanted: HashSet<RecordPosition> = places.iter().copied().collect();
         let columns = ["received_ns", "partition", "offset", "record"];
         let engine = self.engine.by(RECORDS_AT_ONCE);
         let mut rows = engine.scan(&table, Some(filter), &columns).await.map_err(store)?;
@@ -126,12 +126,13 @@ impl Reader {
 }
 
 /// Returns the records of a batch with their locations.
-fn records_of(batch: &RecordBatch) -> Result<Vec<(Place, Vec<u8>)>, DeltaTableError> {
+fn records_of(batch: &RecordBatch) -> Result<Vec<(RecordPosition, Vec<u8>)>, DeltaTableError> {
     let columns = Columns(batch);
     let (times, partitions) = (columns.longs("received_ns")?, columns.integers("partition")?);
     let (offsets, bytes) = (columns.longs("offset")?, columns.binaries("record")?);
     let record = |at: usize| {
-        let place = Place { received_ns: times.value(at), partition: partitions.value(at), offset: offsets.value(at) };
+        let place =
+            RecordPosition { received_ns: times.value(at), partition: partitions.value(at), offset: offsets.value(at) };
         Some((place, binary(&bytes, at)?.to_vec()))
     };
     Ok((0..batch.num_rows()).filter_map(record).collect())

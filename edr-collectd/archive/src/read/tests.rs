@@ -142,7 +142,7 @@ async fn records_come_back_verbatim_and_the_position_with_them() {
     assert_eq!(again.position(&partition(0)).await.unwrap(), Some(count + 2));
     assert_eq!(offsets(&again).await, (0..count + 2).collect::<Vec<_>>());
     let reader = Reader::new(dir.path());
-    let places: Vec<Place> = rows[..sent.len()].iter().map(ReceivedRecord::place).collect();
+    let places: Vec<RecordPosition> = rows[..sent.len()].iter().map(ReceivedRecord::place).collect();
     assert_eq!(reader.frame(&places).await.unwrap().open(None).unwrap(), raw);
     let mut found = Vec::new();
     reader.rows(0..i64::MAX, |row| found.push(row)).await.unwrap();

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::delta::engine::Engine;
 use crate::delta::values::{Columns, long, text};
 use crate::delta::{ArchiveColumn, ArchiveTable, TableDeclaration, TableStorage};
-use crate::{ArchiveError, ArchivedFrame, PartitionName, Place};
+use crate::{ArchiveError, ArchivedFrame, PartitionName, RecordPosition};
 
 /// How the table is stored; a collector replaces the rows of its partitions once a minute.
 pub(crate) const STORAGE: TableStorage = TableStorage {
@@ -96,7 +96,7 @@ pub struct SavedFrame {
     /// When the last of the frame's records was received, ns since the epoch.
     pub received_ns: i64,
     /// Locations of the records, by part.
-    pub places: Vec<Place>,
+    pub places: Vec<RecordPosition>,
 }
 
 /// Content of the table.

@@ -2,7 +2,7 @@
 
 use edr_wire::frame::Record;
 
-use crate::{PartitionName, Place};
+use crate::{PartitionName, RecordPosition};
 
 /// A Kafka record to be archived.
 #[derive(Debug, Clone)]
@@ -25,8 +25,8 @@ pub struct ReceivedRecord {
 
 impl ReceivedRecord {
     /// Returns the location of the row in the archive.
-    pub fn place(&self) -> Place {
-        Place { received_ns: self.received_ns, partition: self.partition.partition, offset: self.offset }
+    pub fn place(&self) -> RecordPosition {
+        RecordPosition { received_ns: self.received_ns, partition: self.partition.partition, offset: self.offset }
     }
 
     /// Returns the approximate memory of the row, in bytes.

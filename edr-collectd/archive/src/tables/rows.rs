@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::declared::declarations_of;
 use crate::delta::values::{Columns, binary, integer, long, text};
-use crate::{PartitionName, Place};
+use crate::{PartitionName, RecordPosition};
 
 /// The columns of [`ArchivedPart`].
 pub(crate) const PART_COLUMNS: [&str; 17] = [
@@ -72,7 +72,7 @@ pub struct ArchivedPart {
     /// The log of the record.
     pub partition: PartitionName,
     /// Location of the record.
-    pub place: Place,
+    pub place: RecordPosition,
     /// The frame of the record.
     pub frame: ArchivedFrame,
     /// Number of the part, from 0.
@@ -87,7 +87,7 @@ pub struct ArchivedRow {
     /// The log of the record.
     pub partition: PartitionName,
     /// Location of the record.
-    pub place: Place,
+    pub place: RecordPosition,
     /// The part and the declarations in its header; `None` for a record that is no frame.
     pub content: Option<(ArchivedPart, Declarations)>,
 }
@@ -112,8 +112,11 @@ pub(crate) fn rows_of(batch: &RecordBatch, take: &mut impl FnMut(ArchivedRow)) -
             partition: partitions.value(at),
             generation: generations.value(at),
         };
-        let place =
-            Place { received_ns: received.value(at), partition: partition.partition, offset: offsets.value(at) };
+        let place = RecordPosition {
+            received_ns: received.value(at),
+            partition: partition.partition,
+            offset: offsets.value(at),
+        };
         take(ArchivedRow { partition, place, content: part.map(|part| (part, declared)) });
     }
     Ok(())
@@ -139,7 +142,7 @@ fn numbered_parts_of(batch: &RecordBatch, take: &mut impl FnMut(usize, ArchivedP
         let number = partition.partition;
         Some(ArchivedPart {
             partition,
-            place: Place { received_ns: long(&received, at)?, partition: number, offset: long(&offsets, at)? },
+            place: RecordPosition { received_ns: long(&received, at)?, partition: number, offset: long(&offsets, at)? },
             frame: ArchivedFrame {
                 key: FrameKey {
                     host_id: text(&hosts, at)?.parse().ok()?,

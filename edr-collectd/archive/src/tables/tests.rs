@@ -34,7 +34,7 @@ fn saved(n: u8, received_ns: i64) -> SavedHost {
                 bye: true,
             },
             received_ns,
-            places: vec![Place { received_ns, partition: 0, offset: 3 }],
+            places: vec![RecordPosition { received_ns, partition: 0, offset: 3 }],
         },
         key: None,
         facts_of: None,
