@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use edr_archive::decode::decode;
 use edr_archive::{Coverage, Frames, HostsTable, PartitionName, ReceivedRecord};
 use edr_collectd::newest::Newest;
-use edr_collectd::query::{Answers as _, HostAnswers};
+use edr_collectd::query::HostAnswers;
 use edr_wire::frame::{EncodedFrame, FrameHeader, FrameKind, Record};
 use edr_wire::snapshot::{Host, OpenFile, Process, Snapshot};
 use edr_wire::{Bytes, Epoch, HostId};

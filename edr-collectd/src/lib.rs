@@ -10,7 +10,7 @@
 //!    **key** frame needed to open a delta frame.
 //! 4. [`query`] finds the **snapshot** for a question (in memory, or in the archive by one key and one delta).
 //! 5. The crate `edr-model` turns the snapshot into **tables**: each table is one declaration.
-//! 6. [`web`] serves the tables as pages, [`cli`] prints the tables.
+//! 6. The crate `edr-web` serves the tables as pages, [`cli`] prints the tables.
 //!
 //! Every arrow points one way: the archive does not know Kafka, and the page knows only questions. Invalid records,
 //! duplicates, conflicts and gaps are recorded; nothing is silently missing.
@@ -24,7 +24,7 @@ pub mod newest;
 
 pub mod query;
 
-pub mod web;
+mod page;
 
 pub mod cli;
 pub mod config;

@@ -30,7 +30,6 @@ use crate::consume::{ArchiveAccess, Consumer, DerivedTables, Progress, Schedule,
 use crate::event::Event;
 use crate::newest::{Newest, catch_up};
 use crate::query::{HostAnswers, OmittedFrames};
-use crate::web;
 
 /// Interval between two updates of the status line.
 const STATUS_PERIOD: Duration = Duration::from_secs(10);
@@ -121,7 +120,7 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
     {
         let (answers, stopped) = (Arc::clone(&answers), stopped.clone());
         tasks.spawn(async move {
-            let served = web::serve(listener, answers, until(stopped)).await;
+            let served = edr_web::serve(listener, answers, edr_web::Options::default(), until(stopped)).await;
             ("page", served.context("serve the page"))
         });
     }

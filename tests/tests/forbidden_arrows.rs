@@ -108,7 +108,24 @@ fn the_ledger_of_the_spool_only_decides() {
 
 #[test]
 fn the_page_knows_only_queries() {
-    assert_absent("edr-collectd/src/web", &["edr_archive", "crate::consume", "rdkafka"]);
+    let allowed = [
+        "askama",
+        "axum",
+        "edr-model",
+        "edr-wire",
+        "form_urlencoded",
+        "futures",
+        "hyper",
+        "hyper-util",
+        "jiff",
+        "log",
+        "rustix",
+        "tokio",
+    ];
+    for dependency in dependencies("edr-collectd/web") {
+        assert!(allowed.contains(&dependency.as_str()), "edr-web must not depend on {dependency}");
+    }
+    assert_absent("edr-collectd/web/src", &["std::fs", "tokio::fs"]);
 }
 
 #[test]
@@ -118,4 +135,5 @@ fn no_daemon_code_starts_a_program() {
     assert_absent("edr-agentd/sources/src", &forbidden);
     assert_absent("edr-collectd/src", &forbidden);
     assert_absent("edr-collectd/archive/src", &forbidden);
+    assert_absent("edr-collectd/web/src", &forbidden);
 }

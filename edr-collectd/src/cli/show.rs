@@ -14,7 +14,7 @@ use super::output::{Format, Print, print};
 use super::tables::sections;
 use super::{Usage, ViewArgs, at};
 use crate::config::Config;
-use crate::query::{Answers as _, HostAnswers, HostSnapshot, QueryError};
+use crate::query::{HostAnswers, HostSnapshot, QueryError};
 use crate::run::runtime;
 
 /// Losses named above a table; `edr-collectd losses` has all.
@@ -26,7 +26,7 @@ pub(super) fn hosts(config: &Path, args: &Print) -> anyhow::Result<ExitCode> {
     let rows = runtime()?.block_on(async {
         let answers = HostAnswers::from_archive(&config.archive.dir).await?;
         answers.refresh_facts().await;
-        anyhow::Ok(answers.hosts().await?)
+        anyhow::Ok(answers.hosts())
     })?;
     print(&mut BufWriter::new(io::stdout().lock()), &HOSTS, rows.as_slice(), args)?;
     Ok(ExitCode::SUCCESS)
@@ -156,7 +156,7 @@ fn account_note(snapshot: &HostSnapshot) -> String {
 
 /// Returns the id of the only host in the archive.
 async fn only_host(answers: &HostAnswers) -> anyhow::Result<String> {
-    let hosts = answers.hosts().await?;
+    let hosts = answers.hosts();
     match hosts.as_slice() {
         [only] => Ok(only.host_id.to_string()),
         [] => Err(anyhow::anyhow!("the archive has no host yet")),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use edr_archive::Reader;
 use edr_collectd::consume::{judge_topic, look, may_read};
-use edr_collectd::query::{Answers as _, HostAnswers};
+use edr_collectd::query::HostAnswers;
 use edr_daemon::preflight::{Findings, Level};
 use edr_wire::HostId;
 
@@ -95,7 +95,7 @@ async fn every_record_is_archived_once_through_kills_rivals_and_outages() {
     assert_eq!(offsets(&archive).await, BTreeMap::from([((0, 0), span(sent.len())), ((0, 1), span(more.len()))]));
     let answers = HostAnswers::from_archive(&archive).await.unwrap();
     answers.refresh_facts().await;
-    let rows = answers.hosts().await.unwrap();
+    let rows = answers.hosts();
     let listed: Vec<(&str, usize)> = rows.iter().map(|row| (row.hostname.as_str(), row.processes)).collect();
     assert_eq!(listed, [("host-1", 15), ("host-2", 2)]);
     let then = answers.snapshot("host-1", Some(75_000_000_000)).await.unwrap();

@@ -14,12 +14,11 @@ use edr_archive::{ArchiveError, FoundFrame, HostsTable, Reader};
 use edr_wire::frame::{Frame, FrameKey, FrameKind};
 use edr_wire::snapshot::SnapshotView;
 use edr_wire::{Epoch, HostId};
-
 use tokio::sync::Semaphore;
 
 use self::back::SearchBack;
 use super::cache::Cache;
-use super::{Answers, HostRow, HostSnapshot, Joined, OmittedFrames, QueryError};
+use super::{HostRow, HostSnapshot, Joined, OmittedFrames, QueryError};
 use crate::newest::{Current, LatestFrame, Newest, catch_up, facts};
 
 /// Default time limit for skipping unreadable frames in a question.
@@ -286,16 +285,24 @@ impl HostAnswers {
     }
 }
 
-impl Answers for HostAnswers {
-    async fn hosts(&self) -> Result<Vec<HostRow>, QueryError> {
-        Ok(self.newest.rows())
+/// The questions, of the page and of the commands.
+impl HostAnswers {
+    /// Returns all hosts, sorted by name.
+    pub fn hosts(&self) -> Vec<HostRow> {
+        self.newest.rows()
     }
 
-    async fn host(&self, host_id: HostId) -> Result<Option<HostRow>, QueryError> {
-        Ok(self.newest.row(host_id))
+    /// Returns the entry of a host in the list of hosts.
+    pub fn host(&self, host_id: HostId) -> Option<HostRow> {
+        self.newest.row(host_id)
     }
 
-    async fn snapshot(&self, host: &str, at_ns: Option<i64>) -> Result<Arc<HostSnapshot>, QueryError> {
+    /// Returns the last snapshot of a host at or before `at_ns` (ns since the epoch); the newest for `None`. `host` is a
+    /// host id, or a host name that only one host has.
+    ///
+    /// # Errors
+    /// When there is no such host or snapshot, or the archive cannot be read in time.
+    pub async fn snapshot(&self, host: &str, at_ns: Option<i64>) -> Result<Arc<HostSnapshot>, QueryError> {
         let host_id = self.newest.resolve(host)?;
         let current = self.newest.current(host_id).ok_or_else(|| QueryError::UnknownHost(host.to_owned()))?;
         let snapshot = match at_ns {
@@ -316,15 +323,18 @@ impl Answers for HostAnswers {
         Ok(Arc::new(HostSnapshot { account: self.newest.account(host_id), ..HostSnapshot::clone(&snapshot) }))
     }
 
-    fn trouble(&self) -> Option<String> {
+    /// Returns why the daemon receives or archives nothing; always `None` for a command.
+    pub fn trouble(&self) -> Option<String> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn omitted(&self) -> OmittedFrames {
+    /// Returns what the list of hosts leaves out; nothing for a command.
+    pub fn omitted(&self) -> OmittedFrames {
         self.newest.omitted()
     }
 
-    fn changes(&self) -> tokio::sync::broadcast::Receiver<HostId> {
+    /// Returns a receiver for the id of each host whose newest snapshot was replaced.
+    pub fn changes(&self) -> tokio::sync::broadcast::Receiver<HostId> {
         self.newest.changes()
     }
 }

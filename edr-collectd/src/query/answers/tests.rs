@@ -68,7 +68,7 @@ async fn a_command_answers_from_the_archive_alone_now_and_then() {
         )
     );
     answers.refresh_facts().await;
-    let rows = answers.hosts().await.unwrap();
+    let rows = answers.hosts();
     assert_eq!(rows.iter().map(|row| row.hostname.as_str()).collect::<Vec<_>>(), ["host-1", "host-2"]);
     assert_eq!((rows[0].processes, rows[0].seq), (3, 3));
     assert_eq!(processes(&answers, "host-2", None).await, 3);
@@ -93,7 +93,7 @@ async fn a_start_reads_what_was_saved_and_what_came_since() {
     frames.append(&[late], &BTreeMap::from([(partition(0), next + 1)])).await.unwrap();
 
     let second = open(dir.path()).await;
-    assert_eq!(second.hosts().await.unwrap()[0].hostname, "host-1", "before anything was opened");
+    assert_eq!(second.hosts()[0].hostname, "host-1", "before anything was opened");
     assert_eq!(processes(&second, "host-1", None).await, 2);
     // Without the saved rows everything is read again, with the same result.
     std::fs::remove_dir_all(dir.path().join("hosts")).unwrap();
@@ -213,7 +213,7 @@ async fn a_newest_frame_that_cannot_be_read_is_named_and_the_one_before_is_shown
     frames.append(&[row(0, next, 60 * SECOND_NS, &bytes)], &BTreeMap::from([(partition(0), next + 1)])).await.unwrap();
     let answers = open(dir.path()).await;
     answers.refresh_facts().await;
-    let row = answers.hosts().await.unwrap().remove(0);
+    let row = answers.hosts().remove(0);
     assert!(row.alarms[0].contains("(seq 5) cannot be read: frame 4 of epoch 0909"), "{:?}", row.alarms);
     assert_eq!(answers.snapshot(&row.host_id.to_string(), None).await.unwrap().seq, 3);
 }
@@ -259,7 +259,7 @@ async fn readers_and_the_list_of_hosts_do_not_wait_for_each_other() {
 
     let readers = answers.opens.acquire_many(u32::try_from(OPENS_MAX).unwrap()).await.unwrap();
     tokio::time::timeout(limit, answers.refresh_facts()).await.unwrap();
-    assert_eq!(answers.hosts().await.unwrap()[0].hostname, "host-1");
+    assert_eq!(answers.hosts()[0].hostname, "host-1");
     let then = Some(10 * SECOND_NS);
     let wait = tokio::time::timeout(Duration::from_millis(100), answers.snapshot("host-1", then)).await;
     assert!(wait.is_err(), "all places of readers are taken");
