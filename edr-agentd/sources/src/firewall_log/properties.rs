@@ -68,8 +68,8 @@ proptest! {
         let (src, dst) = (std::net::Ipv4Addr::from(src), std::net::Ipv6Addr::from(dst));
         let out = interface_out.clone().unwrap_or_default();
         let full: Vec<String> = dst.segments().iter().map(|group| format!("{group:04x}")).collect();
-        let dst = full.join(":");
-        let head = format!("{prefix} IN={interface_in} OUT={out} MAC=46:12 SRC={src} DST={dst} LEN={length} ");
+        let full = full.join(":");
+        let head = format!("{prefix} IN={interface_in} OUT={out} MAC=46:12 SRC={src} DST={full} LEN={length} ");
         let mark = mark.map_or(String::new(), |mark| format!("MARK=0x{mark:x} "));
         let (line, is_tcp) = if inner {
             let inner = format!("[SRC=9.9.9.9 DST=8.8.8.8 LEN=1 TTL=1 ID={id} PROTO=TCP SPT=1 DPT=2 SYN URGP=0 ] ");
