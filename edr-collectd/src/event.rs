@@ -26,6 +26,8 @@ edr_daemon::events! {
     KafkaReading = "f74c3f0d7f6e4e578f5dd1e669df5c9a",
     /// Kafka deleted records before they were archived.
     RecordsGone = "4afe51257fdd46d0b98822420efe0efa",
+    /// A batch of Kafka cannot be read; the batch is archived as one record with its fault.
+    BatchUnreadable = "5d1f0c5b0a0e4f6db6a2a3d0c1f7e94b",
     /// A record is not a frame; the record is archived with its fault.
     NoFrame = "7f0352f349874133961072e565e4f799",
     /// One frame came with two contents; both are archived.

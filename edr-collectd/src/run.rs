@@ -266,6 +266,9 @@ fn status(progress: &Progress, hosts: usize, omitted: OmittedFrames) -> String {
     let Progress { archived, faults, partitions, commit, .. } = progress;
     let mut status =
         format!("{hosts} hosts; {archived} records archived, {faults} of them no frames; {partitions} partitions");
+    if progress.unreadable > 0 {
+        status.push_str(&format!("; {} batches unreadable", progress.unreadable));
+    }
     if progress.commits > 0 {
         status.push_str(&format!("; last commit {} ms", commit.as_millis()));
     }

@@ -39,10 +39,11 @@ impl Filling {
         Self { batch: Batch::default(), interval, bytes_max, since: None, taken_at: None, is_urgent: false }
     }
 
-    pub(super) fn add(&mut self, row: ReceivedRecord) {
+    /// Adds a row. `next` is the offset after the row, and after all records that the row stands for.
+    pub(super) fn add(&mut self, row: ReceivedRecord, next: i64) {
         self.since.get_or_insert_with(Instant::now);
         self.batch.bytes += row.byte_len();
-        self.batch.positions.insert(row.partition.clone(), row.offset + 1);
+        self.batch.positions.insert(row.partition.clone(), next);
         self.batch.rows.push(row);
     }
 
@@ -101,12 +102,12 @@ mod tests {
         let mut filling = Filling::new(interval, 1 << 20);
         assert_eq!(filling.due(), None);
         let begin = Instant::now();
-        filling.add(row(0, 0, 0, &bytes));
+        filling.add(row(0, 0, 0, &bytes), 1);
         assert!(is_after(filling.due(), begin, GATHER), "{filling:?}");
         assert_eq!(filling.take().positions.into_values().collect::<Vec<_>>(), [1]);
         assert_eq!(filling.due(), None);
 
-        filling.add(row(0, 1, 0, &bytes));
+        filling.add(row(0, 1, 0, &bytes), 2);
         assert!(is_after(filling.due(), begin, interval), "{filling:?}");
         filling.hurry();
         assert!(is_after(filling.due(), begin, Duration::ZERO), "{filling:?}");
@@ -117,7 +118,7 @@ mod tests {
         let mut filling = Filling::new(interval, 2 * bytes.len());
         filling.take();
         while !filling.is_full() {
-            filling.add(row(0, 2, 0, &bytes));
+            filling.add(row(0, 2, 0, &bytes), 3);
         }
         assert!(is_after(filling.due(), begin, Duration::ZERO), "{filling:?}");
     }

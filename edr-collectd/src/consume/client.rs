@@ -13,14 +13,15 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::config::Kafka;
 
 /// Timeout for a broker's answer about cluster and offsets.
-const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// Size of librdkafka's read-ahead, in KiB; the default is 64 MiB.
-const FETCH_AHEAD_KBYTES: &str = "32768";
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// Name of the collector in requests.
+pub(super) const CLIENT_ID: &str = "edr-collectd";
 
 /// A change reported by a callback.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    /// The group assigned these partitions to this collector; their start positions are still to be set.
+    /// The group assigned these partitions to this collector.
     Assigned(Vec<i32>),
     /// The group took all partitions away.
     Revoked,
@@ -147,7 +148,7 @@ pub(super) fn settings(kafka: &Kafka) -> anyhow::Result<ClientConfig> {
     });
     settings
         .set("bootstrap.servers", kafka.brokers.join(","))
-        .set("client.id", "edr-collectd")
+        .set("client.id", CLIENT_ID)
         .set("socket.keepalive.enable", "true")
         .set("reconnect.backoff.max.ms", "10000")
         // Longest delay until a new topic is noticed.
@@ -157,7 +158,8 @@ pub(super) fn settings(kafka: &Kafka) -> anyhow::Result<ClientConfig> {
     Ok(settings)
 }
 
-/// Makes a consumer and subscribes to the topic.
+/// Makes a consumer and subscribes to the topic. The consumer never fetches: its partitions are paused, and `fetch` reads
+/// them.
 pub(super) fn subscribe(kafka: &Kafka, instance: &str, events: UnboundedSender<Event>) -> anyhow::Result<Client> {
     let context = Context { events };
     let client: Client = settings(kafka)?
@@ -168,12 +170,7 @@ pub(super) fn subscribe(kafka: &Kafka, instance: &str, events: UnboundedSender<E
         // The position is in the archive; the group's offset is a hint for tools that show the lag.
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
-        // A missing offset is a loss and must be reported: librdkafka must not skip ahead.
-        .set("auto.offset.reset", "error")
         .set("partition.assignment.strategy", "range")
-        .set("queued.max.messages.kbytes", FETCH_AHEAD_KBYTES)
-        .set("fetch.message.max.bytes", "5242880")
-        .set("check.crcs", "true")
         .set("session.timeout.ms", "30000")
         .create_with_context(context)?;
     client.subscribe(&[kafka.topic.as_str()])?;

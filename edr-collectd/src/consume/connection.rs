@@ -6,13 +6,14 @@ use std::time::Duration;
 use edr_archive::PartitionName;
 use edr_daemon::secret::Stamp;
 use rdkafka::consumer::{CommitMode, Consumer as _};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaErrorCode;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 
 use super::client::{self, Client, Event, TopicEnds};
+use super::fetch::{self, Fetched};
 use super::logs::Log;
 use super::trouble::{self, Explained, Judged};
 use crate::config::{Config, Kafka};
@@ -33,6 +34,8 @@ pub(super) struct Connection {
     /// Events of the client. The channel has no bound, because callbacks of librdkafka cannot wait; events are rare.
     pub(super) events: UnboundedReceiver<Event>,
     sender: UnboundedSender<Event>,
+    /// What the partitions being read have; closed while no partition is read.
+    pub(super) fetched: mpsc::Receiver<Fetched>,
     /// Stamp of the client's files with secrets and certificates.
     stamp: Stamp,
     explained: Explained,
@@ -66,6 +69,7 @@ impl Connection {
             client,
             events,
             sender,
+            fetched: closed(),
             stamp,
             explained: Explained::default(),
         })
@@ -134,6 +138,7 @@ impl Connection {
                 let old = std::mem::replace(&mut self.client, Arc::new(made));
                 tokio::task::spawn_blocking(move || drop(old));
                 (self.events, self.sender, self.explained) = (events, sender, Explained::default());
+                self.fetched = closed();
                 true
             }
             Err(error) => {
@@ -197,27 +202,24 @@ impl Connection {
         Some(format!("{error}{remedy}"))
     }
 
-    /// Fetches these logs from now on, and no others.
-    pub(super) fn assign(&self, logs: &[Log]) -> KafkaResult<()> {
+    /// Reads these logs from now on, and no others. The member of the group has their partitions, but is paused: the
+    /// logs are read by [`fetch`].
+    pub(super) fn assign(&mut self, logs: &[Log]) -> anyhow::Result<()> {
+        self.fetched = closed();
         let mut assignment = TopicPartitionList::new();
         for log in logs {
-            let from = Offset::Offset(log.fetch_from());
-            assignment.add_partition_offset(&self.kafka.topic, log.partition.partition, from)?;
+            // The client has to find the end first, so that the pause comes before its first fetch.
+            assignment.add_partition_offset(&self.kafka.topic, log.partition.partition, Offset::End)?;
         }
-        self.client.assign(&assignment)
+        self.client.assign(&assignment)?;
+        self.client.pause(&assignment)?;
+        self.fetched = fetch::start(&self.client, &self.kafka, logs)?;
+        Ok(())
     }
 
-    /// Fetches nothing more. The member stays in the group and keeps its partitions.
-    pub(super) fn unassign(&self) {
-        if let Err(error) = self.client.unassign() {
-            edr_daemon::limited!(log::Level::Warn, "stop reading: {error}");
-        }
-    }
-
-    /// Stops or resumes fetching.
-    pub(super) fn pause(&self, pause: bool) -> KafkaResult<()> {
-        let assignment = self.client.assignment()?;
-        if pause { self.client.pause(&assignment) } else { self.client.resume(&assignment) }
+    /// Reads nothing more. The member stays in the group and keeps its partitions.
+    pub(super) fn stop_reading(&mut self) {
+        self.fetched = closed();
     }
 
     /// Stores positions as the group's offsets, for tools that show the lag. Failures are ignored: the true positions
@@ -232,6 +234,11 @@ impl Connection {
         }
     }
 
+    /// Returns the refusal of a leader with its remedy.
+    pub(super) fn denial(&self, error: &KafkaError) -> String {
+        self.refusal(error).unwrap_or_else(|| error.to_string())
+    }
+
     /// Closes the client, or abandons the client after [`CLOSE_MAX`]: closing waits for a broker, perhaps in vain.
     pub(super) async fn close(self) {
         let close = tokio::task::spawn_blocking(move || drop(self.client));
@@ -239,4 +246,9 @@ impl Connection {
             log::debug!("the Kafka client did not close in time");
         }
     }
+}
+
+/// Returns the receiver of a closed channel.
+fn closed() -> mpsc::Receiver<Fetched> {
+    mpsc::channel(1).1
 }

@@ -9,7 +9,7 @@
 //!     └─────────────────┴───────────────────┘ replies: archived, refused, started
 //! ```
 //!
-//! 1. `poll` owns the Kafka client, decodes records and fills a batch. The loop waits for channels only, so Kafka is
+//! 1. `poll` owns the Kafka client, takes the records that [`fetch`] reads, decodes them and fills a batch. The loop waits for channels only, so Kafka is
 //!    polled at least once a second, whatever the disk does.
 //! 2. `commit` writes a batch and the positions after the batch to the archive in one Delta commit, and retries until
 //!    success.
@@ -20,9 +20,10 @@
 //! - A partition starts at the archive's position, never at the group's offset. The record before the position is
 //!   compared with the archived record, because a recreated topic has the same name ([`position`]).
 //! - Readers see a frame only after the commit of the frame. A refused commit is never visible.
-//! - Memory is bounded: one batch fills, one waits, one is committed, and librdkafka has a fetch buffer. When no batch
-//!   can move on, `poll` pauses the partitions and goes on polling, so that the group does not expel a collector with
-//!   a slow disk.
+//! - Memory is bounded: one batch fills, one waits, one is committed, and each partition has one batch of Kafka
+//!   ([`fetch`]). When no batch can move on, `poll` takes nothing from the partitions and goes on polling, so that the
+//!   group does not expel a collector with a slow disk.
+//! - A batch of Kafka that cannot be read is archived as one record with a fault, and reading goes on behind the batch.
 //! - When a commit of another collector wins, all later records in memory are dropped and reading restarts at the
 //!   archive's position. After a failed commit the archive shows, before each retry, whether the commit was made in
 //!   spite of the failure.
@@ -35,12 +36,14 @@ mod client;
 mod commit;
 mod connection;
 mod derive;
+mod fetch;
 mod logs;
 mod message;
 mod poll;
 mod position;
 mod progress;
 mod publish;
+mod record_batch;
 mod start;
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@
 //! wait for a broker run on threads that may block, and their answers come as events.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,16 +12,16 @@ use edr_archive::decode::decode;
 use edr_archive::{PartitionName, ReceivedRecord};
 use edr_wire::frame::Record;
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Message as _};
-use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::batch::Filling;
 use super::client::Event;
 use super::connection::{Connection, KafkaFailure};
+use super::fetch::{Fetched, FetchedPart, UnreadableBatch};
 use super::logs::{Arrival, Log, Logs};
 use super::message::{CommitOrder, Reply};
+use super::record_batch::FetchedRecord;
 use super::start::PendingStart;
 use super::{Progress, STOP_MAX, Vitals, now_ns, sleep_until};
 use crate::config;
@@ -28,6 +29,8 @@ use crate::event::Event as Said;
 
 /// Longest time between two turns of the loop.
 const BEAT: Duration = Duration::from_secs(1);
+/// How long an unreadable batch of Kafka is shown as trouble.
+const UNREADABLE_SHOWN: Duration = Duration::from_secs(600);
 
 /// The first stage.
 #[derive(Debug)]
@@ -38,7 +41,8 @@ pub(super) struct Poll {
     filling: Filling,
     /// Records in batches that were sent and are not archived yet.
     sent: usize,
-    is_paused: bool,
+    /// When the last unreadable batch of Kafka came, while the batch is shown.
+    unreadable_at: Option<Instant>,
     orders: mpsc::Sender<CommitOrder>,
     replies: mpsc::Receiver<Reply>,
     progress: watch::Sender<Progress>,
@@ -60,7 +64,7 @@ impl Poll {
             start: PendingStart::default(),
             filling: Filling::new(archive.commit_interval, archive.batch_bytes_max),
             sent: 0,
-            is_paused: false,
+            unreadable_at: None,
             orders,
             replies,
             progress,
@@ -93,6 +97,7 @@ impl Poll {
                 room = room(self.orders.clone(), due) => result = room.map(|room| self.send(room)),
                 _ = beat.tick() => {
                     self.count();
+                    self.forget_unreadable();
                     result = self.connection.check();
                     if self.connection.is_outdated() && self.connection.renew() {
                         client = self.connection.client();
@@ -100,7 +105,9 @@ impl Poll {
                         self.kafka_trouble(None);
                     }
                 }
-                message = client.recv() => self.received(message),
+                // Only errors come: the client's partitions are paused.
+                message = client.recv() => if let Err(error) = message { self.failed(&error) },
+                Some(fetched) = self.connection.fetched.recv(), if !self.filling.is_full() => self.received(fetched),
             }
         }
         drop(client);
@@ -119,9 +126,6 @@ impl Poll {
         if self.filling.len() > 0 {
             self.sent += self.filling.len();
             room.send(CommitOrder::Archive(self.filling.take()));
-            if self.is_paused {
-                self.pause(false);
-            }
         } else if let Some(order) = self.start.take_order() {
             room.send(CommitOrder::Start(order));
         }
@@ -139,6 +143,7 @@ impl Poll {
                 self.told(Some(told));
             }
             Event::Assigned(partitions) => {
+                self.connection.stop_reading();
                 self.logs.stop();
                 self.start.begin(partitions);
             }
@@ -165,6 +170,7 @@ impl Poll {
     fn revoked(&mut self) {
         self.start.cancel();
         self.filling.hurry();
+        self.connection.stop_reading();
         self.logs.stop();
         self.count();
     }
@@ -212,9 +218,6 @@ impl Poll {
             self.kafka_trouble(Some(reason.clone()));
             return Err(reason);
         }
-        if self.is_paused {
-            self.pause(false);
-        }
         let cluster = logs.first().map_or("", |log| log.partition.cluster.as_str());
         let starts: Vec<String> = logs.iter().map(|log| format!("{}@{}", log.partition.partition, log.next)).collect();
         edr_daemon::event!(
@@ -231,13 +234,13 @@ impl Poll {
         Ok(())
     }
 
-    /// Restarts all partitions at the archive's positions. Until then nothing is fetched.
+    /// Restarts all partitions at the archive's positions. Until then nothing is read.
     fn restart(&mut self) {
         let partitions = self.logs.stop();
         if partitions.is_empty() || self.start.is_under_way() {
             return;
         }
-        self.connection.unassign();
+        self.connection.stop_reading();
         self.filling.hurry();
         self.start.begin(partitions);
     }
@@ -248,54 +251,96 @@ impl Poll {
         self.connection.ask(round, partitions);
     }
 
-    /// Handles a record or an error of a broker.
-    fn received(&mut self, message: Result<BorrowedMessage<'_>, KafkaError>) {
-        match message {
-            Ok(message) => {
-                if self.progress.borrow().kafka_trouble.is_some() {
-                    self.kafka_trouble(None);
-                }
-                self.add(&message);
-            }
-            // Kafka no longer has the requested offset: the record was deleted meanwhile, or the topic was recreated.
-            Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) => self.restart(),
-            Err(error) => {
-                if let Some(words) = self.connection.refusal(&error) {
-                    edr_daemon::limited!(
-                        log::Level::Warn,
-                        Said::KafkaRefuses,
-                        EDR_SOURCE = "consume",
-                        "read topic {}: {words}",
-                        self.connection.topic()
-                    );
-                    self.kafka_trouble(Some(words));
-                }
-            }
-        }
-        // With room in the channel, the full batch is sent in the next turn.
-        if self.filling.is_full() && !self.is_paused && self.orders.capacity() == 0 {
-            self.pause(true);
+    /// Handles an error of the client.
+    fn failed(&self, error: &KafkaError) {
+        if let Some(words) = self.connection.refusal(error) {
+            self.refused(words);
         }
     }
 
-    fn add(&mut self, message: &BorrowedMessage<'_>) {
-        let (number, offset, payload) = (message.partition(), message.offset(), message.payload());
-        let (partition, missing) = match self.logs.arrive(number, offset, payload) {
-            Arrival::Next { partition, missing } => (partition, missing),
-            Arrival::Ignored => return,
-            Arrival::Replaced => return self.restart(),
-        };
-        if !missing.is_empty() {
-            edr_daemon::limited!(
-                log::Level::Warn,
-                Said::RecordsGone,
-                EDR_SOURCE = "consume",
-                "{partition}: Kafka has no records at offsets {} to {}",
-                missing.start,
-                missing.end - 1
-            );
+    fn refused(&self, words: String) {
+        edr_daemon::limited!(
+            log::Level::Warn,
+            Said::KafkaRefuses,
+            EDR_SOURCE = "consume",
+            "read topic {}: {words}",
+            self.connection.topic()
+        );
+        self.kafka_trouble(Some(words));
+    }
+
+    /// Handles what a partition has.
+    fn received(&mut self, fetched: Fetched) {
+        let Fetched { partition, what } = fetched;
+        match what {
+            FetchedPart::Records(records) => {
+                self.answers();
+                records.into_iter().for_each(|record| self.add(partition, record));
+            }
+            FetchedPart::Marks { first, last } => {
+                self.answers();
+                self.arrive(partition, first..=last, None);
+            }
+            FetchedPart::Unreadable(batch) => {
+                self.answers();
+                self.add_unreadable(partition, batch);
+            }
+            FetchedPart::Answers => self.answers(),
+            FetchedPart::Restart => self.restart(),
+            FetchedPart::Refused(error) => self.refused(self.connection.denial(&error)),
+            // The client fails as well when no broker is usable, and its failure has a remedy.
+            FetchedPart::Failed(reason) if self.progress.borrow().kafka_trouble.is_some() => log::debug!("{reason}"),
+            FetchedPart::Failed(reason) => {
+                edr_daemon::limited!(
+                    log::Level::Warn,
+                    Said::KafkaAway,
+                    EDR_SOURCE = "consume",
+                    "Kafka: {reason}; it is tried again until it answers"
+                );
+                self.kafka_trouble(Some(reason));
+            }
         }
-        let content = payload.map_or_else(|| Err("no value".to_owned()), decode);
+    }
+
+    fn answers(&self) {
+        if self.progress.borrow().kafka_trouble.is_some() {
+            self.kafka_trouble(None);
+        }
+    }
+
+    /// Moves on behind offsets of a partition. Returns the log and the first new offset, if any is new.
+    fn arrive(
+        &mut self,
+        number: i32,
+        offsets: RangeInclusive<i64>,
+        payload: Option<&[u8]>,
+    ) -> Option<(PartitionName, i64)> {
+        match self.logs.arrive(number, offsets, payload) {
+            Arrival::Next { partition, missing, first } => {
+                if !missing.is_empty() {
+                    edr_daemon::limited!(
+                        log::Level::Warn,
+                        Said::RecordsGone,
+                        EDR_SOURCE = "consume",
+                        "{partition}: Kafka has no records at offsets {} to {}",
+                        missing.start,
+                        missing.end - 1
+                    );
+                }
+                Some((partition, first))
+            }
+            Arrival::Ignored => None,
+            Arrival::Replaced => {
+                self.restart();
+                None
+            }
+        }
+    }
+
+    fn add(&mut self, number: i32, record: FetchedRecord) {
+        let FetchedRecord { offset, timestamp_ms, key, value } = record;
+        let Some((partition, _)) = self.arrive(number, offset..=offset, value.as_deref()) else { return };
+        let content = value.as_deref().map_or_else(|| Err("no value".to_owned()), decode);
         if let Err(fault) = &content {
             edr_daemon::limited!(
                 log::Level::Warn,
@@ -304,21 +349,50 @@ impl Poll {
                 "{partition} offset {offset} is no frame: {fault}; it is archived with its fault"
             );
         }
-        self.filling.add(ReceivedRecord {
+        let row = ReceivedRecord {
             partition,
             offset,
-            kafka_timestamp_ms: message.timestamp().to_millis(),
+            kafka_timestamp_ms: timestamp_ms,
             received_ns: now_ns(),
-            key: message.key().map(<[u8]>::to_vec),
-            record: payload.map(<[u8]>::to_vec),
+            key,
+            record: value,
             content: content.map(|record| Record { body: Vec::new(), ..record }),
-        });
+        };
+        self.filling.add(row, offset + 1);
     }
 
-    fn pause(&mut self, pause: bool) {
-        match self.connection.pause(pause) {
-            Ok(()) => self.is_paused = pause,
-            Err(error) => edr_daemon::limited!(log::Level::Warn, "pause or resume reading: {error}"),
+    /// Archives a batch of Kafka that cannot be read as one record, with the range of its offsets.
+    fn add_unreadable(&mut self, number: i32, batch: UnreadableBatch) {
+        let UnreadableBatch { first, last, bytes, reason } = batch;
+        let Some((partition, first)) = self.arrive(number, first..=last, bytes.as_deref()) else { return };
+        let fault = format!("offsets {first} to {last} cannot be read: {reason}");
+        edr_daemon::limited!(
+            log::Level::Warn,
+            Said::BatchUnreadable,
+            EDR_SOURCE = "consume",
+            "{partition}: {fault}; reading goes on after them, and they are archived as one record with this fault"
+        );
+        self.unreadable_at = Some(Instant::now());
+        self.progress.send_modify(|progress| {
+            progress.unreadable += 1;
+            progress.unreadable_batch = Some(format!("{partition}: {fault}"));
+        });
+        let row = ReceivedRecord {
+            partition,
+            offset: first,
+            kafka_timestamp_ms: None,
+            received_ns: now_ns(),
+            key: None,
+            record: bytes,
+            content: Err(fault),
+        };
+        self.filling.add(row, last + 1);
+    }
+
+    /// Ends the display of an unreadable batch after [`UNREADABLE_SHOWN`].
+    fn forget_unreadable(&mut self) {
+        if self.unreadable_at.take_if(|at| at.elapsed() > UNREADABLE_SHOWN).is_some() {
+            self.progress.send_modify(|progress| progress.unreadable_batch = None);
         }
     }
 

@@ -19,6 +19,10 @@ pub struct Progress {
     pub commits: u64,
     /// Duration of the last commit.
     pub commit: Duration,
+    /// Kafka's batches that could not be read; each is archived as one record with a fault.
+    pub unreadable: u64,
+    /// The last of these batches, if not long ago; for people.
+    pub unreadable_batch: Option<String>,
     /// Why nothing is received, if so.
     pub kafka_trouble: Option<String>,
     /// Why nothing is archived, if so.
@@ -32,10 +36,9 @@ impl Progress {
             0 => reason.clone(),
             waiting => format!("{reason}; {waiting} received records wait for the archive and are not shown yet"),
         });
-        match (&self.kafka_trouble, archive) {
-            (Some(kafka), Some(archive)) => Some(format!("{kafka}; {archive}")),
-            (kafka, archive) => archive.or_else(|| kafka.clone()),
-        }
+        let all: Vec<String> =
+            [self.kafka_trouble.clone(), archive, self.unreadable_batch.clone()].into_iter().flatten().collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
 }
 
@@ -44,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn trouble_names_both_failures_and_the_records_that_are_not_shown() {
+    fn trouble_names_all_failures_and_the_records_that_are_not_shown() {
         let mut progress = Progress { waiting: 3, ..Progress::default() };
         assert_eq!(progress.trouble(), None);
         progress.kafka_trouble = Some("no broker".into());
@@ -54,5 +57,8 @@ mod tests {
             progress.trouble().unwrap(),
             "no broker; no space; 3 received records wait for the archive and are not shown yet"
         );
+        (progress.kafka_trouble, progress.archive_trouble) = (None, None);
+        progress.unreadable_batch = Some("offsets 1 to 9".into());
+        assert_eq!(progress.trouble().unwrap(), "offsets 1 to 9");
     }
 }

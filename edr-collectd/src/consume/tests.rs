@@ -105,7 +105,10 @@ impl Stages {
 
 fn batch(rows: impl IntoIterator<Item = ReceivedRecord>) -> Batch {
     let mut filling = Filling::new(Duration::ZERO, usize::MAX);
-    rows.into_iter().for_each(|row| filling.add(row));
+    rows.into_iter().for_each(|row| {
+        let next = row.offset + 1;
+        filling.add(row, next);
+    });
     filling.take()
 }
 

@@ -12,7 +12,7 @@ use edr_collectd::consume::{
 };
 use edr_collectd::newest::{Newest, catch_up};
 use edr_tests::cache::cached;
-use edr_tests::kafka::{Broker, free_port};
+use edr_tests::kafka::{Broker, More, free_port};
 use edr_tests::topic::produce;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
@@ -41,12 +41,18 @@ pub(crate) struct Collector {
 impl Scene {
     /// `None` when Kafka cannot run here.
     pub(crate) fn new() -> Option<Self> {
+        Self::with(&More::default())
+    }
+
+    /// A broker with more settings.
+    pub(crate) fn with(more: &More) -> Option<Self> {
         if let Err(why) = cached("kafka") {
             println!("skipped: {why}");
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
-        let broker = Broker::start(&dir.path().join("kafka")).unwrap();
+        let mut broker = Broker::prepare_with(&dir.path().join("kafka"), more).unwrap();
+        broker.resume().unwrap();
         Some(Self { dir, broker })
     }
 

@@ -9,7 +9,9 @@
 //!   (`kafka.sasl.without-tls`).
 
 mod certificate;
+mod connection;
 mod reason;
+mod scram;
 mod server;
 mod topic;
 
@@ -17,9 +19,10 @@ use std::path::PathBuf;
 
 use self::certificate::Pem;
 pub use self::certificate::Validity;
+pub use self::connection::{Api, BrokerAnswer, BrokerConnection, put_text, take_i16, take_i32, take_i64};
 pub use self::reason::{Cause, cause, endpoint, in_words};
 pub use self::server::{BrokerCertificate, CertificateVerdict, ask};
-pub use self::topic::{RecordBytes, judge, judge_security};
+pub use self::topic::{BATCH_BYTES_MAX, RecordBytes, judge, judge_security};
 use crate::config::kinds::{OptionalPath, Switch};
 use crate::config::{Declared, Effective, Key, Keys, Refusal, ShownValue, Value, ValueKind, quoted};
 use crate::secret::{Fault, Secret, Source, Stamp, read_public};

@@ -11,6 +11,10 @@ const DAY_MS: u64 = 24 * HOUR_MS;
 /// A certificate that expires within this time is reported as a warning.
 const SOON_SECONDS: i64 = 30 * 86_400;
 
+/// Largest batch of records that the collector reads, bytes, as Kafka stores it and unfolded. The largest record of an
+/// agent has 4 MiB (`kafka.part-bytes-max`), and an agent's batches have 1 MiB, or one record.
+pub const BATCH_BYTES_MAX: usize = 8 << 20;
+
 /// The size of a record, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordBytes {
@@ -52,6 +56,14 @@ pub fn judge(
                 show_bytes(bytes.saturating_sub(record.least))
             ),
         ),
+        Some(bytes) if bytes > BATCH_BYTES_MAX as u64 => findings.warn(
+            "topic size",
+            format!(
+                "max.message.bytes is {bytes}: batches above {} are passed over by the collector",
+                show_bytes(BATCH_BYTES_MAX as u64)
+            ),
+            set(&format!("max.message.bytes={BATCH_BYTES_MAX}")),
+        ),
         Some(bytes) => findings.ok("topic size", format!("max.message.bytes is {bytes}")),
         None => {}
     }
@@ -79,6 +91,16 @@ pub fn judge(
             Some(Ok(_)) => findings.ok("topic keeps", "records for ever"),
             _ => {}
         }
+    }
+    if let Some(codec) = value("compression.type").filter(|codec| codec != "producer") {
+        findings.warn(
+            "topic codec",
+            format!(
+                "compression.type is {codec}: a broker unfolds batches with another codec in its own memory, without a \
+                 limit, and a batch of 1 MB can end the broker"
+            ),
+            set("compression.type=producer"),
+        );
     }
     match (value("message.timestamp.type").as_deref(), number("message.timestamp.after.max.ms")) {
         (Some("CreateTime"), Some(after)) if after < HOUR_MS => findings.warn(
@@ -171,11 +193,14 @@ mod tests {
             ("retention.ms", "604800000"),
             ("message.timestamp.type", "CreateTime"),
             ("message.timestamp.after.max.ms", "3600000"),
+            ("compression.type", "producer"),
         ];
         assert_eq!(judge(&good).worst(), Level::Ok);
         assert_eq!(judge(&good).iter().count(), 3);
         for (name, wrong, level, remedy) in [
             ("max.message.bytes", "999", Level::Fail, "--entity-name t --add-config max.message.bytes=2000"),
+            ("max.message.bytes", "8388609", Level::Warn, "--add-config max.message.bytes=8388608"),
+            ("compression.type", "uncompressed", Level::Warn, "--add-config compression.type=producer"),
             ("cleanup.policy", "compact,delete", Level::Fail, "--add-config cleanup.policy=delete"),
             ("retention.ms", "3600000", Level::Warn, "--add-config retention.ms=604800000"),
             ("message.timestamp.after.max.ms", "1000", Level::Warn, "message.timestamp.type=LogAppendTime"),
