@@ -101,7 +101,8 @@ fn select(print: &Print) -> Select {
     }
 }
 
-/// Printer of rows. Aligned columns need two passes over the rows: first [`RowPrinter::measure`], then [`RowPrinter::row`].
+/// Printer of rows. Aligned columns need two passes over the rows: first [`RowPrinter::measure`], then
+/// [`RowPrinter::row`].
 struct RowPrinter<'a, W: Write> {
     out: W,
     format: Format,

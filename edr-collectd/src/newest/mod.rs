@@ -37,8 +37,8 @@ use self::order::Lineage;
 pub use self::replay::{catch_up, check_days};
 use crate::event::Event;
 
-/// Hosts in the list. Any writer of the topic can invent hosts, which cost about 2 KB each and 16 KB at most, frames and
-/// accounts not included. Records of further hosts are still archived.
+/// Hosts in the list. Any writer of the topic can invent hosts, which cost about 2 KB each and 16 KB at most, frames
+/// and accounts not included. Records of further hosts are still archived.
 pub const HOSTS_MAX: usize = 100_000;
 /// Entries in the accounts of all hosts together, about 60 bytes each. Above the limit, an account that grows is cut to
 /// [`FEW_ENTRIES`].

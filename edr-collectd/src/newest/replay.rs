@@ -1,8 +1,8 @@
 //! Fills memory from the archive: first the saved hosts, then the records received since.
 //!
 //! At the end the number of rows that the archive has of each day is compared with the number of records that were
-//! archived, from the table's log alone. A day with another number is read and counted again: so a deleted row becomes a
-//! hole in the account of the host. A day without any row has left the archive.
+//! archived, from the table's log alone. A day with another number is read and counted again: so a deleted row becomes
+//! a hole in the account of the host. A day without any row has left the archive.
 
 use std::collections::VecDeque;
 use std::ops::{Range, RangeInclusive};

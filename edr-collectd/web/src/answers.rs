@@ -16,8 +16,8 @@ pub trait Answers: Send + Sync {
     /// Returns the entry of a host in the list of hosts.
     fn host(&self, host_id: HostId) -> Option<HostRow>;
 
-    /// Returns the last snapshot of a host at or before `at_ns` (ns since the epoch); the newest for `None`. `host` is a
-    /// host id, or a host name that only one host has.
+    /// Returns the last snapshot of a host at or before `at_ns` (ns since the epoch); the newest for `None`. `host` is
+    /// a host id, or a host name that only one host has.
     fn snapshot<'a>(
         &'a self,
         host: &'a str,

@@ -1,8 +1,8 @@
 //! The page: the state of the hosts, in a browser.
 //!
-//! Pages are rendered on the server and complete without a script; `assets/app.js` only refreshes a page. The only source
-//! is [`Answers`], the only tables are those of the catalogue: this crate knows no archive and no Kafka. All access is
-//! read-only, by GET and HEAD.
+//! Pages are rendered on the server and complete without a script; `assets/app.js` only refreshes a page. The only
+//! source is [`Answers`], the only tables are those of the catalogue: this crate knows no archive and no Kafka. All
+//! access is read-only, by GET and HEAD.
 //!
 //! | address | shows |
 //! | --- | --- |

@@ -86,7 +86,8 @@ impl Reader {
         Ok(received.into_iter().map(|(first, last)| first..=last).collect())
     }
 
-    /// Returns the number of rows of each day of receipt, from the table's log alone; `None` when the log has no number.
+    /// Returns the number of rows of each day of receipt, from the table's log alone; `None` when the log has no
+    /// number.
     ///
     /// # Errors
     /// When the archive cannot be read.

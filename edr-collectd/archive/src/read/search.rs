@@ -54,9 +54,9 @@ impl Reader {
         Ok(Candidates { found: newest_first(frames), rest })
     }
 
-    /// Returns all complete contents of these places of a host, by (epoch, sequence number); the contents of a place are
-    /// in order of completion. A range `captured_ns` limits the search to frames of that time and saves a search of the
-    /// whole archive.
+    /// Returns all complete contents of these places of a host, by (epoch, sequence number); the contents of a place
+    /// are in order of completion. A range `captured_ns` limits the search to frames of that time and saves a search of
+    /// the whole archive.
     ///
     /// # Errors
     /// When the archive cannot be read.

@@ -241,7 +241,8 @@ async fn the_first_snapshot_after_a_moment_costs_a_few_files_however_large_the_a
     let reader = Reader::new(dir.path());
     let [other, host, absent] = [[0; 16], [1; 16], [3; 16]].map(HostId);
     let at = |seq: i64| seq * 10_000_000_000;
-    // A search reads one file, then four, then sixteen, and so on; files that must not be read are spoiled step by step.
+    // A search reads one file, then four, then sixteen, and so on; files that must not be read are spoiled step by
+    // step.
     assert_eq!(reader.first_after(host, at(5)).await.unwrap(), FirstSnapshot::NotBefore(at(5 + 65)));
     assert_eq!(spoil_files(&frames, 64).await, 64);
     assert_eq!(reader.first_after(host, at(0)).await.unwrap(), FirstSnapshot::At(at(4)));

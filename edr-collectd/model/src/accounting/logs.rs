@@ -1,5 +1,5 @@
-//! Offsets of the archived records of each Kafka log, by day of receipt: for comparison with the number of rows that the
-//! table `frames` has of each day.
+//! Offsets of the archived records of each Kafka log, by day of receipt: for comparison with the number of rows that
+//! the table `frames` has of each day.
 
 use std::collections::BTreeMap;
 

@@ -10,8 +10,8 @@
 //! Each archived number has the day of receipt, so that one day can be counted again, or can leave the account together
 //! with the files of the day.
 //!
-//! Everything in an account is under the control of the host, and of every writer of the topic: the memory is bounded by
-//! [`ENTRIES_MAX`]. An account above the limit drops the oldest entries and is never complete again.
+//! Everything in an account is under the control of the host, and of every writer of the topic: the memory is bounded
+//! by [`ENTRIES_MAX`]. An account above the limit drops the oldest entries and is never complete again.
 
 mod epoch;
 mod logs;
@@ -31,8 +31,8 @@ pub use self::ranges::Runs;
 pub use self::summary::{Loss, LossKind, Summary};
 use self::ticks::Boots;
 
-/// Entries of one host: ranges of numbers, and missed ticks; about 60 bytes each. A host needs an entry for each day and
-/// epoch, and for each hole.
+/// Entries of one host: ranges of numbers, and missed ticks; about 60 bytes each. A host needs an entry for each day
+/// and epoch, and for each hole.
 pub const ENTRIES_MAX: usize = 1_024;
 /// Epochs of one host. A host begins an epoch with each boot, and each time the spool is unusable.
 pub const EPOCHS_MAX: usize = 64;
@@ -95,8 +95,8 @@ impl Account {
         self.declare(epoch, declared);
     }
 
-    /// Sets the wall-clock time of a boot, ns since the epoch: the time to add to times since the boot. A boot without an
-    /// archived frame is ignored.
+    /// Sets the wall-clock time of a boot, ns since the epoch: the time to add to times since the boot. A boot without
+    /// an archived frame is ignored.
     pub fn set_boot(&mut self, boot_id: &str, booted_ns: i64) {
         if self.epochs.iter().any(|epoch| epoch.boot_id == boot_id) {
             self.boots.set(boot_id, booted_ns);

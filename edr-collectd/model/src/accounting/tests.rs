@@ -193,7 +193,8 @@ fn happening() -> impl Strategy<Value = Happening> {
     prop_oneof![
         6 => (1..4_u8, 1..40_u64, 1..3_i32).prop_map(|(n, seq, day)| Happening::Frame(n, seq, day)),
         1 => (1..4_u8, 1..40_u64).prop_map(|(n, seq)| Happening::Part(n, seq)),
-        2 => (1..4_u8, 0..40_u64, 0..6_u64, reason).prop_map(|(n, first, more, why)| Happening::Lost(n, first, first + more, why)),
+        2 => (1..4_u8, 0..40_u64, 0..6_u64, reason)
+            .prop_map(|(n, first, more, why)| Happening::Lost(n, first, first + more, why)),
         1 => (1..4_u8, 1..50_u64).prop_map(|(n, last)| Happening::Named(n, last)),
     ]
 }
@@ -283,7 +284,10 @@ fn agree(account: &Account, model: &BTreeMap<u8, Model>) -> Result<(), TestCaseE
 
 proptest! {
     #[test]
-    fn every_number_has_the_class_of_the_model(happenings in prop::collection::vec(happening(), 0..80), cut in 0..80_usize) {
+    fn every_number_has_the_class_of_the_model(
+        happenings in prop::collection::vec(happening(), 0..80),
+        cut in 0..80_usize,
+    ) {
         let (mut account, mut model) = (Account::default(), BTreeMap::new());
         for happening in &happenings {
             apply(&mut account, &mut model, happening);
@@ -310,7 +314,10 @@ proptest! {
     }
 
     #[test]
-    fn any_numbers_are_taken(numbers in prop::collection::vec((any::<u64>(), any::<u64>(), any::<bool>()), 0..200), entries in 1..50_usize) {
+    fn any_numbers_are_taken(
+        numbers in prop::collection::vec((any::<u64>(), any::<u64>(), any::<bool>()), 0..200),
+        entries in 1..50_usize,
+    ) {
         let mut account = Account::default();
         for (a, b, is_frame) in numbers {
             let declared = declaring(vec![lost(1, a, b, "x")], vec![missed(a, b, a, "y")]);

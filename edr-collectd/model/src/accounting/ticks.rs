@@ -2,8 +2,8 @@
 //!
 //! A declaration has times since the boot, and is repeated until the agent knows that Kafka has the declaration. A
 //! declaration within the times of another declaration of the same reason, with no more ticks, is the same declaration.
-//! An agent with more than 1,024 pending declarations joins the declarations of each reason; only then a missed tick can
-//! be counted for an earlier declaration that lies within the joined times.
+//! An agent with more than 1,024 pending declarations joins the declarations of each reason; only then a missed tick
+//! can be counted for an earlier declaration that lies within the joined times.
 
 use std::collections::BTreeMap;
 

@@ -28,11 +28,26 @@ impl Declaration for Losses {
         LossField::text("what", "What", |loss| Cell::Text(loss.kind.name().to_owned()))
             .ecs("edr.loss.kind")
             .usual()
-            .meaning("`lost`: declared by the host. `missed`: ticks without a frame, declared by the host. `incomplete`: only some parts are archived. `unexplained`: or not yet arrived. `before_first`: before the first archived frame of the host."),
-        LossField::text("reason", "Reason", |loss| Cell::bytes(&loss.reason)).ecs("event.reason").usual().meaning("As declared by the host."),
-        LossField::number("count", "Count", |loss| Cell::number(loss.count)).ecs("edr.loss.count").unit("frames or ticks").usual(),
-        LossField::number("first_seq", "First seq", |loss| Cell::optional(loss.seqs.map(|seqs| seqs.0))).ecs("edr.loss.first_seq").usual().key(),
-        LossField::number("last_seq", "Last seq", |loss| Cell::optional(loss.seqs.map(|seqs| seqs.1))).ecs("edr.loss.last_seq").usual(),
+            .meaning(
+                "`lost`: declared by the host. `missed`: ticks without a frame, declared by the host. \
+                 `incomplete`: only some parts are archived. `unexplained`: or not yet arrived. \
+                 `before_first`: before the first archived frame of the host.",
+            ),
+        LossField::text("reason", "Reason", |loss| Cell::bytes(&loss.reason))
+            .ecs("event.reason")
+            .usual()
+            .meaning("As declared by the host."),
+        LossField::number("count", "Count", |loss| Cell::number(loss.count))
+            .ecs("edr.loss.count")
+            .unit("frames or ticks")
+            .usual(),
+        LossField::number("first_seq", "First seq", |loss| Cell::optional(loss.seqs.map(|seqs| seqs.0)))
+            .ecs("edr.loss.first_seq")
+            .usual()
+            .key(),
+        LossField::number("last_seq", "Last seq", |loss| Cell::optional(loss.seqs.map(|seqs| seqs.1)))
+            .ecs("edr.loss.last_seq")
+            .usual(),
         LossField::time("from", "From", |loss| time(loss.from_ns))
             .ecs("event.start")
             .usual()
@@ -46,8 +61,11 @@ impl Declaration for Losses {
             .usual()
             .key(),
         LossField::text("boot_id", "Boot", |loss| Cell::bytes(&loss.boot_id)).ecs("host.boot.id").key(),
-        LossField::duration("from_boot", "From, since boot", |loss| boottime(loss, |times| times.0)).ecs("edr.loss.from_boot").key(),
-        LossField::duration("to_boot", "To, since boot", |loss| boottime(loss, |times| times.1)).ecs("edr.loss.to_boot"),
+        LossField::duration("from_boot", "From, since boot", |loss| boottime(loss, |times| times.0))
+            .ecs("edr.loss.from_boot")
+            .key(),
+        LossField::duration("to_boot", "To, since boot", |loss| boottime(loss, |times| times.1))
+            .ecs("edr.loss.to_boot"),
     ];
 
     fn rows(snapshot: &HostSnapshot, take: &mut dyn FnMut(&Loss)) -> usize {

@@ -297,8 +297,8 @@ impl HostAnswers {
         self.newest.row(host_id)
     }
 
-    /// Returns the last snapshot of a host at or before `at_ns` (ns since the epoch); the newest for `None`. `host` is a
-    /// host id, or a host name that only one host has.
+    /// Returns the last snapshot of a host at or before `at_ns` (ns since the epoch); the newest for `None`. `host` is
+    /// a host id, or a host name that only one host has.
     ///
     /// # Errors
     /// When there is no such host or snapshot, or the archive cannot be read in time.

@@ -1,5 +1,5 @@
-//! Files for the pages, compiled in. Their addresses contain a hash of the content, so that a browser can cache the files
-//! forever and still gets a new version at once.
+//! Files for the pages, compiled in. Their addresses contain a hash of the content, so that a browser can cache the
+//! files forever and still gets a new version at once.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 

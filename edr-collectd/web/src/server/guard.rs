@@ -1,7 +1,7 @@
 //! Checks every request before a page is made, and adds headers to every answer.
 //!
-//! `tower-http` has layers for headers, a time limit and the size of a body. The layers answer a refused request without
-//! a page, and need one layer for each of the seven headers: more code than here, and more to compile.
+//! `tower-http` has layers for headers, a time limit and the size of a body. The layers answer a refused request
+//! without a page, and need one layer for each of the seven headers: more code than here, and more to compile.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -39,8 +39,8 @@ pub(crate) async fn healthz(State(web): State<Arc<Web>>) -> String {
     text
 }
 
-/// Makes a page on a blocking thread: decoding a large snapshot takes longer than a task may hold a thread. The place is
-/// held until the work is done, even after the client has disconnected.
+/// Makes a page on a blocking thread: decoding a large snapshot takes longer than a task may hold a thread. The place
+/// is held until the work is done, even after the client has disconnected.
 pub(crate) async fn render<T, F>(place: Place, page: F) -> Result<Response, Problem>
 where
     T: Template,
