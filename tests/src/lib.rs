@@ -4,8 +4,8 @@
 //! removes the folder at the end. A [`Broker`](kafka::Broker), an [`AgentDaemon`](daemons::AgentDaemon) and a
 //! [`CollectorDaemon`](daemons::CollectorDaemon) run in a scene. Each is a [`Running`](running::Running) child process
 //! that ends when its value is dropped. [`binaries`] builds the daemons before a test starts, so that no test runs a
-//! stale program, and [`signing`] signs their packages. [`batch`], [`load`] and [`psad`] make the input ([`unpacked`] has
-//! the real psad). [`http`], [`browser`] and [`topic`] read the output.
+//! stale program, and [`signing`] signs their packages. [`batch`], [`load`] and [`psad`] make the input ([`unpacked`]
+//! has the real psad). [`http`], [`browser`] and [`topic`] read the output.
 
 pub mod batch;
 pub mod binaries;

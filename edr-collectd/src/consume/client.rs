@@ -158,8 +158,8 @@ pub(super) fn settings(kafka: &Kafka) -> anyhow::Result<ClientConfig> {
     Ok(settings)
 }
 
-/// Makes a consumer and subscribes to the topic. The consumer never fetches: its partitions are paused, and `fetch` reads
-/// them.
+/// Makes a consumer and subscribes to the topic. The consumer never fetches: its partitions are paused, and `fetch`
+/// reads them.
 pub(super) fn subscribe(kafka: &Kafka, instance: &str, events: UnboundedSender<Event>) -> anyhow::Result<Client> {
     let context = Context { events };
     let client: Client = settings(kafka)?

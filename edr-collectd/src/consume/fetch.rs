@@ -220,8 +220,8 @@ impl PartitionReader {
         take_i32(&mut answer)?;
         let code = take_i16(&mut answer)?;
         let high = take_i64(&mut answer)?;
-        // The last stable offset, the first offset, and the aborted transactions: a snapshot counts whatever becomes of a
-        // transaction.
+        // The last stable offset, the first offset, and the aborted transactions: a snapshot counts whatever becomes of
+        // a transaction.
         take_i64(&mut answer)?;
         take_i64(&mut answer)?;
         let aborted = u64::try_from(take_i32(&mut answer)?).unwrap_or(0);

@@ -25,8 +25,8 @@ impl Log {
 /// Relation of a received record, or of a range of offsets, to the log.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Arrival {
-    /// The record is to be archived. `missing` has the offsets before the record that Kafka no longer has; `first` is the
-    /// first offset that was not archived before.
+    /// The record is to be archived. `missing` has the offsets before the record that Kafka no longer has; `first` is
+    /// the first offset that was not archived before.
     Next { partition: PartitionName, missing: Range<i64>, first: i64 },
     /// The record is archived already, or belongs to a partition that is not being read.
     Ignored,

@@ -9,8 +9,8 @@
 //!     └─────────────────┴───────────────────┘ replies: archived, refused, started
 //! ```
 //!
-//! 1. `poll` owns the Kafka client, takes the records that [`fetch`] reads, decodes them and fills a batch. The loop waits for channels only, so Kafka is
-//!    polled at least once a second, whatever the disk does.
+//! 1. `poll` owns the Kafka client, takes the records that [`fetch`] reads, decodes them and fills a batch. The loop
+//!    waits for channels only, so Kafka is polled at least once a second, whatever the disk does.
 //! 2. `commit` writes a batch and the positions after the batch to the archive in one Delta commit, and retries until
 //!    success.
 //! 3. `publish` gives the records of a committed batch to the readers' memory.

@@ -85,7 +85,8 @@ impl<'a> RecordBatch<'a> {
         !self.is_current() || CRC.checksum(&self.0[21..]) == u32::from_be_bytes(self.field(17))
     }
 
-    /// Checks, unfolds and splits the batch, with less than 128 MiB of memory: 8 MiB of records of 7 bytes cost the most.
+    /// Checks, unfolds and splits the batch, with less than 128 MiB of memory: 8 MiB of records of 7 bytes cost the
+    /// most.
     ///
     /// # Errors
     /// The reason why no record can be read, for people.

@@ -36,8 +36,8 @@ const SETTINGS: [(&str, &str); 3] = [
     // Nothing is lost when the collector is down for a week.
     ("retention.ms", "604800000"),
     ("cleanup.policy", "delete"),
-    // The body of a frame is compressed already; and with another value a broker unfolds what a client compressed, in its
-    // own memory and without a limit.
+    // The body of a frame is compressed already; and with another value a broker unfolds what a client compressed, in
+    // its own memory and without a limit.
     ("compression.type", "producer"),
 ];
 
