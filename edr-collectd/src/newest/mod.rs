@@ -214,9 +214,7 @@ impl Newest {
     /// Takes the time of a boot from an opened snapshot, for the times of missed ticks.
     pub fn note_boot(&self, snapshot: &HostSnapshot) {
         let (Some(booted_ns), Ok(host)) = (facts::booted_ns(&snapshot.view), snapshot.view.host()) else { return };
-        if let Some(known) = self.state().hosts.get_mut(&snapshot.host_id) {
-            known.account.set_boot(&facts::bounded(host.boot_id), booted_ns);
-        }
+        self.state().set_boot(snapshot.host_id, &facts::bounded(host.boot_id), booted_ns);
     }
 
     /// Returns what the list of hosts leaves out.
@@ -300,12 +298,12 @@ impl Newest {
     /// of changes.
     pub fn set_facts(&self, frame: &FrameKey, facts: Result<SavedFacts, String>) {
         let mut state = self.state();
+        if let Ok(SavedFacts { booted_ns: Some(booted_ns), boot_id, .. }) = &facts {
+            state.set_boot(frame.host_id, boot_id, *booted_ns);
+        }
         if let Some(host) = state.hosts.get_mut(&frame.host_id) {
             match facts {
                 Ok(facts) => {
-                    if let Some(booted_ns) = facts.booted_ns {
-                        host.account.set_boot(&facts.boot_id, booted_ns);
-                    }
                     (host.facts, host.unreadable) = (facts, None);
                     host.facts_of = Some(*frame);
                 }
@@ -399,8 +397,17 @@ impl State {
         } else {
             host.account.part(epoch, seq, declared);
         }
-        let is_full = self.account_entries > ACCOUNT_ENTRIES_MAX;
+        // An account that does not grow keeps its entries, whatever other hosts have.
+        let is_full = self.account_entries > ACCOUNT_ENTRIES_MAX && host.account.entries() > before;
         host.account.shrink(if is_full { FEW_ENTRIES } else { ENTRIES_MAX });
+        self.account_entries = (self.account_entries + host.account.entries()).saturating_sub(before);
+    }
+
+    /// Adds the time of a boot to the account of a host.
+    fn set_boot(&mut self, host_id: HostId, boot_id: &str, booted_ns: i64) {
+        let Some(host) = self.hosts.get_mut(&host_id) else { return };
+        let before = host.account.entries();
+        host.account.set_boot(boot_id, booted_ns);
         self.account_entries = (self.account_entries + host.account.entries()).saturating_sub(before);
     }
 

@@ -89,7 +89,10 @@ impl Boots {
                 joined.entry(&entry.reason).and_modify(join).or_insert_with(|| entry.clone());
             }
             let is_smaller = joined.len() < boot.missed.len();
-            boot.missed = joined.into_values().collect();
+            if is_smaller {
+                boot.missed = joined.into_values().collect();
+                boot.missed.sort_by_key(|entry| entry.from_boottime_ns);
+            }
             is_smaller
         })
     }
