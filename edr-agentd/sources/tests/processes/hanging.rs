@@ -148,8 +148,8 @@ pub(crate) fn what_comes_drop_by_drop_is_given_up() {
 }
 
 /// `maps` of two processes take 2.5 s each, in drops: on a busy machine some of that time counts as a wait for a
-/// processor, 0.75 s of blocked time are slow, and 4 s would be hung. No row of a made-up `/proc` is whole, so every row
-/// is doubtful.
+/// processor, 0.75 s of blocked time are slow, and 4 s would be hung. No row of a made-up `/proc` is whole, so every
+/// row is doubtful.
 #[test]
 fn slow_reads_count_against_their_owner() {
     use std::io::Write as _;
