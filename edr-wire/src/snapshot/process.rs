@@ -204,7 +204,8 @@ pub struct Namespaces {
 /// A container as named in the cgroup path. The agent asks no container daemon.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Container {
-    /// `docker`, `podman`, `containerd`, `cri-o`, `lxc`, `systemd-nspawn`, `kubernetes`.
+    /// `docker`, `podman`, `containerd`, `cri-o`, `lxc`, `systemd-nspawn`, `buildkit`, `kata`, `kubernetes` (a pod's
+    /// container of an unnamed runtime).
     pub runtime: String,
     /// Id or name of the container.
     pub id: String,
@@ -239,7 +240,7 @@ pub struct OpenFile {
     /// Kind of the file.
     pub kind: FileKind,
     /// Path as given by the kernel, without the suffix ` (deleted)`; empty for a socket or a pipe; the name for memfd
-    /// and anon_inode.
+    /// (`secretmem` for memfd_secret(2)) and anon_inode.
     #[serde(default, skip_serializing_if = "Bytes::is_empty")]
     pub path: Bytes,
     /// True when the file has no name any more. Taken from the link count (0) behind the magic link, because the text

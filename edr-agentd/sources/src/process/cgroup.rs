@@ -16,6 +16,9 @@ pub(super) struct Cgroup {
     pub(super) container: Option<Container>,
 }
 
+/// Appended by the kernel to the path of a removed cgroup, which zombies may still belong to (cgroups(7)).
+const DELETED: &[u8] = b" (deleted)";
+
 /// Parses `cgroup`: lines of `hierarchy-id:controllers:path`.
 pub(super) fn parse_cgroup(cgroup: &[u8]) -> Cgroup {
     let mut unified = &b""[..];
@@ -24,6 +27,7 @@ pub(super) fn parse_cgroup(cgroup: &[u8]) -> Cgroup {
     for line in cgroup.split(|&b| b == b'\n') {
         let mut parts = line.splitn(3, |&b| b == b':');
         let (Some(id), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else { continue };
+        let path = path.strip_suffix(DELETED).unwrap_or(path);
         match (id, controllers) {
             (b"0", b"") => unified = path,
             (_, b"name=systemd") => systemd = path,
@@ -60,17 +64,19 @@ fn systemd_units(path: &[u8]) -> (Option<String>, Option<String>, Option<String>
 fn container_of(path: &[u8]) -> Option<Container> {
     let mut found: Option<Container> = None;
     let mut pod = None;
+    let mut in_ecs = false;
     let mut parent = &b""[..];
     for component in components(path) {
         if let Some(id) = pod_uid(component) {
             pod = Some(id);
         }
-        if let Some((runtime, id)) = container_name(component, parent, path.starts_with(b"/ecs/")) {
+        if let Some((runtime, id)) = container_name(component, parent, in_ecs) {
             let runtime = if runtime.is_empty() && pod.is_some() { "kubernetes" } else { runtime };
             if !runtime.is_empty() {
                 found = Some(Container { runtime: runtime.to_owned(), id, pod: None });
             }
         }
+        in_ecs |= component == b"ecs";
         parent = component;
     }
     if let Some(container) = &mut found {
@@ -81,7 +87,7 @@ fn container_of(path: &[u8]) -> Option<Container> {
 
 /// Runtime and id when a component names a container; the runtime is empty for a bare id, whose place decides.
 fn container_name(component: &[u8], parent: &[u8], in_ecs: bool) -> Option<(&'static str, String)> {
-    const SCOPES: [(&[u8], &str); 7] = [
+    const SCOPES: [(&[u8], &str); 9] = [
         (b"docker-", "docker"),
         (b"cri-containerd-", "containerd"),
         (b"nerdctl-", "containerd"),
@@ -89,6 +95,8 @@ fn container_name(component: &[u8], parent: &[u8], in_ecs: bool) -> Option<(&'st
         (b"libpod-", "podman"),
         (b"buildah-", "podman"),
         (b"libpod-payload-", "podman"),
+        (b"kata_", "kata"),
+        (b"kata-", "kata"),
     ];
     let name = component.strip_suffix(b".scope").unwrap_or(component);
     for (prefix, runtime) in SCOPES {
@@ -96,20 +104,36 @@ fn container_name(component: &[u8], parent: &[u8], in_ecs: bool) -> Option<(&'st
             return Some((runtime, text(id)));
         }
     }
-    // kubelet with the cgroupfs driver and containerd with systemd's notation: `SLICE:cri-containerd:ID`.
-    if let Some(colon) = component.iter().rposition(|&b| b == b':') {
-        let (before, id) = (&component[..colon], &component[colon + 1..]);
-        let runtime = if before.ends_with(b":crio") { "cri-o" } else { "containerd" };
-        return is_container_id(id).then(|| (runtime, text(id)));
+    // A runtime without systemd was given systemd's notation `SLICE:PREFIX:ID`.
+    let mut parts = component.rsplit(|&b| b == b':');
+    if let (Some(id), Some(prefix), Some(_)) = (parts.next(), parts.next(), parts.next()) {
+        return match prefix {
+            b"docker" if is_buildkit_id(id) => Some(("buildkit", text(id))),
+            _ if !is_container_id(id) => None,
+            b"docker" => Some(("docker", text(id))),
+            b"libpod" | b"buildah" => Some(("podman", text(id))),
+            b"nerdctl" | b"cri-containerd" => Some(("containerd", text(id))),
+            b"crio" => Some(("cri-o", text(id))),
+            _ => Some(("", text(id))),
+        };
+    }
+    if parent == b"buildkit" && (is_buildkit_id(component) || is_container_id(component)) {
+        return Some(("buildkit", text(component)));
     }
     if is_container_id(component) {
         return Some(match parent {
             b"docker" => ("docker", text(component)),
             b"libpod_parent" => ("podman", text(component)),
+            b"kata_overhead" => ("kata", text(component)),
+            // containerd without CRI: `/NAMESPACE/ID`, with the usual namespaces.
+            b"k8s.io" | b"default" | b"moby" => ("containerd", text(component)),
             parent if parent.starts_with(b"pod") => ("", text(component)),
-            _ if in_ecs => ("docker", text(component)), // AWS: /ecs/TASK/ID
+            _ if in_ecs => ("docker", text(component)), // Amazon ECS on EC2: `/ecs/TASK/ID`
             _ => return None,
         });
+    }
+    if in_ecs && is_task_container_id(component) {
+        return Some(("containerd", text(component)));
     }
     if let Some(name) = component.strip_prefix(b"lxc.payload.").filter(|name| !name.is_empty()) {
         return Some(("lxc", text(name)));
@@ -144,19 +168,31 @@ fn is_container_id(id: &[u8]) -> bool {
     id.len() == 64 && id.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The uid in `podUID` and `kubepods-burstable-podUID.slice`; systemd requires `_` in the place of `-`.
+/// An id of BuildKit: 25 digits of base 36.
+fn is_buildkit_id(id: &[u8]) -> bool {
+    id.len() == 25 && id.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'z'))
+}
+
+/// `TASK-NUMBER` of Amazon ECS on Fargate and on managed instances: 32 hexadecimal digits, then up to ten digits.
+fn is_task_container_id(id: &[u8]) -> bool {
+    let Some((task, [b'-', number @ ..])) = id.split_at_checked(32) else { return false };
+    let is_number = (1..=10).contains(&number.len()) && number.iter().all(u8::is_ascii_digit);
+    is_number && task.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// The uid in `podUID` and `kubepods-burstable-podUID.slice`; systemd requires `_` in the place of `-`. With kubelet's
+/// `--cgroup-root` each slice starts with the name of the root: `kubelet-kubepods-podUID.slice`.
 fn pod_uid(component: &[u8]) -> Option<String> {
     let name = component.strip_suffix(b".slice").unwrap_or(component);
     let uid = match name.strip_prefix(b"pod") {
         Some(uid) => uid,
-        None if name.starts_with(b"kubepods") => {
+        None => {
             // `kubepods-besteffort-podUID.slice:cri-containerd:ID`, too.
             let name = name.split(|&b| b == b':').next()?;
             let name = name.strip_suffix(b".slice").unwrap_or(name);
-            let at = name.windows(4).position(|window| window == b"-pod")?;
-            &name[at + 4..]
+            let name = &name[memchr::memmem::find(name, b"kubepods")?..];
+            &name[memchr::memmem::find(name, b"-pod")? + 4..]
         }
-        None => return None,
     };
     let is_uid = uid.len() >= 32 && uid.iter().all(|b| b.is_ascii_hexdigit() || matches!(b, b'-' | b'_'));
     is_uid.then(|| text(uid).replace('_', "-"))
@@ -243,6 +279,8 @@ mod tests {
                 ["system.slice", "cron.service", "", "", ""],
             ),
             ("1:name=systemd:/x\n0::/system.slice/cron.service\n", ["system.slice", "cron.service", "", "", ""]),
+            // A zombie of a removed cgroup.
+            ("0::/system.slice/cron.service (deleted)\n", ["system.slice", "cron.service", "", "", ""]),
             // Another cgroup namespace.
             ("0::/../../system.slice/cron.service\n", ["system.slice", "cron.service", "", "", ""]),
         ] {
@@ -297,8 +335,48 @@ mod tests {
                 "containerd ID",
                 "POD",
             ),
-            // AWS.
+            // kubelet with --cgroup-root, also inside a container.
+            (
+                "0::/base.slice/base-kubepods.slice/base-kubepods-burstable.slice/\
+                 base-kubepods-burstable-podPOD_.slice/crio-ID.scope\n",
+                "cri-o ID",
+                "POD",
+            ),
+            ("9:memory:/docker/ID/base/kubepods/besteffort/podPOD/ID\n", "kubernetes ID", "POD"),
+            // systemd's notation given to a runtime without systemd: the prefix names the runtime.
+            ("0::/system.slice:docker:ID\n", "docker ID", ""),
+            ("0::/system.slice:docker:a1b2c3d4e5f6g7h8i9j0k1l2m\n", "buildkit a1b2c3d4e5f6g7h8i9j0k1l2m", ""),
+            ("0::/machine.slice:libpod:ID\n", "podman ID", ""),
+            ("0::/system.slice:nerdctl:ID\n", "containerd ID", ""),
+            ("0::/kubepods-podPOD_.slice:crio:ID\n", "cri-o ID", "POD"),
+            ("0::/kubepods-podPOD_.slice:other:ID\n", "kubernetes ID", "POD"),
+            ("0::/system.slice:other:ID\n", "", ""),
+            ("0::/machine.slice:libpod-conmon:ID\n", "", ""),
+            // BuildKit, containerd without CRI, Kata.
+            ("0::/docker/buildkit/a1b2c3d4e5f6g7h8i9j0k1l2m\n", "buildkit a1b2c3d4e5f6g7h8i9j0k1l2m", ""),
+            ("0::/buildkit/ID\n", "buildkit ID", ""),
+            ("0::/moby/ID\n", "containerd ID", ""),
+            ("0::/k8s.io/ID/init.scope\n", "containerd ID", ""),
+            ("9:memory:/kubepods/burstable/podPOD/kata_ID\n", "kata ID", "POD"),
+            ("0::/kata_overhead/ID\n", "kata ID", ""),
+            // Amazon ECS on EC2, on Fargate and on managed instances.
             ("9:memory:/ecs/0123456789abcdef0123456789abcdef/ID\n", "docker ID", ""),
+            (
+                "0::/ecs/0123456789abcdef0123456789abcdef/0123456789abcdef0123456789abcdef-0265927825\n",
+                "containerd 0123456789abcdef0123456789abcdef-0265927825",
+                "",
+            ),
+            (
+                "1:name=systemd:/ecs/0123456789abcdef0123456789abcdef-7\n",
+                "containerd 0123456789abcdef0123456789abcdef-7",
+                "",
+            ),
+            ("0::/ecs/0123456789abcdef0123456789abcdef\n", "", ""),
+            ("0::/ecs/0123456789abcdef0123456789abcdef-12345678901\n", "", ""),
+            ("0::/0123456789abcdef0123456789abcdef-7\n", "", ""),
+            // The cgroup was removed.
+            ("0::/system.slice/docker-ID.scope (deleted)\n", "docker ID", ""),
+            ("9:memory:/lxc/web (deleted)\n1:name=systemd:/lxc/web (deleted)\n", "lxc web", ""),
             // lxc and its monitor; systemd inside the container.
             ("9:memory:/lxc/web/system.slice/ssh.service\n", "lxc web", ""),
             ("0::/lxc.payload.web/system.slice/ssh.service\n", "lxc web", ""),
@@ -326,6 +404,7 @@ mod tests {
         assert_eq!(parsed.path, Bytes::from(format!("/system.slice/docker-{ID}.scope").as_bytes()));
         assert_eq!(parsed.unit, Some(format!("docker-{ID}.scope")));
         assert_eq!(parse_cgroup(b"0::/a:b\n").path, Bytes::from(b"/a:b"));
+        assert_eq!(parse_cgroup(b"0::/a b (deleted)\n").path, Bytes::from(b"/a b"));
     }
 
     proptest! {

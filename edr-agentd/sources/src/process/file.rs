@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags, makedev, openat, readlinkat_raw, statx};
+use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags, fstatfs, makedev, openat, readlinkat_raw, statx};
 use rustix::io::{Errno, read, retry_on_intr};
 
 use super::number::decimal;
@@ -74,6 +74,13 @@ pub(super) fn inode_of(file: BorrowedFd<'_>) -> Result<Inode, Errno> {
     let flags = AtFlags::STATX_DONT_SYNC | AtFlags::EMPTY_PATH;
     calls::one();
     Ok(from_statx(&statx(file, c"", flags, StatxFlags::BASIC_STATS)?))
+}
+
+/// Type of the file system (`f_type` of statfs(2)) with the file behind `name`, links followed. The file is not opened.
+pub(super) fn file_system_type(dir: BorrowedFd<'_>, name: &CStr) -> Result<u64, Errno> {
+    let file = calls::opened(openat(dir, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()))?;
+    calls::one();
+    Ok(fstatfs(&file)?.f_type as u64)
 }
 
 fn from_statx(found: &Statx) -> Inode {

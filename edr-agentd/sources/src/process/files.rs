@@ -10,7 +10,9 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::fdinfo::{DETAIL_BYTES_MAX, FdInfo, access, flag_names, parse_fdinfo};
-use super::file::{Inode, PseudoDevices, each_number, inode, open_folder, open_place, read_file, read_link};
+use super::file::{
+    Inode, PseudoDevices, each_number, file_system_type, inode, open_folder, open_place, read_file, read_link,
+};
 use super::link::{anon_inode_name, memfd_name, path_of};
 use super::missed::MissedFacts;
 use super::number::Name;
@@ -202,7 +204,12 @@ impl FileReader {
                     Err(errno) => return Err(errno),
                 }
             };
+            let is_secret = path.is_some_and(|link| is_secret_memory(links, name, &found, link));
             describe(file, &found, path, self.devices);
+            if is_secret {
+                file.kind = FileKind::Memfd;
+                file.path = reuse(std::mem::take(&mut file.path), SECRET_MEMORY);
+            }
             let (offset, flags) = info.map_or((0, None), |info| (info.offset, Some(info.flags)));
             file.offset = offset;
             file.access = flags.map_or(Access::Unknown, access);
@@ -285,6 +292,19 @@ fn describe(file: &mut OpenFile, found: &Inode, link: Option<&[u8]>, devices: Ps
 /// A file without a name on the file system where memfds lie.
 pub(super) fn is_memfd(found: &Inode, devices: PseudoDevices) -> bool {
     found.nlink == 0 && devices.memfds.is_none_or(|device| device == found.dev)
+}
+
+/// The name of the memory of memfd_secret(2), which has no name of its own.
+const SECRET_MEMORY: &[u8] = b"secretmem";
+
+/// True for the memory of memfd_secret(2). The link's text can be imitated, the type of the file system cannot.
+fn is_secret_memory(links: BorrowedFd<'_>, name: &CStr, found: &Inode, link: &[u8]) -> bool {
+    /// `SECRETMEM_MAGIC` of the kernel's `include/uapi/linux/magic.h`.
+    const MAGIC: u64 = 0x5345_434d;
+    // A file without a name has the link count 0 on every other file system.
+    found.nlink > 0
+        && link == b"/secretmem (deleted)"
+        && file_system_type(links, name).is_ok_and(|magic| magic == MAGIC)
 }
 
 fn reuse(mut old: Bytes, with: &[u8]) -> Bytes {

@@ -36,10 +36,10 @@ impl MappedFiles {
         else {
             return;
         };
-        let Some(inode) = decimal(inode).filter(|&inode| inode != 0) else { return };
-        let Some(dev) = device(dev) else { return };
+        let (Some(inode), Some(dev)) = (decimal(inode), device(dev)) else { return };
         let path = path.trim_ascii_start();
-        if path.is_empty() {
+        // The first segment of System V shared memory has the inode 0 (the inode is the id) on a device of its own.
+        if path.is_empty() || (inode == 0 && (dev == 0 || path[0] != b'/')) {
             return;
         }
         let executable = perms.get(2) == Some(&b'x');
@@ -84,8 +84,8 @@ fn device(field: &[u8]) -> Option<u64> {
     Some(rustix::fs::makedev(number(&field[..colon])?, number(&field[colon + 1..])?))
 }
 
-/// The kernel writes a newline as `\012` there and a backslash as itself, so the two cannot be told apart; a newline in
-/// the name of a mapped file is taken for the likelier.
+/// Replaces `\012` by a newline. The kernel writes a newline as `\012` and a backslash as itself, so both names print
+/// alike; [`as_printed`] is the other name.
 fn unescape(name: &[u8], into: &mut Bytes) {
     into.0.clear();
     let mut rest = name;
@@ -95,6 +95,11 @@ fn unescape(name: &[u8], into: &mut Bytes) {
         rest = &rest[at + 4..];
     }
     into.0.extend_from_slice(rest);
+}
+
+/// The name of a file exactly as the kernel printed it, for a name in which `\012` was taken for a newline.
+pub(super) fn as_printed(path: &[u8]) -> Option<Vec<u8>> {
+    path.contains(&b'\n').then(|| path.split(|&b| b == b'\n').collect::<Vec<_>>().join(&b"\\012"[..]))
 }
 
 #[cfg(test)]
@@ -118,6 +123,8 @@ mod tests {
              55d0c0004000-55d0c0009000 r-xp 00004000 fe:00 2097 /usr/bin/cat\n\
              55d0c1000000-55d0c1021000 rw-p 00000000 00:00 0 [heap]\n\
              7f0000000000-7f0000001000 rw-s 00000000 00:01 9 /dev/zero (deleted)\n\
+             7f0000010000-7f0000011000 rw-s 00000000 00:01 0                          /SYSV00000000 (deleted)\n\
+             7f0000020000-7f0000021000 rw-s 00000000 00:01 0 \n\
              7f0000100000-7f0000101000 r--p 00000000 fe:00 12   /tmp/a\\012b c\n\
              7f0000200000-7f0000201000 r--p 00001000 fe:00 2097 /usr/bin/cat\n\
              7f0000300000-7f0000301000 rw-p 00000000 00:00 0 \n\
@@ -134,11 +141,22 @@ mod tests {
         assert_eq!(
             found,
             [
+                file(b"/SYSV00000000", rustix::fs::makedev(0, 1), 0, true, false),
                 file(b"/dev/zero", rustix::fs::makedev(0, 1), 9, true, false),
                 file(b"/tmp/a\nb c", root, 12, false, false),
                 file(b"/usr/bin/cat", root, 2097, false, true),
             ]
         );
+    }
+
+    #[test]
+    fn a_printed_name_is_restored() {
+        for printed in [&b"/tmp/a\\012b"[..], b"\\012\\012", b"/tmp/a\\0122"] {
+            let mut name = Bytes::default();
+            unescape(printed, &mut name);
+            assert_eq!(as_printed(&name.0), Some(printed.to_vec()));
+        }
+        assert_eq!(as_printed(b"/tmp/a\\b"), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod fuse;
 mod hanging;
 mod limits;
 mod load;
+mod names;
 mod reuse;
 mod rights;
 mod steady;

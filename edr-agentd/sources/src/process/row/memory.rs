@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::super::cmdline::split_cmdline;
 use super::super::file::{inode, open_file, read_more};
+use super::super::maps::as_printed;
 use super::super::step::Step;
 use super::{ReadTask, RowReader};
 use crate::common::hung::JobProgress;
@@ -76,11 +77,17 @@ impl RowReader {
         if self.mapped.finish(&mut self.row.mapped) {
             self.missed.because("mapped", GapReason::TooLong, "more mapped files than are listed");
         }
-        for file in self.row.mapped.iter_mut().filter(|file| file.deleted) {
-            self.progress.beat();
-            if is_called_deleted(place, file) {
-                file.deleted = false;
-                file.path.0.extend_from_slice(DELETED);
+        for file in &mut self.row.mapped {
+            let printed = as_printed(&file.path.0);
+            let names = [Some(&file.path.0), printed.as_ref()].into_iter().flatten();
+            let called_deleted = names.filter(|_| file.deleted).map(|name| ([name, DELETED].concat(), false));
+            let as_printed = printed.iter().map(|name| (name.clone(), file.deleted));
+            let found = called_deleted.chain(as_printed).find(|(name, _)| {
+                self.progress.beat();
+                is_name_of(place, file, name)
+            });
+            if let Some((name, deleted)) = found {
+                (file.path.0, file.deleted) = (name, deleted);
             }
         }
     }
@@ -88,12 +95,12 @@ impl RowReader {
 
 const DELETED: &[u8] = b" (deleted)";
 
-/// True when a mapped file is really named `x (deleted)`. The kernel prints a text and no link count for mapped files
-/// (`/proc/PID/map_files` requires CAP_CHECKPOINT_RESTORE), so the name is looked up in the root of the process: the
-/// same device and inode with a link prove the name. On file systems with different numbers (overlayfs, btrfs) the text
-/// decides.
-fn is_called_deleted(place: BorrowedFd<'_>, file: &MappedFile) -> bool {
-    let path = [b"root", file.path.0.as_slice(), DELETED].concat();
+/// True when a mapped file really has the name `path`: `x (deleted)`, or `\012` instead of a newline. The kernel prints
+/// a text for mapped files and no link (`/proc/PID/map_files` requires CAP_CHECKPOINT_RESTORE), so the name is looked
+/// up in the root of the process: the same device and inode with a link prove the name. On file systems with different
+/// numbers (overlayfs, btrfs) the text decides.
+fn is_name_of(place: BorrowedFd<'_>, file: &MappedFile, path: &[u8]) -> bool {
+    let path = [b"root", path].concat();
     let found = CString::new(path).ok().and_then(|path| inode(place, &path).ok());
     found.is_some_and(|found| (found.dev, found.inode) == (file.dev, file.inode) && found.nlink > 0)
 }
