@@ -134,7 +134,7 @@ fn killed() -> Result<()> {
             break;
         }
     }
-    ensure!(quickest <= KILLED_MAX, "ready after {quickest:?}");
+    wait::within("READY after a kill", KILLED_MAX, quickest)?;
     fresh("a kill")
 }
 
@@ -165,7 +165,7 @@ fn hung() -> Result<()> {
     comes_back(AGENT, pid)?;
     let took = begin.elapsed();
     println!("stopped in its tracks: running after {} ms", took.as_millis());
-    ensure!(took <= HUNG_MAX, "back after {took:?}");
+    wait::within("the way back from a hang", HUNG_MAX, took)?;
     fresh("a hang")
 }
 
@@ -247,7 +247,7 @@ fn broker_away(broker: &mut Broker) -> Result<()> {
     systemctl(&["stop", AGENT])?;
     let took = begin.elapsed();
     println!("stop while draining: {} ms, {} frames stay", took.as_millis(), spooled(Path::new(STATE))?.len());
-    ensure!(took <= STOP_MAX, "stopping took {took:?}");
+    wait::within("a stop while draining", STOP_MAX, took)?;
     fs::remove_file(format!("/etc/{AGENT}/conf.d/60-broken.toml"))?;
     systemctl(&["start", AGENT])?;
     fresh("a broker that was away")

@@ -85,7 +85,7 @@ async fn a_full_disk_stops_the_archive_and_loses_nothing() {
     drop(tokio::time::timeout(LIMIT, troubled).await.unwrap().unwrap());
     let begin = Instant::now();
     collector.stop().await;
-    assert!(begin.elapsed() < Duration::from_secs(6), "{:?}", begin.elapsed());
+    edr_tests::wait::within("a stop amid failures", Duration::from_secs(6), begin.elapsed()).unwrap();
     std::fs::remove_file(&filler).unwrap();
     let mut collector = scene.collector("one", &archive).await;
     collector.archived(more.len() as u64).await;
