@@ -70,6 +70,7 @@ impl PsadBase {
         for outside in ["mailCmd", "sendmailCmd", "whoisCmd", "wgetCmd", "killallCmd", "iptablesCmd", "ip6tablesCmd"] {
             settings.insert(outside, "/bin/true".to_owned());
         }
+        settings.insert("netstatCmd", "/bin/true".to_owned());
         settings.extend(changes.iter().map(|(key, value)| (*key, value.replace("$BASE", &base.display().to_string()))));
         let shipped = fs::read_to_string(shipped.join("psad.conf")).unwrap();
         let mut conf = String::new();
