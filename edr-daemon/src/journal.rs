@@ -104,6 +104,55 @@ impl Default for Limiter {
     }
 }
 
+/// Messages that a [`Few`] admits in one [`PERIOD`].
+pub const FEW: u32 = 5;
+
+/// A limiter for messages about the members of a list that others can make long, such as the files of a folder: admits
+/// the first [`FEW`] messages of each [`PERIOD`] and counts the others.
+#[derive(Debug, Default)]
+pub struct Few {
+    state: Mutex<FewState>,
+}
+
+/// The state behind the lock of a [`Few`].
+#[derive(Debug, Default)]
+struct FewState {
+    /// Start of the present period.
+    since: Option<Instant>,
+    admitted: u32,
+    left_out: u64,
+}
+
+impl FewState {
+    fn is_over(&self, now: Instant) -> bool {
+        self.since.is_none_or(|since| now.saturating_duration_since(since) >= PERIOD)
+    }
+}
+
+impl Few {
+    /// True when a message at `now` is to be logged. Otherwise the message is counted.
+    pub fn admit(&self, now: Instant) -> bool {
+        let mut state = self.state.lock();
+        if state.is_over(now) {
+            (state.since, state.admitted) = (Some(now), 0);
+        }
+        let is_admitted = state.admitted < FEW;
+        if is_admitted {
+            state.admitted += 1;
+        } else {
+            state.left_out += 1;
+        }
+        is_admitted
+    }
+
+    /// Returns the number of messages left out, once, after the end of their period; `None` without such messages. To
+    /// be called from time to time, and to be logged.
+    pub fn left_out(&self, now: Instant) -> Option<u64> {
+        let mut state = self.state.lock();
+        (state.left_out > 0 && state.is_over(now)).then(|| std::mem::take(&mut state.left_out))
+    }
+}
+
 /// Declares the kinds of events that a daemon logs: an enum `Event` with a message id per kind. By this id
 /// `journalctl -x` finds the explanation in the message catalogue (journalctl(1)).
 ///
@@ -186,5 +235,18 @@ mod tests {
         assert_eq!(limiter.admit(start + PERIOD), Some(59));
         assert_eq!(limiter.admit(start + PERIOD), None);
         assert_eq!(limiter.admit(start + 2 * PERIOD), Some(1));
+    }
+
+    #[test]
+    fn few_messages_of_a_list_are_logged_and_the_rest_is_told_once() {
+        let few = Few::default();
+        let start = Instant::now();
+        assert_eq!(few.left_out(start), None);
+        assert_eq!((0..3_000).filter(|_| few.admit(start)).count(), FEW as usize);
+        assert_eq!(few.left_out(start + PERIOD / 2), None);
+        assert_eq!(few.left_out(start + PERIOD), Some(3_000 - u64::from(FEW)));
+        assert_eq!(few.left_out(start + PERIOD), None);
+        assert!(few.admit(start + PERIOD), "a new period");
+        assert_eq!(few.left_out(start + 3 * PERIOD), None, "nothing was left out");
     }
 }
