@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::ranges::{Range, Ranges, Runs, take};
 
-/// Reason of a range that the agent joined from ranges of several reasons.
-const MANY: &str = "many";
+/// Reasons of ranges that may include numbers of other reasons, most specific first: the agent thinned a full spool, or
+/// joined ranges of several reasons.
+const JOINED: [&str; 2] = ["thinned", "many"];
 
 /// Sequence numbers of one epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,8 +81,8 @@ impl EpochAccount {
 
     fn of_reason(&mut self, reason: &str) -> &mut Ranges {
         let at = self.lost.iter().position(|(known, _)| known == reason).unwrap_or_else(|| {
-            // A joined range also covers numbers with a specific reason in an earlier declaration.
-            let order = |reason: &str| (reason == MANY, reason.to_owned());
+            // A joined range also covers numbers with a specific reason in another declaration.
+            let order = |reason: &str| (JOINED.iter().position(|joined| *joined == reason), reason.to_owned());
             let at = self.lost.partition_point(|(known, _)| order(known) < order(reason));
             self.lost.insert(at, (reason.to_owned(), Ranges::default()));
             at

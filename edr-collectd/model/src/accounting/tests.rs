@@ -189,7 +189,7 @@ enum Happening {
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
-    let reason = prop_oneof![Just("spool_full"), Just("corrupt"), Just("many")];
+    let reason = prop_oneof![Just("spool_full"), Just("vanished"), Just("thinned"), Just("many")];
     prop_oneof![
         6 => (1..4_u8, 1..40_u64, 1..3_i32).prop_map(|(n, seq, day)| Happening::Frame(n, seq, day)),
         1 => (1..4_u8, 1..40_u64).prop_map(|(n, seq)| Happening::Part(n, seq)),
@@ -199,13 +199,22 @@ fn happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
+/// The place of a reason when a number has several.
+fn rank(reason: &str) -> u8 {
+    match reason {
+        "thinned" => 1,
+        "many" => 2,
+        _ => 0,
+    }
+}
+
 /// Everything known about the numbers of an epoch.
 #[derive(Debug, Default)]
 struct Model {
     highest: u64,
     archived: BTreeMap<u64, i32>,
     parts: BTreeSet<u64>,
-    lost: BTreeMap<u64, BTreeSet<(bool, &'static str)>>,
+    lost: BTreeMap<u64, BTreeSet<(u8, &'static str)>>,
 }
 
 impl Model {
@@ -244,7 +253,7 @@ fn apply(account: &mut Account, model: &mut BTreeMap<u8, Model>, happening: &Hap
             carry(account, &declaring(vec![lost(n, first, last, reason)], vec![]));
             let model = model.entry(n).or_default();
             for seq in first.max(1)..=last {
-                model.lost.entry(seq).or_default().insert((reason == "many", reason));
+                model.lost.entry(seq).or_default().insert((rank(reason), reason));
                 model.highest = model.highest.max(seq);
             }
         }
