@@ -32,6 +32,10 @@ edr_daemon::events! {
     SpoolDamaged = "b53788a00144440a9107d83735151325",
     /// A frame in the spool cannot be read now; the read is retried.
     SpoolUnreadable = "b3973cf3fdcf4843a733709518606886",
+    /// The spool is full, and frames are given up.
+    SpoolFull = "46904795461540abb8f9128b1e8855b3",
+    /// A frame is ten times as large as usual.
+    FrameLarge = "48a61e58d2894be9ba50c76ba2959aa9",
     /// Snapshots show less than there is.
     Degraded = "8b7b0d64c69e47f588bc307d0c9f5672",
     /// Snapshots show everything again.

@@ -86,9 +86,8 @@ pub(super) static DRAIN_BYTES_MAX: Key<Size> = Key {
 };
 pub(super) static SPOOL_BYTES_MAX: Key<Size> = Key {
     name: "spool.bytes-max",
-    doc: "Largest size of the spool. When the spool is full, the oldest frames are dropped, and the snapshots after \
-    them \
-          name them.",
+    doc: "Largest size of the spool. When the spool is full, of the oldest time one frame a minute stays, then one in \
+          ten minutes, and only then are the oldest frames dropped. Later snapshots name what is gone.",
     kind: Size { default: 512 * MIB, min: 64 * MIB, max: TIB },
 };
 pub(super) static FREE_BYTES_MIN: Key<Size> = Key {

@@ -12,6 +12,7 @@ use edr_wire::{Epoch, HostId};
 
 use super::chain::{ChainStart, FrameChain};
 use super::ticks;
+use super::usual::UsualSizes;
 use crate::clock::{boottime, nanos};
 use crate::disk_fault::DiskFault;
 use crate::event::Event;
@@ -57,6 +58,8 @@ pub struct AcceptedFrame {
     pub raw_bytes: usize,
     /// Bytes of the frame.
     pub bytes: usize,
+    /// Usual bytes of frames of this kind, if this frame has ten times as many or more.
+    pub usual_bytes: Option<usize>,
     /// True when the frame announces the stop of the agent.
     pub bye: bool,
     /// The reason why the frame is only in memory; `None` when the disk took the frame.
@@ -70,6 +73,7 @@ pub struct Framer {
     chain: FrameChain,
     /// The fault of the disk while frames are kept in memory.
     in_memory: Option<DiskFault>,
+    sizes: UsualSizes,
     /// Beats between two steps, each of which may be slow on a failing disk.
     heartbeat: Arc<Heartbeat>,
 }
@@ -113,7 +117,8 @@ impl Framer {
         log_start(&chain, start, host_id, positions.len());
         // The first frame probes the disk and so finds the reason.
         let in_memory = spool.state().memory_only.then(DiskFault::default);
-        (Self { spool, chain, in_memory, heartbeat: Arc::default() }, positions)
+        let (sizes, heartbeat) = (UsualSizes::default(), Arc::default());
+        (Self { spool, chain, in_memory, sizes, heartbeat }, positions)
     }
 
     /// Beats on `heartbeat` while a frame is made.
@@ -137,7 +142,7 @@ impl Framer {
         if self.in_memory.is_some() {
             match self.spool.recover(self.chain.key_bytes().max(PROBE_BYTES_MIN)) {
                 Ok(true) => {
-                    edr_daemon::event!(
+                    edr_daemon::limited!(
                         log::Level::Info,
                         Event::SpoolUsable,
                         EDR_SOURCE = "spool",
@@ -189,6 +194,7 @@ impl Framer {
                 kind: header.kind,
                 raw_bytes,
                 bytes,
+                usual_bytes: self.sizes.note(header.kind, bytes),
                 bye: moment.bye,
                 disk_fault: self.in_memory,
             });

@@ -4,11 +4,14 @@ mod chain;
 mod framer;
 mod settings;
 pub mod ticks;
+mod usual;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
+use edr_daemon::journal::Few;
 use edr_sources::host::HostIdentity;
 use edr_sources::{Sources, Tick};
 use edr_wire::frame::{FrameError, MissedTicks};
@@ -36,6 +39,10 @@ pub struct Sampler {
     cost: Vec<SourceCost>,
     /// Reasons for limited visibility that are in the log.
     degraded: Vec<String>,
+    /// Words about the last frame, if the frame was unusually large: a snapshot cannot contain its own size.
+    large: Option<String>,
+    /// Limits the messages about limited visibility: a process can make the reasons change at each tick.
+    messages: Few,
     heartbeat: Arc<Heartbeat>,
 }
 
@@ -60,6 +67,8 @@ impl Sampler {
             framer: framer.beating(&heartbeat),
             cost: Vec::new(),
             degraded: Vec::new(),
+            large: None,
+            messages: Few::default(),
             proc_root: proc_root.to_owned(),
             spool,
             config,
@@ -113,6 +122,9 @@ impl Sampler {
             self.tick.shed(&error.to_string());
             made = self.frame(&moment);
         }
+        if let Ok(made) = &made {
+            self.note_size(made);
+        }
         if made.is_err() {
             self.spool.declare_missed(MissedTicks {
                 from_boottime_ns: nanos(began),
@@ -134,23 +146,49 @@ impl Sampler {
         &self.tick.degraded
     }
 
-    /// Logs the reasons for limited visibility when they change.
+    /// Logs new reasons for limited visibility, and the end of all reasons.
     fn report_degraded(&mut self) {
+        let now = Instant::now();
+        if let Some(left_out) = self.messages.left_out(now) {
+            log::warn!("{left_out} more messages about what snapshots do not show were left out");
+        }
         if self.tick.degraded == self.degraded {
             return;
         }
-        self.degraded.clone_from(&self.tick.degraded);
-        for reason in &self.degraded {
-            edr_daemon::event!(log::Level::Warn, Event::Degraded, EDR_SOURCE = "processes", "{reason}");
+        let before = std::mem::replace(&mut self.degraded, self.tick.degraded.clone());
+        for reason in self.degraded.iter().filter(|reason| !before.contains(reason)) {
+            if self.messages.admit(now) {
+                edr_daemon::event!(log::Level::Warn, Event::Degraded, EDR_SOURCE = "processes", "{reason}");
+            }
         }
-        if self.degraded.is_empty() {
+        if self.degraded.is_empty() && self.messages.admit(now) {
             let words = "snapshots show everything again";
             edr_daemon::event!(log::Level::Info, Event::Whole, EDR_SOURCE = "processes", "{words}");
         }
     }
 
+    /// Logs an unusually large frame, to be named in the next snapshot.
+    fn note_size(&mut self, made: &AcceptedFrame) {
+        self.large = made.usual_bytes.map(|usual| {
+            let AcceptedFrame { id, bytes, .. } = made;
+            let words = format!(
+                "frame {} has {bytes} bytes, usual are {usual}: many arguments, names or files change at each snapshot",
+                id.seq
+            );
+            edr_daemon::limited!(
+                log::Level::Warn,
+                Event::FrameLarge,
+                EDR_SOURCE = "sample",
+                EDR_EPOCH = id.epoch.to_string(),
+                EDR_SEQ = id.seq,
+                "{words}"
+            );
+            words
+        });
+    }
+
     fn frame(&mut self, moment: &Moment) -> Result<AcceptedFrame, FrameError> {
-        let Self { spool, config, tick, framer, .. } = self;
+        let Self { spool, config, tick, framer, large, .. } = self;
         let shape = Shape { key_interval: config.key_interval, part_bytes_max: config.kafka.part_bytes_max };
         let mut agent = Agent {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -159,7 +197,7 @@ impl Sampler {
             config_hash: config.hash(),
             cost: std::mem::take(&mut self.cost),
             spool: spool.state(),
-            degraded: tick.degraded.clone(),
+            degraded: tick.degraded.iter().chain(large.as_ref()).cloned().collect(),
             ..Agent::default()
         };
         let mut cost = tick.cost.clone();

@@ -47,7 +47,7 @@ impl Outage {
     pub(super) fn end(&mut self, waiting: u64) {
         self.health.acknowledged(Instant::now());
         if let Some(since) = self.since.take() {
-            edr_daemon::event!(
+            edr_daemon::limited!(
                 Level::Info,
                 Event::KafkaBack,
                 EDR_SOURCE = "ship",

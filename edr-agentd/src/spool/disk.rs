@@ -15,7 +15,7 @@ use parking_lot::{Mutex, MutexGuard};
 use rustix::io::Errno;
 
 use super::stored::StoredFrame;
-use super::{FrameId, SpoolError};
+use super::{FrameFile, FrameId, SpoolError};
 
 /// Attempts to write one frame when the disk reports an I/O error. After a failed fsync the kernel marks the lost pages
 /// clean, so each attempt writes a new file.
@@ -160,8 +160,8 @@ impl Disk {
         Ok(epochs)
     }
 
-    /// The frames of an epoch: bytes by seq.
-    pub(super) fn frames(&self, epoch: Epoch, strays: &mut Strays) -> io::Result<BTreeMap<u64, u64>> {
+    /// The files of an epoch's frames, by seq.
+    pub(super) fn frames(&self, epoch: Epoch, strays: &mut Strays) -> io::Result<BTreeMap<u64, FrameFile>> {
         let mut frames = BTreeMap::new();
         for entry in fs::read_dir(self.folder(epoch))? {
             let entry = entry?;
@@ -170,8 +170,10 @@ impl Disk {
                 // Removed since the folder was read.
                 (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
                 // A later read reports the fault.
-                (Some(seq), Err(_)) => drop(frames.insert(seq, 0)),
-                (Some(seq), Ok(metadata)) if metadata.is_file() => drop(frames.insert(seq, metadata.len())),
+                (Some(seq), Err(_)) => drop(frames.insert(seq, FrameFile::default())),
+                (Some(seq), Ok(metadata)) if metadata.is_file() => {
+                    frames.insert(seq, listed(&metadata));
+                }
                 _ => strays.add(entry.path()),
             }
         }
@@ -312,6 +314,12 @@ impl Disk {
         let number = self.tries.fetch_add(1, Ordering::Relaxed);
         folder.join(format!(".{}-{number}.tmp", std::process::id()))
     }
+}
+
+fn listed(metadata: &fs::Metadata) -> FrameFile {
+    use std::os::unix::fs::MetadataExt as _;
+    let written_ns = metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec());
+    FrameFile { bytes: metadata.len(), written_ns }
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {

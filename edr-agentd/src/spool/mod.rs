@@ -37,24 +37,25 @@ mod ledger;
 mod lock;
 mod resume;
 mod stored;
+mod tidy;
 mod verify;
 mod witness;
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use edr_daemon::journal::Few;
 use edr_wire::Epoch;
 use edr_wire::frame::{EncodedFrame, FrameHeader, LostRange, MissedTicks};
 use edr_wire::snapshot::SpoolState;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use self::disk::{Disk, ReadFault, Strays};
+use self::disk::{Disk, ReadFault};
 use self::fallback::Fallback;
-pub use self::ledger::Patience;
-use self::ledger::{FrameFault, Ledger, Operation, Room, Store};
+use self::ledger::{FrameFault, Ledger, Store};
+pub use self::ledger::{Patience, Thinning};
 use self::lock::Lock;
 pub use self::resume::{NewestFrame, Resume};
 pub use self::stored::StoredFrame;
@@ -69,9 +70,6 @@ pub const MEMORY_BYTES_MAX: u64 = 16 << 20;
 
 /// Time limit of one tick for writing frames from memory to a usable disk. The next tick continues.
 const RECOVER_MAX: Duration = Duration::from_secs(2);
-
-/// Time limit of one tick for each of: removing files, setting files aside, reading headers. The next tick continues.
-const TIDY_MAX: Duration = Duration::from_secs(2);
 
 /// Identity of a frame of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,6 +91,14 @@ impl std::fmt::Display for FrameId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.epoch, self.seq)
     }
+}
+
+/// A frame's file, as listed.
+#[derive(Debug, Clone, Copy, Default)]
+struct FrameFile {
+    bytes: u64,
+    /// Time of the last change of the content (`st_mtime`), in ns since 1970.
+    written_ns: i64,
 }
 
 /// Reason why the spool cannot be opened, or cannot take a frame.
@@ -150,6 +156,8 @@ pub struct Spool {
     witness: Witness,
     inner: Mutex<Inner>,
     changed: Condvar,
+    /// Limits the messages about single files.
+    messages: Few,
     _lock: Lock,
 }
 
@@ -191,9 +199,10 @@ impl Spool {
         }
         let mut ledger = Ledger::default();
         let (witness, last_made) = Witness::open(runtime_dir)?;
-        let resume = Resume { last_made, ..resume::read(&disk, &mut ledger) };
+        let messages = Few::default();
+        let resume = Resume { last_made, ..resume::read(&disk, &mut ledger, &messages) };
         let inner = Mutex::new(Inner { ledger, fallback, settings, unlisted: None });
-        let spool = Self { disk, witness, inner, changed: Condvar::new(), _lock: lock };
+        let spool = Self { disk, witness, inner, changed: Condvar::new(), messages, _lock: lock };
         Ok((spool, resume))
     }
 
@@ -252,136 +261,6 @@ impl Spool {
         }
     }
 
-    /// Finds epochs that came back, removes and sets aside due files, and gives up frames when room runs out. To be
-    /// called after each frame; work beyond the time limit is left to the next call.
-    pub fn tidy(&self) {
-        self.find_epochs();
-        self.work_off();
-        self.make_room();
-        self.changed.notify_all();
-    }
-
-    /// Lists the folders of new epochs, and of epochs whose folder was away.
-    fn find_epochs(&self) {
-        let mut strays = Strays::default();
-        let mut trouble = None;
-        match self.disk.epochs(&mut strays) {
-            Ok(epochs) => {
-                let unlisted = self.lock().ledger.unlisted(&epochs);
-                let mut found = Vec::new();
-                let removals = self.lock().ledger.removals();
-                for epoch in unlisted {
-                    match self.disk.frames(epoch, &mut strays) {
-                        Ok(files) => {
-                            log::debug!("spool folder {epoch} found, with {} frames", files.len());
-                            found.push((resume::origin(&self.disk, epoch, &files), files));
-                        }
-                        Err(error) => trouble = Some(format!("list spool folder {epoch}: {error}")),
-                    }
-                }
-                found.sort_by_key(|(origin, _)| (origin.captured_ns, origin.epoch));
-                for (origin, files) in found {
-                    self.lock().ledger.found(origin, &files, removals);
-                }
-            }
-            Err(error) => trouble = Some(format!("list spool {}: {error}", self.disk.root().display())),
-        }
-        if let Some(trouble) = &trouble {
-            edr_daemon::limited!(
-                log::Level::Error,
-                Event::SpoolUnreadable,
-                EDR_SOURCE = "spool",
-                "{trouble}; retrying"
-            );
-        }
-        self.lock().unlisted = trouble;
-    }
-
-    /// Removes due files, and sets due files aside.
-    fn work_off(&self) {
-        let deadline = Instant::now() + TIDY_MAX;
-        let due = self.lock().ledger.due();
-        for (id, operation) in due {
-            // On a failing disk each file takes seconds.
-            if Instant::now() > deadline {
-                break;
-            }
-            match operation {
-                Operation::Delete => self.remove(id),
-                Operation::SetAside => self.set_aside(id),
-            }
-        }
-    }
-
-    /// Removes a frame's file. After an error the file stays due, and is sent once more if the agent restarts first.
-    fn remove(&self, id: FrameId) {
-        match self.disk.remove(id) {
-            Ok(()) => self.done(id),
-            Err(error) => {
-                edr_daemon::limited!(log::Level::Warn, "remove {}: {error}; retrying", self.disk.path(id).display());
-            }
-        }
-    }
-
-    /// Notes the end of a frame's file. After the last file of an epoch the folder is removed.
-    fn done(&self, id: FrameId) {
-        let is_last = self.lock().ledger.done(id);
-        if is_last {
-            self.disk.remove_empty_folder(id.epoch);
-        }
-    }
-
-    /// Reads a frame once more before its file is set aside. If the read succeeds now, the frame is sent.
-    fn set_aside(&self, id: FrameId) {
-        match self.disk.read(id) {
-            Ok(stored) => {
-                log::info!("spool frame {id} can be read again and is sent");
-                self.lock().ledger.revived(&stored.header, stored.byte_len() as u64);
-            }
-            // No file to move. A folder is listed again after its return.
-            Err(ReadFault::Vanished | ReadFault::Away) => self.done(id),
-            Err(fault) => match self.disk.set_aside(id) {
-                Ok(path) => {
-                    log::warn!("spool frame {id}: {fault}; kept as {}", path.display());
-                    self.done(id);
-                }
-                Err(error) => edr_daemon::limited!(log::Level::Warn, "set spool frame {id} aside: {error}"),
-            },
-        }
-    }
-
-    /// Gives up the oldest frames when room runs out.
-    fn make_room(&self) {
-        let deadline = Instant::now() + TIDY_MAX;
-        let free = self.disk.free_bytes();
-        let mut unreadable = BTreeSet::new();
-        loop {
-            let unread = {
-                let Inner { ledger, fallback, settings, .. } = &mut *self.lock();
-                // While frames go to memory, giving up a frame on the disk gains no room: the file stays until frames
-                // on the disk declare the loss. An acknowledgement gains room.
-                let disk_bytes =
-                    if fallback.is_used { u64::MAX } else { room(settings, ledger.books().disk_bytes(), free) };
-                let unread = ledger.relieve(Room { disk_bytes, memory_bytes: MEMORY_BYTES_MAX }, &unreadable);
-                fallback.retain(|id| ledger.books().is_in_memory(id));
-                unread
-            };
-            let Some(id) = unread else { return };
-            if Instant::now() > deadline {
-                return;
-            }
-            match self.disk.read(id) {
-                Ok(stored) => self.lock().ledger.examined(&stored.header),
-                Err(fault) => {
-                    unreadable.insert(id);
-                    if FrameFault::from(&fault).is_proof() {
-                        self.give_up(id, &fault, Instant::now());
-                    }
-                }
-            }
-        }
-    }
-
     /// Kafka has all of the frame with this header.
     pub fn acknowledge(&self, header: &FrameHeader) {
         let gone = {
@@ -411,7 +290,7 @@ impl Spool {
         }
         match self.disk.read(id) {
             Ok(stored) => {
-                if self.lock().ledger.was_read(id) {
+                if self.lock().ledger.was_read(id) && self.messages.admit(now) {
                     log::info!("spool frame {id} can be read again");
                 }
                 Some(Arc::new(stored))
@@ -476,6 +355,11 @@ impl Spool {
     /// Sets the limits on tries to read an unreadable frame.
     pub fn set_patience(&self, patience: Patience) {
         self.lock().ledger.patience = patience;
+    }
+
+    /// Sets the spans of time of which one frame stays in a full spool.
+    pub fn set_thinning(&self, thinning: Thinning) {
+        self.lock().ledger.thinning = thinning;
     }
 
     /// Waits until there is an unsent frame, something changes, or `timeout` is over.
@@ -551,10 +435,4 @@ impl Inner {
         self.fallback.retain(|other| other != id);
         is_needed
     }
-}
-
-/// Bytes allowed for the spool now: the quota, or less when the file system is near its floor of free bytes.
-fn room(settings: &config::Spool, used: u64, free: Option<u64>) -> u64 {
-    let left = free.map_or(u64::MAX, |free| used.saturating_add(free).saturating_sub(settings.free_bytes_min));
-    settings.bytes_max.min(left)
 }

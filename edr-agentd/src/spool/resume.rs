@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use edr_daemon::journal::Few;
 use edr_wire::Epoch;
 use edr_wire::frame::{FrameHeader, FrameKind, PreviousEpoch};
 use edr_wire::snapshot::SnapshotView;
@@ -10,7 +11,7 @@ use edr_wire::snapshot::SnapshotView;
 use super::disk::{Disk, Strays};
 use super::ledger::{FrameFault, Ledger, Origin};
 use super::stored::StoredFrame;
-use super::{FrameId, LastFrame};
+use super::{FrameFile, FrameId, LastFrame};
 use crate::event::Event;
 
 /// Maximum number of frames read by a start in the search for a readable frame.
@@ -51,8 +52,10 @@ pub struct Resume {
     pub last_made: Option<LastFrame>,
 }
 
-/// Fills the ledger from names and sizes, and reads the newest frame and its key.
-pub(super) fn read(disk: &Disk, ledger: &mut Ledger) -> Resume {
+/// Fills the ledger from names and sizes, and reads the newest frame and its key. `messages` limits the messages about
+/// single files.
+pub(super) fn read(disk: &Disk, ledger: &mut Ledger, messages: &Few) -> Resume {
+    let is_logged = || messages.admit(Instant::now());
     let mut strays = Strays::default();
     let epochs = disk.epochs(&mut strays).unwrap_or_else(|error| {
         log::error!("list spool {}: {error}; retrying", disk.root().display());
@@ -62,7 +65,8 @@ pub(super) fn read(disk: &Disk, ledger: &mut Ledger) -> Resume {
     for epoch in epochs {
         match disk.frames(epoch, &mut strays) {
             Ok(files) => found.push((origin(disk, epoch, &files), files)),
-            Err(error) => log::error!("list spool folder {epoch}: {error}; retrying"),
+            Err(error) if is_logged() => log::error!("list spool folder {epoch}: {error}; retrying"),
+            Err(_) => {}
         }
     }
     found.sort_by_key(|(origin, _)| (origin.captured_ns, origin.epoch));
@@ -86,14 +90,16 @@ pub(super) fn read(disk: &Disk, ledger: &mut Ledger) -> Resume {
             Ok(stored) => stored,
             Err(fault) if !FrameFault::from(&fault).is_proof() => {
                 // The shipper retries. Until then nothing proves that this frame was the last.
-                edr_daemon::event!(
-                    log::Level::Error,
-                    Event::SpoolUnreadable,
-                    EDR_SOURCE = "spool",
-                    EDR_EPOCH = id.epoch.to_string(),
-                    EDR_SEQ = id.seq,
-                    "spool frame {id}: {fault}; retrying"
-                );
+                if is_logged() {
+                    edr_daemon::event!(
+                        log::Level::Error,
+                        Event::SpoolUnreadable,
+                        EDR_SOURCE = "spool",
+                        EDR_EPOCH = id.epoch.to_string(),
+                        EDR_SEQ = id.seq,
+                        "spool frame {id}: {fault}; retrying"
+                    );
+                }
                 unreadable += 1;
                 if unreadable == UNREADABLE_MAX {
                     break;
@@ -101,14 +107,16 @@ pub(super) fn read(disk: &Disk, ledger: &mut Ledger) -> Resume {
                 continue;
             }
             Err(fault) => {
-                edr_daemon::event!(
-                    log::Level::Error,
-                    Event::SpoolDamaged,
-                    EDR_SOURCE = "spool",
-                    EDR_EPOCH = id.epoch.to_string(),
-                    EDR_SEQ = id.seq,
-                    "spool frame {id}: {fault}; declared lost"
-                );
+                if is_logged() {
+                    edr_daemon::event!(
+                        log::Level::Error,
+                        Event::SpoolDamaged,
+                        EDR_SOURCE = "spool",
+                        EDR_EPOCH = id.epoch.to_string(),
+                        EDR_SEQ = id.seq,
+                        "spool frame {id}: {fault}; declared lost"
+                    );
+                }
                 ledger.give_up(id, FrameFault::from(&fault), Instant::now());
                 continue;
             }
@@ -121,14 +129,15 @@ pub(super) fn read(disk: &Disk, ledger: &mut Ledger) -> Resume {
                 break;
             }
             // The collector may have the key, so the frame is sent all the same.
-            Err(text) => log::warn!("spool frame {id} cannot be opened: {text}"),
+            Err(text) if is_logged() => log::warn!("spool frame {id} cannot be opened: {text}"),
+            Err(_) => {}
         }
     }
     resume
 }
 
 /// Place of an epoch in the order of all epochs, read from the header of one frame.
-pub(super) fn origin(disk: &Disk, epoch: Epoch, files: &BTreeMap<u64, u64>) -> Origin {
+pub(super) fn origin(disk: &Disk, epoch: Epoch, files: &BTreeMap<u64, FrameFile>) -> Origin {
     let some = files.keys().take(ORIGIN_TRIES).chain(files.keys().rev().take(ORIGIN_TRIES));
     let header = some.copied().find_map(|seq| Some(disk.read(FrameId { epoch, seq }).ok()?.header));
     let previous = header.as_ref().and_then(|header| header.previous_epoch).map(|previous| previous.id);

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use edr_wire::Epoch;
 use edr_wire::frame::{FrameHeader, FrameKind};
 
-use super::FrameId;
 use super::disk::{Disk, ReadFault, Strays};
+use super::{FrameFile, FrameId};
 
 /// One line of a listing: one frame.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub fn verify(state_dir: &Path) -> io::Result<(Vec<Listing>, Vec<SpoolFault>)> {
     let mut findings: Vec<SpoolFault> = Vec::new();
     let finding = |path: PathBuf, fault: &str| SpoolFault { path, fault: fault.to_owned() };
     let mut strays = Strays::default();
-    let mut epochs: BTreeMap<Epoch, BTreeMap<u64, u64>> = BTreeMap::new();
+    let mut epochs: BTreeMap<Epoch, BTreeMap<u64, FrameFile>> = BTreeMap::new();
     for epoch in disk.epochs(&mut strays)? {
         match disk.frames(epoch, &mut strays) {
             Ok(frames) => drop(epochs.insert(epoch, frames)),
@@ -58,7 +58,7 @@ pub fn verify(state_dir: &Path) -> io::Result<(Vec<Listing>, Vec<SpoolFault>)> {
     let mut listing = Vec::new();
     for (&epoch, frames) in &epochs {
         let mut key: Option<(u64, Vec<u8>)> = None;
-        for (&seq, &bytes) in frames {
+        for (&seq, file) in frames {
             let id = FrameId { epoch, seq };
             let header = match look(&disk, id, &mut key) {
                 Ok(header) => Ok(header),
@@ -68,7 +68,7 @@ pub fn verify(state_dir: &Path) -> io::Result<(Vec<Listing>, Vec<SpoolFault>)> {
                     Err(fault.to_string())
                 }
             };
-            listing.push(Listing { id, bytes, header });
+            listing.push(Listing { id, bytes: file.bytes, header });
         }
     }
     Ok((listing, findings))

@@ -21,6 +21,8 @@ pub(crate) struct SpoolAgent {
     pub(crate) host_id: HostId,
     pub(crate) boot_id: &'static str,
     pub(crate) ticks: u64,
+    /// Time between two captures, added to the present time.
+    pub(crate) pace: Duration,
 }
 
 impl SpoolAgent {
@@ -33,7 +35,7 @@ impl SpoolAgent {
         let spool = Arc::new(spool);
         let hour = Duration::from_secs(3600);
         let (framer, _) = Framer::start(Arc::clone(&spool), &resume, host_id, boot_id, hour);
-        Self { spool, framer, host_id, boot_id, ticks: 0 }
+        Self { spool, framer, host_id, boot_id, ticks: 0, pace: Duration::ZERO }
     }
 
     /// Makes a tick whose snapshot has 3,000 constant bytes and `bytes` changing bytes, all incompressible.
@@ -43,7 +45,7 @@ impl SpoolAgent {
         let moment = Moment {
             host_id: self.host_id,
             boot_id: self.boot_id.to_owned(),
-            captured_ns: i64::try_from(now.as_nanos()).unwrap(),
+            captured_ns: i64::try_from((now + self.pace * self.ticks as u32).as_nanos()).unwrap(),
             boottime: Duration::from_secs(self.ticks * 10),
             bye: false,
         };

@@ -274,6 +274,8 @@ fn memory_is_bounded_and_dropped_frames_are_declared() {
         return;
     };
     let mut agent = SpoolAgent::start(disk.path(), SETTINGS);
+    // Nothing to thin.
+    agent.pace = Duration::from_secs(600);
     let first = agent.tick(100_000).id;
     for _ in 0..400 {
         agent.tick(100_000);

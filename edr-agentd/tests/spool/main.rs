@@ -4,6 +4,9 @@
 
 mod agent;
 mod faults;
+mod large;
 mod losses;
+mod messages;
 mod model;
 mod restart;
+mod thinning;

@@ -87,7 +87,7 @@ pub struct LostRange {
     pub first_seq: u64,
     /// Last lost sequence number.
     pub last_seq: u64,
-    /// `spool_full`, `corrupt`, `unreadable`, …
+    /// `spool_full`, `thinned`, `corrupt`, `unreadable`, …
     pub reason: String,
 }
 

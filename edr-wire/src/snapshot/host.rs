@@ -63,7 +63,8 @@ pub struct Agent {
     pub interval_ns: u64,
     /// Hash of the effective configuration, 16 hex digits: equal on hosts with equal configuration.
     pub config_hash: String,
-    /// Reasons why this snapshot shows less than it could, each with its remedy; empty for a complete snapshot.
+    /// Reasons why this snapshot shows less than it could, each with its remedy; empty for a complete snapshot. Also
+    /// names the previous frame if that frame was ten times as large as usual.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub degraded: Vec<String>,
     /// Cost of each source in the *previous* snapshot: a snapshot cannot contain its own end.

@@ -43,6 +43,8 @@ pub(in crate::spool) enum Store {
 #[derive(Debug)]
 pub(super) struct FrameEntry {
     pub(super) bytes: u64,
+    /// Wall clock of the capture, in ns since 1970; the time of the write for a frame whose header was not read.
+    pub(super) captured_ns: i64,
     /// `None` for a frame of an earlier run whose header was not read.
     pub(super) kind: Option<FrameKind>,
     pub(super) state: FrameState,
@@ -50,9 +52,19 @@ pub(super) struct FrameEntry {
 }
 
 impl FrameEntry {
+    /// An unsent frame on the disk whose header was not read.
+    pub(super) fn unread(bytes: u64, written_ns: i64) -> Self {
+        Self { bytes, captured_ns: written_ns, kind: None, state: FrameState::Unsent, store: Store::Disk }
+    }
+
+    /// True for a frame that was not given up.
+    pub(super) fn is_there(&self) -> bool {
+        matches!(self.state, FrameState::Unsent | FrameState::Acknowledged)
+    }
+
     /// True when giving up the frame would gain room in `store`.
     pub(super) fn is_relievable(&self, store: Store) -> bool {
-        self.store == store && matches!(self.state, FrameState::Unsent | FrameState::Acknowledged)
+        self.store == store && self.is_there()
     }
 }
 

@@ -1,8 +1,11 @@
 //! Pending declarations: lost frames and missed ticks not yet declared by an acknowledged frame.
 //!
-//! The pending set is exact. A frame carries the whole set in at most [`RANGES_MAX`] entries of each kind: beyond that
-//! number the copy for a frame is made coarser, never shorter. A coarse range may cover frames that are not lost; a
-//! reader counts every frame that arrives as delivered, regardless of declarations.
+//! The pending set is exact but for thinned time. A frame carries the whole set in at most [`RANGES_MAX`] entries of
+//! each kind: beyond that number the copy for a frame is made coarser, never shorter. A coarse range may cover frames
+//! that are not lost; a reader counts every frame that arrives as delivered, regardless of declarations.
+//!
+//! Thinned time is always one range of each epoch, from the first thinned frame to the last, because a week of holes
+//! would make each frame a hundred times larger. When such time is dropped whole, its range moves to that reason.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +17,9 @@ use super::FrameId;
 
 /// Reason of a range joined from all ranges of an epoch, for want of room in a frame.
 const MANY: &str = "many";
+
+/// Reason of a range of which some frames were given up for lack of room, and one frame of each span of time was kept.
+pub(super) const THINNED: &str = "thinned";
 
 /// Losses and missed ticks that later frames still have to declare.
 #[derive(Debug, Default)]
@@ -36,6 +42,28 @@ impl PendingDeclarations {
     pub(super) fn lose(&mut self, id: FrameId, reason: &str) {
         let range = LostRange { epoch: id.epoch, first_seq: id.seq, last_seq: id.seq, reason: reason.to_owned() };
         self.take_over(&[range], &[]);
+    }
+
+    /// Adds frames of one epoch, in order, given up for lack of room. Thinned frames become one range. Other frames are
+    /// the oldest of the epoch, so what was thinned before the last of them is now dropped whole, too.
+    pub(super) fn lose_for_room(&mut self, frames: &[FrameId], reason: &str) {
+        let (Some(first), Some(last)) = (frames.first(), frames.last()) else { return };
+        let range =
+            |first_seq, last_seq| LostRange { epoch: first.epoch, first_seq, last_seq, reason: reason.to_owned() };
+        if reason == THINNED {
+            self.take_over(&[range(first.seq, last.seq)], &[]);
+            return;
+        }
+        let mut ranges: Vec<LostRange> = frames.iter().map(|id| range(id.seq, id.seq)).collect();
+        let is_thinned = |known: &&mut LostRange| known.epoch == first.epoch && known.reason == THINNED;
+        if let Some(thinned) = self.lost.iter_mut().find(is_thinned)
+            && thinned.first_seq <= last.seq
+        {
+            ranges.push(range(thinned.first_seq, last.seq));
+            thinned.first_seq = last.seq.saturating_add(1);
+        }
+        self.lost.retain(|known| known.first_seq <= known.last_seq);
+        self.take_over(&ranges, &[]);
     }
 
     /// Adds the declarations of another frame.
@@ -78,8 +106,14 @@ impl PendingDeclarations {
     }
 }
 
+/// True when `outer` declares every frame of `inner`. A range of thinned frames stands for no other reason: the frames
+/// kept in between may be lost later.
 fn contains(outer: &LostRange, inner: &LostRange) -> bool {
-    outer.epoch == inner.epoch && outer.first_seq <= inner.first_seq && inner.last_seq <= outer.last_seq
+    stands_for(outer, inner) && outer.first_seq <= inner.first_seq && inner.last_seq <= outer.last_seq
+}
+
+fn stands_for(outer: &LostRange, inner: &LostRange) -> bool {
+    outer.epoch == inner.epoch && (outer.reason != THINNED || inner.reason == THINNED)
 }
 
 fn includes(outer: &MissedTicks, inner: &MissedTicks) -> bool {
@@ -87,12 +121,12 @@ fn includes(outer: &MissedTicks, inner: &MissedTicks) -> bool {
     within && outer.reason == inner.reason && outer.ticks >= inner.ticks
 }
 
-/// Joins touching or overlapping ranges of the same epoch and reason.
+/// Joins touching or overlapping ranges of the same epoch and reason, and all ranges of thinned frames of an epoch.
 fn join_neighbours(lost: &mut Vec<LostRange>) {
     lost.sort_by(|a, b| (a.epoch, &a.reason, a.first_seq).cmp(&(b.epoch, &b.reason, b.first_seq)));
     lost.dedup_by(|next, known| {
         let kin = known.epoch == next.epoch && known.reason == next.reason;
-        let touch = kin && next.first_seq <= known.last_seq.saturating_add(1);
+        let touch = kin && (known.reason == THINNED || next.first_seq <= known.last_seq.saturating_add(1));
         if touch {
             known.last_seq = known.last_seq.max(next.last_seq);
         }
@@ -102,12 +136,13 @@ fn join_neighbours(lost: &mut Vec<LostRange>) {
 
 /// Removes `said` from the ranges.
 fn subtract(lost: &mut Vec<LostRange>, said: &LostRange) {
-    if !lost.iter().any(|range| overlap(range, said)) {
+    let is_meant = |range: &LostRange| stands_for(said, range) && overlap(range, said);
+    if !lost.iter().any(is_meant) {
         return;
     }
     let mut left = Vec::with_capacity(lost.len() + 1);
     for range in lost.drain(..) {
-        if !overlap(&range, said) {
+        if !is_meant(&range) {
             left.push(range);
             continue;
         }
@@ -122,7 +157,7 @@ fn subtract(lost: &mut Vec<LostRange>, said: &LostRange) {
 }
 
 fn overlap(a: &LostRange, b: &LostRange) -> bool {
-    a.epoch == b.epoch && a.first_seq <= b.last_seq && b.first_seq <= a.last_seq
+    a.first_seq <= b.last_seq && b.first_seq <= a.last_seq
 }
 
 /// Joins all ranges of the epoch with the most ranges. False when no epoch has two.

@@ -20,21 +20,27 @@
 mod books;
 mod declarations;
 mod patience;
+mod room;
 #[cfg(test)]
 mod tests;
+mod thin;
+#[cfg(test)]
+mod thinning_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use edr_wire::Epoch;
-use edr_wire::frame::{FrameHeader, FrameKind, LostRange, MissedTicks};
+use edr_wire::frame::{FrameHeader, LostRange, MissedTicks};
 
 use self::books::{Books, FrameEntry, FrameState};
 pub(super) use self::books::{Operation, Origin, Store};
 use self::declarations::PendingDeclarations;
 pub use self::patience::Patience;
 use self::patience::Wait;
-use super::FrameId;
+pub(super) use self::room::Room;
+pub use self::thin::Thinning;
+use super::{FrameFile, FrameId};
 
 /// Number of frames on the disk that carry a declaration before the file of the declared frame is touched.
 const CARRIERS: u8 = 2;
@@ -68,21 +74,6 @@ impl FrameFault {
     }
 }
 
-/// Limits on the bytes of kept frames.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Room {
-    pub(super) disk_bytes: u64,
-    pub(super) memory_bytes: u64,
-}
-
-/// The oldest frames that can be given up together.
-enum DropGroup {
-    /// The header of this frame is to be read first.
-    Unread(FrameId),
-    Known(Vec<FrameId>),
-    None,
-}
-
 /// The account of all frames of the spool. No I/O, no clock.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
@@ -104,13 +95,14 @@ pub(super) struct Ledger {
     /// True when the next frame should be a key, so that older frames can be given up as a group.
     pub(super) wants_key: bool,
     pub(super) patience: Patience,
+    pub(super) thinning: Thinning,
 }
 
 /// Events: new frames.
 impl Ledger {
-    /// Adds the files of an epoch found on the disk: bytes by seq. `removals` is the value of [`Ledger::removals`]
+    /// Adds the files of an epoch found on the disk, by seq. `removals` is the value of [`Ledger::removals`]
     /// before the listing. Known frames are left unchanged.
-    pub(super) fn found(&mut self, origin: Origin, files: &BTreeMap<u64, u64>, removals: u64) {
+    pub(super) fn found(&mut self, origin: Origin, files: &BTreeMap<u64, FrameFile>, removals: u64) {
         let is_new = self.books.book(origin.epoch).is_none();
         if removals != self.removals || (is_new && files.is_empty()) {
             return;
@@ -118,8 +110,8 @@ impl Ledger {
         let book = self.books.book_or_new(origin);
         (book.is_listed, book.wait) = (true, None);
         let known: BTreeSet<u64> = book.frames.keys().copied().collect();
-        for (&seq, &bytes) in files.iter().filter(|(seq, _)| !known.contains(seq)) {
-            let entry = FrameEntry { bytes, kind: None, state: FrameState::Unsent, store: Store::Disk };
+        for (&seq, file) in files.iter().filter(|(seq, _)| !known.contains(seq)) {
+            let entry = FrameEntry::unread(file.bytes, file.written_ns);
             self.books.insert(FrameId { epoch: origin.epoch, seq }, entry);
         }
     }
@@ -140,7 +132,9 @@ impl Ledger {
         if self.books.book(id.epoch).is_none() {
             self.books.push(origin);
         }
-        self.books.insert(id, FrameEntry { bytes, kind: Some(header.kind), state: FrameState::Unsent, store });
+        let kind = Some(header.kind);
+        let entry = FrameEntry { kind, store, ..FrameEntry::unread(bytes, header.captured_ns) };
+        self.books.insert(id, entry);
         self.newest = Some(id);
         self.boot_id.clone_from(&header.boot_id);
         // A frame in memory is no lasting declaration of the loss of a file.
@@ -185,8 +179,7 @@ impl Ledger {
 
     /// Makes a doomed frame unsent again: the file is whole after all.
     pub(super) fn revived(&mut self, header: &FrameHeader, bytes: u64) {
-        let entry = FrameEntry { bytes, kind: None, state: FrameState::Unsent, store: Store::Disk };
-        self.books.insert(FrameId::of(header), entry);
+        self.books.insert(FrameId::of(header), FrameEntry::unread(bytes, header.captured_ns));
     }
 }
 
@@ -294,73 +287,6 @@ impl Ledger {
     }
 }
 
-/// Events: limits.
-impl Ledger {
-    /// Gives up whole key groups, oldest first, until the rest fits `room` together with two more frames of the largest
-    /// size, which will declare the loss. Returns a frame whose header is to be read before the next call
-    /// ([`Ledger::examined`]); frames in `unreadable` are passed over.
-    pub(super) fn relieve(&mut self, room: Room, unreadable: &BTreeSet<FrameId>) -> Option<FrameId> {
-        self.wants_key = false;
-        let limits = [(Store::Disk, room.disk_bytes, "spool_full"), (Store::Memory, room.memory_bytes, "memory_full")];
-        for (store, limit, reason) in limits {
-            // A folder that is away takes no room on this disk.
-            let books = self.books.iter().filter(|book| store == Store::Memory || book.is_listed);
-            let entries = books.flat_map(|book| book.frames.values()).filter(|entry| entry.is_relievable(store));
-            let mut bytes: u64 = entries.map(|entry| entry.bytes).sum();
-            while bytes.saturating_add(2 * self.books.frame_bytes_max) > limit {
-                match self.oldest_group(store, unreadable) {
-                    DropGroup::Unread(id) => return Some(id),
-                    DropGroup::Known(group) => {
-                        for id in group {
-                            bytes = bytes.saturating_sub(self.books.get(id).map_or(0, |entry| entry.bytes));
-                            self.doom(id, reason, Operation::Delete);
-                        }
-                    }
-                    DropGroup::None => {
-                        self.wants_key |= bytes > self.books.frame_bytes_max;
-                        break;
-                    }
-                }
-            }
-        }
-        None
-    }
-
-    /// The oldest key with its deltas, unless the group contains a kept frame or the newest frame.
-    fn oldest_group(&self, store: Store, unreadable: &BTreeSet<FrameId>) -> DropGroup {
-        let is_kept =
-            |id: FrameId| Some(id) == self.newest || self.kept.is_some_and(|(newest, key)| id == newest || id == key);
-        for book in self.books.iter().filter(|book| store == Store::Memory || book.is_listed) {
-            let mut group: Vec<FrameId> = Vec::new();
-            for (&seq, entry) in book.frames.iter().filter(|(_, entry)| entry.is_relievable(store)) {
-                let id = book.id(seq);
-                match entry.kind {
-                    _ if unreadable.contains(&id) => continue,
-                    None => return DropGroup::Unread(id),
-                    Some(FrameKind::Key) if group.iter().any(|&id| is_kept(id)) => group.clear(),
-                    Some(FrameKind::Key) if !group.is_empty() => return DropGroup::Known(group),
-                    Some(_) => {}
-                }
-                group.push(id);
-            }
-            if !group.is_empty() && !group.iter().any(|&id| is_kept(id)) {
-                return DropGroup::Known(group);
-            }
-        }
-        DropGroup::None
-    }
-
-    /// Takes the header of a frame of an earlier run, so that the frame can be given up: the declarations of the header
-    /// are pending again. Missed ticks are taken only from the same boot, since their times are of the boot's clock.
-    pub(super) fn examined(&mut self, header: &FrameHeader) {
-        let missed = if header.boot_id == self.boot_id { header.missed.as_slice() } else { &[] };
-        self.declarations.take_over(&header.lost, missed);
-        if let Some(entry) = self.books.entry(FrameId::of(header)) {
-            entry.kind = Some(header.kind);
-        }
-    }
-}
-
 /// Declarations and books.
 impl Ledger {
     /// The frames by state.
@@ -390,12 +316,17 @@ impl Ledger {
 /// Transitions.
 impl Ledger {
     fn doom(&mut self, id: FrameId, reason: &'static str, operation: Operation) {
-        let Some(entry) = self.books.get(id) else { return };
-        // A delivered frame is not lost.
-        if entry.state == FrameState::Unsent {
-            self.dropped_frames += 1;
+        if self.is_unsent(id) {
             self.declarations.lose(id, reason);
         }
+        self.doom_declared(id, operation);
+    }
+
+    /// Gives up a frame that is declared lost already, or was delivered.
+    fn doom_declared(&mut self, id: FrameId, operation: Operation) {
+        let Some(entry) = self.books.get(id) else { return };
+        // A delivered frame is not lost.
+        self.dropped_frames += u64::from(entry.state == FrameState::Unsent);
         // Deltas are useless after the loss of their key.
         self.wants_key |= self.kept.is_some_and(|(_, key)| key == id);
         if self.books.is_in_memory(id) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use edr_wire::HostId;
+use edr_wire::frame::FrameKind;
 
 use super::*;
 
@@ -103,6 +104,8 @@ impl SimulatedHost {
         }
         self.seq += 1;
         let mut header = header(FrameId { epoch: Epoch([self.epoch; 8]), seq: self.seq });
+        // Some frames are of the same minute, others of the same ten minutes.
+        header.captured_ns = 25_000_000_000 * self.made.len() as i64;
         (header.lost, header.missed) = self.ledger.collect();
         let id = FrameId::of(&header);
         self.made.insert(id, header.lost.clone());
@@ -122,7 +125,9 @@ impl SimulatedHost {
     fn find(&mut self) {
         let on_disk: BTreeSet<Epoch> = self.disk.keys().map(|id| id.epoch).collect();
         for epoch in self.ledger.unlisted(&on_disk) {
-            let files = self.disk.keys().filter(|id| id.epoch == epoch).map(|id| (id.seq, 10)).collect();
+            let file = |header: &FrameHeader| FrameFile { bytes: 10, written_ns: header.captured_ns };
+            let files = self.disk.iter().filter(|(id, _)| id.epoch == epoch);
+            let files = files.map(|(id, header)| (id.seq, file(header))).collect();
             let origin = Origin { epoch, previous: None, captured_ns: i64::from(epoch.0[0]) };
             self.ledger.found(origin, &files, self.ledger.removals());
         }
@@ -130,7 +135,8 @@ impl SimulatedHost {
 
     fn relieve(&mut self, bytes: u64) {
         let mut unreadable = BTreeSet::new();
-        while let Some(id) = self.ledger.relieve(Room { disk_bytes: bytes, memory_bytes: bytes }, &unreadable) {
+        let room = Room { disk_bytes: bytes, memory_bytes: bytes };
+        while let Some(&id) = self.ledger.relieve(room, &unreadable).first() {
             match self.disk.get(&id).filter(|_| !self.damaged.contains(&id)) {
                 Some(header) => self.ledger.examined(header),
                 None => {
@@ -309,7 +315,7 @@ fn epochs_are_ordered_by_their_previous_epochs_and_then_by_the_clock() {
         let late = found.remove(found_last);
         found.sort_by_key(|origin| origin.captured_ns);
         for origin in found.into_iter().chain([late]) {
-            ledger.found(origin, &BTreeMap::from([(1, 10)]), 0);
+            ledger.found(origin, &BTreeMap::from([(1, FrameFile::default())]), 0);
         }
         let order: Vec<u8> = ledger.books().entries().map(|(id, _)| id.epoch.0[0]).collect();
         assert_eq!(order, [1, 2, 3, 4], "{found_last} was found last");
@@ -321,7 +327,7 @@ fn a_listing_that_is_older_than_a_removal_is_not_used() {
     let mut host = SimulatedHost::new();
     host.put(Store::Disk);
     let id = *host.made.first_key_value().unwrap().0;
-    let (files, removals) = (BTreeMap::from([(1, 10)]), host.ledger.removals());
+    let (files, removals) = (BTreeMap::from([(1, FrameFile::default())]), host.ledger.removals());
     host.put(Store::Disk);
     host.ship();
     let origin = Origin { epoch: Epoch([9; 8]), previous: None, captured_ns: 0 };

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use edr_agentd::spool::{FrameId, verify};
-use edr_wire::frame::{Frame, FrameKind, Record};
+use edr_wire::frame::{Frame, FrameKind, LostRange, Record};
 
 use super::action::Action;
 use super::reference::covers;
-use super::world::{Delivered, World};
+use super::world::{Delivered, THINNING, World};
 
 impl World {
     /// Brings back and ships everything, with enough ticks for all pending declarations; then every frame is delivered
@@ -48,14 +48,35 @@ impl World {
             }
         }
         // Every declared frame was harmed, dropped or away.
-        for range in self.reference.declared.iter().filter(|range| range.reason != "spool_full") {
+        let for_room = |range: &&LostRange| ["spool_full", "thinned"].contains(&range.reason.as_str());
+        for range in self.reference.declared.iter().filter(|range| !for_room(range)) {
             for seq in range.first_seq..=range.last_seq {
                 let id = FrameId { epoch: range.epoch, seq };
                 let is_harmed = self.reference.harmed.contains(&id) || self.torn.contains(&id);
                 assert!(is_harmed || self.late.contains(&id.epoch), "{range:?} was not harmed");
             }
         }
+        self.assert_thinned(&delivered);
         self.assert_order();
+    }
+
+    /// Thinning leaves a frame of each span of time, unless the time was dropped whole or the frame was harmed.
+    fn assert_thinned(&self, delivered: &BTreeMap<FrameId, &Delivered>) {
+        let of_reason = |reason: &str| {
+            let ranges = self.reference.declared.iter().filter(|range| range.reason == reason);
+            ranges.cloned().collect::<Vec<LostRange>>()
+        };
+        let (thinned, dropped) = (of_reason("thinned"), of_reason("spool_full"));
+        let span = |id: &FrameId| self.captured[id].div_euclid(THINNING.steps[1].as_nanos() as i64);
+        let is_there = |id: &FrameId| delivered.contains_key(id);
+        let is_excused = |id: &FrameId| {
+            let is_harmed = self.reference.harmed.contains(id) || self.reference.is_excused(*id);
+            is_harmed || self.late.contains(&id.epoch) || covers(&dropped, *id)
+        };
+        for gone in self.captured.keys().filter(|id| covers(&thinned, **id) && !is_there(id)) {
+            let mut alike = self.captured.keys().filter(|id| id.epoch == gone.epoch && span(id) == span(gone));
+            assert!(alike.any(|id| is_there(id) || is_excused(id)), "no frame is left of the time of {gone}");
+        }
     }
 
     pub(super) fn is_whole(&self, frame: &Delivered, raw: &[u8], delivered: &BTreeMap<FrameId, &Delivered>) {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use edr_agentd::config;
 use edr_agentd::sample::{AcceptedFrame, Framer, Moment, Shape};
-use edr_agentd::spool::{FrameId, Spool};
+use edr_agentd::spool::{FrameId, Spool, Thinning};
 use edr_wire::frame::{FrameHeader, FrameKind};
 use edr_wire::snapshot::{Host, Snapshot, encode_row};
 use edr_wire::{Epoch, HostId};
@@ -19,6 +19,9 @@ use super::reference::{Reference, covers};
 
 pub(super) const HOST: HostId = HostId([3; 16]);
 pub(super) const SHAPE: Shape = Shape { key_interval: Duration::from_secs(40), part_bytes_max: 700 };
+
+/// A snapshot is taken each second.
+pub(super) const THINNING: Thinning = Thinning { steps: [Duration::from_secs(4), Duration::from_secs(16)] };
 
 /// A host, its agent, and the frames received by Kafka.
 pub(super) struct World {
@@ -39,6 +42,8 @@ pub(super) struct World {
     pub(super) kept: Option<(FrameId, FrameId)>,
     pub(super) is_full: bool,
     pub(super) snapshots: BTreeMap<FrameId, Vec<u8>>,
+    /// Times of the captures, in ns since 1970.
+    pub(super) captured: BTreeMap<FrameId, i64>,
     /// Names left by a torn write; no frame was accepted under these names.
     pub(super) torn: BTreeSet<FrameId>,
     /// Epochs unknown to the running agent: away or denied at its start, and at every tick since.
@@ -80,6 +85,7 @@ impl World {
             kept: None,
             is_full: false,
             snapshots: BTreeMap::new(),
+            captured: BTreeMap::new(),
             torn: BTreeSet::new(),
             unknown: BTreeSet::new(),
             is_order_known: true,
@@ -120,6 +126,7 @@ impl World {
         self.kept = self.kept.filter(|(newest, _)| self.is_order_known && dated.contains(&newest.epoch));
         let (spool, resume) = Spool::open(self.dir.path(), self.dir.path(), self.settings()).unwrap();
         let spool = Arc::new(spool);
+        spool.set_thinning(THINNING);
         let hour = Duration::from_secs(3600);
         let (framer, _) = Framer::start(Arc::clone(&spool), &resume, HOST, &self.boot_id(), hour);
         self.agent = Some((spool, framer));
@@ -133,8 +140,8 @@ impl World {
         self.ticks += 1;
         self.elapsed += Duration::from_secs(10);
         let tick = self.ticks;
-        // Near the files' own times, and in order.
-        let captured = self.started.1.duration_since(SystemTime::UNIX_EPOCH).unwrap() + Duration::from_micros(tick);
+        // In order, and within two minutes of the files' own times.
+        let captured = self.started.1.duration_since(SystemTime::UNIX_EPOCH).unwrap() + Duration::from_secs(tick);
         let moment = Moment {
             host_id: HOST,
             boot_id: self.boot_id(),
@@ -154,6 +161,7 @@ impl World {
             raw.clone()
         });
         let made = made.unwrap();
+        self.captured.insert(made.id, moment.captured_ns);
         let twice = self.snapshots.insert(made.id, raw);
         assert!(twice.is_none(), "{} stands for two snapshots", made.id);
         assert!(!self.torn.contains(&made.id), "{} was a torn name", made.id);
