@@ -65,7 +65,8 @@ pub struct Packet {
     /// Time to live, or hop limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<u8>,
-    /// Number of packets represented by the line: N for `message repeated N times`, otherwise 1.
+    /// Number of packets represented by the line: N for `message repeated N times`, and for `last message repeated N
+    /// times` with the fields of the line before; otherwise 1.
     pub repeated: u32,
     /// True when the line was cut, so that the fields after the cut are missing.
     #[serde(default, skip_serializing_if = "is_false")]

@@ -1,15 +1,26 @@
 //! A logged packet: the text after the head of a line.
 //!
 //! `<prefix>IN=<if> OUT=<if> KEY=value FLAG …`, in the fixed order of the kernel's `nf_log`. Pure. An invalid value is
-//! treated as missing. A field inside the brackets of an ICMP error belongs to the quoted packet.
+//! treated as missing. A field inside the brackets of an ICMP error belongs to the quoted packet. User-space writers
+//! (ulogd, Proxmox) leave out the interface that there is none of.
 
 use edr_wire::snapshot::{Address, BytesRef, Dotted, PacketRow};
+
+use super::head::strip_level;
 
 /// The fault of a line that is no packet, or only a part of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum LineFault {
-    /// `IN=… OUT=…` is missing: a line of another part of the kernel, or cut before the interfaces.
+    /// Fields of a packet without the start of the packet, or the start alone: the line was cut.
+    Fragment,
+    /// `IN=…` or `OUT=…` is missing in a log that has only packets.
     NoInterfaces,
+    /// `last message repeated N times` after a line of an earlier run of the agent.
+    UnknownRepeat,
+    /// Messages that were lost before the log, as the writer of the log noted.
+    Lost,
+    /// A packet under the name of another program.
+    OtherName,
     /// The head of a syslog line is missing.
     NoHeader,
     /// The line is longer than the limit.
@@ -21,7 +32,11 @@ pub(crate) enum LineFault {
 impl LineFault {
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::Fragment => "a part of a packet",
             Self::NoInterfaces => "no IN= and OUT=",
+            Self::UnknownRepeat => "a repeated line that was not read",
+            Self::Lost => "messages lost before the log",
+            Self::OtherName => "a packet under the name of a program",
             Self::NoHeader => "no head of a syslog line",
             Self::TooLong => "line too long",
             Self::BadValue => "a field with a value that cannot be",
@@ -40,60 +55,122 @@ pub(crate) enum RecordEnd {
     Cut,
 }
 
-/// Parses the prefix and the packet. Sets all fields except `time`, `kernel_us` and `raw`.
-///
-/// # Errors
-/// [`LineFault::NoInterfaces`]. A record with an invalid value is returned without this value, and the returned flag is
-/// true.
-pub(crate) fn parse_record(text: &[u8], end: RecordEnd) -> Result<(PacketRow<'_>, bool), LineFault> {
-    let (text, repeated) = strip_repeat(text);
-    let (at, interface_in) = find_interfaces(text).ok_or(LineFault::NoInterfaces)?;
+/// A packet, and facts about its line.
+#[derive(Debug)]
+pub(crate) struct Record<'a> {
+    /// All fields except `time`, `kernel_us` and `raw`.
+    pub(crate) packet: PacketRow<'a>,
+    /// A field has an invalid value, and is left out.
+    pub(crate) bad: bool,
+    /// Start of the packet, when a cut packet stands before.
+    pub(crate) second: Option<usize>,
+}
+
+/// Parses the prefix and the packet; `None` for a text without a packet.
+pub(crate) fn parse_record(text: &[u8], end: RecordEnd) -> Option<Record<'_>> {
+    let start = find_packet(text)?;
     let whole = match end {
         RecordEnd::Whole => true,
         RecordEnd::Blank => text.ends_with(b" "),
         RecordEnd::Cut => false,
     };
-    let mut packet = PacketRow { repeated, cut: !whole, ..PacketRow::default() };
-    packet.prefix = BytesRef(text[..at].trim_ascii_end());
-    packet.interface_in = BytesRef(interface_in);
-    let bad = parse_fields(&text[at + 3 + interface_in.len()..], whole, &mut packet);
+    let mut packet = PacketRow { repeated: 1, cut: !whole, ..PacketRow::default() };
+    packet.prefix = BytesRef(text[..start.at].trim_ascii_end());
+    packet.interface_in = BytesRef(start.interface_in);
+    packet.interface_out = BytesRef(start.interface_out);
+    let bad = parse_fields(&text[start.fields..], whole, &mut packet);
     packet.chain = match (packet.interface_in.is_empty(), packet.interface_out.is_empty()) {
         (false, true) => "INPUT",
         (false, false) => "FORWARD",
         (true, false) => "OUTPUT",
         (true, true) => "",
     };
-    Ok((packet, bad))
+    Some(Record { packet, bad, second: start.second.then_some(start.at) })
 }
 
-/// Parses `message repeated 28 times: [ <record>]`, rsyslog's reduction of equal messages. Returns the record and the
-/// count.
-fn strip_repeat(text: &[u8]) -> (&[u8], u32) {
-    let inner = || {
-        let rest = text.strip_prefix(b"message repeated ")?;
-        let digits = rest.iter().take(9).take_while(|byte| byte.is_ascii_digit()).count();
-        let times: u32 = std::str::from_utf8(&rest[..digits]).ok()?.parse().ok().filter(|&times| times > 0)?;
-        let record = rest[digits..].strip_prefix(b" times: [")?.trim_ascii_end().strip_suffix(b"]")?;
-        Some((record.strip_prefix(b" ").unwrap_or(record), times))
-    };
-    inner().unwrap_or((text, 1))
+/// The start of a packet in a text.
+#[derive(Debug, Default)]
+struct PacketStart<'a> {
+    /// The end of the prefix.
+    at: usize,
+    interface_in: &'a [u8],
+    /// Set only for a packet that starts with `OUT=`.
+    interface_out: &'a [u8],
+    /// Start of the further fields.
+    fields: usize,
+    /// A cut packet stands before.
+    second: bool,
 }
 
-/// Finds the start and the value of `IN=`: the first `IN=` followed by `OUT=`, with at most a `PHYSIN=` in between
-/// (kernels 2.4 and 2.6). A prefix may contain `IN=` too.
-fn find_interfaces(text: &[u8]) -> Option<(usize, &[u8])> {
-    for equals in memchr::memchr_iter(b'=', text) {
-        let Some(at) = equals.checked_sub(2).filter(|&at| text[at..].starts_with(b"IN")) else { continue };
-        let value = word_at(text, at + 3);
-        let mut rest = &text[at + 3 + value.len()..];
-        if let Some(after) = rest.strip_prefix(b" PHYSIN=") {
-            rest = &after[word_at(after, 0).len()..];
+/// Finds the packet: the last `IN=` that is followed by `OUT=` and by a further field, or by the end. A prefix may look
+/// like the start of a packet, but the kernel writes everything after the prefix.
+fn find_packet(text: &[u8]) -> Option<PacketStart<'_>> {
+    let mut found: Option<(PacketStart<'_>, bool)> = None;
+    for at in memchr::memchr_iter(b'I', text) {
+        if !text[at + 1..].starts_with(b"N=") {
+            continue;
         }
-        if rest.starts_with(b" OUT=") {
-            return Some((at, value));
+        let is_word = !at.checked_sub(1).is_some_and(|before| text[before].is_ascii_alphanumeric());
+        if (!is_word && text[..at].ends_with(b"PHYS")) || found.as_ref().is_some_and(|(_, known)| *known && !is_word) {
+            continue;
+        }
+        let interface_in = word_at(text, at + 3);
+        let fields = at + 3 + interface_in.len();
+        if !is_start(&text[fields..]) {
+            continue;
+        }
+        let second = found.as_ref().is_some_and(|(first, _)| has_address(&text[first.fields..at]));
+        found = Some((PacketStart { at, interface_in, fields, second, ..PacketStart::default() }, is_word));
+    }
+    found.map(|(start, _)| start).or_else(|| find_outgoing(text))
+}
+
+/// Finds a packet that starts with `OUT=`.
+fn find_outgoing(text: &[u8]) -> Option<PacketStart<'_>> {
+    let mut found = None;
+    for at in memchr::memchr_iter(b'O', text) {
+        let is_word = !at.checked_sub(1).is_some_and(|before| text[before].is_ascii_alphanumeric());
+        if !is_word || !text[at..].starts_with(b"OUT=") {
+            continue;
+        }
+        let interface_out = word_at(text, at + 4);
+        let fields = at + 4 + interface_out.len();
+        // Without an interface the line lost its start.
+        if !interface_out.is_empty() && is_link_field(&text[fields..]) {
+            found = Some(PacketStart { at, interface_out, fields, ..PacketStart::default() });
         }
     }
-    None
+    found
+}
+
+/// True when a packet goes on in `rest`, the text after `IN=<if>`: with `OUT=` and any field, or with an address.
+fn is_start(rest: &[u8]) -> bool {
+    let mut rest = rest;
+    // Kernels 2.4 and 2.6.
+    if let Some(after) = rest.strip_prefix(b" PHYSIN=") {
+        rest = &after[word_at(after, 0).len()..];
+    }
+    let Some(after) = rest.strip_prefix(b" OUT=") else { return is_link_field(rest) };
+    let next = after[word_at(after, 0).len()..].trim_ascii_start();
+    let next = strip_level(next).unwrap_or(next);
+    let key = next.iter().take(12).take_while(|byte| byte.is_ascii_uppercase()).count();
+    let is_field = key >= 2 && matches!(next.get(key), Some(b'=' | b' ')) && !next.starts_with(b"IN=");
+    is_field || next.is_empty()
+}
+
+/// True when `rest` starts with the link or an address.
+fn is_link_field(rest: &[u8]) -> bool {
+    let Some(rest) = rest.strip_prefix(b" ") else { return false };
+    let next = strip_level(rest).unwrap_or(rest);
+    [&b"MAC"[..], b"SRC=", b"DST=", b"PHYSIN=", b"PHYSOUT="].iter().any(|key| next.starts_with(key))
+}
+
+/// True when the text has an address of a packet: the text is not only a prefix.
+fn has_address(text: &[u8]) -> bool {
+    [&b"SRC="[..], b"MAC="].iter().any(|key| {
+        let value = memchr::memmem::find(text, key).map_or(&b""[..], |at| word_at(text, at + 4));
+        value.first().is_some_and(u8::is_ascii_hexdigit) && value.iter().take(5).any(|byte| matches!(byte, b'.' | b':'))
+    })
 }
 
 /// The bytes from `at` to the next blank.
@@ -158,6 +235,11 @@ fn parse_fields<'a>(text: &'a [u8], whole: bool, packet: &mut PacketRow<'a>) -> 
                 continue;
             }
             _ => {}
+        }
+        if first == b'<'
+            && let Some(after) = strip_level(rest)
+        {
+            rest = after;
         }
         let (key, value) = split_key(rest);
         let (value, after) = value.split_at(word_len(value));

@@ -184,7 +184,8 @@ fn is_task_container_id(id: &[u8]) -> bool {
 /// `--cgroup-root` each slice starts with the name of the root: `kubelet-kubepods-podUID.slice`.
 fn pod_uid(component: &[u8]) -> Option<String> {
     let name = component.strip_suffix(b".slice").unwrap_or(component);
-    let uid = match name.strip_prefix(b"pod") {
+    let is_uid = |uid: &[u8]| uid.len() >= 32 && uid.iter().all(|b| b.is_ascii_hexdigit() || matches!(b, b'-' | b'_'));
+    let uid = match name.strip_prefix(b"pod").filter(|uid| is_uid(uid)) {
         Some(uid) => uid,
         None => {
             // `kubepods-besteffort-podUID.slice:cri-containerd:ID`, too.
@@ -194,8 +195,7 @@ fn pod_uid(component: &[u8]) -> Option<String> {
             &name[memchr::memmem::find(name, b"-pod")? + 4..]
         }
     };
-    let is_uid = uid.len() >= 32 && uid.iter().all(|b| b.is_ascii_hexdigit() || matches!(b, b'-' | b'_'));
-    is_uid.then(|| text(uid).replace('_', "-"))
+    is_uid(uid).then(|| text(uid).replace('_', "-"))
 }
 
 /// Removes the `_` that systemd puts before a name that would clash with a file of the cgroup tree.
@@ -342,6 +342,7 @@ mod tests {
                 "cri-o ID",
                 "POD",
             ),
+            ("0::/pods.slice/pods-kubepods.slice/pods-kubepods-podPOD_.slice/crio-ID.scope\n", "cri-o ID", "POD"),
             ("9:memory:/docker/ID/base/kubepods/besteffort/podPOD/ID\n", "kubernetes ID", "POD"),
             // systemd's notation given to a runtime without systemd: the prefix names the runtime.
             ("0::/system.slice:docker:ID\n", "docker ID", ""),

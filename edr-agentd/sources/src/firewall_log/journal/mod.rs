@@ -27,20 +27,27 @@ const FIRST_ENTRIES_MAX: u64 = 50_000;
 /// Limit of journal files known at once.
 const FILES_MAX: usize = 4_096;
 
+/// Number of writers.
+const WRITERS: usize = 3;
+
 /// The writer of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Writer {
     Kernel,
     Psad,
+    /// journald itself, about messages of the kernel that it missed.
+    Missed,
 }
 
 impl Writer {
-    const ALL: [Self; 2] = [Self::Kernel, Self::Psad];
+    const ALL: [Self; WRITERS] = [Self::Kernel, Self::Psad, Self::Missed];
 
     fn field(self) -> &'static [u8] {
         match self {
             Self::Kernel => b"_TRANSPORT=kernel",
             Self::Psad => b"SYSLOG_IDENTIFIER=psad",
+            // `SD_MESSAGE_JOURNAL_MISSED` of systemd's sd-messages.h.
+            Self::Missed => b"MESSAGE_ID=e9bf28e6e834481bb6f48f548ad13606",
         }
     }
 
@@ -49,6 +56,7 @@ impl Writer {
         match self {
             Self::Kernel => "journal",
             Self::Psad => "journal:psad",
+            Self::Missed => "journal:missed",
         }
     }
 }
@@ -70,7 +78,7 @@ pub(super) struct JournalEntry<'a> {
 struct FollowedFile {
     path: PathBuf,
     file: JournalFile,
-    matches: [Matches; 2],
+    matches: [Matches; WRITERS],
     /// Number of entries in the file at the last reading.
     seen_entries: Option<u64>,
     /// True when the entries before the cursors were skipped.
@@ -85,7 +93,7 @@ pub(crate) struct JournalTail {
     /// Completely read files, and damaged archived files.
     finished: HashMap<(u64, u64), ()>,
     listed: Vec<(PathBuf, Option<FileStamp>)>,
-    cursors: [Option<JournalCursor>; 2],
+    cursors: [Option<JournalCursor>; WRITERS],
     is_first: bool,
 }
 
@@ -208,7 +216,7 @@ impl JournalTail {
                         let followed = FollowedFile {
                             path: entry.path(),
                             file,
-                            matches: [Matches::default(); 2],
+                            matches: [Matches::default(); WRITERS],
                             seen_entries: None,
                             is_placed: false,
                         };
@@ -269,7 +277,7 @@ impl JournalTail {
 impl FollowedFile {
     fn read(
         &mut self,
-        cursors: &mut [Option<JournalCursor>; 2],
+        cursors: &mut [Option<JournalCursor>; WRITERS],
         gaps: &mut GapCollector,
         take: &mut impl FnMut(JournalEntry<'_>) -> Flow,
     ) -> Result<Flow, JournalError> {
@@ -292,9 +300,9 @@ impl FollowedFile {
                 matches.taken += 1;
                 self.matches[place] = matches;
                 cursors[place] = Some(JournalCursor { seqnum_id: self.file.header.seqnum_id, entry });
-                // Every program that may write to the journal can claim to be psad, so only entries of root count. The
-                // transport `kernel` cannot be forged.
-                if writer == Writer::Psad && !fields.is_roots {
+                // Every program that may write to the journal can claim to be psad or journald, so only entries of
+                // root count. The transport `kernel` cannot be forged.
+                if writer != Writer::Kernel && !fields.is_roots {
                     continue;
                 }
                 let message = match &fields.message {
