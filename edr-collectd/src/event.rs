@@ -38,6 +38,8 @@ edr_daemon::events! {
     ArchiveTaken = "d0d5e98b930c43a68c4b888c8a73307b",
     /// The archive has another number of records of a day than were archived: rows were removed.
     RowsRemoved = "5d0a3f6e1c7b4d0f9b1e8a52c6f43e17",
+    /// A data file of the archive cannot be read; its rows are missing.
+    FileDamaged = "6f2d1a0b8c734e5f9a41d7c3e85b2604",
     /// Some parts of a frame never arrived.
     FrameIncomplete = "c1b9f0d27a5e4b6c8d3f21e60a94b7d8",
     /// More hosts send snapshots than the list of hosts may have.

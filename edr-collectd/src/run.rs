@@ -7,6 +7,7 @@
 //! batch and saves the hosts, and the page finishes its requests. Records of a commit that exceeds the time limit are
 //! read again from Kafka at the next start.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use edr_archive::{Frames, HostsTable, Reader};
-use edr_daemon::journal;
+use edr_daemon::journal::{self, Few};
 use edr_daemon::state_dir::{explain, refuse_foreign};
 use edr_daemon::systemd::ServiceManager;
 use nix::sys::signal::{SigSet, Signal};
@@ -241,6 +242,7 @@ impl Service {
         let mut ticks = tokio::time::interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut next_hour = Instant::now() + HOUR;
+        let (mut named, few) = (BTreeSet::new(), Few::default());
         loop {
             ticks.tick().await;
             match self.vitals.hung() {
@@ -251,7 +253,8 @@ impl Service {
                 ),
             }
             let progress = self.progress.borrow().clone();
-            let status = status(&progress, self.newest.len(), self.newest.omitted());
+            self.name_damaged_files(&mut named, &few);
+            let status = status(&progress, self.newest.len(), self.answers.omitted());
             self.answers.set_trouble(progress.trouble());
             self.manager.status(&status);
             if Instant::now() >= next_hour {
@@ -259,6 +262,29 @@ impl Service {
                 edr_daemon::event!(log::Level::Info, Event::Hour, "{status}");
             }
         }
+    }
+}
+
+impl Service {
+    /// Names newly found damaged files in the log, the first few of a minute one by one. `named` has the files named so
+    /// far; a repaired file that is damaged again is named again.
+    fn name_damaged_files(&self, named: &mut BTreeSet<String>, few: &Few) {
+        let files = self.answers.damaged_files();
+        let now = std::time::Instant::now();
+        for file in files.iter().filter(|file| !named.contains(&file.path)) {
+            if few.admit(now) {
+                edr_daemon::event!(log::Level::Warn, Event::FileDamaged, EDR_SOURCE = "archive", "{file}");
+            }
+        }
+        if let Some(more) = few.left_out(now) {
+            edr_daemon::event!(
+                log::Level::Warn,
+                Event::FileDamaged,
+                EDR_SOURCE = "archive",
+                "{more} more files of the archive cannot be read"
+            );
+        }
+        *named = files.into_iter().map(|file| file.path).collect();
     }
 }
 

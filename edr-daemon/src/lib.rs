@@ -28,6 +28,8 @@ pub mod exit {
     pub const FAILURE: u8 = 1;
     /// The command line is invalid.
     pub const USAGE: u8 = 2;
+    /// The answer is incomplete: a part of the data cannot be read.
+    pub const INCOMPLETE: u8 = 3;
     /// Another instance is running (`EX_TEMPFAIL` of sysexits.h).
     pub const ALREADY_RUNNING: u8 = 75;
     /// The configuration is invalid (`EX_CONFIG` of sysexits.h).

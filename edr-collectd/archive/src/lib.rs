@@ -24,7 +24,7 @@ pub mod testing;
 
 use std::path::Path;
 
-pub use delta::{Appended, Upkeep};
+pub use delta::{Appended, Damage, DamagedFile, Upkeep};
 pub use error::ArchiveError;
 pub use location::{PartitionName, RecordPosition, day_of};
 pub use read::{Candidates, FirstSnapshot, FoundFrame, Reader, SearchRank};

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use deltalake::operations::vacuum::Clock;
@@ -95,7 +96,7 @@ pub async fn append(frames: &mut Frames, rows: &[ReceivedRecord]) -> Result<Appe
 /// Returns the offsets of all rows in `frames`.
 pub async fn offsets(frames: &Frames) -> Vec<i64> {
     let mut offsets = Vec::new();
-    let mut rows = Engine::new().scan(&frames.newest_version(), None, &["offset"]).await.unwrap();
+    let mut rows = Engine::new(Arc::default()).scan(&frames.newest_version(), None, &["offset"]).await.unwrap();
     while let Some(batch) = rows.next().await.unwrap() {
         offsets.extend(Columns(&batch).longs("offset").unwrap().values().iter().copied());
     }

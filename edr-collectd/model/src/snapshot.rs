@@ -46,22 +46,33 @@ pub struct HostRow {
 }
 
 /// Archived frames that the list of hosts leaves out, since the start of the collector.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OmittedFrames {
     /// Frames of hosts beyond the limit of the list.
     pub unlisted_frames: u64,
     /// Frames given up because some parts did not arrive.
     pub abandoned_frames: u64,
+    /// A sentence for each data file of the archive that cannot be read.
+    pub damaged_files: Vec<String>,
 }
 
+/// Damaged files of the archive that are named; further files are counted.
+const DAMAGED_FILES_MAX: usize = 8;
+
 impl OmittedFrames {
-    /// Returns a sentence for each number that is not 0.
+    /// Returns a sentence for each number that is not 0, and for the first damaged files.
     pub fn sentences(&self) -> Vec<String> {
         let counts = [
             (self.unlisted_frames, "of hosts beyond the limit of the list"),
             (self.abandoned_frames, "given up because some parts did not arrive"),
         ];
-        counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} frames {what}")).collect()
+        let counted = counts.iter().filter(|(count, _)| *count > 0);
+        let mut sentences: Vec<String> = counted.map(|(count, what)| format!("{count} frames {what}")).collect();
+        sentences.extend(self.damaged_files.iter().take(DAMAGED_FILES_MAX).cloned());
+        if let Some(more) = self.damaged_files.len().checked_sub(DAMAGED_FILES_MAX).filter(|more| *more > 0) {
+            sentences.push(format!("rows of {more} more files that cannot be read are missing"));
+        }
+        sentences
     }
 }
 

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use edr_archive::DamagedFile;
+use edr_daemon::exit;
 use edr_model::tables::HOSTS;
 use edr_model::{AsOf, SnapshotTable, ages, time_text};
 use jiff::Timestamp;
@@ -17,24 +19,44 @@ use crate::config::Config;
 use crate::query::{HostAnswers, HostSnapshot, QueryError};
 use crate::run::runtime;
 
+/// Damaged files named by a command; further files are counted.
+const DAMAGED_FILES_MAX: usize = 8;
 /// Losses named above a table; `edr-collectd losses` has all.
 const LOSS_LINES_MAX: usize = 8;
 
 /// Runs [`super::Command::Hosts`].
 pub(super) fn hosts(config: &Path, args: &Print) -> anyhow::Result<ExitCode> {
     let config = Config::load_without_kafka(config)?;
-    let rows = runtime()?.block_on(async {
+    let (rows, damaged) = runtime()?.block_on(async {
         let answers = HostAnswers::from_archive(&config.archive.dir).await?;
         answers.refresh_facts().await;
-        anyhow::Ok(answers.hosts())
+        anyhow::Ok((answers.hosts(), answers.damaged_files()))
     })?;
     print(&mut BufWriter::new(io::stdout().lock()), &HOSTS, rows.as_slice(), args)?;
-    Ok(ExitCode::SUCCESS)
+    name_damaged_files(&damaged);
+    Ok(exit_code(&damaged))
+}
+
+/// Names the damaged files of the archive on standard error.
+fn name_damaged_files(damaged: &[DamagedFile]) {
+    let mut error = io::stderr().lock();
+    // Errors are ignored: standard error may be closed.
+    for file in damaged.iter().take(DAMAGED_FILES_MAX) {
+        let _ = writeln!(error, "alarm: {file}");
+    }
+    if let Some(more) = damaged.len().checked_sub(DAMAGED_FILES_MAX).filter(|more| *more > 0) {
+        let _ = writeln!(error, "alarm: rows of {more} more files that cannot be read are missing");
+    }
+}
+
+/// Returns the exit code of an answer, which is incomplete when files of the archive cannot be read.
+fn exit_code(damaged: &[DamagedFile]) -> ExitCode {
+    if damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(exit::INCOMPLETE) }
 }
 
 /// Runs [`super::Command::Table`].
 pub(super) fn table(config: &Path, table: &SnapshotTable, args: &ViewArgs) -> anyhow::Result<ExitCode> {
-    let snapshot = snapshot(config, args)?;
+    let (snapshot, damaged) = snapshot(config, args)?;
     if let Some((rows, oldest_ns)) = table.about.aged.zip(AsOf::new(&snapshot).oldest_ns()) {
         // Errors are ignored: standard error may be closed.
         let _ = writeln!(
@@ -47,7 +69,7 @@ pub(super) fn table(config: &Path, table: &SnapshotTable, args: &ViewArgs) -> an
     let mut out = BufWriter::new(io::stdout().lock());
     print_table(&mut out, table, &snapshot, &args.print)?;
     out.flush()?;
-    Ok(ExitCode::SUCCESS)
+    Ok(exit_code(&damaged))
 }
 
 /// Runs [`super::Command::Psad`].
@@ -61,7 +83,7 @@ pub(super) fn psad(
         if format == Format::Csv {
             return Err(Usage("CSV holds one table; choose it with --section".into()).into());
         }
-        let snapshot = snapshot(config, args)?;
+        let (snapshot, damaged) = snapshot(config, args)?;
         say_what_is_missing(&snapshot);
         let mut out = BufWriter::new(io::stdout().lock());
         let separators = if format == Format::Json { ["{", ",", "}\n"] } else { ["", "\n", ""] };
@@ -75,16 +97,16 @@ pub(super) fn psad(
         }
         write!(out, "{}", separators[2])?;
         out.flush()?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(exit_code(&damaged));
     };
-    let snapshot = snapshot(config, args)?;
+    let (snapshot, damaged) = snapshot(config, args)?;
     if section.about.needs_sockets {
         say_what_is_missing(&snapshot);
     }
     let mut out = BufWriter::new(io::stdout().lock());
     print_table(&mut out, section, &snapshot, &args.print)?;
     out.flush()?;
-    Ok(ExitCode::SUCCESS)
+    Ok(exit_code(&damaged))
 }
 
 /// Reports on standard error why sockets may be missing from the tables.
@@ -96,12 +118,13 @@ fn say_what_is_missing(snapshot: &HostSnapshot) {
     }
 }
 
-/// Finds the snapshot and prints host, time and alarms on standard error.
-fn snapshot(config: &Path, args: &ViewArgs) -> anyhow::Result<Arc<HostSnapshot>> {
+/// Finds the snapshot and prints host, time and alarms on standard error. Also returns the damaged files that may have
+/// rows of the host.
+fn snapshot(config: &Path, args: &ViewArgs) -> anyhow::Result<(Arc<HostSnapshot>, Vec<DamagedFile>)> {
     let config = Config::load_without_kafka(config)?;
     let now = Timestamp::now();
     let at_ns = args.at.as_deref().map(|text| at::parse(text, now)).transpose().map_err(Usage)?;
-    let (snapshot, name) = runtime()?.block_on(async {
+    let (snapshot, mut damaged, name) = runtime()?.block_on(async {
         let answers = HostAnswers::from_archive(&config.archive.dir).await?;
         let host = match &args.host {
             Some(host) => host.clone(),
@@ -114,8 +137,14 @@ fn snapshot(config: &Path, args: &ViewArgs) -> anyhow::Result<Arc<HostSnapshot>>
             answers.refresh_facts().await;
             snapshot = answers.snapshot(&host, at_ns).await;
         }
-        anyhow::Ok((snapshot?, host))
+        let damaged = answers.damaged_files();
+        if snapshot.is_err() {
+            name_damaged_files(&damaged);
+        }
+        anyhow::Ok((snapshot?, damaged, host))
     })?;
+    let id = snapshot.host_id.to_string();
+    damaged.retain(|file| file.may_have(&id));
     let hostname = snapshot.view.host().map(|host| host.hostname).unwrap_or_default();
     let agent = snapshot.view.agent().unwrap_or_default();
     let mut note = format!(
@@ -139,7 +168,7 @@ fn snapshot(config: &Path, args: &ViewArgs) -> anyhow::Result<Arc<HostSnapshot>>
     // Errors are ignored: standard error may be closed.
     let _ = writeln!(io::stderr().lock(), "{note}");
     log::trace!("asked for {name}");
-    Ok(snapshot)
+    Ok((snapshot, damaged))
 }
 
 /// Returns the lines about archived and missing frames of the retained time.

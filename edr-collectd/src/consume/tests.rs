@@ -188,7 +188,7 @@ async fn an_end_saves_hosts_and_a_start_has_the_same_memory() {
     stages.archive([frame(0, b"one"), frame(1, b"two")]).await;
     // The stages finish their work although nobody reads the replies.
     let newest = stages.end().await;
-    let saved = HostsTable::open(dir.path()).await.unwrap().load().await.unwrap();
+    let saved = HostsTable::open(dir.path()).await.unwrap().load(&Default::default()).await.unwrap();
     assert_eq!(saved.hosts, newest.save(|_| true).hosts);
     assert_eq!(saved.hosts[0].newest.frame.key.seq, 2);
 

@@ -220,7 +220,11 @@ impl Newest {
     /// Returns what the list of hosts leaves out.
     pub fn omitted(&self) -> OmittedFrames {
         let state = self.state();
-        OmittedFrames { unlisted_frames: state.unlisted, abandoned_frames: state.assembly.abandoned() }
+        OmittedFrames {
+            unlisted_frames: state.unlisted,
+            abandoned_frames: state.assembly.abandoned(),
+            ..OmittedFrames::default()
+        }
     }
 
     /// Returns when the oldest incomplete frame began (ns since the epoch), among frames begun after `after_ns`.

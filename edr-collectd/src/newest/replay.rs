@@ -37,7 +37,7 @@ pub async fn catch_up(
 ) -> Result<(), ArchiveError> {
     alive();
     let saved = match hosts {
-        Some(hosts) => hosts.load().await?,
+        Some(hosts) => hosts.load(reader.damage()).await?,
         None => Default::default(),
     };
     let complete_until_ns = saved.complete_until_ns;
@@ -100,7 +100,7 @@ pub async fn check_days(newest: &Newest, reader: &Reader, alive: &(dyn Fn() + Sy
                 log::Level::Warn,
                 Event::RowsRemoved,
                 EDR_SOURCE = "archive",
-                "{}: {} records were archived and the archive has {rows}: the day is counted again",
+                "{}: {} records were archived and the archive has {rows} that can be read: the day is counted again",
                 date(day),
                 counted.records
             );

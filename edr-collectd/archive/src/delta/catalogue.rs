@@ -166,7 +166,7 @@ mod tests {
             assert_eq!(appended.left_out, 0, "{declared:?}");
 
             let names: Vec<&str> = all.columns.iter().map(|column| column.name).collect();
-            let mut found = Engine::new().scan(&table.newest_version(), None, &names).await.unwrap();
+            let mut found = Engine::new(Arc::default()).scan(&table.newest_version(), None, &names).await.unwrap();
             let (mut count, mut nulls) = (0, vec![0; names.len()]);
             while let Some(batch) = found.next().await.unwrap() {
                 count += batch.num_rows();

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use deltalake::DeltaTable;
 use deltalake::kernel::StructField;
 use deltalake::operations::create::CreateBuilder;
+use deltalake::{DeltaTable, DeltaTableError};
 
-use super::{ArchiveColumn, ArchiveTable, durable, exists, unloaded};
+use super::{ArchiveColumn, ArchiveTable, exists, mend, unloaded};
 use crate::ArchiveError;
 
 /// How a table is stored.
@@ -49,14 +49,15 @@ impl<R> TableDeclaration<R> {
             cause: error.to_string(),
         };
         std::fs::create_dir_all(&path).map_err(|error| io("make the folder", &error))?;
-        if let Some(version) = durable::put_aside_torn_version(&path).map_err(|error| io("look into", &error))? {
-            ::log::warn!(
-                "{}: log entry {version} was empty and is put aside; its records come again from Kafka",
-                path.display()
-            );
-        }
+        put_aside_newest_entry(&path).map_err(|error| io("look into", &error))?;
         let table = match exists(&path).await? {
-            true => self.add_columns(&path).await?,
+            true => {
+                put_aside_checkpoints(&path).await;
+                if let Some(cause) = mend::newest_checkpoint_damage(&path) {
+                    return Err(ArchiveError::Store { operation: "open", table: path, cause });
+                }
+                self.add_columns(&path).await?
+            }
             false => self.create(&path).await?,
         };
         ArchiveTable::new(self, path, &table).await
@@ -127,7 +128,7 @@ impl<R> TableDeclaration<R> {
     }
 
     /// Returns the declared columns that the table does not have.
-    fn missing(&self, table: &DeltaTable) -> Result<Vec<StructField>, deltalake::DeltaTableError> {
+    fn missing(&self, table: &DeltaTable) -> Result<Vec<StructField>, DeltaTableError> {
         let schema = table.snapshot()?.schema();
         let missing = self.columns.iter().filter(|column| schema.field(column.name()).is_none());
         Ok(missing.map(|column| column.field.clone()).collect())
@@ -136,6 +137,42 @@ impl<R> TableDeclaration<R> {
 
 async fn load(path: &Path) -> Result<DeltaTable, ArchiveError> {
     let mut table = unloaded(path)?;
-    table.load().await.map_err(ArchiveError::store("open", path))?;
-    Ok(table)
+    match table.load().await {
+        Ok(()) => Ok(table),
+        Err(error) => Err(unreadable("open", path, error).await),
+    }
+}
+
+/// Returns the error for a table that cannot be read, with the damaged file of the log and the remedy.
+pub(crate) async fn unreadable(operation: &'static str, path: &Path, error: DeltaTableError) -> ArchiveError {
+    let table = path.to_owned();
+    let diagnosis = tokio::task::spawn_blocking(move || mend::diagnose(&table)).await.ok().flatten();
+    let cause = diagnosis.map_or_else(|| error.to_string(), |diagnosis| format!("{diagnosis} ({error})"));
+    ArchiveError::Store { operation, table: path.to_owned(), cause }
+}
+
+/// Puts a damaged newest entry of the log aside.
+pub(super) fn put_aside_newest_entry(path: &Path) -> std::io::Result<()> {
+    if let Some((name, damage)) = mend::put_aside_newest_entry(path)? {
+        ::log::warn!(
+            "{}: log entry {name} is damaged ({damage}) and is put aside; its records come again from Kafka",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+/// Puts the damaged checkpoints of a table aside.
+pub(super) async fn put_aside_checkpoints(path: &Path) {
+    let table = path.to_owned();
+    let aside = tokio::task::spawn_blocking(move || mend::put_aside_checkpoints(&table)).await;
+    match aside {
+        Ok(Ok(aside)) => {
+            for (name, damage) in &aside {
+                ::log::warn!("{}: {name} is damaged ({damage}) and is put aside", path.display());
+            }
+        }
+        Ok(Err(error)) => ::log::warn!("{}: put damaged checkpoints aside: {error}", path.display()),
+        Err(error) => ::log::warn!("{}: put damaged checkpoints aside: {error}", path.display()),
+    }
 }

@@ -46,29 +46,3 @@ async fn sync(paths: Vec<PathBuf>) -> io::Result<()> {
     let flush = move || paths.iter().try_for_each(|path| File::open(path)?.sync_all());
     tokio::task::spawn_blocking(flush).await.map_err(io::Error::other)?
 }
-
-/// Renames an empty newest log entry and returns the name: a power cut came between the creation and the content of the
-/// file. Nothing relied on the entry yet, and Kafka still has the records.
-pub(super) fn put_aside_torn_version(table: &Path) -> io::Result<Option<String>> {
-    let log = table.join("_delta_log");
-    let entries = match std::fs::read_dir(&log) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let mut newest = None;
-    for entry in entries {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        let is_version = name.strip_suffix(".json").is_some_and(|stem| stem.len() == 20 && stem.parse::<u64>().is_ok());
-        if is_version && newest.as_ref().is_none_or(|newest| name > *newest) {
-            newest = Some(name);
-        }
-    }
-    let Some(name) = newest else { return Ok(None) };
-    let path = log.join(&name);
-    if std::fs::metadata(&path)?.len() > 0 {
-        return Ok(None);
-    }
-    std::fs::rename(&path, log.join(format!("{name}.torn")))?;
-    Ok(Some(name))
-}

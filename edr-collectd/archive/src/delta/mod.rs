@@ -10,15 +10,20 @@
 //!   examined before the handle writes an entry; when another writer moved the position, the commit is refused
 //!   ([`log`]). A handle that was idle for minutes reads the table again first, because log entries are kept for an
 //!   hour only.
+//! - **Nothing outside of a table's folder is opened**, whatever the table's log names ([`contained`]).
+//! - **A damaged data file is one gap**: named, while all other files are read ([`damage`]).
 //! - **A commit never does upkeep.** [`Upkeep`] writes checkpoints, removes old log entries and removes unused files; a
 //!   task of its own runs the upkeep of all tables.
 
 pub mod catalogue;
 mod column;
+mod contained;
+mod damage;
 mod declaration;
 mod durable;
 pub(crate) mod engine;
 pub(crate) mod log;
+pub(crate) mod mend;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -26,8 +31,11 @@ mod upkeep;
 pub(crate) mod values;
 
 use std::path::Path;
+use std::sync::Arc;
 
 pub use column::ArchiveColumn;
+pub use damage::{Damage, DamagedFile};
+pub(crate) use declaration::unreadable;
 pub use declaration::{TableDeclaration, TableStorage};
 use deltalake::{DeltaTable, DeltaTableBuilder};
 pub use table::{Appended, ArchiveTable};
@@ -46,9 +54,10 @@ pub(crate) async fn exists(path: &Path) -> Result<bool, ArchiveError> {
 
 /// Returns a handle of the table in this folder, without reading the table.
 pub(crate) fn unloaded(path: &Path) -> Result<DeltaTable, ArchiveError> {
-    let uri = path.to_string_lossy();
-    deltalake::ensure_table_uri(&uri)
-        .and_then(DeltaTableBuilder::from_url)
-        .and_then(DeltaTableBuilder::build)
-        .map_err(ArchiveError::store("open", path))
+    let failed = |error| ArchiveError::store("open", path)(error);
+    let url = deltalake::ensure_table_uri(path.to_string_lossy()).map_err(failed)?;
+    let store = Arc::new(contained::ContainedStore::new(path));
+    DeltaTableBuilder::from_url(url.clone())
+        .and_then(|builder| builder.with_storage_backend(store, url).build())
+        .map_err(failed)
 }

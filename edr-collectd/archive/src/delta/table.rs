@@ -15,6 +15,7 @@ use deltalake::table::state::DeltaTableState;
 use deltalake::writer::{DeltaWriter as _, RecordBatchWriter};
 use deltalake::{BlindDeltaTable, DeltaTable, DeltaTableError};
 
+use super::declaration::{put_aside_checkpoints, put_aside_newest_entry, unreadable};
 use super::log::{self as table_log, Claim, Conflict, Entry, Freshness};
 use super::{TableDeclaration, column, durable};
 use crate::{ArchiveError, PartitionName};
@@ -108,7 +109,17 @@ impl<R> ArchiveTable<R> {
     pub async fn reload(&mut self) -> Result<(), ArchiveError> {
         self.positions.clear();
         let failed = |error| ArchiveError::store("read", &self.path)(error);
-        let state = DeltaTableState::try_new(&self.log_store, None).await.map_err(failed)?;
+        let state = match DeltaTableState::try_new(&self.log_store, None).await {
+            Ok(state) => state,
+            Err(_) => {
+                put_aside_newest_entry(&self.path).map_err(|error| self.io("look into", &error))?;
+                put_aside_checkpoints(&self.path).await;
+                match DeltaTableState::try_new(&self.log_store, None).await {
+                    Ok(state) => state,
+                    Err(error) => return Err(unreadable("read", &self.path, error).await),
+                }
+            }
+        };
         self.template = BlindDeltaTable::try_new_with_log_store(Arc::clone(&self.log_store)).await.map_err(failed)?;
         (self.version, self.since) = (state.version(), Instant::now());
         self.state = Some(state);

@@ -160,6 +160,79 @@ async fn a_crash_between_data_and_log_leaves_neither() {
     assert!(log.join(format!("{:020}.json.torn", committed + 1)).exists());
 }
 
+/// Appends rows at the offsets `from..to`, one commit each.
+async fn fill(frames: &mut Frames, from: i64, to: i64) {
+    let bytes = records(&header(1, 1), b"snapshot", None, 1 << 20).remove(0);
+    for offset in from..to {
+        append(frames, &[row(0, offset, offset + 1, &bytes)]).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_newest_entry_costs_its_records_only_and_they_come_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut frames = Frames::open(dir.path()).await.unwrap();
+    frames.position(&partition(0)).await.unwrap();
+    fill(&mut frames, 0, 3).await;
+    let log = frames.path().join("_delta_log");
+    let mut newest = entries(frames.path()).pop_last().unwrap().0;
+    let mut next = 3;
+    for damage in ["cut", "garbage", "zeros", "a link", "a folder"] {
+        let path = log.join(format!("{newest:020}.json"));
+        let whole = std::fs::read(&path).unwrap();
+        match damage {
+            "cut" => std::fs::write(&path, &whole[..whole.len() / 2]).unwrap(),
+            "garbage" => std::fs::write(&path, b"{not json\0\0").unwrap(),
+            "zeros" => std::fs::write(&path, vec![0; whole.len()]).unwrap(),
+            "a link" => {
+                std::fs::remove_file(&path).unwrap();
+                std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+            }
+            _ => {
+                std::fs::remove_file(&path).unwrap();
+                std::fs::create_dir(&path).unwrap();
+            }
+        }
+        let mut again = Frames::open(dir.path()).await.unwrap();
+        assert_eq!(again.position(&partition(0)).await.unwrap(), Some(next - 1), "{damage}");
+        assert!(std::fs::symlink_metadata(log.join(format!("{newest:020}.json.torn"))).is_ok(), "{damage}");
+        fill(&mut again, next - 1, next + 1).await;
+        (newest, next) = (newest + 1, next + 1);
+        assert_eq!(offsets(&again).await, (0..next).collect::<Vec<_>>(), "{damage}");
+    }
+    // A collector that runs goes on: its commit fails once, and the next attempt reads the table again.
+    let mut running = Frames::open(dir.path()).await.unwrap();
+    running.position(&partition(0)).await.unwrap();
+    std::fs::write(log.join(format!("{:020}.json", newest + 1)), b"{not json").unwrap();
+    let bytes = records(&header(1, 1), b"snapshot", None, 1 << 20).remove(0);
+    append(&mut running, &[row(0, next, 9, &bytes)]).await.unwrap_err();
+    running.reload().await.unwrap();
+    running.position(&partition(0)).await.unwrap();
+    append(&mut running, &[row(0, next, 9, &bytes)]).await.unwrap();
+    assert_eq!(offsets(&running).await, (0..=next).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_damaged_checkpoint_is_named_and_put_aside_by_a_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut frames = Frames::open(dir.path()).await.unwrap();
+    frames.position(&partition(0)).await.unwrap();
+    commits(&mut frames, 0, 0, 105).await;
+    Upkeep::new(dir.path(), tables::frames::STORAGE).run().await.unwrap();
+    let log = frames.path().join("_delta_log");
+    let checkpoint = log.join(format!("{:020}.checkpoint.parquet", 100));
+    let whole = std::fs::read(&checkpoint).unwrap();
+    // A checkpoint only sums up entries that are still there.
+    for damage in [whole[..whole.len() / 2].to_vec(), Vec::new(), vec![b'x'; whole.len()]] {
+        std::fs::write(&checkpoint, damage).unwrap();
+        let read = Reader::new(dir.path()).received().await.unwrap_err().to_string();
+        assert!(read.contains("100.checkpoint.parquet is damaged"), "{read}");
+        let mut again = Frames::open(dir.path()).await.unwrap();
+        assert_eq!(again.position(&partition(0)).await.unwrap(), Some(105));
+        assert!(!checkpoint.exists() && log.join(format!("{:020}.checkpoint.parquet.damaged", 100)).exists());
+    }
+}
+
 #[tokio::test]
 async fn a_new_log_under_an_old_name_has_a_position_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
@@ -245,7 +318,7 @@ fn doubled() -> ArchiveColumn<MadeUpRow> {
 /// Returns the values of these columns in order.
 async fn values(table: &ArchiveTable<MadeUpRow>, columns: &[&str]) -> Vec<Vec<Option<i64>>> {
     let mut found = Vec::new();
-    let mut rows = engine::Engine::new().scan(&table.newest_version(), None, columns).await.unwrap();
+    let mut rows = engine::Engine::new(Arc::default()).scan(&table.newest_version(), None, columns).await.unwrap();
     while let Some(batch) = rows.next().await.unwrap() {
         let columns: Vec<_> = columns.iter().map(|name| values::Columns(&batch).longs(name).unwrap()).collect();
         found.extend((0..batch.num_rows()).map(|at| columns.iter().map(|column| values::long(column, at)).collect()));

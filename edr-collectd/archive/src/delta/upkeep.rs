@@ -5,7 +5,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use deltalake::DeltaTableBuilder;
 use deltalake::checkpoints::{cleanup_metadata, create_checkpoint};
 use deltalake::operations::vacuum::{Clock, VacuumMode};
 use tokio::time::Instant;
@@ -54,9 +53,9 @@ impl Upkeep {
         if due == 0 || ends.checkpoint.is_some_and(|checkpoint| checkpoint >= due) {
             return Ok(());
         }
-        let address = unloaded(&self.path)?.table_url().clone();
+        let mut table = unloaded(&self.path)?;
         let sum_up = async {
-            let table = DeltaTableBuilder::from_url(address)?.with_version(due).load().await?;
+            table.load_version(due).await?;
             create_checkpoint(&table, None).await?;
             // The entries are removed from the disk only after the checkpoint is on the disk.
             durable::sync_checkpoint(&self.path, due).await?;

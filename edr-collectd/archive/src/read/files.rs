@@ -1,14 +1,15 @@
 //! The data files of `frames`, from the statistics in the table's log alone.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use deltalake::DeltaTableError;
-use deltalake::kernel::{LogicalFileView, Snapshot};
-use deltalake::logstore::LogStoreRef;
+use deltalake::kernel::LogicalFileView;
+use deltalake::{DeltaTable, DeltaTableError};
 use edr_wire::HostId;
-use futures::TryStreamExt as _;
 use jiff::civil::Date;
 use serde::Deserialize;
+
+use crate::delta::Damage;
+use crate::delta::engine::{each_file, folder_of};
 
 /// Minimum and maximum values of a file, from the table's log.
 #[derive(Deserialize)]
@@ -47,36 +48,26 @@ pub(super) struct Candidate {
     pub(super) path: String,
 }
 
-/// Passes each file of the table's newest version to `take`.
-async fn each(store: &LogStoreRef, mut take: impl FnMut(&LogicalFileView)) -> Result<(), DeltaTableError> {
-    let snapshot = Snapshot::try_new(store, None).await?;
-    let mut files = snapshot.file_views(store, None);
-    while let Some(file) = files.try_next().await? {
-        take(&file);
-    }
-    Ok(())
-}
-
 fn statistics(file: &LogicalFileView) -> Option<FileStatistics> {
     serde_json::from_str(&file.stats()?).ok()
 }
 
 /// Returns when the first and the last record of each file was received, ns since the epoch.
-pub(super) async fn received(store: &LogStoreRef) -> Result<BTreeSet<(i64, i64)>, DeltaTableError> {
+pub(super) async fn received(table: &DeltaTable) -> Result<BTreeSet<(i64, i64)>, DeltaTableError> {
     let mut received = BTreeSet::new();
     let take = |file: &LogicalFileView| match statistics(file) {
         Some(FileStatistics { least, most }) => _ = received.insert((least.received_ns, most.received_ns)),
         // A file without statistics still has its day of receipt: assume records in every hour.
         None => received.extend(day_hours(&file.partition_values_map())),
     };
-    each(store, take).await?;
+    each_file(table, take).await?;
     Ok(received)
 }
 
 /// Returns the files that may hold snapshots of a host taken after a moment, in order of [`Candidate::least_ns`]; only
 /// the first `count_max`.
 pub(super) async fn candidates(
-    store: &LogStoreRef,
+    table: &DeltaTable,
     host_id: HostId,
     after_ns: i64,
     count_max: usize,
@@ -102,14 +93,25 @@ pub(super) async fn candidates(
             candidates.pop_last();
         }
     };
-    each(store, take).await?;
+    each_file(table, take).await?;
     Ok(candidates)
 }
 
-/// Returns the number of rows of each day of receipt; `None` when the log has no number for a file.
-pub(super) async fn rows_by_day(store: &LogStoreRef) -> Result<BTreeMap<i32, Option<u64>>, DeltaTableError> {
+/// Returns the number of rows of each day of receipt, without those of damaged files; `None` when the log has no number
+/// for a file. Damaged files that the table no longer has are forgotten.
+pub(super) async fn rows_by_day(
+    table: &DeltaTable,
+    damage: &Damage,
+) -> Result<BTreeMap<i32, Option<u64>>, DeltaTableError> {
+    let folder = folder_of(table)?;
     let mut days: BTreeMap<i32, Option<u64>> = BTreeMap::new();
+    let mut damaged = HashSet::new();
     let take = |file: &LogicalFileView| {
+        let path = file.path();
+        if damage.is_known(&folder, &path) {
+            damaged.insert(path.into_owned());
+            return;
+        }
         let Some(day) = receive_day(&file.partition_values_map()) else { return };
         let deleted = file.deletion_vector_descriptor().map_or(0, |vector| vector.cardinality);
         let rows = file.num_records().and_then(|rows| u64::try_from(rows).ok());
@@ -117,7 +119,8 @@ pub(super) async fn rows_by_day(store: &LogStoreRef) -> Result<BTreeMap<i32, Opt
         let sum = days.entry(day).or_insert(Some(0));
         *sum = sum.zip(rows).and_then(|(sum, rows)| sum.checked_add(rows));
     };
-    each(store, take).await?;
+    each_file(table, take).await?;
+    damage.retain(&folder, |path| damaged.contains(path));
     Ok(days)
 }
 

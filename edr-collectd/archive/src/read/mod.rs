@@ -3,6 +3,8 @@
 //! Search filters use columns that exclude whole files: the folder is the day of receipt, and the table's log keeps
 //! minimum and maximum of times, offsets and sequence numbers per file.
 
+#[cfg(test)]
+mod damaged;
 mod files;
 mod found;
 mod records;
@@ -13,6 +15,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use deltalake::DeltaTable;
 use deltalake::datafusion::common::ScalarValue;
@@ -22,7 +25,7 @@ use tokio::sync::Mutex;
 pub use self::files::FirstSnapshot;
 pub use self::found::{Candidates, FoundFrame, SearchRank};
 use crate::delta::engine::Engine;
-use crate::delta::{exists, unloaded};
+use crate::delta::{Damage, exists, mend, unloaded, unreadable};
 use crate::tables::rows::{ArchivedRow, DECLARED_COLUMNS, PART_COLUMNS, rows_of};
 use crate::{ArchiveError, day_of, tables};
 
@@ -37,7 +40,11 @@ pub struct Reader {
 impl Reader {
     /// Makes a reader of the archive in this folder; the folder need not exist yet.
     pub fn new(archive: &Path) -> Self {
-        Self { path: archive.join(tables::frames::STORAGE.folder), table: Mutex::new(None), engine: Engine::new() }
+        Self {
+            path: archive.join(tables::frames::STORAGE.folder),
+            table: Mutex::new(None),
+            engine: Engine::new(Arc::default()),
+        }
     }
 
     /// Returns the table without loading it: each scan reads the newest version, and only the part of the file list
@@ -53,7 +60,13 @@ impl Reader {
         Ok(known.insert(unloaded(&self.path)?).clone())
     }
 
-    /// Passes every row received in this span (ns since the epoch) to `take`, in no particular order.
+    /// Returns the damaged files of the archive that were found so far. Their rows are missing from all answers.
+    pub fn damage(&self) -> &Arc<Damage> {
+        self.engine.damage()
+    }
+
+    /// Passes every row received in this span (ns since the epoch) to `take`, in no particular order. A row may come
+    /// twice.
     ///
     /// # Errors
     /// When the archive cannot be read.
@@ -81,19 +94,25 @@ impl Reader {
     /// # Errors
     /// When the archive cannot be read.
     pub async fn received(&self) -> Result<Vec<RangeInclusive<i64>>, ArchiveError> {
-        let store = self.table().await?.log_store();
-        let received = files::received(&store).await.map_err(ArchiveError::store("read", &self.path))?;
+        let table = self.table().await?;
+        if let Some(cause) = mend::newest_checkpoint_damage(&self.path) {
+            return Err(ArchiveError::Store { operation: "read", table: self.path.clone(), cause });
+        }
+        let received = match files::received(&table).await {
+            Ok(received) => received,
+            Err(error) => return Err(unreadable("read", &self.path, error).await),
+        };
         Ok(received.into_iter().map(|(first, last)| first..=last).collect())
     }
 
-    /// Returns the number of rows of each day of receipt, from the table's log alone; `None` when the log has no
-    /// number.
+    /// Returns the number of rows of each day of receipt, from the table's log alone, without the rows of files known
+    /// as damaged; `None` when the log has no number.
     ///
     /// # Errors
     /// When the archive cannot be read.
     pub async fn rows_by_day(&self) -> Result<BTreeMap<i32, Option<u64>>, ArchiveError> {
-        let store = self.table().await?.log_store();
-        files::rows_by_day(&store).await.map_err(ArchiveError::store("read", &self.path))
+        let table = self.table().await?;
+        files::rows_by_day(&table, self.engine.damage()).await.map_err(ArchiveError::store("read", &self.path))
     }
 }
 

@@ -130,7 +130,7 @@ impl Reader {
     pub async fn first_after(&self, host_id: HostId, after_ns: i64) -> Result<FirstSnapshot, ArchiveError> {
         let table = self.table().await?;
         let failed = |error| ArchiveError::store("search", &self.path)(error);
-        let found = files::candidates(&table.log_store(), host_id, after_ns, FIRST_FILES_MAX + 1).await;
+        let found = files::candidates(&table, host_id, after_ns, FIRST_FILES_MAX + 1).await;
         let mut files: VecDeque<Candidate> = found.map_err(failed)?.into_iter().collect();
         let filter = col("host_id").eq(lit(host_id.to_string())).and(col("captured_ns").gt(lit(after_ns)));
         let (mut first, mut at_once, mut read) = (None, 1, 0);

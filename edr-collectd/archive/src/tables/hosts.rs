@@ -1,24 +1,27 @@
 //! `hosts`: one row per host, with the locations of the newest frame and key frame, and the values for the list of
 //! hosts.
 //!
+//! A partition without hosts has one row with an empty host id: for its position and offsets.
+//!
 //! The table is small and derived from `frames`. Rows are grouped by Kafka partition. A collector overwrites only the
 //! rows of assigned partitions, together with the valid positions; so several collectors do not conflict.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use deltalake::DeltaTableError;
+use deltalake::kernel::LogicalFileView;
 use edr_model::accounting::{Account, LogOffsets};
 use edr_wire::frame::FrameKey;
 use edr_wire::{Epoch, HostId};
 use serde::{Deserialize, Serialize};
 
-use crate::delta::engine::Engine;
-use crate::delta::values::{Columns, long, text};
-use crate::delta::{ArchiveColumn, ArchiveTable, TableDeclaration, TableStorage};
-use crate::{ArchiveError, ArchivedFrame, PartitionName, RecordPosition};
+use crate::delta::engine::{Engine, each_file, folder_of};
+use crate::delta::values::{Columns, integer, long, text};
+use crate::delta::{ArchiveColumn, ArchiveTable, TableDeclaration, TableStorage, mend};
+use crate::{ArchiveError, ArchivedFrame, Damage, PartitionName, RecordPosition};
 
 /// How the table is stored; a collector replaces the rows of its partitions once a minute.
 pub(crate) const STORAGE: TableStorage = TableStorage {
@@ -124,44 +127,68 @@ impl HostsTable {
     /// # Errors
     /// When the folder cannot be used, or holds something else.
     pub async fn open(archive: &Path) -> Result<Self, ArchiveError> {
-        TableDeclaration { storage: STORAGE, columns: columns() }.open(archive).await.map(Self)
+        let declaration = || TableDeclaration { storage: STORAGE, columns: columns() };
+        let error = match declaration().open(archive).await {
+            Ok(table) => return Ok(Self(table)),
+            Err(error) => error,
+        };
+        // The table is made of `frames` again.
+        let folder = archive.join(STORAGE.folder);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let aside = archive.join(format!("{}.damaged-{}", STORAGE.folder, now.as_millis()));
+        if mend::diagnose(&folder).is_none() || std::fs::rename(&folder, &aside).is_err() {
+            return Err(error);
+        }
+        log::warn!("{error}; the table is put aside as {} and made again", aside.display());
+        declaration().open(archive).await.map(Self)
     }
 
-    /// Opens the table for reading only; `None` when there is no table.
+    /// Opens the table for reading only; `None` when there is no table, or its log is damaged: `frames` has everything.
     ///
     /// # Errors
     /// When the table cannot be read.
     pub async fn existing(archive: &Path) -> Result<Option<Self>, ArchiveError> {
-        Ok(TableDeclaration { storage: STORAGE, columns: columns() }.existing(archive).await?.map(Self))
+        match (TableDeclaration { storage: STORAGE, columns: columns() }).existing(archive).await {
+            Err(_) if mend::diagnose(&archive.join(STORAGE.folder)).is_some() => Ok(None),
+            found => Ok(found?.map(Self)),
+        }
     }
 
-    /// Reads all hosts. When a host has two rows, the row with the later time of receipt counts.
+    /// Reads all hosts. When a host has two rows, the row with the later time of receipt counts. A damaged file is
+    /// noted in `damage`, and the table then counts as complete until no moment: `frames` has everything.
     ///
     /// # Errors
     /// When the table cannot be read.
-    pub async fn load(&self) -> Result<SavedHosts, ArchiveError> {
-        self.load_rows().await.map_err(ArchiveError::store("read", self.0.path()))
+    pub async fn load(&self, damage: &Arc<Damage>) -> Result<SavedHosts, ArchiveError> {
+        self.load_rows(damage).await.map_err(ArchiveError::store("read", self.0.path()))
     }
 
-    async fn load_rows(&self) -> Result<SavedHosts, DeltaTableError> {
+    async fn load_rows(&self, damage: &Arc<Damage>) -> Result<SavedHosts, DeltaTableError> {
         let mut newest: BTreeMap<HostId, SavedHost> = BTreeMap::new();
         let mut untils: Vec<i64> = Vec::new();
         let mut offsets: BTreeMap<PartitionName, LogOffsets> = BTreeMap::new();
-        // False for rows of a version without accounts.
-        let mut is_counted = true;
-        let columns = ["state", "complete_until_ns", "archived_offsets"];
-        let mut rows = Engine::new().scan(&self.0.newest_version(), None, &columns).await?;
+        // The partitions of the rows, and of the rows with offsets. A version without accounts saved no offsets.
+        let (mut partitions, mut counted) = (BTreeSet::new(), BTreeSet::new());
+        let columns = ["partition", "state", "complete_until_ns", "archived_offsets"];
+        let table = self.0.newest_version();
+        let mut rows = Engine::new(Arc::clone(damage)).scan(&table, None, &columns).await?;
         while let Some(batch) = rows.next().await? {
             let values = Columns(&batch);
             let (states, until) = (values.texts("state")?, values.longs("complete_until_ns")?);
             let archived = values.texts("archived_offsets")?;
-            is_counted &= (0..batch.num_rows()).all(|at| text(&archived, at).is_some());
-            // Equal in all rows of a partition.
-            let archived: BTreeSet<&str> = (0..batch.num_rows()).filter_map(|at| text(&archived, at)).collect();
-            for logs in archived {
-                offsets.extend(serde_json::from_str::<Vec<(PartitionName, LogOffsets)>>(logs).unwrap_or_default());
-            }
+            let numbers = values.integers("partition")?;
+            let mut last = None;
             for at in 0..batch.num_rows() {
+                let number = integer(&numbers, at);
+                partitions.insert(number);
+                // In the first row of a partition; in each row of a table of an earlier version.
+                if let Some(logs) = text(&archived, at) {
+                    counted.insert(number);
+                    if last.replace(logs) != Some(logs) {
+                        let logs = serde_json::from_str::<Vec<(PartitionName, LogOffsets)>>(logs);
+                        offsets.extend(logs.unwrap_or_default());
+                    }
+                }
                 untils.extend(long(&until, at));
                 let saved = text(&states, at).and_then(|state| serde_json::from_str::<SavedHost>(state).ok());
                 let Some(saved) = saved else { continue };
@@ -171,10 +198,17 @@ impl HostsTable {
                 }
             }
         }
+        let (folder, mut damaged) = (folder_of(&table)?, HashSet::new());
+        let look = |file: &LogicalFileView| match file.path() {
+            path if damage.is_known(&folder, &path) => _ = damaged.insert(path.into_owned()),
+            _ => {}
+        };
+        each_file(&table, look).await?;
+        damage.retain(&folder, |path| damaged.contains(path));
         // Rows more than a day behind belong to partitions without a reader, where no later records come.
         let latest = untils.iter().copied().max().unwrap_or(i64::MIN);
         let complete_until_ns = untils.into_iter().filter(|until| *until >= latest.saturating_sub(DAY_NS)).min();
-        let complete_until_ns = complete_until_ns.filter(|_| is_counted);
+        let complete_until_ns = complete_until_ns.filter(|_| partitions == counted && damaged.is_empty());
         Ok(SavedHosts { hosts: newest.into_values().collect(), offsets, complete_until_ns })
     }
 
@@ -203,17 +237,22 @@ impl HostsTable {
             table: table.path().to_owned(),
             cause: error.to_string(),
         };
-        let mut offsets: BTreeMap<i32, Arc<str>> = BTreeMap::new();
-        for &number in by_number.keys() {
-            let logs: Vec<_> = saved.offsets.iter().filter(|(log, _)| log.partition == number).collect();
-            offsets.insert(number, serde_json::to_string(&logs).map_err(failed)?.into());
+        let mut hosts: BTreeMap<i32, Vec<SavedHost>> = BTreeMap::new();
+        for host in saved.hosts {
+            hosts.entry(host.partition.partition).or_default().push(host);
         }
-        let rows = saved.hosts.into_iter().filter_map(|host| {
-            let number = host.partition.partition;
-            let (coverage, offsets) = (*by_number.get(&number)?, Arc::clone(offsets.get(&number)?));
-            Some(serde_json::to_string(&host).map(|state| SavedRow { host, coverage, state, offsets }))
-        });
-        let rows: Vec<SavedRow> = rows.collect::<Result<_, _>>().map_err(failed)?;
+        let mut rows = Vec::new();
+        for (partition, coverage) in by_number.clone() {
+            let logs: Vec<_> = saved.offsets.iter().filter(|(log, _)| log.partition == partition).collect();
+            let mut offsets = Some(serde_json::to_string(&logs).map_err(failed)?);
+            let hosts = hosts.remove(&partition).unwrap_or_default();
+            // A partition without hosts has offsets, too.
+            let hosts = if hosts.is_empty() { vec![None] } else { hosts.into_iter().map(Some).collect() };
+            for host in hosts {
+                let state = host.as_ref().map(serde_json::to_string).transpose().map_err(failed)?;
+                rows.push(SavedRow { partition, host, coverage, state, offsets: offsets.take() });
+            }
+        }
         let numbers = by_number.keys().map(ToString::to_string).collect();
         let positions = covered.into_iter().map(|(name, (position, _))| (name, position)).collect();
         table.replace(numbers, &rows, &positions).await.map(|_| ())
@@ -222,38 +261,54 @@ impl HostsTable {
 
 /// A row: a host with the coverage of the host's partition.
 struct SavedRow {
-    host: SavedHost,
+    partition: i32,
+    /// `None` in the row of a partition without hosts. The row's host id and texts are empty.
+    host: Option<SavedHost>,
     coverage: (i64, i64),
     /// The host as JSON.
-    state: String,
-    /// The archived offsets of the logs with the partition's number, as JSON.
-    offsets: Arc<str>,
+    state: Option<String>,
+    /// The archived offsets of the logs with the partition's number, as JSON, in the first row of the partition.
+    offsets: Option<String>,
 }
 
 fn columns() -> Vec<ArchiveColumn<SavedRow>> {
     type Row = SavedRow;
-    fn count(value: usize) -> Option<i64> {
-        i64::try_from(value).ok()
+    fn count(row: &Row, value: impl Fn(&SavedFacts) -> usize) -> Option<i64> {
+        i64::try_from(row.host.as_ref().map_or(0, |host| value(&host.facts))).ok()
+    }
+    fn fact(row: &Row, value: impl Fn(&SavedHost) -> String) -> Option<String> {
+        Some(row.host.as_ref().map(value).unwrap_or_default())
+    }
+    fn number(row: &Row, value: impl Fn(&SavedHost) -> Option<i64>) -> Option<i64> {
+        row.host.as_ref().map_or(Some(0), value)
     }
     vec![
-        ArchiveColumn::integer("partition", |row: &Row| Some(row.host.partition.partition)).required(),
+        ArchiveColumn::integer("partition", |row: &Row| Some(row.partition)).required(),
         ArchiveColumn::long("position", |row: &Row| Some(row.coverage.0)).required(),
         ArchiveColumn::long("complete_until_ns", |row: &Row| Some(row.coverage.1)).required(),
-        ArchiveColumn::text("host_id", |row: &Row| Some(row.host.host_id.to_string())).required(),
-        ArchiveColumn::text("hostname", |row: &Row| Some(row.host.facts.hostname.clone())).required(),
-        ArchiveColumn::text("os", |row: &Row| Some(row.host.facts.os.clone())).required(),
-        ArchiveColumn::long("captured_ns", |row: &Row| Some(row.host.newest.frame.captured_ns)).required(),
-        ArchiveColumn::long("received_ns", |row: &Row| Some(row.host.newest.received_ns)).required().statistics(),
-        ArchiveColumn::text("epoch", |row: &Row| Some(row.host.newest.frame.key.epoch.to_string())).required(),
-        ArchiveColumn::long("seq", |row: &Row| i64::try_from(row.host.newest.frame.key.seq).ok()).required(),
-        ArchiveColumn::long("processes", |row: &Row| count(row.host.facts.processes)).required(),
-        ArchiveColumn::long("files", |row: &Row| count(row.host.facts.files)).required(),
-        ArchiveColumn::long("sockets", |row: &Row| count(row.host.facts.sockets)).required(),
-        ArchiveColumn::integer("danger_level", |row: &Row| Some(row.host.facts.danger_level.into())).required(),
-        ArchiveColumn::text("psad", |row: &Row| Some(row.host.facts.psad.clone())).required(),
-        ArchiveColumn::flag("bye", |row: &Row| Some(row.host.newest.frame.bye)).required(),
-        // A start reads only these columns and `complete_until_ns`; the other columns are for SQL queries.
-        ArchiveColumn::text("state", |row: &Row| Some(row.state.clone())).required(),
-        ArchiveColumn::text("archived_offsets", |row: &Row| Some(row.offsets.to_string())),
+        ArchiveColumn::text("host_id", |row: &Row| fact(row, |host| host.host_id.to_string())).required(),
+        ArchiveColumn::text("hostname", |row: &Row| fact(row, |host| host.facts.hostname.clone())).required(),
+        ArchiveColumn::text("os", |row: &Row| fact(row, |host| host.facts.os.clone())).required(),
+        ArchiveColumn::long("captured_ns", |row: &Row| number(row, |host| Some(host.newest.frame.captured_ns)))
+            .required(),
+        ArchiveColumn::long("received_ns", |row: &Row| number(row, |host| Some(host.newest.received_ns)))
+            .required()
+            .statistics(),
+        ArchiveColumn::text("epoch", |row: &Row| fact(row, |host| host.newest.frame.key.epoch.to_string())).required(),
+        ArchiveColumn::long("seq", |row: &Row| number(row, |host| i64::try_from(host.newest.frame.key.seq).ok()))
+            .required(),
+        ArchiveColumn::long("processes", |row: &Row| count(row, |facts| facts.processes)).required(),
+        ArchiveColumn::long("files", |row: &Row| count(row, |facts| facts.files)).required(),
+        ArchiveColumn::long("sockets", |row: &Row| count(row, |facts| facts.sockets)).required(),
+        ArchiveColumn::integer("danger_level", |row: &Row| {
+            Some(row.host.as_ref().map_or(0, |host| host.facts.danger_level.into()))
+        })
+        .required(),
+        ArchiveColumn::text("psad", |row: &Row| fact(row, |host| host.facts.psad.clone())).required(),
+        ArchiveColumn::flag("bye", |row: &Row| Some(row.host.as_ref().is_some_and(|host| host.newest.frame.bye)))
+            .required(),
+        // A start reads only these columns, `partition` and `complete_until_ns`; the other columns are for SQL queries.
+        ArchiveColumn::text("state", |row: &Row| Some(row.state.clone().unwrap_or_default())).required(),
+        ArchiveColumn::text("archived_offsets", |row: &Row| row.offsets.clone()),
     ]
 }

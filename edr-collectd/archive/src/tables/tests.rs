@@ -49,7 +49,7 @@ fn saved(n: u8, received_ns: i64) -> SavedHost {
 async fn hosts_are_overwritten_by_the_partitions_a_collector_owns() {
     let dir = tempfile::tempdir().unwrap();
     let mut table = HostsTable::open(dir.path()).await.unwrap();
-    assert_eq!(table.load().await.unwrap(), SavedHosts::default());
+    assert_eq!(table.load(&Default::default()).await.unwrap(), SavedHosts::default());
     let covers = |numbers: &[i32], position, until| -> Coverage {
         numbers.iter().map(|&number| (partition(number), (position, until))).collect()
     };
@@ -61,13 +61,43 @@ async fn hosts_are_overwritten_by_the_partitions_a_collector_owns() {
     other.save(list([saved(1, 9), saved(3, 5), saved(5, 9)]), &covers(&[1], 11, 200)).await.unwrap();
     // An overtaken collector does not restore old rows.
     table.save(list([saved(1, 5)]), &covers(&[1], 10, 300)).await.unwrap();
-    let loaded = table.load().await.unwrap();
+    let loaded = table.load(&Default::default()).await.unwrap();
     let rows: Vec<(HostId, i64)> = loaded.hosts.iter().map(|host| (host.host_id, host.newest.received_ns)).collect();
     let host = |n| HostId([n; 16]);
     assert_eq!(rows, [(host(1), 9), (host(2), 5), (host(3), 5), (host(5), 9)]);
     assert_eq!(loaded.hosts[0], saved(1, 9));
     // Complete until 100 in one partition and until 200 in another means complete until 100.
     assert_eq!(loaded.complete_until_ns, Some(100));
+}
+
+#[tokio::test]
+async fn offsets_are_saved_once_for_each_partition_also_without_hosts() {
+    use edr_model::accounting::LogOffsets;
+    let dir = tempfile::tempdir().unwrap();
+    let mut table = HostsTable::open(dir.path()).await.unwrap();
+    let offsets: BTreeMap<PartitionName, LogOffsets> =
+        (0..3).map(|number| (partition(number), LogOffsets::default())).collect();
+    let coverage: Coverage = (0..3).map(|number| (partition(number), (10, 100))).collect();
+    // Partition 1 has three hosts, partition 0 has one and partition 2 has none.
+    let saved = SavedHosts { offsets, ..list([saved(1, 5), saved(2, 5), saved(3, 5), saved(5, 5)]) };
+    table.save(saved.clone(), &coverage).await.unwrap();
+    let loaded = table.load(&Default::default()).await.unwrap();
+    assert_eq!(loaded.offsets, saved.offsets);
+    assert_eq!((loaded.hosts, loaded.complete_until_ns), (saved.hosts, Some(100)));
+    // In one row of each partition.
+    let mut bytes = 0;
+    for number in 0..3 {
+        for file in std::fs::read_dir(dir.path().join(format!("hosts/partition={number}"))).unwrap() {
+            let file = std::fs::File::open(file.unwrap().path()).unwrap();
+            let rows = deltalake::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+            for batch in rows.build().unwrap() {
+                let batch = batch.unwrap();
+                let column = batch.column_by_name("archived_offsets").unwrap();
+                bytes += column.len() - column.null_count();
+            }
+        }
+    }
+    assert_eq!(bytes, 3);
 }
 
 #[tokio::test]
@@ -87,7 +117,7 @@ async fn hosts_are_saved_by_who_was_idle_while_the_log_was_summed_up() {
         std::fs::remove_file(&entries(&dir.path().join("hosts"))[&version]).unwrap();
     }
     idle.save(list([saved(2, 7)]), &covers(0, 7)).await.unwrap();
-    let loaded = HostsTable::open(dir.path()).await.unwrap().load().await.unwrap();
+    let loaded = HostsTable::open(dir.path()).await.unwrap().load(&Default::default()).await.unwrap();
     assert_eq!(loaded.hosts, [saved(1, position), saved(2, 7)]);
 }
 
@@ -106,7 +136,7 @@ async fn what_saves_leave_behind_goes_after_an_hour_and_not_before() {
     assert_eq!(files(), 5);
     upkeep.vacuum(Some(std::sync::Arc::new(ClockAhead(2 * 3_600_000)))).await.unwrap();
     assert_eq!(files(), 1);
-    assert_eq!(table.load().await.unwrap().hosts, [saved(1, 5)]);
+    assert_eq!(table.load(&Default::default()).await.unwrap().hosts, [saved(1, 5)]);
     table.save(list([saved(1, 6)]), &coverage).await.unwrap();
-    assert_eq!(table.load().await.unwrap().hosts, [saved(1, 6)]);
+    assert_eq!(table.load(&Default::default()).await.unwrap().hosts, [saved(1, 6)]);
 }

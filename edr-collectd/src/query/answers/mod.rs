@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use edr_archive::{ArchiveError, FoundFrame, HostsTable, Reader};
+use edr_archive::{ArchiveError, DamagedFile, FoundFrame, HostsTable, Reader};
 use edr_wire::frame::{Frame, FrameKey, FrameKind};
 use edr_wire::snapshot::SnapshotView;
 use edr_wire::{Epoch, HostId};
@@ -30,6 +30,9 @@ const LIST_OPENS_MAX: usize = 1;
 /// Distance, in ns of the host's clock, for the search for other contents of a frame. Contents further away are not
 /// compared.
 const CONFLICT_NS: i64 = 3_600_000_000_000;
+
+/// Damaged files named as alarms of a snapshot.
+const DAMAGED_ALARMS_MAX: usize = 8;
 
 /// All complete contents of some places, by epoch and sequence number; the contents of a place are in order of
 /// completion.
@@ -319,8 +322,12 @@ impl HostAnswers {
             },
         };
         self.newest.note_boot(&snapshot);
-        // The account changes with each frame, a cached snapshot does not.
-        Ok(Arc::new(HostSnapshot { account: self.newest.account(host_id), ..HostSnapshot::clone(&snapshot) }))
+        // Account and damage change, a cached snapshot does not.
+        let mut snapshot = HostSnapshot { account: self.newest.account(host_id), ..HostSnapshot::clone(&snapshot) };
+        let id = host_id.to_string();
+        let damaged = self.damaged_files().into_iter().filter(|file| file.may_have(&id));
+        snapshot.alarms.extend(damaged.take(DAMAGED_ALARMS_MAX).map(|file| file.to_string()));
+        Ok(Arc::new(snapshot))
     }
 
     /// Returns why the daemon receives or archives nothing; always `None` for a command.
@@ -328,9 +335,15 @@ impl HostAnswers {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Returns what the list of hosts leaves out; nothing for a command.
+    /// Returns what the list of hosts leaves out, with the damaged files of the archive.
     pub fn omitted(&self) -> OmittedFrames {
-        self.newest.omitted()
+        let damaged_files = self.damaged_files().iter().map(ToString::to_string).collect();
+        OmittedFrames { damaged_files, ..self.newest.omitted() }
+    }
+
+    /// Returns the damaged files of the archive that were found so far. Their rows are missing from the answers.
+    pub fn damaged_files(&self) -> Vec<DamagedFile> {
+        self.reader.damage().files()
     }
 
     /// Returns a receiver for the id of each host whose newest snapshot was replaced.
@@ -353,5 +366,7 @@ fn archive(error: ArchiveError) -> QueryError {
     QueryError::Archive(error.to_string())
 }
 
+#[cfg(test)]
+mod damaged;
 #[cfg(test)]
 mod tests;

@@ -90,7 +90,7 @@ impl Answers for Fleet {
     }
 
     fn omitted(&self) -> OmittedFrames {
-        *self.omitted.lock().unwrap()
+        self.omitted.lock().unwrap().clone()
     }
 
     fn changes(&self) -> broadcast::Receiver<HostId> {

@@ -75,7 +75,7 @@ async fn losses_are_named_with_reason_and_range() {
     account.frame(Epoch([1; 8]), 1, 0, now_ns(), &Declarations::default());
     whole.account = Arc::new(account.summary());
     let fleet = Fleet::new(&[Sample::server("web-01", now_ns()), whole]);
-    *fleet.omitted.lock().unwrap() = OmittedFrames { unlisted_frames: 3, abandoned_frames: 0 };
+    *fleet.omitted.lock().unwrap() = OmittedFrames { unlisted_frames: 3, ..OmittedFrames::default() };
     let site = Site::open(&fleet).await;
     let overview = site.get("/hosts/web-01").await.body;
     for text in [
