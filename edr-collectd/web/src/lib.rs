@@ -54,7 +54,7 @@ pub struct Options {
     pub tables: &'static [SnapshotTable],
     /// Names allowed in a request's `Host:` header, besides `localhost` and the address listened on.
     pub names: Vec<String>,
-    /// Connections at the same time; further connections wait in the kernel.
+    /// Connections at the same time; a further connection takes the place of the one whose head has waited longest.
     pub connections_max: usize,
     /// Live-update streams at the same time; fewer than connections, so that streams cannot use up all connections.
     pub streams_max: usize,

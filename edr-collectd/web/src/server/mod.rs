@@ -1,6 +1,7 @@
 //! Accepts connections, decides who is answered, and limits the cost of requests.
 
 pub(crate) mod accept;
+mod activity;
 pub(crate) mod events;
 pub(crate) mod files;
 pub(crate) mod guard;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod client;
+mod connections;
 mod fleet;
 mod pages;
 mod requests;
