@@ -54,7 +54,7 @@ impl Commit {
             match result {
                 Ok(()) => break,
                 Err(error @ (ArchiveError::Fenced { .. } | ArchiveError::Backwards { .. })) => {
-                    edr_daemon::event!(
+                    edr_daemon::limited!(
                         log::Level::Warn,
                         Said::ArchiveTaken,
                         EDR_SOURCE = "archive",

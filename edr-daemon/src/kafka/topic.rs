@@ -92,6 +92,25 @@ pub fn judge(
             _ => {}
         }
     }
+    if let Some(bytes) = value("retention.bytes").and_then(|text| text.parse::<i64>().ok()).filter(|bytes| *bytes >= 0)
+    {
+        findings.warn(
+            "topic keeps",
+            format!(
+                "retention.bytes is {}: whoever writes the topic can push out records that are not archived yet",
+                show_bytes(bytes.unsigned_abs())
+            ),
+            set("retention.bytes=-1"),
+        );
+    }
+    if value("unclean.leader.election.enable").as_deref() == Some("true") {
+        findings.warn(
+            "topic copies",
+            "unclean.leader.election.enable is true: a broker without the newest records may become the leader, and \
+             acknowledged records are lost",
+            set("unclean.leader.election.enable=false"),
+        );
+    }
     if let Some(codec) = value("compression.type").filter(|codec| codec != "producer") {
         findings.warn(
             "topic codec",
@@ -102,11 +121,20 @@ pub fn judge(
             set("compression.type=producer"),
         );
     }
+    let before = number("message.timestamp.before.max.ms");
     match (value("message.timestamp.type").as_deref(), number("message.timestamp.after.max.ms")) {
         (Some("CreateTime"), Some(after)) if after < HOUR_MS => findings.warn(
             "topic time",
             format!("records with a clock {} ahead are refused", show_duration(Duration::from_millis(after))),
             set("message.timestamp.type=LogAppendTime"),
+        ),
+        (Some("CreateTime"), _) if before.is_some_and(|before| before < DAY_MS) => findings.warn(
+            "topic time",
+            format!(
+                "records older than {} are refused: frames that a host kept during an outage are lost",
+                show_duration(Duration::from_millis(before.unwrap_or(0)))
+            ),
+            set("message.timestamp.before.max.ms=9223372036854775807"),
         ),
         (Some(kind), _) => findings.ok("topic time", format!("message.timestamp.type is {kind}")),
         (None, _) => {}
@@ -194,6 +222,9 @@ mod tests {
             ("message.timestamp.type", "CreateTime"),
             ("message.timestamp.after.max.ms", "3600000"),
             ("compression.type", "producer"),
+            ("retention.bytes", "-1"),
+            ("unclean.leader.election.enable", "false"),
+            ("message.timestamp.before.max.ms", "9223372036854775807"),
         ];
         assert_eq!(judge(&good).worst(), Level::Ok);
         assert_eq!(judge(&good).iter().count(), 3);
@@ -204,6 +235,9 @@ mod tests {
             ("cleanup.policy", "compact,delete", Level::Fail, "--add-config cleanup.policy=delete"),
             ("retention.ms", "3600000", Level::Warn, "--add-config retention.ms=604800000"),
             ("message.timestamp.after.max.ms", "1000", Level::Warn, "message.timestamp.type=LogAppendTime"),
+            ("message.timestamp.before.max.ms", "3600000", Level::Warn, "message.timestamp.before.max.ms=92"),
+            ("retention.bytes", "1073741824", Level::Warn, "--add-config retention.bytes=-1"),
+            ("unclean.leader.election.enable", "true", Level::Warn, "unclean.leader.election.enable=false"),
         ] {
             let mut settings = good;
             settings.iter_mut().filter(|(known, _)| *known == name).for_each(|(_, value)| *value = wrong);
