@@ -1,9 +1,9 @@
 //! Every limit on bytes that another party controls, with its reason.
 
-/// Bytes of an uncompressed snapshot. A host with 470 processes and 32,000 open files needs 5.2 MB. The agent stops
-/// listing rows at 24 MiB ([`RAW_BYTES_SOFT`]), so its snapshots always fit.
+/// Bytes of an uncompressed snapshot. A host with 470 processes and 32,000 open files needs 5.2 MB. The agent divides
+/// 24 MiB ([`RAW_BYTES_SOFT`]) between the owners of processes and sockets, so its snapshots always fit.
 pub const RAW_BYTES_MAX: usize = 32 << 20;
-/// Bytes of a snapshot from which on the agent counts rows instead of listing them.
+/// Bytes of the rows of processes and sockets that the agent lists; further rows are shortened or counted.
 pub const RAW_BYTES_SOFT: usize = 24 << 20;
 /// Base-2 logarithm of the largest zstd window: large enough for a key snapshot and the next snapshot (2 × 32 MiB).
 pub const WINDOW_LOG_MAX: u32 = 26;

@@ -91,7 +91,6 @@ impl Sources {
             }
         };
         tick.degraded.clone_from(&self.degraded);
-        tick.cut_to(tick.budget.rows_bytes);
     }
 }
 

@@ -43,8 +43,7 @@ pub struct RowCount {
 pub struct Budget {
     /// Bytes of all rows of processes and sockets.
     pub rows_bytes: usize,
-    /// Bytes of rows of processes from which on a row lists no files, and the limits on one process's lists shrink in
-    /// the next tick. The rest of `rows_bytes` is for the other sources.
+    /// Bytes of the rows of processes, divided between owners. The rest of `rows_bytes` is for sockets.
     pub process_rows_bytes_soft: usize,
     /// Maximum age of a row, even of a process that never runs. With a value of at most the interval every row is read
     /// at every tick.
@@ -143,32 +142,14 @@ impl Tick {
         parts.encode()
     }
 
-    /// Discards the parts without a limit of their own and halves the rest, for a snapshot that would not fit a frame.
+    /// Discards the parts without a limit of their own, for a snapshot that would not fit a frame. The rows of
+    /// processes and sockets fit always ([`Budget`]).
     pub fn shed(&mut self, why: &str) {
         let packets = self.rows.packets.len();
         self.rows.packets.clear();
         self.psad = Psad { mode: self.psad.mode, ..Psad::default() };
-        self.cut_to(self.budget.rows_bytes / 2);
         let detail = format!("psad and {packets} packets left out: {why}");
         self.gaps.add("psad", None, b"", GapReason::TooLong, &detail);
-    }
-
-    /// Shortens the long lists so that a snapshot fits its limit on every host, and records the cut as a gap.
-    pub(crate) fn cut_to(&mut self, bytes_max: usize) {
-        let TableRows { processes, sockets, .. } = &mut self.rows;
-        if processes.byte_len() + sockets.byte_len() <= bytes_max {
-            return;
-        }
-        // Sockets get the space left by processes, but at least a quarter.
-        let for_processes = bytes_max - sockets.byte_len().min(bytes_max / 4);
-        let cut_processes = processes.cut_to(for_processes);
-        let cut_sockets = sockets.cut_to(bytes_max.saturating_sub(processes.byte_len()));
-        for (source, cut) in [("processes", cut_processes), ("sockets", cut_sockets)] {
-            if cut > 0 {
-                let detail = format!("{cut} rows did not fit {bytes_max} bytes");
-                self.gaps.add(source, None, b"rows", GapReason::TooLong, &detail);
-            }
-        }
     }
 }
 
@@ -192,31 +173,13 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_do_not_fit_are_cut_and_counted_and_sockets_keep_a_quarter() {
-        let mut tick = full();
-        tick.cut_to(bytes(&tick));
-        assert_eq!((tick.rows.processes.len(), tick.rows.sockets.len(), tick.gaps.list().len()), (1_000, 1_000, 0));
-        let room = 40_000;
-        tick.cut_to(room);
-        assert!(bytes(&tick) <= room);
-        assert!(tick.rows.processes.byte_len() > room / 2 && tick.rows.sockets.byte_len() > room / 5);
-        let said = tick.gaps.list();
-        let cut = [1_000 - tick.rows.processes.len(), 1_000 - tick.rows.sockets.len()];
-        assert_eq!(said.len(), 2);
-        for (gap, cut) in said.iter().zip(cut) {
-            assert_eq!(gap.reason, GapReason::TooLong);
-            assert!(gap.detail.starts_with(&format!("{cut} rows")), "{gap:?}");
-        }
-    }
-
-    #[test]
     fn a_snapshot_that_would_not_fit_names_the_parts_left_out_and_keeps_earlier_gaps() {
         let mut tick = full();
-        tick.budget.rows_bytes = bytes(&tick);
+        let before = bytes(&tick);
         tick.rows.packets.push_packet(&PacketRow::default());
         tick.gaps.add("sockets", None, b"tcp", GapReason::Io, "earlier");
         tick.shed("too long");
-        assert!(bytes(&tick) <= tick.budget.rows_bytes / 2 && tick.rows.packets.is_empty());
+        assert!(bytes(&tick) == before && tick.rows.packets.is_empty());
         let details: Vec<String> = tick.gaps.list().into_iter().map(|gap| gap.detail).collect();
         assert!(details.contains(&"earlier".to_owned()), "{details:?}");
         assert!(details.contains(&"psad and 1 packets left out: too long".to_owned()), "{details:?}");

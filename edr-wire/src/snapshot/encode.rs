@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::scan::{value_elements, value_len};
+use crate::scan::value_elements;
 
 use super::{Agent, Gap, Host, PacketRow, Position, Psad, Reread, SCHEMA, Time};
 
@@ -50,25 +50,6 @@ impl Rows {
     /// Bytes of all rows.
     pub fn byte_len(&self) -> usize {
         self.bytes.len()
-    }
-
-    /// Keeps as many of the first rows as fit into `bytes_max`; returns the number of dropped rows.
-    pub fn cut_to(&mut self, bytes_max: usize) -> usize {
-        if self.bytes.len() <= bytes_max {
-            return 0;
-        }
-        let (mut kept, mut end) = (0, 0);
-        while let Ok(len) = value_len(&self.bytes[end..]) {
-            if end + len > bytes_max {
-                break;
-            }
-            end += len;
-            kept += 1;
-        }
-        let dropped = self.count - kept;
-        self.bytes.truncate(end);
-        self.count = kept;
-        dropped as usize
     }
 
     /// Removes the rows and keeps the allocated memory.
@@ -183,17 +164,6 @@ pub(crate) fn write_named<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
 mod tests {
     use super::super::{Process, Snapshot, Socket};
     use super::*;
-
-    #[test]
-    fn rows_are_cut_between_rows() {
-        let all: Rows = (1..=100_u32).map(|pid| Process { pid, state: 'S', ..Process::default() }).collect();
-        let row = all.byte_len() / 100;
-        for (bytes_max, kept) in [(0, 0), (row - 1, 0), (row, 1), (10 * row + 1, 10), (100 * row, 100)] {
-            let mut rows = all.clone();
-            assert_eq!((rows.cut_to(bytes_max), rows.len()), (100 - kept, kept));
-            assert_eq!(rows.byte_len(), kept * row);
-        }
-    }
 
     #[test]
     fn parts_and_the_whole_have_the_same_bytes() {

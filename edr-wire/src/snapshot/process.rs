@@ -34,6 +34,10 @@ pub struct Process {
     /// Bytes of the whole command line, when `argv` is shortened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub argv_bytes: Option<u64>,
+    /// First 16 bytes of BLAKE3 over the arguments of the whole `argv`, each followed by NUL, when `argv` is shortened
+    /// because its owner uses too much of the snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub argv_hash: Option<Bytes>,
     /// The executable; `None` for kernel threads and when unreadable (then `incomplete` names the field).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exe: Option<Exe>,
@@ -112,7 +116,8 @@ pub struct Process {
     pub kernel_thread: bool,
     /// Wall-clock start time, ns since the epoch, from the boot time and `start_ticks`. For display only.
     pub start_time_ns: i64,
-    /// Names of existing fields that could not be read.
+    /// Names of existing fields that could not be read, or that were shortened because the owner's share of the
+    /// snapshot was used up.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub incomplete: Vec<String>,
     /// Distinct mapped files, by (dev, inode): the `mem` and `DEL` rows of lsof.
@@ -212,6 +217,10 @@ pub struct Container {
     /// Uid of the Kubernetes pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
+    /// True when the name lies in a part of the cgroup tree that belongs to a user, a service or another container: the
+    /// container is a claim of that owner, and may not exist.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub claimed: bool,
 }
 
 /// `/proc/PID/io`.

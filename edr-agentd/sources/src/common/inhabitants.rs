@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::owner::{HomeNames, Owner};
+
 /// Maximum number of processes named per namespace: the first may be gone before its files are read.
 const MEMBERS_MAX: usize = 3;
 /// Maximum number of processes named without a known namespace; all are counted.
@@ -17,6 +19,9 @@ pub struct Inhabitants {
     pub unknown: Vec<u32>,
     /// Number of processes in an unknown namespace.
     pub unknown_total: u64,
+    /// The owner of each namespace: of its first process.
+    pub(crate) owners: BTreeMap<u64, Owner>,
+    pub(crate) names: HomeNames,
 }
 
 impl Inhabitants {
@@ -26,6 +31,12 @@ impl Inhabitants {
         if members.len() < MEMBERS_MAX {
             members.push(pid);
         }
+    }
+
+    /// Adds the process `pid` of the namespace `netns` and of `owner`.
+    pub(crate) fn add_of(&mut self, netns: u64, pid: u32, owner: Owner) {
+        self.add(netns, pid);
+        self.owners.entry(netns).or_insert(owner);
     }
 
     /// Adds a process in an unknown namespace.

@@ -1,4 +1,4 @@
-//! What several sources need: gaps, counted system calls, bounded reads, threads that may hang.
+//! What several sources need: gaps, counted system calls, bounded reads, threads that may hang, fair shares by owner.
 //!
 //! Nothing here knows a source.
 
@@ -13,8 +13,10 @@ pub mod heartbeat;
 pub(crate) mod hung;
 mod inhabitants;
 pub(crate) mod lines;
+pub(crate) mod owner;
 pub(crate) mod proc_files;
 mod recorder;
+pub(crate) mod shares;
 
 pub use self::access::DescriptorAccess;
 pub use self::gaps::GapCollector;

@@ -1,7 +1,8 @@
 //! Parser of `/proc/PID/cgroup` (cgroups(7)): systemd unit and slice, and the container, all derived from the path.
 //!
-//! The path alone decides; no daemon is asked. A cgroup's name is chosen by its creator, so the unit and the container
-//! are claims of the *path*.
+//! The path alone decides; no daemon is asked. A cgroup's name is chosen by its creator: by root and its runtimes, but
+//! below `user-UID.slice`, below a service and inside a container by whoever owns that part of the tree. A container
+//! named there is marked as claimed.
 
 use edr_wire::Bytes;
 use edr_wire::snapshot::Container;
@@ -66,6 +67,7 @@ fn container_of(path: &[u8]) -> Option<Container> {
     let mut pod = None;
     let mut in_ecs = false;
     let mut parent = &b""[..];
+    let (mut in_users, mut in_service) = (false, false);
     for component in components(path) {
         if let Some(id) = pod_uid(component) {
             pod = Some(id);
@@ -73,16 +75,32 @@ fn container_of(path: &[u8]) -> Option<Container> {
         if let Some((runtime, id)) = container_name(component, parent, in_ecs) {
             let runtime = if runtime.is_empty() && pod.is_some() { "kubernetes" } else { runtime };
             if !runtime.is_empty() {
-                found = Some(Container { runtime: runtime.to_owned(), id, pod: None });
+                // podman run by a service puts the container below the service (`--cgroups=split`).
+                let claimed = in_users || found.is_some() || (in_service && runtime != "podman");
+                found = Some(Container { runtime: runtime.to_owned(), id, pod: None, claimed });
             }
         }
         in_ecs |= component == b"ecs";
+        in_users |= is_users(component, parent);
+        in_service |= is_plain_service(component);
         parent = component;
     }
     if let Some(container) = &mut found {
         container.pod = pod;
     }
     found
+}
+
+/// True for a user's slice or service manager: below, names are chosen by the user.
+fn is_users(component: &[u8], parent: &[u8]) -> bool {
+    component.starts_with(b"user@") || (parent == b"user.slice" && component.starts_with(b"user-"))
+}
+
+/// True for a service that is no runtime of containers: below, names are chosen by the service.
+fn is_plain_service(component: &[u8]) -> bool {
+    const RUNTIMES: [&[u8]; 7] = [b"containerd", b"docker", b"dockerd", b"crio", b"kubelet", b"k3s", b"rke2"];
+    let is_runtime = |name: &[u8]| RUNTIMES.iter().any(|runtime| memchr::memmem::find(name, runtime).is_some());
+    component.strip_suffix(b".service").is_some_and(|name| !is_runtime(name))
 }
 
 /// Runtime and id when a component names a container; the runtime is empty for a bare id, whose place decides.
@@ -396,6 +414,31 @@ mod tests {
         ] {
             let [_, _, _, found, found_pod] = parse(cgroup);
             assert_eq!((found.as_str(), found_pod.as_str()), (container, pod), "{cgroup}");
+        }
+    }
+
+    #[test]
+    fn a_container_below_what_a_user_a_service_or_a_container_owns_is_a_claim() {
+        for (path, is_claimed) in [
+            ("/system.slice/docker-ID.scope", false),
+            ("/docker/ID", false),
+            ("/machine.slice/libpod-ID.scope/container", false),
+            ("/system.slice/containerd.service/kubepods-pod.slice:cri-containerd:ID", false),
+            ("/kubepods.slice/kubepods-burstable.slice/cri-containerd-ID.scope", false),
+            ("/machine.slice/systemd-nspawn@x.service/payload", false),
+            ("/user.slice/user-1000.slice/user@1000.service/docker-ID.scope", true),
+            ("/user.slice/user-1000.slice/user@1000.service/app.slice/docker/ID", true),
+            ("/user.slice/user-1000.slice/session-1.scope/libpod-ID.scope", true),
+            ("/user.slice/user-1000.slice/user@1000.service/lxc.payload.web", true),
+            ("/system.slice/web.service/docker-ID.scope", true),
+            ("/lxc.payload.web/docker/ID", true),
+            ("/docker/ID/docker/ID", true),
+            ("/system.slice/web.service/libpod-payload-ID", false),
+            ("/system.slice/snap.docker.dockerd.service/docker/ID", false),
+            ("/../user-1000.slice/user@1000.service/machine.slice/machine-x.scope", true),
+        ] {
+            let container = parse_cgroup(format!("0::{path}\n").replace("ID", ID).as_bytes()).container;
+            assert_eq!(container.map(|container| container.claimed), Some(is_claimed), "{path}");
         }
     }
 

@@ -45,15 +45,32 @@ pub(super) struct ListLimits {
     pub(super) bytes: usize,
 }
 
-impl ListLimits {
-    /// Counted only.
-    pub(super) const NONE: Self = Self { files: 0, bytes: 0 };
+/// Result of listing the descriptors of a process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct ListedFiles {
+    /// All descriptors.
+    pub(super) total: u64,
+    /// Descriptors that a limit on bytes left out.
+    pub(super) unread: u64,
+    /// Descriptors that were read, and the bytes of their rows, about.
+    pub(super) read: u64,
+    pub(super) bytes: u64,
+    /// The limit on the number of descriptors left some out.
+    pub(super) is_limited: bool,
+}
+
+impl ListedFiles {
+    /// Estimated bytes of the rows of the descriptors that were not read.
+    pub(super) fn unread_bytes(&self) -> usize {
+        let each = self.bytes.checked_div(self.read).unwrap_or(0).max(FILE_ROW_BYTES as u64);
+        usize::try_from(self.unread.saturating_mul(each)).unwrap_or(usize::MAX)
+    }
 }
 
 /// Maximum number of rows with kept memory.
 const SPARE_MAX: usize = 4_096;
 /// Estimated bytes of a row beside its path and detail: field names, numbers.
-const FILE_ROW_BYTES: usize = 110;
+pub(super) const FILE_ROW_BYTES: usize = 110;
 
 /// A file held without a descriptor number, already read by the caller.
 #[derive(Debug)]
@@ -94,8 +111,7 @@ impl FileReader {
         files.push(file);
     }
 
-    /// Adds the descriptors in `place/fd`, by number, up to the limits. Returns the number of all descriptors, and true
-    /// when none was left out; `None` when the folder cannot be read.
+    /// Adds the descriptors in `place/fd`, by number, up to the limits. `None` when the folder cannot be read.
     pub(super) fn read(
         &mut self,
         place: BorrowedFd<'_>,
@@ -103,7 +119,7 @@ impl FileReader {
         files: &mut Vec<OpenFile>,
         missed: &mut MissedFacts,
         progress: &JobProgress,
-    ) -> Option<(u64, bool)> {
+    ) -> Option<ListedFiles> {
         progress.at(Step::Files);
         let total = match self.list(place, limits.files, progress) {
             Ok(total) => total,
@@ -112,19 +128,23 @@ impl FileReader {
                 return None;
             }
         };
-        let is_cut = total > self.numbers.len() as u64;
+        let is_limited = total > self.numbers.len() as u64;
+        let mut listed = ListedFiles { total, is_limited, ..ListedFiles::default() };
         if self.numbers.is_empty() {
-            return Some((total, !is_cut));
+            return Some(listed);
+        }
+        if limits.bytes < FILE_ROW_BYTES {
+            listed.unread = self.numbers.len() as u64;
+            return Some(listed);
         }
         let folders = open_place(place, c"fd").and_then(|fd| Ok((fd, open_place(place, c"fdinfo")?)));
         let (links, infos) = match folders {
             Ok(folders) => folders,
             Err(errno) => {
                 missed.add("files", errno);
-                return Some((total, !is_cut));
+                return Some(listed);
             }
         };
-        let mut bytes = 0;
         for index in 0..self.numbers.len() {
             let number = self.numbers[index];
             progress.beat();
@@ -132,10 +152,12 @@ impl FileReader {
             file.fd = Fd::Number(number);
             match self.read_one(links.as_fd(), infos.as_fd(), Name::of(number).as_c_str(), &mut file, missed) {
                 Ok(()) => {
-                    bytes += FILE_ROW_BYTES + file.path.0.len() + file.detail.0.len();
-                    if bytes > limits.bytes {
+                    listed.bytes += (FILE_ROW_BYTES + file.path.0.len() + file.detail.0.len()) as u64;
+                    listed.read += 1;
+                    if listed.bytes > limits.bytes as u64 {
                         self.spare.push(file);
-                        return Some((total, false));
+                        listed.unread = (self.numbers.len() - index) as u64;
+                        return Some(listed);
                     }
                     files.push(file);
                 }
@@ -151,7 +173,7 @@ impl FileReader {
                 }
             }
         }
-        Some((total, !is_cut))
+        Some(listed)
     }
 
     /// Fills `numbers` with the lowest descriptors and returns how many there are.

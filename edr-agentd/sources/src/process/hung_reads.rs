@@ -5,40 +5,10 @@
 //! counts against the owner of its process, and the counts decide ([`policy::left_out`]). `status` and `cgroup` are
 //! always read, so every process keeps a row.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-
 use super::step::{Step, Steps};
 use crate::common::hung::AbandonedThread;
 use crate::common::hung::policy::{self, ReadCounts, SLOW_PASSES, SLOW_READS_MAX};
-
-/// The owner of a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ProcessOwner {
-    /// The real user id.
-    uid: u32,
-    /// Hash of the first two folders of the cgroup path: a slice, a service, a container; `None` at the root. A user
-    /// with many ids (subuid(5)) has a single value here, and root in a container differs from root on the host.
-    home: Option<u64>,
-}
-
-impl ProcessOwner {
-    pub(super) fn new(uid: u32, cgroup_path: &[u8]) -> Self {
-        let mut hasher = DefaultHasher::new();
-        let mut parts = 0;
-        for part in cgroup_path.split(|&b| b == b'/').filter(|part| !part.is_empty()).take(2) {
-            part.hash(&mut hasher);
-            parts += 1;
-        }
-        Self { uid, home: (parts > 0).then(|| hasher.finish()) }
-    }
-
-    /// Returns whether two processes have the same owner. The user root alone is not enough: too much runs as root.
-    fn is_same(self, other: Self) -> bool {
-        (self.uid != 0 && self.uid == other.uid)
-            || (self.home.is_some() && self.home == other.home)
-            || (self.home, self.uid) == (other.home, other.uid)
-    }
-}
+use crate::common::owner::Owner;
 
 /// A hung or slow read that counts against its owner.
 #[derive(Debug)]
@@ -46,7 +16,7 @@ struct HungRead {
     pid: u32,
     step: Step,
     /// `None` until the process is read again.
-    owner: Option<ProcessOwner>,
+    owner: Option<Owner>,
     /// `None` for a slow read, and for a hung read that returned.
     abandoned: Option<AbandonedThread>,
     /// Pass until which a slow read counts.
@@ -93,7 +63,7 @@ impl HungReads {
     }
 
     /// Adds a slow read.
-    pub(super) fn add_slow(&mut self, pid: u32, step: Step, owner: Option<ProcessOwner>) {
+    pub(super) fn add_slow(&mut self, pid: u32, step: Step, owner: Option<Owner>) {
         self.slow_in_pass += 1;
         if self.reads.len() - self.abandoned() < SLOW_READS_MAX {
             self.reads.push(HungRead { pid, step, owner, abandoned: None, until: self.pass + SLOW_PASSES });
@@ -108,12 +78,12 @@ impl HungReads {
 
     /// The steps to leave out of `pid`, a process of `owner`. The row is doubtful when the row of the tick before was
     /// not whole, or when the process waits for storage.
-    pub(super) fn left_out(&mut self, pid: u32, owner: ProcessOwner, is_doubtful: bool) -> Steps {
+    pub(super) fn left_out(&mut self, pid: u32, owner: Owner, is_doubtful: bool) -> Steps {
         let (mut of_owner, mut hung_there) = (0, Steps::NONE);
         for read in &mut self.reads {
             if read.pid == pid {
                 read.owner = Some(owner);
-            } else if read.owner.is_some_and(|other| other.is_same(owner)) {
+            } else if read.owner.is_some_and(|other| other.is_related(owner)) {
                 of_owner += 1;
                 hung_there = hung_there.with(read.step.kin());
             }
@@ -140,8 +110,8 @@ mod tests {
     use super::*;
     use crate::common::hung::{JobProgress, ReadPosition};
 
-    fn of(uid: u32, cgroup: &str) -> ProcessOwner {
-        ProcessOwner::new(uid, cgroup.as_bytes())
+    fn of(uid: u32, cgroup: &str) -> Owner {
+        Owner::new(uid, cgroup.as_bytes())
     }
 
     fn hung(pid: u32, step: Step, thread: &Arc<JobProgress>) -> AbandonedThread {
@@ -150,7 +120,7 @@ mod tests {
 
     /// Adds hung reads of an earlier pass: `count` processes of `owner`, in `step`. The reads return when the result is
     /// dropped.
-    fn hang(reads: &mut HungReads, first: u32, count: u32, step: Step, owner: ProcessOwner) -> Vec<Arc<JobProgress>> {
+    fn hang(reads: &mut HungReads, first: u32, count: u32, step: Step, owner: Owner) -> Vec<Arc<JobProgress>> {
         let threads = (first..first + count).map(|pid| {
             let thread = Arc::default();
             reads.add(hung(pid, step, &thread));

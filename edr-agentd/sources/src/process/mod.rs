@@ -25,6 +25,7 @@ mod missed;
 mod number;
 mod pass;
 mod previous;
+mod room;
 mod row;
 mod schedstat;
 mod stat;

@@ -6,7 +6,8 @@ use edr_wire::ProcessKey;
 use edr_wire::snapshot::Reread;
 
 use super::missed::MissedFact;
-use super::row::{Memory, ProcessFacts};
+use super::room::RowSize;
+use super::row::{Memory, ProcessFacts, TextHistory};
 
 /// Rows of one tick, by pid.
 #[derive(Debug, Default)]
@@ -23,12 +24,23 @@ pub(super) struct ProcessRecord {
     pub(super) memory: Memory,
     /// Time of the last read, `CLOCK_BOOTTIME` ns.
     pub(super) read_at_ns: u64,
-    /// Place of the row in the bytes.
+    /// Place of the row in the bytes; empty for a process without a row.
     pub(super) row: Range<usize>,
+    pub(super) size: RowSize,
+    pub(super) texts: TextHistory,
+    /// Time of the last whole read, µs.
+    pub(super) time_us: u64,
     /// Facts missing in the row: the gaps of every snapshot with the row.
     pub(super) missed: Vec<MissedFact>,
     /// Facts of the process for other sources.
     pub(super) facts: ProcessFacts,
+}
+
+impl ProcessRecord {
+    /// Identity within a boot: pid and start.
+    pub(super) fn key(&self) -> (u32, u64) {
+        (self.pid, self.memory.start_ticks)
+    }
 }
 
 impl PreviousRows {
@@ -52,11 +64,6 @@ impl PreviousRows {
             self.bytes.shrink_to(bytes.len());
         }
         self.bytes.extend_from_slice(bytes);
-    }
-
-    /// Forgets everything: the next tick reads every process.
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
     }
 }
 

@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use edr_wire::Bytes;
 use edr_wire::snapshot::{Family, Socket};
 
+use crate::common::owner::Owner;
+
 /// A socket. The order of the fields is the order of rows; names are static and addresses are numbers, so a dump of
 /// many sockets allocates only for unix paths.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,10 +30,12 @@ pub(super) struct SocketEntry {
     pub(super) v6only: bool,
     pub(super) groups: Box<[u32]>,
     pub(super) promiscuous: bool,
+    /// Whose share of the rows the socket takes.
+    pub(super) owner: Owner,
 }
 
 /// Name of a protocol, or the number of a protocol without a name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum SocketProtocol {
     Named(&'static str),
     Number(u32),
@@ -90,6 +94,7 @@ impl SocketEntry {
             v6only: false,
             groups: Box::default(),
             promiscuous: false,
+            owner: Owner::OTHERS,
         }
     }
 

@@ -19,6 +19,7 @@ mod packet_diag;
 mod proc_net;
 mod rows;
 mod tables;
+mod turns;
 mod unix_diag;
 mod vsock_diag;
 mod xdp_diag;
@@ -29,11 +30,12 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use edr_wire::snapshot::{Family, GapReason, Rows, Socket};
+use edr_wire::snapshot::{Family, GapReason, Socket};
 use rustix::io::Errno;
 
 use crate::common::cost::CallCounter;
 use crate::common::errno::reason;
+use crate::common::owner::Owner;
 use crate::common::{GapCollector, proc_files};
 use crate::tick::{RowCount, Source, Tick};
 use counts::SocketCounts;
@@ -41,7 +43,7 @@ use entry::{SOCK_DIAG, SocketEntry};
 use message::MalformedMessage;
 use namespaces::OtherNamespaces;
 use netlink::{Diag, Dump};
-use rows::{ROWS_MAX, SocketRows};
+use rows::{SocketRows, owner_in, owner_of};
 use tables::{DiagQuery, SocketTable, TABLES};
 
 /// The source's name in gaps.
@@ -61,6 +63,8 @@ pub struct SocketReader {
     others: OtherNamespaces,
     tick: u64,
     found: SocketRows,
+    /// The rows of the table that is being read.
+    table: SocketRows,
     text: Vec<u8>,
     row: Socket,
 }
@@ -87,7 +91,8 @@ impl Source for SocketReader {
     /// Pushes one row per socket, sorted by (inode, netns, protocol, endpoints). Other namespaces are read through the
     /// processes in [`Tick::inhabitants`].
     fn read(&mut self, tick: &mut Tick) -> RowCount {
-        let Tick { inhabitants, rows, gaps, .. } = tick;
+        let Tick { inhabitants, rows, gaps, budget, .. } = tick;
+        let bytes_max = budget.rows_bytes.saturating_sub(rows.processes.byte_len()) as u64;
         self.tick += 1;
         self.found.clear();
         if self.own.is_some() {
@@ -95,7 +100,12 @@ impl Source for SocketReader {
         }
         let own = self.own.as_ref().map(|own| own.netns);
         self.others.read(&self.proc_root, own, inhabitants, &mut self.text, &mut self.found, gaps);
-        self.write(&mut rows.sockets, gaps);
+        self.found.finish(bytes_max);
+        self.found.report(&inhabitants.names, gaps);
+        for found in &self.found.rows {
+            found.fill(&mut self.row);
+            rows.sockets.push(&self.row);
+        }
         RowCount { rows: rows.sockets.len(), carried: 0 }
     }
 }
@@ -122,6 +132,7 @@ impl SocketReader {
             others: OtherNamespaces::default(),
             tick: 0,
             found: SocketRows::default(),
+            table: SocketRows::default(),
             text: Vec::new(),
             row: Socket::default(),
         })
@@ -146,10 +157,11 @@ impl SocketReader {
             let asked_in_vain = own.unsupported.get(table.name).is_some_and(|again| *again > self.tick);
             let asked = match &mut own.diag {
                 Some(diag) if !asked_in_vain => {
-                    let asked = ask(table, own.netns, &mut self.found, gaps, |take| table.dump(diag, take));
+                    let asked = ask(table, own.netns, &mut self.table, gaps, |take| table.dump(diag, take));
                     if matches!(table.asked, DiagQuery::Netlink) {
-                        quiet(&mut self.found, diag);
+                        quiet(&mut self.table, diag);
                     }
+                    self.found.append(&mut self.table);
                     asked
                 }
                 _ => Err(Errno::NOENT.into()),
@@ -161,20 +173,10 @@ impl SocketReader {
             read_file(table, &self.proc_root, own.netns, &error, &mut self.text, &mut self.found, gaps);
         }
     }
-
-    fn write(&mut self, rows: &mut Rows, gaps: &mut GapCollector) {
-        let beyond = self.found.finish();
-        if beyond > 0 {
-            gap(gaps, "rows", GapReason::TooLong, &format!("{beyond} sockets beyond {ROWS_MAX} are not listed"));
-        }
-        for found in &self.found.rows {
-            found.fill(&mut self.row);
-            rows.push(&self.row);
-        }
-    }
 }
 
-/// Takes a whole table from `dump`. A table that changed during the read is read once more.
+/// Takes a whole table from `dump` into `found`, which is empty before. A table that changed during the read is read
+/// once more.
 fn ask(
     table: &SocketTable,
     netns: u64,
@@ -182,26 +184,16 @@ fn ask(
     gaps: &mut GapCollector,
     mut dump: impl FnMut(&mut dyn FnMut(Result<SocketEntry, MalformedMessage>)) -> io::Result<Dump>,
 ) -> io::Result<()> {
-    found.make_room();
-    let start = found.mark();
     let mut read = |found: &mut SocketRows| {
-        found.go_back(start);
-        let (mut malformed, mut owned) = (0, 0);
+        found.clear();
+        let mut malformed = 0;
         let dump = dump(&mut |row| match row {
-            Ok(row) => {
-                owned += usize::from(row.inode != 0);
-                // More rows would displace rows of other tables before this table is known to be valid.
-                if row.inode == 0 || owned <= ROWS_MAX {
-                    found.push(SocketEntry { netns, ..row });
-                } else {
-                    found.beyond += 1;
-                }
-            }
+            Ok(row) => found.push(SocketEntry { netns, owner: owner_of(&row), ..row }),
             Err(MalformedMessage(_)) => malformed += 1,
         });
         if dump.is_err() {
             // Half a table beside the rows of its file would list sockets twice.
-            found.go_back(start);
+            found.clear();
         }
         dump.map(|dump| Dump { malformed: dump.malformed + malformed, ..dump })
     };
@@ -226,7 +218,7 @@ fn quiet(found: &mut SocketRows, diag: &Diag) {
             && row.protocol == SOCK_DIAG
             && (row.local_port == 0 || Some(row.local_port) == diag.port_id())
     };
-    for row in found.rows.iter_mut().filter(is_asking) {
+    for row in found.iter_mut().filter(is_asking) {
         (row.receive_queue, row.send_queue) = (0, 0);
     }
 }
@@ -247,7 +239,7 @@ fn read_file(
     };
     match proc_files::read(proc_root, &format!("{OWN_NET}/{}", table.name), text) {
         Ok(cut) => {
-            take_file(table.name, file, text, cut, netns, found, gaps);
+            take_file(table.name, file, text, cut, (netns, None), found, gaps);
         }
         Err(error) => return gap(gaps, table.name, reason(&error), &error.to_string()),
     }
@@ -256,13 +248,14 @@ fn read_file(
     }
 }
 
-/// Takes the rows of a file and returns their number; `field` names the table in gaps.
+/// Takes the rows of a file and returns their number; `field` names the table in gaps. The namespace has an owner
+/// unless it is the agent's own.
 fn take_file(
     field: &str,
     file: tables::NetFile,
     text: &[u8],
     cut: bool,
-    netns: u64,
+    (netns, owner): (u64, Option<Owner>),
     found: &mut SocketRows,
     gaps: &mut GapCollector,
 ) -> u64 {
@@ -270,7 +263,8 @@ fn take_file(
     file.parse(text, |row| match row {
         Ok(row) => {
             taken += 1;
-            found.push(SocketEntry { netns, ..row });
+            let owner = owner.map_or_else(|| owner_of(&row), |owner| owner_in(&row, owner));
+            found.push(SocketEntry { netns, owner, ..row });
         }
         Err(MalformedMessage(_)) => malformed += 1,
     });
@@ -290,6 +284,10 @@ fn is_unsupported(error: &io::Error) -> bool {
 
 fn gap(gaps: &mut GapCollector, field: &str, reason: GapReason, detail: &str) {
     gaps.add(SOURCE, None, field.as_bytes(), reason, detail);
+}
+
+fn gap_count(gaps: &mut GapCollector, field: &str, reason: GapReason, detail: &str, count: u64) {
+    gaps.add_count(SOURCE, field.as_bytes(), reason, detail, count);
 }
 
 #[cfg(test)]

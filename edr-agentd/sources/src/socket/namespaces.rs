@@ -1,8 +1,9 @@
 //! Other network namespaces: each read through one of its processes, as many per tick as the budget allows.
 //!
-//! When the budget is used up, namespaces take turns; an unread namespace keeps its previous rows, with a gap. Rows of
-//! a namespace without a process are removed. The pass over the processes finds the processes of each namespace. Each
-//! namespace is read by a thread that may be abandoned, since the files belong to a process and may hang.
+//! When the budget is used up, namespaces take turns by owner ([`Turns`]); an unread namespace keeps its previous rows,
+//! with a gap. Rows of a namespace without a process are removed. The pass over the processes finds the processes of
+//! each namespace. Each namespace is read by a thread that may be abandoned, since the files belong to a process and
+//! may hang.
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -17,12 +18,14 @@ use edr_wire::snapshot::GapReason;
 use super::counts::SocketCounts;
 use super::entry::SocketEntry;
 use super::tables::{NetFile, TABLES};
+use super::turns::Turns;
 use super::{SOURCE, SocketRows, gap, take_file};
 use crate::common::errno::reason;
 use crate::common::hung::policy::{
     NAMESPACE_HUNG_TICKS, NAMESPACE_THREADS_MAX, NAMESPACES_SPENT_MAX, NAMESPACES_WALL_MAX,
 };
 use crate::common::hung::{AbandonableThread, JobProgress, NoAnswer};
+use crate::common::owner::Owner;
 use crate::common::{GapCollector, Inhabitants, calls, proc_files};
 
 /// Budget of one tick, in microseconds of CPU time as estimated by [`Price`]: 1 % of a core at one tick in 10 s. An
@@ -39,8 +42,9 @@ const BUCKETS_USUAL: u64 = 131_072;
 const BUCKETS_FILE: &str = "sys/net/ipv4/tcp_ehash_entries";
 /// Maximum number of namespaces with remembered rows; more are listed only in the tick of their read.
 const REMEMBERED_MAX: usize = 1_024;
-/// Maximum number of remembered rows per namespace.
+/// Maximum number of remembered rows of one namespace, and of all.
 const REMEMBERED_ROWS_MAX: usize = 20_000;
+const ALL_REMEMBERED_ROWS_MAX: usize = 50_000;
 /// Where namespaces are kept by name.
 const NAMED_IN: [&str; 2] = ["/run/netns", "/run/docker/netns"];
 /// Maximum number of namespaces named in gaps.
@@ -51,8 +55,7 @@ const NAMED_MAX: usize = 32;
 pub(super) struct OtherNamespaces {
     known: BTreeMap<u64, NamespaceRows>,
     tick: u64,
-    /// The first namespace to be read in the next tick.
-    next: u64,
+    turns: Turns,
     price: Price,
     thread: AbandonableThread,
     /// Hung namespaces, with the tick of the next read.
@@ -64,7 +67,7 @@ impl Default for OtherNamespaces {
         Self {
             known: BTreeMap::new(),
             tick: 0,
-            next: 0,
+            turns: Turns::default(),
             price: Price::default(),
             thread: AbandonableThread::new("edr-namespaces", NAMESPACE_THREADS_MAX),
             hung: BTreeMap::new(),
@@ -98,6 +101,7 @@ impl Price {
 struct NamespaceRows {
     rows: Vec<SocketEntry>,
     tick: u64,
+    owner: Option<Owner>,
 }
 
 impl OtherNamespaces {
@@ -126,7 +130,8 @@ impl OtherNamespaces {
         } else if others.is_empty() {
             // A copied tree without processes may still have the files.
             let progress = JobProgress::default();
-            read_one(proc_root, 0, &mut Means { price: self.price, text, progress: &progress }, found, gaps);
+            let mut means = Means { price: self.price, text, progress: &progress, owner: None };
+            read_one(proc_root, 0, &mut means, found, gaps);
             return;
         }
         if self.price.walk_us == 0 {
@@ -138,16 +143,15 @@ impl OtherNamespaces {
         self.hung.retain(|_, again| *again > self.tick);
         self.known.retain(|netns, _| others.contains_key(netns));
 
-        let mut turn: Vec<u64> = others.keys().copied().collect();
-        let first = turn.partition_point(|netns| *netns < self.next);
-        turn.rotate_left(first);
+        let owner_of = |netns: &u64| inhabitants.owners.get(netns).copied().unwrap_or(Owner::OTHERS);
+        let owners: BTreeMap<u64, Owner> = others.keys().map(|netns| (*netns, owner_of(netns))).collect();
+        let turn = self.turns.order(&owners);
         let (mut budget_us, begun) = (BUDGET_US, Instant::now());
         self.thread.start_round();
         let mut unread = turn.len();
         for (at, netns) in turn.iter().enumerate() {
             let is_late = self.thread.spent() > NAMESPACES_SPENT_MAX || begun.elapsed() > NAMESPACES_WALL_MAX;
             if budget_us == 0 || is_late {
-                self.next = *netns;
                 unread = at;
                 break;
             }
@@ -156,7 +160,8 @@ impl OtherNamespaces {
                 self.carry_over_one(*netns, at, why, found, gaps);
                 continue;
             }
-            let read = match self.read_on_thread(proc_root, &others[netns], *netns, text, gaps) {
+            let owner = owner_of(netns);
+            let mut read = match self.read_on_thread(proc_root, &others[netns], (*netns, owner), text, gaps) {
                 Ok((read, spent_us)) => {
                     budget_us = budget_us.saturating_sub(spent_us);
                     read
@@ -173,17 +178,38 @@ impl OtherNamespaces {
                     continue;
                 }
             };
-            found.beyond += read.beyond;
-            read.rows.iter().for_each(|row| found.push(row.clone()));
-            if read.rows.len() <= REMEMBERED_ROWS_MAX
-                && (self.known.len() < REMEMBERED_MAX || self.known.contains_key(netns))
-            {
-                self.known.insert(*netns, NamespaceRows { rows: read.rows, tick: self.tick });
-            } else {
-                self.known.remove(netns);
-            }
+            let rows: Vec<SocketEntry> = read.iter().cloned().collect();
+            found.append(&mut read);
+            self.remember(*netns, owner, rows);
         }
+        self.turns.remember(&turn, unread, &owners);
         self.carry_over(&turn[unread..], found, gaps);
+    }
+
+    /// Remembers the rows of a namespace. Beyond the limits the owner with the most remembered rows and namespaces
+    /// loses one namespace after the other.
+    fn remember(&mut self, netns: u64, owner: Owner, rows: Vec<SocketEntry>) {
+        self.known.remove(&netns);
+        if rows.len() > REMEMBERED_ROWS_MAX {
+            return;
+        }
+        self.known.insert(netns, NamespaceRows { rows, tick: self.tick, owner: Some(owner) });
+        loop {
+            let mut weights: BTreeMap<Option<u64>, usize> = BTreeMap::new();
+            for known in self.known.values() {
+                *weights.entry(known.owner.and_then(|owner| owner.home)).or_default() += 1 + known.rows.len();
+            }
+            let most = weights.iter().max_by_key(|(_, weight)| **weight).map(|(home, _)| *home);
+            let all: usize = weights.values().sum();
+            if self.known.len() <= REMEMBERED_MAX && all <= ALL_REMEMBERED_ROWS_MAX {
+                return;
+            }
+            let of_most = self.known.iter().filter(|(_, known)| Some(known.owner.and_then(|o| o.home)) == most);
+            let Some(heaviest) = of_most.max_by_key(|(_, known)| known.rows.len()).map(|(netns, _)| *netns) else {
+                return;
+            };
+            self.known.remove(&heaviest);
+        }
     }
 
     /// Reads a namespace on an abandonable thread; also returns the cost in microseconds.
@@ -191,7 +217,7 @@ impl OtherNamespaces {
         &mut self,
         proc_root: &Arc<OwnedFd>,
         pids: &[u32],
-        netns: u64,
+        (netns, owner): (u64, Owner),
         text: &mut Vec<u8>,
         gaps: &mut GapCollector,
     ) -> Result<(SocketRows, u64), NoAnswer> {
@@ -199,7 +225,7 @@ impl OtherNamespaces {
         let mut text_there = std::mem::take(text);
         let (found, mut found_gaps, spent_us, text_back) = self.thread.run(move |progress| {
             let (mut found, mut gaps) = (SocketRows::default(), GapCollector::default());
-            let mut means = Means { price, text: &mut text_there, progress };
+            let mut means = Means { price, text: &mut text_there, progress, owner: Some(owner) };
             let spent_us = read_any(&proc_root, &pids, netns, &mut means, &mut found, &mut gaps);
             (found, gaps, spent_us, text_there)
         })?;
@@ -266,6 +292,8 @@ pub(super) struct Means<'a> {
     pub(super) price: Price,
     pub(super) text: &'a mut Vec<u8>,
     pub(super) progress: &'a JobProgress,
+    /// The owner of the namespace.
+    pub(super) owner: Option<Owner>,
 }
 
 /// Reads a namespace through the first process that stays inside during the read. Returns the cost in microseconds.
@@ -299,7 +327,7 @@ pub(super) fn read_any(
 
 /// Reads the files in `dir`/net. Returns the cost in microseconds.
 fn read_one(dir: &OwnedFd, netns: u64, means: &mut Means<'_>, found: &mut SocketRows, gaps: &mut GapCollector) -> u64 {
-    let Means { price, text, progress } = means;
+    let Means { price, text, progress, owner } = means;
     let (mut spent_us, mut is_readable) = (0, false);
     let mut read = |name: &str, text: &mut Vec<u8>| -> io::Result<bool> {
         let cut = proc_files::read(dir, &format!("net/{name}"), text);
@@ -324,7 +352,7 @@ fn read_one(dir: &OwnedFd, netns: u64, means: &mut Means<'_>, found: &mut Socket
         let Some(file) = table.file else { continue };
         match read(table.name, text) {
             Ok(cut) => {
-                let taken = take_file(&field, file, text, cut, netns, found, gaps);
+                let taken = take_file(&field, file, text, cut, (netns, *owner), found, gaps);
                 // A unix name may contain line breaks and text in the form of rows; the kernel's count shows the
                 // forgery.
                 let counted = counts.as_ref().and_then(|counts| counts.of(table));

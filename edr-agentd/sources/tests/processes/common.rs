@@ -187,6 +187,18 @@ impl FakeProc {
         self.folder.path()
     }
 
+    /// Adds a process of a user in a cgroup, with the minimum of files.
+    pub(crate) fn add_of(&self, pid: u32, comm: &str, uid: u32, cgroup: &str) -> PathBuf {
+        let folder = self.add(pid, comm);
+        let status = format!(
+            "Name:\tx\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\nGid:\t1\t1\t1\t1\nGroups:\t\n\
+            CapInh:\t0\nCapPrm:\t0\nCapEff:\t0\nCapBnd:\t0\nCapAmb:\t0\nNoNewPrivs:\t0\nSeccomp:\t0\n"
+        );
+        std::fs::write(folder.join("status"), status).unwrap();
+        std::fs::write(folder.join("cgroup"), format!("0::{cgroup}\n")).unwrap();
+        folder
+    }
+
     /// Adds a process with the minimum of files.
     pub(crate) fn add(&self, pid: u32, comm: &str) -> PathBuf {
         let folder = self.folder.path().join(pid.to_string());

@@ -14,7 +14,7 @@ use super::common::{ChildProgram, FakeProc, ProcessReading, file, look, reader_a
 fn crowded() -> FakeProc {
     let proc = FakeProc::new();
     for pid in 1_000..1_040 {
-        let folder = proc.add(pid, "crowd");
+        let folder = proc.add_of(pid, "crowd", 0, "/");
         for fd in 0..400 {
             std::os::unix::fs::symlink("/etc/passwd", folder.join("fd").join(fd.to_string())).unwrap();
             std::fs::write(folder.join("fdinfo").join(fd.to_string()), "pos:\t0\nflags:\t0100000\nmnt_id:\t1\n")
@@ -51,19 +51,19 @@ fn when_rows_do_not_fit_every_process_keeps_its_row_and_gives_up_files() {
     let mut reader = reader_at(proc.root());
     let first = tick_within(&mut reader, budget(soft));
     assert_eq!(listed(&first).len(), 40);
-    assert!(listed(&first).iter().any(|(_, files, _)| *files == 0), "the last ones have no room");
-    let gap = first.gaps.iter().find(|gap| gap.reason == GapReason::TooLong).unwrap();
-    assert!(gap.source == "files" && gap.detail.contains("rows list no files"), "{gap:?}");
-    // From the next ticks on the room is shared: each process lists some files, lowest descriptors first.
-    let settled: Vec<ProcessReading> = (0..8).map(|_| tick_within(&mut reader, budget(soft))).collect();
-    let last = settled.last().unwrap();
-    let shares = listed(last);
-    assert!(shares.iter().all(|(_, files, truncated)| *files > 0 && *truncated), "{shares:?}");
-    assert!(last.rows.iter().map(Vec::len).sum::<usize>() <= soft);
-    assert!(last.gaps.iter().all(|gap| gap.reason != GapReason::TooLong), "{:?}", last.gaps);
+    // From the second tick on the room is shared: each process lists some files, lowest descriptors first.
+    let settled: Vec<ProcessReading> = (0..4).map(|_| tick_within(&mut reader, budget(soft))).collect();
+    for seen in &settled {
+        let shares = listed(seen);
+        assert!(shares.iter().all(|(_, files, truncated)| *files > 0 && *truncated), "{shares:?}");
+        assert!(seen.processes.iter().all(|process| process.incomplete == ["files"]));
+        assert!(seen.rows.iter().map(Vec::len).sum::<usize>() <= soft);
+        let gap = seen.gaps.iter().find(|gap| gap.field.as_ref() == b"lists: uid 0").unwrap();
+        assert_eq!((gap.reason, gap.count), (GapReason::TooLong, 40), "{gap:?}");
+    }
     // The same rows at each tick.
-    assert!(settled[6].rows == settled[7].rows);
-    file(&last.processes[0], 0);
+    assert!(settled[2].rows == settled[3].rows);
+    file(&settled[3].processes[0], 0);
 }
 
 #[test]
@@ -71,18 +71,18 @@ fn beyond_the_last_room_processes_are_counted() {
     let proc = FakeProc::new();
     for pid in 1..=3_000 {
         // 2 KiB of arguments each: 6 MiB, which no limit on files reduces.
-        std::fs::write(proc.add(pid, "many").join("cmdline"), vec![b'x'; 2_048]).unwrap();
+        std::fs::write(proc.add_of(pid, "many", 0, "/").join("cmdline"), vec![b'x'; 2_048]).unwrap();
     }
     let mut reader = reader_at(proc.root());
-    for _ in 0..2 {
+    for round in 0..3 {
         let seen = tick_within(&mut reader, budget(64 << 10));
-        let gap = seen.gaps.iter().find(|gap| gap.source == "processes" && gap.reason == GapReason::TooLong).unwrap();
-        let told: usize = gap.detail.split(' ').next().unwrap().parse().unwrap();
-        assert!(told > 0);
-        assert_eq!(seen.processes.len() + told, 3_000);
-        let pids: Vec<u32> = seen.processes.iter().map(|process| process.pid).collect();
-        let lowest: Vec<u32> = (1..=u32::try_from(pids.len()).unwrap()).collect();
-        assert_eq!(pids, lowest);
+        let gap = seen.gaps.iter().find(|gap| gap.field.as_ref() == b"rows: uid 0").unwrap();
+        assert!(gap.reason == GapReason::TooLong && gap.detail.starts_with("alarm: uid 0 wants "), "{gap:?}");
+        assert!(!seen.processes.is_empty() && seen.rows.iter().map(Vec::len).sum::<usize>() <= 64 << 10);
+        // A process that was not there before has a row.
+        let pid = 4_000 + round;
+        proc.add_of(pid, "new", 0, "/");
+        assert!(tick_within(&mut reader, budget(64 << 10)).find(pid).is_some(), "round {round}");
     }
 }
 

@@ -11,6 +11,7 @@ mod load;
 mod names;
 mod reuse;
 mod rights;
+mod shares;
 mod steady;
 mod tools;
 mod zoo;

@@ -10,6 +10,7 @@
 //!   before accept(2), which have no inode.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
+mod flood;
 mod ss;
 mod zoo;
 

@@ -1,6 +1,6 @@
 //! *process data*: the columns of `ps auxww`, and further values from `/proc`.
 
-use edr_wire::snapshot::{Host, Process};
+use edr_wire::snapshot::{Container, Host, Process};
 
 use super::user;
 use crate::as_of::AsOf;
@@ -117,9 +117,10 @@ impl Declaration for Processes {
             .code(),
         ProcessField::text("unit", "Unit", |row| row.process.unit.as_ref().map_or(Cell::Empty, Cell::bytes))
             .ecs("edr.systemd.unit"),
-        ProcessField::text("container", "Container", |row| container(row.process))
-            .ecs("container.id")
-            .meaning("`runtime:id`."),
+        ProcessField::text("container", "Container", |row| container(row.process)).ecs("container.id").meaning(
+            "`runtime:id`; `claimed runtime:id` where a user, a service or another container chose the name, and \
+                 perhaps no container exists.",
+        ),
         ProcessField::number("euid", "UID", |row| Cell::number(row.process.uids[1]))
             .ecs("process.user.id")
             .meaning("Effective uid."),
@@ -149,7 +150,10 @@ impl Declaration for Processes {
             .meaning("Start in clock ticks since the boot: with `pid` the identity of the process in the boot."),
         ProcessField::text("incomplete", "Not readable", |row| Cell::bytes(row.process.incomplete.join(" ")))
             .ecs("edr.process.incomplete")
-            .meaning("Names of the fields that could not be read."),
+            .meaning(
+                "Names of the fields that could not be read, or that were shortened because the owner's share of the \
+                 snapshot was used up.",
+            ),
         ProcessField::time("as_of", "As of", |row| row.as_of.cell(row.process))
             .ecs("edr.process.as_of")
             .changing()
@@ -189,7 +193,8 @@ fn sha256(process: &Process) -> Cell {
 }
 
 fn container(process: &Process) -> Cell {
-    process.container.as_ref().map_or(Cell::Empty, |c| Cell::bytes(format!("{}:{}", c.runtime, c.id)))
+    let text = |c: &Container| format!("{}{}:{}", if c.claimed { "claimed " } else { "" }, c.runtime, c.id);
+    process.container.as_ref().map_or(Cell::Empty, |c| Cell::bytes(text(c)))
 }
 
 fn capabilities(process: &Process) -> Cell {

@@ -17,7 +17,8 @@
 //! | threads abandoned now ([`OF_ALL`]) | from 16 | from 20 | all but `status` and `cgroup` |
 //! | hung in this pass ([`OF_A_PASS`]) | from 3 | from 4 | all but `status` and `cgroup` |
 //! | slow in this pass ([`OF_A_PASS`]) | from 3 | from 4 | command line, maps and hash |
-//! | none, but the pass spent [`PASS_SPENT_MAX`] | | at once | all but `status` and `cgroup` |
+//! | none, but time is scarce ([`is_scarce`]) | | of owners without time | all but `status` and `cgroup` |
+//! | none, but the pass is late ([`is_late`]) | | at once | all but `status` and `cgroup` |
 //!
 //! A row is doubtful when the row of the previous tick was incomplete, or when the process waits for storage now.
 
@@ -38,8 +39,8 @@ const UNMEASURED_PART: u32 = 8;
 /// Blocked time after which a step is slow: a file system can answer each read just before `hung_after`. The looks miss
 /// up to 250 ms at the beginning and at the end of a step, so a slow step takes 0.75 to 1.25 s.
 const SLOW_STEP: Duration = Duration::from_millis(750);
-/// Maximum blocked and CPU time of a pass over the processes; afterwards only `status` and `cgroup` are read. A million
-/// descriptors take a third of that time.
+/// Blocked and CPU time of a pass over the processes, divided fairly between their owners: of an owner who used up the
+/// share only `status` and `cgroup` are read. A million descriptors take a third of that time.
 const PASS_SPENT_MAX: Duration = Duration::from_secs(20);
 /// Number of passes in which a slow read counts against its owner: five minutes of ticks.
 pub(crate) const SLOW_PASSES: u64 = 30;
@@ -117,9 +118,19 @@ pub(crate) fn left_out(counts: ReadCounts, is_doubtful: bool) -> Omissions {
     }
 }
 
-/// Returns true when a pass has spent its time: [`PASS_SPENT_MAX`], or two long intervals.
+/// The time of a pass: [`PASS_SPENT_MAX`], or two long intervals.
+pub(crate) fn pass_time(interval: Duration) -> Duration {
+    PASS_SPENT_MAX.max(2 * interval)
+}
+
+/// Returns true when the owners of processes are held to their shares of the time of a pass.
+pub(crate) fn is_scarce(spent: Duration, interval: Duration) -> bool {
+    spent > pass_time(interval) / 2
+}
+
+/// Returns true when a pass has spent more than all shares.
 pub(crate) fn is_late(spent: Duration, interval: Duration) -> bool {
-    spent > PASS_SPENT_MAX.max(2 * interval)
+    spent > pass_time(interval) * 3 / 2
 }
 
 /// Why a thread is abandoned.
@@ -383,13 +394,18 @@ mod tests {
             thread.at(pid, 0);
             thread.pass(LOOK_MS, 'R', 5, 0);
         }
-        assert!(!is_late(thread.watch.spent, Duration::from_secs(10)));
-        for pid in 1..64 {
-            thread.at(pid, 0);
-            thread.pass(LOOK_MS, 'S', 5, 0);
+        let ten = Duration::from_secs(10);
+        assert!(!is_scarce(thread.watch.spent, ten) && !is_late(thread.watch.spent, ten));
+        for (pids, late) in [(64, false), (128, true)] {
+            for pid in pids / 2..pids {
+                thread.at(pid, 0);
+                thread.pass(LOOK_MS, 'S', 5, 0);
+                thread.at(pid + 1_000, 0);
+                thread.pass(LOOK_MS, 'S', 5, 0);
+            }
+            assert_eq!((is_scarce(thread.watch.spent, ten), is_late(thread.watch.spent, ten)), (true, late));
         }
-        assert!(is_late(thread.watch.spent, Duration::from_secs(10)));
-        assert!(!is_late(thread.watch.spent, Duration::from_secs(60)));
+        assert!(!is_scarce(thread.watch.spent, Duration::from_secs(60)));
     }
 
     #[test]

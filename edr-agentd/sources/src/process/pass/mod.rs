@@ -27,7 +27,7 @@ use super::file::PseudoDevices;
 use super::hash::Hashes;
 use super::row::{RowReader, Tools};
 use crate::common::errno::reason;
-use crate::common::hung::policy::PROCESS_THREADS_MAX;
+use crate::common::hung::policy::{PROCESS_THREADS_MAX, pass_time};
 use crate::common::hung::{AbandonableThread, NoAnswer};
 use crate::tick::{RowCount, Tick};
 
@@ -51,38 +51,45 @@ impl Passes {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let proc = Arc::new(openat(CWD, proc_root, flags, Mode::empty())?);
         settings.files_per_process_max = settings.files_per_process_max.clamp(1, FILES_MAX);
+        let tools = Tools {
+            proc,
+            devices: PseudoDevices::find(),
+            hashes: Arc::new(Mutex::new(Hashes::new(settings.hash))),
+            room: Arc::default(),
+            redactor: settings.redactor.clone(),
+            hasher: RandomState::new(),
+        };
         Ok(Self {
-            planner: Planner::new(Arc::clone(&proc), settings.clone()),
-            tools: Tools {
-                proc,
-                devices: PseudoDevices::find(),
-                hashes: Arc::new(Mutex::new(Hashes::new(settings.hash))),
-                redactor: settings.redactor.clone(),
-                hasher: RandomState::new(),
-            },
+            planner: Planner::new(Arc::clone(&tools.proc), settings.clone()),
+            walk: SharedWalk::new(&tools.room),
+            tools,
             thread: AbandonableThread::new("edr-processes", PROCESS_THREADS_MAX)
                 .with_hung_after(settings.hung_after)
                 .beating(&settings.heartbeat),
             settings,
             reader: None,
-            walk: SharedWalk::default(),
         })
     }
 
     /// Reads every process once.
     pub(super) fn run(&mut self, tick: &mut Tick) -> RowCount {
         let plan = self.planner.plan(&tick.budget, &mut tick.gaps);
-        let (turn, rows_bytes_soft) = (plan.turn, plan.rows_bytes_soft);
+        let turn = plan.turn;
         self.tools.hashes.lock().start_pass(turn.slices.into());
+        let bytes_max = tick.budget.process_rows_bytes_soft as u64;
+        self.tools.room.lock().start(bytes_max, plan.pids.len() as u64, pass_time(plan.interval));
         self.thread.start_round();
         self.walk.lock().start(plan, std::mem::take(&mut tick.rows.processes));
         self.complete();
 
         let mut walk = self.walk.lock();
         let mut result = walk.finish("too many reads hang");
-        let keeps_limits = self.planner.keeps_limits(&result, rows_bytes_soft);
-        walk.remember(&mut result, keeps_limits);
-        result.record_short_rows();
+        walk.remember(&mut result);
+        let room = self.tools.room.lock();
+        room.report(&mut result.gaps);
+        self.tools.hashes.lock().report(room.names(), &mut result.gaps);
+        result.inhabitants.names = room.names().clone();
+        drop(room);
         let produced = RowCount { rows: result.rows.len(), carried: result.carried };
         tick.rows.processes = result.rows;
         tick.gaps.append(&mut result.gaps);
@@ -137,11 +144,13 @@ mod tests {
 
     use edr_wire::snapshot::Rows;
 
+    use super::super::room::Room;
     use super::super::step::Step;
     use super::walk::Walk;
     use super::*;
     use crate::common::GapCollector;
     use crate::common::hung::{AbandonedThread, JobProgress, ReadPosition};
+    use crate::common::owner::Owner;
     use crate::tick::Budget;
 
     /// Three processes of which the outline can be read.
@@ -172,12 +181,42 @@ mod tests {
     fn a_pass_that_spent_its_time_reads_outlines() {
         let (_proc, mut passes) = passes();
         let mut reader = RowReader::new(&passes.tools, &passes.settings);
-        for (spent_s, rows) in [(19, vec![]), (21, vec![1, 2, 3])] {
+        // The owner used up the share of the time, or not.
+        for (spent_s, is_used_up, rows) in [
+            (9, true, vec![]),
+            (11, false, vec![]),
+            (11, true, vec![1, 2, 3]),
+            (29, false, vec![]),
+            (31, false, vec![1, 2, 3]),
+        ] {
             let (walk, progress) = (begun(&mut passes), Arc::new(JobProgress::default()));
+            passes.tools.room.lock().start(1 << 20, 3, Duration::from_secs(20));
+            if is_used_up {
+                passes.tools.room.lock().take_time(Owner::new(7, b"/"), 0, 60_000_000);
+            }
             progress.set_spent(Duration::from_secs(spent_s));
             walk.go_on(0, &mut reader, &progress);
-            assert_eq!(pids(&walk.lock()), rows, "`stat` is missing: no whole row can be read");
+            assert_eq!(pids(&walk.lock()), rows, "{spent_s}: `stat` is missing, so no whole row can be read");
         }
+    }
+
+    #[test]
+    fn an_owner_who_used_up_the_time_costs_nobody_else_a_whole_row() {
+        let mut room = Room::default();
+        let (slow, other) = (Owner::new(7, b"/"), Owner::new(8, b"/"));
+        for _ in 0..3 {
+            room.start(1 << 20, 3, Duration::from_secs(20));
+            room.take_time(slow, 90_000_000, 15_000_000);
+            assert!(!room.has_used_time(other));
+            room.take_time(slow, 0, 3_000_000);
+            assert!(room.has_used_time(slow) && !room.has_used_time(other));
+            room.take_time(other, 1_000_000, 1_000_000);
+        }
+        let mut gaps = GapCollector::default();
+        room.report(&mut gaps);
+        assert!(
+            gaps.take().iter().any(|gap| gap.field.as_ref() == b"time: uid 7" && gap.detail.starts_with("alarm: "))
+        );
     }
 
     #[test]

@@ -17,16 +17,13 @@ use super::super::previous::Turn;
 use super::super::row::{PassContext, RunCounters};
 use super::super::schedstat::{Schedstat, parse_schedstat};
 use super::super::users::AccountNames;
-use super::result::PassResult;
 use crate::common::clock::{boottime, nanos};
 use crate::common::errno::reason;
 use crate::common::{GapCollector, proc_files};
 use crate::tick::Budget;
 
-/// Bytes of one row's files, before anything had to be cut: 4,096 files of ordinary paths have half of it.
+/// Bytes of one row's files: 4,096 files of ordinary paths have half of it.
 const ROW_BYTES_MAX: usize = 1 << 20;
-/// Each level halves the limits on one process's files.
-const LEVEL_MAX: u32 = 8;
 
 /// The task of one pass, fixed before the pass begins.
 #[derive(Debug, Default)]
@@ -35,7 +32,6 @@ pub(super) struct Plan {
     pub(super) pids: Vec<u32>,
     pub(super) context: Arc<PassContext>,
     pub(super) turn: Turn,
-    pub(super) rows_bytes_soft: usize,
     pub(super) interval: Duration,
 }
 
@@ -49,8 +45,6 @@ pub(super) struct Planner {
     boot_time_ns: Option<i64>,
     /// The part of all processes that the last pass read although they did not run.
     slice: u32,
-    /// The size of one process's lists; see [`LEVEL_MAX`].
-    level: u32,
     /// This thread's run time at the last pass.
     own_schedstat: Option<Schedstat>,
 }
@@ -64,7 +58,6 @@ impl Planner {
             settings,
             boot_time_ns: None,
             slice: 0,
-            level: 0,
             own_schedstat: None,
         }
     }
@@ -82,47 +75,26 @@ impl Planner {
                 now_ns: nanos(boottime()),
                 age_ns_max: nanos(budget.reread_interval),
             },
-            rows_bytes_soft: budget.process_rows_bytes_soft,
             interval: self.settings.interval,
         }
-    }
-
-    /// Decides how much of a process the next pass may list. Returns true when the limits stay, so that rows may be
-    /// carried.
-    pub(super) fn keeps_limits(&mut self, result: &PassResult, rows_bytes_soft: usize) -> bool {
-        let level = if result.short + result.unlisted > 0 {
-            (self.level + 1).min(LEVEL_MAX)
-        } else if result.rows.byte_len() < rows_bytes_soft / 3 {
-            self.level.saturating_sub(1)
-        } else {
-            self.level
-        };
-        mem::replace(&mut self.level, level) == level
     }
 
     /// The pids of the moment, sorted.
     fn list(&self, gaps: &mut GapCollector) -> Vec<u32> {
         let mut pids = Vec::new();
         let mut buf = vec![mem::MaybeUninit::uninit(); 32 << 10];
-        let mut beyond = 0_u64;
-        let listed = open_folder(self.proc.as_fd(), c".").and_then(|folder| {
-            each_number(&folder, &mut buf, |pid| {
-                if pids.len() < PROCESSES_MAX {
-                    pids.push(pid);
-                } else {
-                    beyond += 1;
-                }
-            })
-        });
+        let listed = open_folder(self.proc.as_fd(), c".")
+            .and_then(|folder| each_number(&folder, &mut buf, |pid| pids.push(pid)));
         if let Err(errno) = listed {
             let error = errno.into();
             gaps.add("processes", None, b"", reason(&error), &format!("list processes: {error}"));
         }
+        pids.sort_unstable();
+        let beyond = keep_both_ends(&mut pids, PROCESSES_MAX);
         if beyond > 0 {
             let detail = format!("{beyond} processes beyond {PROCESSES_MAX}");
             gaps.add("processes", None, b"", GapReason::TooLong, &detail);
         }
-        pids.sort_unstable();
         pids
     }
 
@@ -149,10 +121,7 @@ impl Planner {
             users: self.users.clone(),
             groups: self.groups.clone(),
             boot_time_ns: self.boot_time_ns.unwrap_or(0),
-            limits: ListLimits {
-                files: (self.settings.files_per_process_max >> self.level).max(1),
-                bytes: ROW_BYTES_MAX >> self.level,
-            },
+            limits: ListLimits { files: self.settings.files_per_process_max, bytes: ROW_BYTES_MAX },
             schedstat: self.counting(),
         }
     }
@@ -187,8 +156,32 @@ impl Planner {
     }
 }
 
+/// Keeps the lowest and the highest pids: processes that began early, and new processes. Returns the number of the
+/// others. The kernel allows no more than 4,194,304 pids.
+fn keep_both_ends(pids: &mut Vec<u32>, max: usize) -> usize {
+    let beyond = pids.len().saturating_sub(max);
+    if beyond > 0 {
+        pids.drain(max / 2..max / 2 + beyond);
+    }
+    beyond
+}
+
 /// Number of passes within which every row is read.
 fn slices(reread_interval: Duration, interval: Duration) -> u32 {
     let interval_ns = interval.as_nanos().max(1);
     u32::try_from(reread_interval.as_nanos() / interval_ns).unwrap_or(u32::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_too_many_processes_the_first_and_the_newest_are_read() {
+        let mut pids: Vec<u32> = (1..=100).collect();
+        assert_eq!((keep_both_ends(&mut pids, 100), pids.len()), (0, 100));
+        assert_eq!(keep_both_ends(&mut pids, 10), 90);
+        assert_eq!(pids, [1, 2, 3, 4, 5, 96, 97, 98, 99, 100]);
+        assert_eq!(keep_both_ends(&mut pids, 100), 0);
+    }
 }

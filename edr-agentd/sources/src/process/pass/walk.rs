@@ -5,6 +5,7 @@
 
 use std::mem;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use edr_wire::ProcessKey;
 use edr_wire::snapshot::{GapReason, Reread, Rows};
@@ -12,16 +13,15 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::super::hung_reads::HungReads;
 use super::super::previous::{PreviousRows, ProcessRecord};
+use super::super::room::Room;
 use super::super::row::{Netns, PassContext, ReadTask, RowOutcome, RowReader, RunCounters};
 use super::super::step::{Step, Steps};
 use super::plan::Plan;
 use super::result::PassResult;
 use crate::common::DescriptorAccess;
-use crate::common::hung::policy::is_late;
+use crate::common::hung::policy::{is_late, is_scarce};
 use crate::common::hung::{AbandonedThread, JobProgress};
-
-/// Bytes of rows, beyond the soft limit, from which on a process is counted and not listed.
-const ROWS_BYTES_BEYOND: usize = 3 << 20;
+use crate::common::owner::Owner;
 
 /// The walk, shared by the caller and the reading threads. Clones share the walk.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +39,7 @@ pub(super) struct Walk {
     pub(super) hung_reads: HungReads,
     /// The rows of the previous pass.
     previous: PreviousRows,
+    room: Arc<Mutex<Room>>,
     pub(super) result: PassResult,
 }
 
@@ -53,6 +54,11 @@ struct NextProcess {
 }
 
 impl SharedWalk {
+    /// A walk that counts its rows in `room`.
+    pub(super) fn new(room: &Arc<Mutex<Room>>) -> Self {
+        Self(Arc::new(Mutex::new(Walk { room: Arc::clone(room), ..Walk::default() })))
+    }
+
     /// The walk, for the caller.
     pub(super) fn lock(&self) -> MutexGuard<'_, Walk> {
         self.0.lock()
@@ -70,15 +76,16 @@ impl SharedWalk {
         let mut next = self.with(attempt, |walk| walk.next_task(progress));
         while let Some(Some(NextProcess { mut task, context, mut is_doubtful, needs_owner })) = next {
             progress.begin(task.pid);
+            let begun = Instant::now();
             if needs_owner && let Some((owner, waits)) = reader.owner(task.pid) {
                 is_doubtful |= waits;
-                let left_out = self.with(attempt, |walk| walk.hung_reads.left_out(task.pid, owner, is_doubtful));
+                let left_out = self.with(attempt, |walk| walk.left_out(task.pid, owner, is_doubtful, progress));
                 let Some(left_out) = left_out else { return };
                 task.left_out = task.left_out.with(left_out);
             }
             let outcome = reader.read(&task, &context);
             next = self.with(attempt, |walk| {
-                walk.put(&task, outcome, reader);
+                walk.put(&task, outcome, reader, begun.elapsed());
                 walk.next_task(progress)
             });
         }
@@ -113,13 +120,9 @@ impl Walk {
         mem::take(&mut self.result)
     }
 
-    /// Keeps the rows for the next pass, unless the limits of a row change.
-    pub(super) fn remember(&mut self, result: &mut PassResult, keeps_limits: bool) {
-        if keeps_limits {
-            self.previous.replace(mem::take(&mut result.processes), result.rows.bytes());
-        } else {
-            self.previous.clear();
-        }
+    /// Keeps the rows for the next pass.
+    pub(super) fn remember(&mut self, result: &mut PassResult) {
+        self.previous.replace(mem::take(&mut result.processes), result.rows.bytes());
     }
 
     /// Begins the next attempt, after a thread was abandoned. The process is read once more without the steps that
@@ -133,30 +136,38 @@ impl Walk {
         self.hung_reads.add(abandoned);
     }
 
+    /// The steps to leave out of a process of `owner`.
+    fn left_out(&mut self, pid: u32, owner: Owner, is_doubtful: bool, progress: &JobProgress) -> Steps {
+        let hung = self.hung_reads.left_out(pid, owner, is_doubtful);
+        let is_out_of_time = is_scarce(progress.spent(), self.plan.interval) && self.room.lock().has_used_time(owner);
+        if is_out_of_time { hung.with(Steps::HELD_BACK) } else { hung }
+    }
+
     fn next_task(&mut self, progress: &JobProgress) -> Option<NextProcess> {
         loop {
             let pid = *self.plan.pids.get(self.next)?;
-            let used = self.result.rows.byte_len();
             let mut left_out = self.hung_reads.of(pid);
             if is_late(progress.spent(), self.plan.interval) {
                 left_out = left_out.with(Steps::HELD_BACK);
             }
-            if used > self.plan.rows_bytes_soft + ROWS_BYTES_BEYOND {
-                self.result.unlisted += 1;
-                self.result.inhabitants.add_unknown(pid);
-                self.next += 1;
-            } else if left_out == Steps::ALL {
+            if left_out == Steps::ALL {
                 self.skip(pid, "", "an earlier read of it hangs");
             } else {
-                let short = used > self.plan.rows_bytes_soft;
                 let counts = self.plan.context.schedstat == RunCounters::Yes;
                 let previous = self.previous.find(pid);
-                let unchanged = previous.filter(|process| counts && !short && !self.plan.turn.has_come(process));
+                let unchanged = previous.filter(|process| {
+                    counts && !self.plan.turn.has_come(process) && self.room.lock().keeps(&process.size, process.key())
+                });
                 return Some(NextProcess {
-                    task: ReadTask { pid, before: unchanged.map(|process| process.memory), left_out, short },
+                    task: ReadTask {
+                        pid,
+                        before: unchanged.map(|process| process.memory),
+                        known: previous.map(|process| (process.memory.start_ticks, process.texts)),
+                        left_out,
+                    },
                     context: Arc::clone(&self.plan.context),
                     is_doubtful: !previous.is_some_and(|process| process.memory.is_whole()),
-                    needs_owner: !self.hung_reads.is_empty(),
+                    needs_owner: !self.hung_reads.is_empty() || is_scarce(progress.spent(), self.plan.interval),
                 });
             }
         }
@@ -170,7 +181,7 @@ impl Walk {
     }
 
     /// Adds the result of a process.
-    fn put(&mut self, task: &ReadTask, outcome: RowOutcome, reader: &mut RowReader) {
+    fn put(&mut self, task: &ReadTask, outcome: RowOutcome, reader: &mut RowReader, time: Duration) {
         let (pid, result, turn) = (task.pid, &mut self.result, &self.plan.turn);
         self.next += 1;
         if let Some(step) = reader.progress.take_slow(pid) {
@@ -179,14 +190,16 @@ impl Walk {
         let start = result.rows.byte_len();
         let (missed, read_at_ns, facts) = match (outcome, self.previous.find(pid)) {
             (RowOutcome::Unchanged, Some(process)) => {
-                result.rows.push_encoded(self.previous.row(process));
-                result.carried += 1;
+                if process.size.is_listed {
+                    result.rows.push_encoded(self.previous.row(process));
+                    result.carried += 1;
+                }
+                (reader.size, reader.texts) = (process.size, process.texts);
                 (process.missed.clone(), process.read_at_ns, process.facts)
             }
             _ => {
                 if outcome == RowOutcome::Row {
                     result.rows.push_encoded(&reader.encoded);
-                    result.short += u64::from(task.short);
                     let key = ProcessKey { pid, start_ticks: reader.memory.start_ticks };
                     if Reread::slice_of(key, turn.slices) != turn.slice {
                         result.out_of_turn.push(pid);
@@ -203,15 +216,37 @@ impl Walk {
         match outcome {
             RowOutcome::Gone => {}
             RowOutcome::Unreadable => result.inhabitants.add_unknown(pid),
-            RowOutcome::Row | RowOutcome::Unchanged => {
+            RowOutcome::Row | RowOutcome::Unchanged | RowOutcome::Unlisted => {
+                let mut room = self.room.lock();
+                room.take(&reader.size);
+                let taken_us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+                let time_us = match self.previous.find(pid) {
+                    Some(process) if task.left_out.has(Step::Stat) => process.time_us,
+                    _ => taken_us,
+                };
+                room.take_time(reader.size.owner, time_us, taken_us);
+                if outcome != RowOutcome::Unchanged {
+                    room.learn(reader.size.owner, &reader.row.cgroup.0);
+                }
                 match facts.netns {
-                    Netns::Is(netns) => result.inhabitants.add(netns, pid),
+                    Netns::Is(netns) => result.inhabitants.add_of(netns, pid, reader.size.owner),
                     Netns::Unknown => result.inhabitants.add_unknown(pid),
                     Netns::None => {}
                 }
                 result.access.note(pid, facts.uid, facts.files);
                 let row = start..result.rows.byte_len();
-                result.processes.push(ProcessRecord { pid, memory: reader.memory, read_at_ns, row, missed, facts });
+                let (memory, size, texts) = (reader.memory, reader.size, reader.texts);
+                result.processes.push(ProcessRecord {
+                    pid,
+                    memory,
+                    read_at_ns,
+                    row,
+                    size,
+                    texts,
+                    time_us,
+                    missed,
+                    facts,
+                });
             }
         }
     }

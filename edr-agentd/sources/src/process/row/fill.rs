@@ -1,6 +1,7 @@
 //! Facts from the kernel's own memory: identity, rights, folders, descriptors.
 
 use std::ffi::CStr;
+use std::hash::BuildHasher as _;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -12,21 +13,23 @@ use super::super::cgroup::parse_cgroup;
 use super::super::file::{
     Inode, each_number, inode, open_file, open_folder, open_place, read_file, read_link, read_more,
 };
-use super::super::files::{ListLimits, ProcessLink, is_memfd};
+use super::super::files::{ListLimits, ListedFiles, ProcessLink, is_memfd};
 use super::super::hash::{ContentKey, HashAbsence, Lookup, hash};
 use super::super::io::{parse_io, parse_loginuid};
 use super::super::link::{memfd_name, namespace_inode, path_of};
 use super::super::number::Name;
+use super::super::room::RowGrant;
 use super::super::stat::{Stat, parse_stat};
 use super::super::status::{parse_status, shorten_lines};
 use super::super::step::Step;
+use super::fit::{TextHistory, fit, texts};
 use super::{PassContext, ReadTask, RowReader};
 
 /// Maximum number of threads searched for a living thread, in a process with a dead first thread (some 10 ms).
 const THREADS_LOOKED_AT_MAX: usize = 2_048;
 
 impl RowReader {
-    /// Fills the row with everything there is.
+    /// Fills the row with everything there is, within the room of its owner. False where there is no room for a row.
     pub(super) fn fill(
         &mut self,
         task: &ReadTask,
@@ -34,11 +37,19 @@ impl RowReader {
         cgroup: Result<&[u8], Errno>,
         dir: BorrowedFd<'_>,
         context: &PassContext,
-    ) {
+    ) -> bool {
         self.missed.0.clear();
         self.start_row(task.pid, stat, context.boot_time_ns);
         self.put_cgroup(cgroup);
         self.read_status(dir, context);
+        let grant = self.grant(task);
+        if !grant.is_listed {
+            // The sockets of the namespace are listed all the same.
+            self.progress.at(Step::Links);
+            let link = read_link(dir, c"ns/net", &mut self.buf);
+            self.row.namespaces.net = link.ok().and_then(namespace_inode).unwrap_or(0);
+            return false;
+        }
         self.read_io(dir);
 
         // A thread group continues after the end of its first thread; the first thread then appears as a zombie without
@@ -51,22 +62,35 @@ impl RowReader {
                 // The process's threads have some namespace all the same.
                 self.missed.because("namespaces", GapReason::Budget, "no living thread of the process was found");
             }
-            return;
+            self.fit(task, ListedFiles::default(), grant);
+            return true;
         }
         if !stat.is_kernel_thread() {
             self.read_memory(task, place);
         }
         self.read_namespaces(place);
         self.read_held(task, place, stat.is_kernel_thread());
-        let limits = if task.short { ListLimits::NONE } else { context.limits };
+        let room = usize::try_from(grant.lists).unwrap_or(usize::MAX);
+        let limits = ListLimits { bytes: context.limits.bytes.min(room), ..context.limits };
         let listed = self.files.read(place, limits, &mut self.row.files, &mut self.missed, &self.progress);
-        if let Some((total, all)) = listed {
-            self.row.files_total = Some(total);
-            self.row.truncated = !all;
+        let mut listed = listed.inspect(|listed| self.row.files_total = Some(listed.total)).unwrap_or_default();
+        self.row.truncated = listed.is_limited || listed.unread > 0;
+        if limits.bytes == context.limits.bytes {
+            // The limit of any row, not the share of the owner, left files out.
+            listed.unread = 0;
         }
-        if task.short {
-            self.row.files.truncate(3);
-            self.row.truncated = true;
+        self.fit(task, listed, grant);
+        true
+    }
+
+    /// Shortens the lists to the room of the owner.
+    fn fit(&mut self, task: &ReadTask, listed: ListedFiles, grant: RowGrant) {
+        let hash = self.hasher.hash_one(texts(&self.row));
+        let before = task.known.filter(|(start_ticks, _)| *start_ticks == self.row.start_ticks);
+        self.texts = TextHistory::after(before.map(|(_, texts)| texts), hash);
+        fit(&mut self.row, listed, grant, self.texts.is_rewritten(), &mut self.size, &mut self.missed);
+        if self.row.argv_hash.is_some() {
+            self.row.argv_bytes = Some(self.argv_total);
         }
     }
 
@@ -233,7 +257,7 @@ impl RowReader {
     }
 
     fn hash_exe(&mut self, task: &ReadTask, place: BorrowedFd<'_>, found: &Inode) {
-        let known = self.hashes().look_up(found);
+        let known = self.hashes().look_up(self.size.owner, found);
         let result = match known {
             Lookup::Known(sha256) => Ok(sha256),
             Lookup::Not(reason) => Err(reason),
@@ -243,10 +267,10 @@ impl RowReader {
         if known == Lookup::Read
             && let Ok(sha256) = result
         {
-            self.hashes().put(found, sha256);
+            self.hashes().put(self.size.owner, found, sha256);
         }
         if result == Err(HashAbsence::Budget) {
-            self.memory.waits_for = Some(ContentKey::from(found));
+            self.memory.waits_for = Some((self.size.owner, ContentKey::from(found)));
         }
         if let Some(exe) = &mut self.row.exe {
             exe.sha256 = result.ok().map(|sha256| Bytes::from(&sha256));

@@ -27,7 +27,7 @@ impl RowReader {
         }
         if self.reads_maps && task.left_out.has(Step::Maps) {
             self.missed.because("mapped", GapReason::Stuck, detail);
-        } else if self.reads_maps && !task.short {
+        } else if self.reads_maps {
             self.read_maps(place);
         }
     }
@@ -36,6 +36,7 @@ impl RowReader {
         self.progress.at(Step::Cmdline);
         match read_counted(place, c"cmdline", &mut self.buf, &self.progress) {
             Ok((kept, total)) => {
+                self.argv_total = total;
                 if !split_cmdline(&self.buf[..kept], &mut self.row.argv) || total > kept as u64 {
                     self.row.argv_bytes = Some(total);
                 }

@@ -6,6 +6,7 @@
 //! anew.
 
 mod fill;
+mod fit;
 mod memory;
 mod outline;
 
@@ -19,6 +20,7 @@ use edr_wire::snapshot::{Fd, GapReason, Process, encode_row_into};
 use parking_lot::{Mutex, MutexGuard};
 use rustix::io::Errno;
 
+pub(super) use self::fit::TextHistory;
 use super::ProcessSettings;
 use super::file::{PseudoDevices, each_number, inode, open_folder, open_place, read_file};
 use super::files::{FileReader, ListLimits};
@@ -26,6 +28,7 @@ use super::hash::{ContentKey, Hashes};
 use super::maps::MappedFiles;
 use super::missed::{MissedFact, MissedFacts};
 use super::number::Name;
+use super::room::{Room, RowGrant, RowSize};
 use super::schedstat::{RunTime, parse_schedstat};
 use super::stat::{Stat, parse_stat};
 use super::status::ProcessStatus;
@@ -33,6 +36,7 @@ use super::step::{Step, Steps};
 use super::users::AccountNames;
 use crate::common::errno::reason;
 use crate::common::hung::JobProgress;
+use crate::common::owner::Owner;
 use crate::redact::Redactor;
 
 /// Maximum number of readings of a process that executes other programs meanwhile.
@@ -47,6 +51,7 @@ pub(super) struct Tools {
     pub(super) proc: Arc<OwnedFd>,
     pub(super) devices: PseudoDevices,
     pub(super) hashes: Arc<Mutex<Hashes>>,
+    pub(super) room: Arc<Mutex<Room>>,
     pub(super) redactor: Option<Arc<Redactor>>,
     pub(super) hasher: RandomState,
 }
@@ -58,6 +63,8 @@ pub(super) enum RowOutcome {
     Row,
     /// Nothing changed: the previous row is still valid.
     Unchanged,
+    /// The owner's share has no room for the row: the process is only counted.
+    Unlisted,
     /// The process ended before the first read, or another process took the pid between two reads.
     Gone,
     /// The process exists and cannot be read.
@@ -92,10 +99,10 @@ pub(super) struct ReadTask {
     pub(super) pid: u32,
     /// Memory of the process with this pid in the previous tick, if its row may be taken over.
     pub(super) before: Option<Memory>,
+    /// The start and the texts of the process with this pid in the previous tick.
+    pub(super) known: Option<(u64, TextHistory)>,
     /// The steps to leave out: reads that hang, or may hang.
     pub(super) left_out: Steps,
-    /// There is room for the facts but no more for the lists.
-    pub(super) short: bool,
 }
 
 /// Facts kept of a process from one tick to the next. While all facts are equal, the row is unchanged, except for
@@ -110,7 +117,7 @@ pub(super) struct Memory {
     /// `st_size` of `/proc/PID/fd`: how many descriptors are open (Linux 6.2; 0 before).
     descriptors: u64,
     /// Set while the executable waits for its hash.
-    waits_for: Option<ContentKey>,
+    waits_for: Option<(Owner, ContentKey)>,
     /// The row is incomplete for a reason that may pass, so the next tick reads the process again.
     unfinished: bool,
 }
@@ -159,14 +166,20 @@ pub(super) struct RowReader {
     pub(super) encoded: Vec<u8>,
     pub(super) missed: MissedFacts,
     pub(super) memory: Memory,
+    /// Bytes of the row.
+    pub(super) size: RowSize,
+    pub(super) texts: TextHistory,
     /// Progress of the current job.
     pub(super) progress: Arc<JobProgress>,
     proc: Arc<OwnedFd>,
     devices: PseudoDevices,
     hashes: Arc<Mutex<Hashes>>,
+    room: Arc<Mutex<Room>>,
     redactor: Option<Arc<Redactor>>,
     hasher: RandomState,
     reads_maps: bool,
+    /// Bytes of the whole command line.
+    argv_total: u64,
     files: FileReader,
     mapped: MappedFiles,
     stat: Vec<u8>,
@@ -184,13 +197,17 @@ impl RowReader {
             encoded: Vec::new(),
             missed: MissedFacts::default(),
             memory: Memory::unknown(),
+            size: RowSize::unknown(Owner::OTHERS),
+            texts: TextHistory::default(),
             progress: Arc::default(),
             proc: Arc::clone(&shared.proc),
             devices: shared.devices,
             hashes: Arc::clone(&shared.hashes),
+            room: Arc::clone(&shared.room),
             redactor: shared.redactor.clone(),
             hasher: shared.hasher.clone(),
             reads_maps: settings.mapped,
+            argv_total: 0,
             files: FileReader::new(shared.devices),
             mapped: MappedFiles::default(),
             stat: vec![0; 4 << 10],
@@ -211,16 +228,31 @@ impl RowReader {
         };
         if task.left_out.has(Step::Stat) {
             let outcome = self.read_outline(task, dir.as_fd(), context);
-            encode_row_into(&self.row, &mut self.encoded);
+            self.encode();
             return outcome;
         }
         let (mut stat, mut cgroup) = (mem::take(&mut self.stat), mem::take(&mut self.cgroup));
         let outcome = self.read_at(task, dir.as_fd(), &mut stat, &mut cgroup, context);
         (self.stat, self.cgroup) = (stat, cgroup);
         if outcome == RowOutcome::Row {
-            encode_row_into(&self.row, &mut self.encoded);
+            self.encode();
         }
         outcome
+    }
+
+    fn encode(&mut self) {
+        encode_row_into(&self.row, &mut self.encoded);
+        self.size.core = (self.encoded.len() as u64).saturating_sub(self.size.lists).max(1);
+    }
+
+    /// Asks for the room of the row whose `status` and `cgroup` were read.
+    fn grant(&mut self, task: &ReadTask) -> RowGrant {
+        let owner = Owner::new(self.row.uids[0], &self.row.cgroup.0);
+        self.size = RowSize::unknown(owner);
+        let is_new = task.known.is_none_or(|(start_ticks, _)| start_ticks != self.row.start_ticks);
+        let grant = self.room.lock().grant(owner, (self.row.pid, self.row.start_ticks), is_new);
+        self.size.is_listed = grant.is_listed;
+        grant
     }
 
     fn read_at(
@@ -260,12 +292,14 @@ impl RowReader {
             };
             if let Some(before) = &task.before
                 && before.is_same(&self.memory)
-                && !before.waits_for.is_some_and(|key| self.hashes().would_answer(&key))
+                && !before.waits_for.is_some_and(|(owner, key)| self.hashes().would_answer(owner, &key))
             {
                 self.memory.waits_for = before.waits_for;
                 return RowOutcome::Unchanged;
             }
-            self.fill(task, &stat, cgroup, dir, context);
+            if !self.fill(task, &stat, cgroup, dir, context) {
+                return RowOutcome::Unlisted;
+            }
 
             let identity = stat.starttime;
             let program = (stat.startstack, stat.is_dead(), stat.comm.to_vec());
@@ -313,9 +347,11 @@ impl RowReader {
         }
         self.row.incomplete.sort_unstable();
         self.missed.0.retain(|miss| miss.reason != GapReason::Gone || miss.field == "stat");
+        // A row with a shortened command line is whole again as soon as the process leaves the command line alone.
+        let is_rewritten = self.size.rewritten < self.size.rewritten_wanted;
         let may_pass = |miss: &MissedFact| matches!(miss.reason, GapReason::Denied | GapReason::TooLong);
         self.memory.unfinished =
-            task.left_out != Steps::NONE || task.short || gone || !self.missed.0.iter().all(may_pass);
+            task.left_out != Steps::NONE || gone || is_rewritten || !self.missed.0.iter().all(may_pass);
     }
 
     /// Facts for other sources of the process read last.

@@ -9,11 +9,12 @@ use edr_wire::snapshot::{GapReason, Process};
 
 use super::super::cgroup::parse_cgroup;
 use super::super::file::{open_place, read_file};
-use super::super::hung_reads::ProcessOwner;
 use super::super::number::{Name, decimal};
 use super::super::status::parse_status;
 use super::super::step::Step;
+use super::fit::TextHistory;
 use super::{Memory, PassContext, ReadTask, RowOutcome, RowReader};
+use crate::common::owner::Owner;
 
 /// The fields missing in an outline, by their names in [`Process::incomplete`].
 const LACKS: [&str; 9] = ["argv", "cwd", "exe", "files", "io", "loginuid", "mapped", "namespaces", "root"];
@@ -67,7 +68,7 @@ fn unescaped(name: &[u8]) -> Vec<u8> {
 
 impl RowReader {
     /// The owner of a process, and true if the process waits for storage now; `None` when the process is gone.
-    pub(in super::super) fn owner(&mut self, pid: u32) -> Option<(ProcessOwner, bool)> {
+    pub(in super::super) fn owner(&mut self, pid: u32) -> Option<(Owner, bool)> {
         let dir = open_place(self.proc.as_fd(), Name::of(pid).as_c_str()).ok()?;
         self.progress.at(Step::Status);
         let text = read_file(dir.as_fd(), c"status", &mut self.buf).ok()?;
@@ -76,13 +77,13 @@ impl RowReader {
         let waits = parse_outline(text).state == b'D';
         self.progress.at(Step::Cgroup);
         let cgroup = read_file(dir.as_fd(), c"cgroup", &mut self.buf).unwrap_or_default();
-        Some((ProcessOwner::new(self.status.uids[0], &parse_cgroup(cgroup).path.0), waits))
+        Some((Owner::new(self.status.uids[0], &parse_cgroup(cgroup).path.0), waits))
     }
 
     /// The owner of the process read last.
-    pub(in super::super) fn owner_of_row(&self) -> Option<ProcessOwner> {
+    pub(in super::super) fn owner_of_row(&self) -> Option<Owner> {
         let is_known = self.row.uids[0] != u32::MAX;
-        is_known.then(|| ProcessOwner::new(self.row.uids[0], &self.row.cgroup.0))
+        is_known.then(|| Owner::new(self.row.uids[0], &self.row.cgroup.0))
     }
 
     /// Reads `status` and `cgroup` into the row.
@@ -93,6 +94,7 @@ impl RowReader {
             Err(errno) => return self.unreadable("status", errno),
         };
         self.memory = Memory::unknown();
+        self.texts = TextHistory::default();
         self.row = Process {
             pid: task.pid,
             ppid: outline.ppid,
@@ -107,6 +109,9 @@ impl RowReader {
         let mut cgroup = std::mem::take(&mut self.cgroup);
         self.put_cgroup(read_file(dir, c"cgroup", &mut cgroup));
         self.cgroup = cgroup;
+        if !self.grant(task).is_listed {
+            return RowOutcome::Unlisted;
+        }
         self.missed.because(
             "stat",
             GapReason::Stuck,
