@@ -22,6 +22,7 @@ pub mod psad;
 pub mod reader;
 pub mod running;
 pub mod scene;
+pub mod secrets;
 pub mod signing;
 pub mod systemd;
 pub mod topic;

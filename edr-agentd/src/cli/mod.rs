@@ -1,6 +1,7 @@
 //! Commands.
 
 mod cost;
+mod redact;
 mod show;
 mod status;
 mod table;
@@ -95,6 +96,15 @@ enum AgentCommand {
         #[command(subcommand)]
         command: SpoolCommand,
     },
+    /// Read command lines from standard input and print what the agent would send of them
+    #[command(after_help = REDACT_HELP)]
+    Redact {
+        /// Also print which rule hid what
+        #[arg(long)]
+        explain: bool,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
     /// Print the completion script for a shell; installed by the package
     #[command(hide = true)]
     Completions { shell: clap_complete::Shell },
@@ -163,6 +173,10 @@ executables are read until each has its hash. The daemon puts the same figures o
 The agent counts its own system calls; calls inside libraries are not counted (host, psad). Bytes are counted together \
 with the calls, or else by the kernel (rchar of /proc/thread-self/io).";
 
+const REDACT_HELP: &str = "\
+One command line a line, as a shell takes it; a line with NUL bytes holds arguments that end with NUL, as in \
+/proc/PID/cmdline. The rules are the built-in ones and redact.rules of the configuration.";
+
 /// A time of up to an hour.
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse().ok().filter(|seconds| (0.0..=3_600.0).contains(seconds));
@@ -198,6 +212,7 @@ pub fn main() -> ExitCode {
         AgentCommand::Status { format, config } => status::status(&config.config, format),
         AgentCommand::Spool { command: SpoolCommand::List { config } } => show::spool_list(&config.config),
         AgentCommand::Spool { command: SpoolCommand::Verify { config } } => show::spool_verify(&config.config),
+        AgentCommand::Redact { explain, config } => redact::redact(explain, &config.config),
         AgentCommand::Completions { shell } => completions(shell),
     };
     result.unwrap_or_else(|error| failed(&error))

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use edr_daemon::config::kinds::{
-    Brokers, FixedPath, Interval, KafkaName, Labels, LogLevel, Number, OptionalPath, Size, Switch,
+    Brokers, FixedPath, Interval, KafkaName, Labels, LogLevel, Number, OptionalPath, Size, Switch, Texts,
 };
 use edr_daemon::config::{Declared, Document, Key};
 use edr_daemon::kafka;
@@ -128,6 +128,12 @@ pub(super) static REDACT_KEY_FILE: Key<OptionalPath> = Key {
           every host. Without this key tokens are comparable until the agent restarts.",
     kind: OptionalPath { example: "/etc/{daemon}/redact.key" },
 };
+pub(super) static REDACT_RULES: Key<Texts> = Key {
+    name: "redact.rules",
+    doc: "Further rules for secrets in command lines, and exceptions, each a line as docs/redaction.md describes: \
+          \"name acmecode\", \"command acmectl --unlock[]SECRET\", \"form acme_ alnum 20\", \"not acmectl --token\".",
+    kind: Texts { max: 1_000, bytes_max: 4_096, example: "name acmecode" },
+};
 pub(super) static PSAD_DIR: Key<OptionalPath> = Key {
     name: "psad.dir",
     doc: "psad's folder, where psad's own configuration does not name it.",
@@ -179,6 +185,7 @@ pub(super) fn keys() -> Vec<&'static dyn Declared> {
         &HASH_BYTES_MAX,
         &SECRETS,
         &REDACT_KEY_FILE,
+        &REDACT_RULES,
         &PSAD_DIR,
         &PACKET_LOG,
         &SOURCES_MAX,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use edr_daemon::config::{Effective, Keys, Report, show_duration};
 use edr_daemon::kafka::Security;
 use edr_daemon::secret;
+use edr_sources::redact::Redactor;
 use log::LevelFilter;
 
 pub use self::keys::document;
@@ -108,6 +109,8 @@ pub struct RedactConfig {
     /// `key-file`: a key for the whole fleet, so that the same secret has the same token everywhere; without it
     /// tokens are comparable until the agent starts again.
     pub key_file: Option<PathBuf>,
+    /// `rules`: further rules for secrets, and exceptions.
+    pub rules: Vec<String>,
 }
 
 impl RedactConfig {
@@ -170,6 +173,10 @@ impl Config {
         if let Err(fault) = config.redact.key() {
             keys.refuse_together(keys::REDACT_KEY_FILE.name, String::new(), fault.rule, &fault.remedy);
         }
+        if let Err(fault) = Redactor::new(b"").with_rules(&config.redact.rules) {
+            let remedy = "write the rule as docs/redaction.md describes, or remove it";
+            keys.refuse_together(keys::REDACT_RULES.name, format!("{:?}", fault.text), fault.reason.to_owned(), remedy);
+        }
         keys.finish()?;
         Ok(config)
     }
@@ -205,7 +212,11 @@ impl Config {
                 hash: keys.get(&keys::HASH),
                 hash_bytes_max: keys.get(&keys::HASH_BYTES_MAX),
             },
-            redact: RedactConfig { secrets: keys.get(&keys::SECRETS), key_file: keys.find(&keys::REDACT_KEY_FILE) },
+            redact: RedactConfig {
+                secrets: keys.get(&keys::SECRETS),
+                key_file: keys.find(&keys::REDACT_KEY_FILE),
+                rules: keys.get(&keys::REDACT_RULES),
+            },
             psad_dir: keys.find(&keys::PSAD_DIR),
             packet_log: keys.find(&keys::PACKET_LOG),
             sources_max: keys.get(&keys::SOURCES_MAX) as usize,
@@ -244,6 +255,7 @@ impl Config {
         text.add(&keys::HASH_BYTES_MAX, &self.processes.hash_bytes_max);
         text.add(&keys::SECRETS, &self.redact.secrets);
         text.add_some(&keys::REDACT_KEY_FILE, self.redact.key_file.as_ref());
+        text.add(&keys::REDACT_RULES, &self.redact.rules);
         text.add_some(&keys::PSAD_DIR, self.psad_dir.as_ref());
         text.add_some(&keys::PACKET_LOG, self.packet_log.as_ref());
         text.add(&keys::SOURCES_MAX, &(self.sources_max as u64));
@@ -303,8 +315,12 @@ mod tests {
         std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
         assert!(with_key(&key).unwrap_err().to_string().contains("is open to everybody, mode 644"));
         std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
-        let redact = RedactConfig { secrets: true, key_file: Some(key) };
+        let redact = RedactConfig { secrets: true, key_file: Some(key), rules: Vec::new() };
         assert_eq!(redact.key().unwrap().unwrap(), b"0123456789abcdef");
+        let rules =
+            load("[kafka]\nbrokers = [\"b:1\"]\n[redact]\nrules = [\"name acmecode\", \"command acmectl -x\"]\n");
+        let refused = rules.unwrap_err().to_string();
+        assert!(refused.contains("redact.rules = \"command acmectl -x\": SECRET is missing"), "{refused}");
         let short = load("interval = \"30s\"\nkey-interval = \"20s\"\n[kafka]\nbrokers = [\"b:1\"]\n").unwrap_err();
         assert!(short.to_string().contains("must not be shorter than interval, which is 30s"), "{short}");
     }
@@ -328,7 +344,8 @@ mod tests {
     fn what_check_prints_is_a_configuration_that_means_the_same() {
         let text = "interval = \"7s\"\nstate-dir = \"/srv/e \\\"d\\\" r\"\n[kafka]\nbrokers = [\"[::1]:9092\"]\n\
                     [labels]\n\"a.b\" = \"'\\n\"\nlabels.x = \"y\"\n[psad]\ndir = \"/srv/psad\"\nsources-max = 7\n\
-                    [processes]\nhash = false\nmapped = false\nhash-bytes-max = \"1GiB\"\n[redact]\nsecrets = false\n";
+                    [processes]\nhash = false\nmapped = false\nhash-bytes-max = \"1GiB\"\n[redact]\nsecrets = false\n\
+                    rules = [\"name acmecode\"]\n";
         let config = load(text).unwrap();
         let again = load(&config.to_toml()).unwrap();
         assert_eq!(config, again);

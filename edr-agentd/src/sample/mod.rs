@@ -18,7 +18,7 @@ use edr_wire::frame::{FrameError, MissedTicks};
 use edr_wire::snapshot::{Agent, SourceCost};
 
 pub use self::framer::{AcceptedFrame, Framer, Moment, Shape};
-pub use self::settings::{budget, source_settings};
+pub use self::settings::{budget, redactor, source_settings};
 use crate::clock::{boottime, nanos};
 use crate::config::Config;
 use crate::event::Event;

@@ -27,7 +27,7 @@ pub fn source_settings(config: &Config, proc_root: &Path, heartbeat: &Arc<Heartb
             interval: config.interval,
             mapped: processes.mapped,
             hash: processes.hash.then_some(hash),
-            redactor: redactor(config)?,
+            redactor: config.redact.secrets.then(|| redactor(config)).transpose()?.map(Arc::new),
             ..ProcessSettings::default()
         },
         psad: PsadSettings {
@@ -46,15 +46,14 @@ pub fn budget(config: &Config) -> Budget {
     Budget { reread_interval: config.processes.reread_interval, ..Budget::default() }
 }
 
-/// Returns the redactor; `None` only when the configuration turns redaction off. Without a key this function fails and
-/// nothing is read, because a sent secret cannot be recalled.
-fn redactor(config: &Config) -> io::Result<Option<Arc<Redactor>>> {
-    if !config.redact.secrets {
-        return Ok(None);
-    }
+/// Returns the redactor of a configuration. Without a key this function fails and nothing is read, because a sent
+/// secret cannot be recalled.
+///
+/// # Errors
+/// When there is no key, or a rule of the configuration is none.
+pub fn redactor(config: &Config) -> io::Result<Redactor> {
     let key = config.redact.key().map_err(|fault| io::Error::other(format!("redact.key-file: {}", fault.rule)))?;
     let redactor = key.map(|key| Redactor::new(&key)).or_else(Redactor::with_random_key);
-    redactor
-        .map(|redactor| Some(Arc::new(redactor)))
-        .ok_or_else(|| io::Error::other("no random numbers for a redaction key"))
+    let redactor = redactor.ok_or_else(|| io::Error::other("no random numbers for a redaction key"))?;
+    redactor.with_rules(&config.redact.rules).map_err(|fault| io::Error::other(format!("redact.rules: {fault}")))
 }

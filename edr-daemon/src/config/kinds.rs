@@ -66,6 +66,17 @@ pub struct OptionalPath {
     pub example: &'static str,
 }
 
+/// A list of texts, empty by default.
+#[derive(Debug)]
+pub struct Texts {
+    /// Most texts.
+    pub max: usize,
+    /// Longest text, bytes.
+    pub bytes_max: usize,
+    /// One text, for the documents.
+    pub example: &'static str,
+}
+
 /// A level of the log.
 #[derive(Debug)]
 pub struct LogLevel {
@@ -260,6 +271,40 @@ impl ValueKind for OptionalPath {
 
     fn shown(&self) -> ShownValue {
         ShownValue::Example(quoted(self.example))
+    }
+}
+
+impl ValueKind for Texts {
+    type Value = Vec<String>;
+
+    fn check(&self, raw: &Value) -> Result<Vec<String>, Refusal> {
+        let text = |value: &Value| match value {
+            Value::Text(text) if (1..=self.bytes_max).contains(&text.len()) => Some(text.clone()),
+            _ => None,
+        };
+        let texts = match raw {
+            Value::List(values) if values.len() <= self.max => values.iter().map(text).collect(),
+            _ => None,
+        };
+        texts.ok_or_else(|| Refusal {
+            rule: format!("must be a list of up to {} texts of 1 to {} bytes", self.max, self.bytes_max),
+            remedy: format!("write [{}], or [] for the default", quoted(self.example)),
+        })
+    }
+
+    fn write(&self, value: &Vec<String>) -> String {
+        let texts: Vec<String> = value.iter().map(|text| quoted(text)).collect();
+        format!("[{}]", texts.join(", "))
+    }
+
+    fn shown(&self) -> ShownValue {
+        ShownValue::Default("[]".to_owned())
+    }
+}
+
+impl KindWithDefault for Texts {
+    fn default(&self) -> Vec<String> {
+        Vec::new()
     }
 }
 
