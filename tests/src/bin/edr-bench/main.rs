@@ -7,6 +7,7 @@ mod frames;
 mod maps;
 mod memory;
 mod psad;
+mod redact;
 mod report;
 mod run;
 mod table;
@@ -78,6 +79,7 @@ fn main() -> Result<()> {
     frames::measure(&bench, &mut table, "own", None)?;
     way::measure(&bench, &mut table, "own")?;
     psad::measure(&mut table)?;
+    redact::measure(&bench, &mut table)?;
 
     table.at(1);
     let load = usual_host()?;
