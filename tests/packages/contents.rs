@@ -44,6 +44,7 @@ fn every_file_is_in_its_place() {
             "examples/addresses.conf",
             "examples/credentials.conf",
             "examples/kafka-login.toml",
+            "filter.md",
             "operate.md",
             "schema.md",
             "wire-format.md",

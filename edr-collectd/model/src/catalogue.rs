@@ -1,7 +1,7 @@
 //! Declarations of tables, and the tables made of declarations.
 
 use crate::cell::Cell;
-use crate::column::{Column, Kind, Link, Look, Mark};
+use crate::column::{Column, Kind, Link, Look, Mark, Values};
 use crate::snapshot::{HostRow, HostSnapshot};
 
 /// The declaration of a table: description, fields, and the source of the rows.
@@ -114,6 +114,11 @@ impl<D: Declaration> Field<D> {
         Self::new(Kind::Bytes, name, title, value)
     }
 
+    /// Makes a field of addresses and networks.
+    pub const fn address(name: &'static str, title: &'static str, value: CellGetter<D>) -> Self {
+        Self::new(Kind::Address, name, title, value)
+    }
+
     /// Makes a field of lists of bytes.
     pub const fn list(name: &'static str, title: &'static str, value: CellGetter<D>) -> Self {
         Self::new(Kind::List, name, title, value)
@@ -173,6 +178,30 @@ impl<D: Declaration> Field<D> {
     /// Sets the unit of an amount.
     pub const fn unit(mut self, unit: &'static str) -> Self {
         self.column.unit = unit;
+        self
+    }
+
+    /// Adds further names for filters.
+    pub const fn also(mut self, names: &'static [&'static str]) -> Self {
+        self.column.also = names;
+        self
+    }
+
+    /// Declares all values of a text, or all words of a number or word.
+    pub const fn words(mut self, words: &'static [&'static str]) -> Self {
+        self.column.values = Values::Words(words);
+        self
+    }
+
+    /// Declares all characters of the text.
+    pub const fn letters(mut self, letters: &'static str) -> Self {
+        self.column.values = Values::Letters(letters);
+        self
+    }
+
+    /// Declares that an address may be the context id of a vsock.
+    pub const fn context_ids(mut self) -> Self {
+        self.column.has_context_ids = true;
         self
     }
 

@@ -1,12 +1,16 @@
 //! A value of a table: the order, and the forms for terminal, page, JSON and CSV.
 
 use std::cmp::Ordering;
+use std::fmt;
 
 use edr_wire::{Bytes, escaped, visible};
 use serde::Serialize;
 
 /// Bytes of a value that a join repeats in several rows; the kernel's longest `comm` is 64.
 pub const JOINED_BYTES_MAX: usize = 256;
+
+/// Word on a page for danger level 0.
+pub const NO_DANGER: &str = "none";
 
 /// A value.
 #[derive(Debug, Clone, PartialEq)]
@@ -228,27 +232,6 @@ impl Cell {
         }
     }
 
-    /// Returns true when the value contains `needle`, without regard to case. `needle` must be in lower case.
-    pub(crate) fn contains(&self, needle: &str) -> bool {
-        match self {
-            Self::Empty => needle.is_empty(),
-            other => other.text().to_lowercase().contains(needle),
-        }
-    }
-
-    /// Returns true when the value equals `text`: the filter for columns of numbers.
-    pub(crate) fn equals(&self, text: &str) -> bool {
-        match self {
-            Self::Numbers(numbers) => text.parse().is_ok_and(|number| numbers.contains(&number)),
-            other => match (other.amount(), text.parse::<i128>()) {
-                (Some(amount), Ok(number)) if !matches!(other, Self::Hundredths(_) | Self::Duration(_)) => {
-                    amount == number
-                }
-                _ => other.text().eq_ignore_ascii_case(text),
-            },
-        }
-    }
-
     /// Returns a copy of bounded size, to sort by.
     pub(crate) fn sort_key(&self) -> Self {
         const BYTES_MAX: usize = 256;
@@ -262,7 +245,8 @@ impl Cell {
         }
     }
 
-    fn amount(&self) -> Option<i128> {
+    /// Returns the number, in the smallest unit of the type.
+    pub(crate) fn amount(&self) -> Option<i128> {
         match self {
             Self::Number(number) => Some(*number),
             Self::Hundredths(number) => Some((*number).into()),
@@ -294,6 +278,33 @@ impl Cell {
 pub fn time_text(ns: i64) -> String {
     jiff::Timestamp::from_nanosecond(ns.into())
         .map_or_else(|_| ns.to_string(), |time| time.strftime("%Y-%m-%d %H:%M:%S").to_string())
+}
+
+/// Formats a whole number in groups of three digits: `1,234,567`.
+pub fn grouped(number: impl fmt::Display) -> String {
+    let text = number.to_string();
+    let (sign, digits) = text.strip_prefix('-').map_or(("", text.as_str()), |digits| ("-", digits));
+    let mut grouped = sign.to_owned();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// Formats a number of bytes with the unit that leaves one to four digits: `812 B`, `1.2 MiB`.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1_024 {
+        return format!("{bytes} B");
+    }
+    let exponent = (bytes.ilog2() / 10) as usize;
+    // An approximation; JSON and CSV have the exact number.
+    let value = bytes as f64 / (1_u64 << (10 * exponent)) as f64;
+    let unit = UNITS[exponent - 1];
+    if value < 10.0 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
 }
 
 /// Formats the age of a moment at `now_ns`: `4 s ago`, `3 min ago`, `2 d ago`.

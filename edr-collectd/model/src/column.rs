@@ -9,6 +9,8 @@ pub enum Kind {
     Text,
     /// Bytes of the host, such as a path.
     Bytes,
+    /// An IP address or a network.
+    Address,
     /// Byte strings with significant boundaries: the arguments of a command line.
     List,
     /// A count or an id.
@@ -33,9 +35,10 @@ pub enum Kind {
 
 impl Kind {
     /// All types.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Text,
         Self::Bytes,
+        Self::Address,
         Self::List,
         Self::Number,
         Self::Numbers,
@@ -48,10 +51,10 @@ impl Kind {
         Self::Flag,
     ];
 
-    /// Returns true for numbers: aligned right, sorted with the largest first, and equal to the text of a filter.
+    /// Returns true for numbers: aligned right, and sorted with the largest first.
     pub fn is_numeric(self) -> bool {
         match self {
-            Self::Text | Self::Bytes | Self::List | Self::Flag => false,
+            Self::Text | Self::Bytes | Self::Address | Self::List | Self::Flag => false,
             Self::Number
             | Self::Numbers
             | Self::NumberOrWord
@@ -68,6 +71,7 @@ impl Kind {
         match self {
             Self::Text => "text",
             Self::Bytes => "bytes",
+            Self::Address => "address",
             Self::List => "list of bytes",
             Self::Number => "number",
             Self::Numbers => "list of numbers",
@@ -96,8 +100,8 @@ impl Kind {
     pub fn holds(self, cell: &Cell) -> bool {
         match cell {
             Cell::Empty => true,
-            Cell::Text(_) => matches!(self, Self::Text | Self::Bytes | Self::NumberOrWord),
-            Cell::Bytes(_) => matches!(self, Self::Text | Self::Bytes),
+            Cell::Text(_) => matches!(self, Self::Text | Self::Bytes | Self::Address | Self::NumberOrWord),
+            Cell::Bytes(_) => matches!(self, Self::Text | Self::Bytes | Self::Address),
             Cell::List(_) => self == Self::List,
             Cell::Number(_) => matches!(self, Self::Number | Self::NumberOrWord | Self::DangerLevel),
             Cell::Numbers(_) => self == Self::Numbers,
@@ -108,6 +112,17 @@ impl Kind {
             Cell::Flag(_) => self == Self::Flag,
         }
     }
+}
+
+/// The values that a column of text can have, so that a filter for another text is an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Values {
+    /// Any text.
+    Any,
+    /// One of these texts.
+    Words(&'static [&'static str]),
+    /// Text of these characters, without regard to case.
+    Letters(&'static str),
 }
 
 /// The look of a column on a page, beyond what the type decides.
@@ -178,6 +193,12 @@ pub struct Column {
     /// Unit of the values, in the plural; empty for ids, names and types with a unit of their own ([`Kind::unit`]). A
     /// number with a unit is an amount and is shown in groups of three digits.
     pub unit: &'static str,
+    /// Further names in filters: habits of other tools.
+    pub also: &'static [&'static str],
+    /// Values of a column of text; the words of [`Kind::NumberOrWord`].
+    pub values: Values,
+    /// True for addresses that may be the context id of a vsock.
+    pub has_context_ids: bool,
     /// Meaning of the values, where title and ECS name leave a question.
     pub meaning: &'static str,
     /// True when a page shows the column unless all columns are requested.
@@ -205,6 +226,9 @@ impl Column {
             ecs: "",
             kind,
             unit: "",
+            also: &[],
+            values: Values::Any,
+            has_context_ids: false,
             meaning: "",
             on_page: false,
             on_terminal: false,

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::catalogue::{Group, Table};
-use crate::column::Column;
+use crate::column::{Column, Values};
 use crate::tables::{HOSTS, TABLES};
 
 /// The line of `docs/schema.md` before the tables.
@@ -30,16 +30,17 @@ const FRAMES: &str = include_str!("frames.md");
 const INTRODUCTION: &str = "
 # The tables
 
-The tables of the page and of the commands, with the names of JSON, CSV, filters (`name:text`) and `sort=`. A name is \
+The tables of the page and of the commands, with the names of JSON, CSV, `sort=` and [filters](filter.md). A name is \
 osquery's where
 osquery has the field (its tables `processes`, `process_open_files`, `process_open_sockets`, `listening_ports`), \
 otherwise the snapshot's.
 
-- **Types** in JSON: text, bytes (text as in the snapshot's JSON), time (RFC 3339), flag; size, number, \
+- **Types** in JSON: text, address, bytes (text as in the snapshot's JSON), time (RFC 3339), flag; size, number, \
 danger level and percent are numbers; a duration is seconds; a list is an array. No value is `null`.
-- **Types** in Delta: text and bytes `string`, time `timestamp` (microseconds), flag `boolean`, size, \
+- **Types** in Delta: text, address and bytes `string`, time `timestamp` (microseconds), flag `boolean`, size, \
 number and danger level `long`, percent and duration `double`, a list `array`, a number or word `string`.
 - **Shown**: where the field is shown unless other columns are requested, on the *page* or in the *terminal*.
+- **Also** are further names in filters, besides the title; **one of** are all values of a text.
 - **Key** fields identify a row; **changing** fields change all the time without an event behind the change.
 ";
 
@@ -76,7 +77,12 @@ fn type_and_unit(column: &Column) -> String {
     if unit.is_empty() { column.kind.name().to_owned() } else { format!("{}, {unit}", column.kind.name()) }
 }
 
-/// Returns the meaning, with the flags and the link of the column.
+fn code_list(words: &[&str]) -> String {
+    let words: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
+    words.join(", ")
+}
+
+/// Returns the meaning, with the flags, the values, the further names and the link of the column.
 fn meaning(column: &Column) -> String {
     let mut parts = Vec::new();
     if column.is_key {
@@ -86,6 +92,13 @@ fn meaning(column: &Column) -> String {
         parts.push("Changing.".to_owned());
     }
     parts.extend(Some(column.meaning.to_owned()).filter(|meaning| !meaning.is_empty()));
+    match column.values {
+        Values::Words(words) if !words.iter().all(|word| column.meaning.contains(word)) => {
+            parts.push(format!("One of {}.", code_list(words)));
+        }
+        Values::Any | Values::Letters(_) | Values::Words(_) => {}
+    }
+    parts.extend(Some(column.also).filter(|also| !also.is_empty()).map(|also| format!("Also {}.", code_list(also))));
     parts.extend(column.link.map(|link| format!("Links to `{}` of `{}`.", link.field, link.slug)));
     parts.join(" ")
 }

@@ -13,9 +13,10 @@
 //! 4. [`snapshot`]: an opened snapshot of a host, and a host in the list of hosts.
 //! 5. [`catalogue`]: a field and its value, a declaration, a table.
 //! 6. [`tables`]: all declarations.
-//! 7. [`select`]: filter, order and page of a table's rows.
-//! 8. [`document`]: the tables as a text for `docs/schema.md`.
-//! 9. [`accounting`]: the account of a host's frames.
+//! 7. [`filter`]: the grammar of filters, and their types. [`moment`]: the times that people type.
+//! 8. [`select`]: filter, order and page of a table's rows.
+//! 9. [`document`]: the tables as a text for `docs/schema.md`.
+//! 10. [`accounting`]: the account of a host's frames.
 //!
 //! # Rules of this crate
 //!
@@ -32,6 +33,8 @@ pub mod column;
 pub mod document;
 mod error;
 pub mod exposure;
+pub mod filter;
+pub mod moment;
 pub mod select;
 pub mod snapshot;
 pub mod tables;
@@ -43,5 +46,6 @@ pub use catalogue::{HostListTable, SnapshotTable, Table};
 pub use cell::{Cell, ages, time_text};
 pub use column::{Column, Kind};
 pub use error::QueryError;
+pub use filter::{Filter, FilterError};
 pub use select::{Select, SelectError, Selection};
 pub use snapshot::{HostRow, HostSnapshot, Joined, OmittedFrames};

@@ -2,9 +2,10 @@
 
 use std::cmp::Ordering;
 
-use crate::catalogue::{Cells, Table};
+use crate::catalogue::Table;
 use crate::cell::Cell;
 use crate::column::Column;
+use crate::filter::Filter;
 
 /// Rows of an answer. A page has some hundred rows; a complete table of a large host has 32,000 open files.
 pub const ROWS_MAX: usize = 250_000;
@@ -12,9 +13,8 @@ pub const ROWS_MAX: usize = 250_000;
 /// The rows of a table to return.
 #[derive(Debug, Clone, Default)]
 pub struct Select {
-    /// Text that a row must contain in any column, without regard to case; `column:text` for a single column, where
-    /// numbers must be equal.
-    pub filter: Option<String>,
+    /// Condition for the rows, parsed for the table's columns.
+    pub filter: Filter,
     /// Name of the column to sort by; without a name, the table's own order.
     pub sort: Option<String>,
     /// True for the largest value first.
@@ -56,40 +56,6 @@ pub enum SelectError {
     TooMany(usize),
 }
 
-/// A parsed filter.
-struct Filter {
-    /// Index of the single column to search, and whether the column holds numbers.
-    column: Option<(usize, bool)>,
-    /// Number of the table's columns.
-    width: usize,
-    text: String,
-}
-
-impl Filter {
-    fn new(filter: Option<&str>, columns: &[Column]) -> Option<Self> {
-        let filter = filter.map(str::trim).filter(|filter| !filter.is_empty())?;
-        let one = filter.split_once(':').and_then(|(name, text)| {
-            let place = columns.iter().position(|column| column.name == name)?;
-            Some((place, columns[place].kind.is_numeric(), text))
-        });
-        let width = columns.len();
-        Some(match one {
-            Some((place, numeric, text)) => {
-                Self { column: Some((place, numeric)), width, text: text.trim().to_lowercase() }
-            }
-            None => Self { column: None, width, text: filter.to_lowercase() },
-        })
-    }
-
-    fn matches(&self, cells: &Cells<'_>) -> bool {
-        match self.column {
-            Some((place, true)) => cells(place).equals(&self.text),
-            Some((place, false)) => cells(place).contains(&self.text),
-            None => (0..self.width).any(|place| cells(place).contains(&self.text)),
-        }
-    }
-}
-
 impl<I: ?Sized> Table<I> {
     /// Filters and sorts the rows and returns one page. An unsorted page takes one pass over the rows, a sorted page
     /// two: the first pass keeps a bounded key of each matching row, the second makes the rows of the page.
@@ -100,7 +66,6 @@ impl<I: ?Sized> Table<I> {
         let columns = self.columns();
         let sort = select.sort.as_deref().filter(|name| !name.is_empty());
         let sort = sort.map(|name| place_of(&columns, name)).transpose()?;
-        let filter = Filter::new(select.filter.as_deref(), &columns);
         let page_rows = if select.page_rows == 0 { ROWS_MAX } else { select.page_rows.min(ROWS_MAX) };
         let first = select.page.saturating_mul(page_rows);
         let page = first..first.saturating_add(page_rows);
@@ -111,7 +76,7 @@ impl<I: ?Sized> Table<I> {
         let undecodable = self.rows(input, &mut |cells| {
             let place = total;
             total += 1;
-            if filter.as_ref().is_some_and(|filter| !filter.matches(cells)) {
+            if !select.filter.matches(cells) {
                 return;
             }
             match sort {
@@ -134,12 +99,21 @@ impl<I: ?Sized> Table<I> {
         Ok(Selection { columns, rows, matched, total, undecodable })
     }
 
+    /// Returns a filter for the rows with this text in a field; `None` when the field cannot have the text.
+    pub fn condition(&self, field: &str, text: &str) -> Option<String> {
+        let columns = self.columns();
+        let is_right = |filter: &String| Filter::parse(filter, &columns, 0).is_ok();
+        let is_plain = |c: char| c.is_alphanumeric() || "._:/-%".contains(c);
+        let plain = Some(format!("{field}:{text}")).filter(|_| text.chars().all(is_plain) && !text.is_empty());
+        let parts: Vec<String> = text.split('"').map(|part| format!("\"{part}\"")).collect();
+        plain.filter(is_right).or_else(|| Some(format!("{field}={}", parts.join("'\"'"))).filter(is_right))
+    }
+
     /// Passes the cells at these indexes of every matching row to `take`, in the table's own order, and keeps none: for
     /// streamed output. Returns the number of undecodable rows.
-    pub fn each(&self, input: &I, filter: Option<&str>, places: &[usize], take: &mut dyn FnMut(Vec<Cell>)) -> usize {
-        let filter = Filter::new(filter, &self.columns());
+    pub fn each(&self, input: &I, filter: &Filter, places: &[usize], take: &mut dyn FnMut(Vec<Cell>)) -> usize {
         self.rows(input, &mut |cells| {
-            if filter.as_ref().is_none_or(|filter| filter.matches(cells)) {
+            if filter.matches(cells) {
                 take(places.iter().map(|&place| cells(place)).collect());
             }
         })

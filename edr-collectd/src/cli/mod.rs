@@ -1,6 +1,5 @@
 //! Commands.
 
-mod at;
 pub mod output;
 mod show;
 mod tables;
@@ -13,7 +12,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use edr_daemon::config::Report;
 use edr_daemon::exit;
-use edr_model::{SelectError, SnapshotTable};
+use edr_model::{FilterError, SelectError, SnapshotTable};
 
 use self::output::Print;
 use self::tables::TableCommand;
@@ -142,6 +141,7 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     if error.downcast_ref::<Report>().is_some() {
         ExitCode::from(exit::CONFIG)
     } else if error.downcast_ref::<Usage>().is_some()
+        || error.downcast_ref::<FilterError>().is_some()
         || matches!(error.downcast_ref(), Some(SelectError::UnknownColumn { .. }))
     {
         ExitCode::from(exit::USAGE)

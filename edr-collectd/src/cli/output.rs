@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use clap::{Args, ValueEnum};
 use edr_model::catalogue::usual;
 use edr_model::select::place_of;
-use edr_model::{Cell, Column, Select, SelectError, Table};
+use edr_model::{Cell, Column, Filter, Select, SelectError, Table};
 
 /// Largest width, in characters, of an aligned column; longer values push the rest of the row to the right.
 const ALIGNED_MAX: usize = 40;
@@ -13,9 +13,10 @@ const ALIGNED_MAX: usize = 40;
 /// The rows and columns to print.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Print {
-    /// Rows with this text in any column; column:text searches one column, numbers are compared for equality
-    #[arg(long, value_name = "TEXT")]
-    pub filter: Option<String>,
+    /// Rows that match, such as 'sshd', 'name:ssh', 'pid=812 or pid:1..100', 'not user:root', 'size>1M',
+    /// 'remote:10.0.0.0/8', 'started>-1h'; repeated filters must all match. docs/filter.md has the grammar
+    #[arg(long, value_name = "FILTER")]
+    pub filter: Vec<String>,
     /// Column to sort by
     #[arg(long, value_name = "COLUMN")]
     pub sort: Option<String>,
@@ -43,18 +44,55 @@ pub enum Format {
     Csv,
 }
 
-/// Prints the rows of a table, in the table's own order one by one; sorted rows are collected first. Returns the number
-/// of undecodable rows.
+/// The checked choice of rows and columns of a table.
+#[derive(Debug, Clone)]
+pub struct Choice {
+    /// The rows to print.
+    pub filter: Filter,
+    /// Indexes of the columns to print.
+    places: Vec<usize>,
+}
+
+impl Print {
+    /// Checks filters and columns for a table. `now_ns` is the moment to which relative times of a filter refer.
+    ///
+    /// # Errors
+    /// When a filter is wrong, or a column does not exist.
+    pub fn choice<I: ?Sized>(&self, table: &Table<I>, now_ns: i64) -> anyhow::Result<Choice> {
+        let all = table.columns();
+        if let Some(sort) = &self.sort {
+            place_of(&all, sort)?;
+        }
+        Ok(Choice { filter: Filter::parse_all(&self.filter, &all, now_ns)?, places: places(&all, self)? })
+    }
+}
+
+/// The numbers of rows that were printed and that could not be decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Printed {
+    /// Printed rows.
+    pub rows: usize,
+    /// Undecodable rows.
+    pub undecodable: usize,
+}
+
+/// Prints the rows of a table, in the table's own order one by one; sorted rows are collected first.
 ///
 /// # Errors
-/// When a column does not exist, when there are too many rows to sort, or when the output fails.
-pub fn print<I: ?Sized>(out: &mut impl Write, table: &Table<I>, input: &I, print: &Print) -> anyhow::Result<usize> {
+/// When there are too many rows to sort, or when the output fails.
+pub fn print<I: ?Sized>(
+    out: &mut impl Write,
+    table: &Table<I>,
+    input: &I,
+    print: &Print,
+    choice: &Choice,
+) -> anyhow::Result<Printed> {
     let all = table.columns();
-    let places = places(&all, print)?;
+    let Choice { filter, places } = choice;
     let columns: Vec<Column> = places.iter().map(|&place| all[place]).collect();
     let mut printer = RowPrinter::new(out, print.format, &columns);
     let undecodable = if print.sort.is_some() {
-        let selection = table.select(input, &select(print))?;
+        let selection = table.select(input, &select(print, filter))?;
         let pick = |row: &Vec<Cell>| places.iter().map(|&place| row[place].clone()).collect();
         let rows: Vec<Vec<Cell>> = selection.rows.iter().map(pick).collect();
         rows.iter().for_each(|row| printer.measure(row));
@@ -62,13 +100,12 @@ pub fn print<I: ?Sized>(out: &mut impl Write, table: &Table<I>, input: &I, print
         rows.iter().try_for_each(|row| printer.row(row))?;
         selection.undecodable
     } else {
-        let filter = print.filter.as_deref();
         if printer.must_measure() {
-            table.each(input, filter, &places, &mut |row| printer.measure(&row));
+            table.each(input, filter, places, &mut |row| printer.measure(&row));
         }
         printer.begin()?;
         let mut result = Ok(());
-        let undecodable = table.each(input, filter, &places, &mut |row| {
+        let undecodable = table.each(input, filter, places, &mut |row| {
             if result.is_ok() {
                 result = printer.row(&row);
             }
@@ -77,7 +114,7 @@ pub fn print<I: ?Sized>(out: &mut impl Write, table: &Table<I>, input: &I, print
         undecodable
     };
     printer.end()?;
-    Ok(undecodable)
+    Ok(Printed { rows: printer.count, undecodable })
 }
 
 /// Returns the indexes of the columns to print. Without a choice, a terminal gets the columns that fit; JSON and CSV
@@ -91,14 +128,8 @@ fn places(all: &[Column], print: &Print) -> Result<Vec<usize>, SelectError> {
     }
 }
 
-fn select(print: &Print) -> Select {
-    Select {
-        filter: print.filter.clone(),
-        sort: print.sort.clone(),
-        descending: print.descending,
-        page: 0,
-        page_rows: 0,
-    }
+fn select(print: &Print, filter: &Filter) -> Select {
+    Select { filter: filter.clone(), sort: print.sort.clone(), descending: print.descending, page: 0, page_rows: 0 }
 }
 
 /// Printer of rows. Aligned columns need two passes over the rows: first [`RowPrinter::measure`], then

@@ -9,12 +9,12 @@ use anyhow::Context as _;
 use edr_archive::DamagedFile;
 use edr_daemon::exit;
 use edr_model::tables::HOSTS;
-use edr_model::{AsOf, SnapshotTable, ages, time_text};
+use edr_model::{AsOf, SnapshotTable, Table, ages, moment, time_text};
 use jiff::Timestamp;
 
-use super::output::{Format, Print, print};
+use super::output::{Choice, Format, Print, Printed, print};
 use super::tables::sections;
-use super::{Usage, ViewArgs, at};
+use super::{Usage, ViewArgs};
 use crate::config::Config;
 use crate::query::{HostAnswers, HostSnapshot, QueryError};
 use crate::run::runtime;
@@ -26,13 +26,14 @@ const LOSS_LINES_MAX: usize = 8;
 
 /// Runs [`super::Command::Hosts`].
 pub(super) fn hosts(config: &Path, args: &Print) -> anyhow::Result<ExitCode> {
+    let choice = args.choice(&HOSTS, now_ns())?;
     let config = Config::load_without_kafka(config)?;
     let (rows, damaged) = runtime()?.block_on(async {
         let answers = HostAnswers::from_archive(&config.archive.dir).await?;
         answers.refresh_facts().await;
         anyhow::Ok((answers.hosts(), answers.damaged_files()))
     })?;
-    print(&mut BufWriter::new(io::stdout().lock()), &HOSTS, rows.as_slice(), args)?;
+    print_table(&mut BufWriter::new(io::stdout().lock()), &HOSTS, rows.as_slice(), args, &choice)?;
     name_damaged_files(&damaged);
     Ok(exit_code(&damaged))
 }
@@ -56,7 +57,9 @@ fn exit_code(damaged: &[DamagedFile]) -> ExitCode {
 
 /// Runs [`super::Command::Table`].
 pub(super) fn table(config: &Path, table: &SnapshotTable, args: &ViewArgs) -> anyhow::Result<ExitCode> {
-    let (snapshot, damaged) = snapshot(config, args)?;
+    let at_ns = at_ns(args)?;
+    let choice = args.print.choice(table, at_ns.unwrap_or_else(now_ns))?;
+    let (snapshot, damaged) = snapshot(config, args, at_ns)?;
     if let Some((rows, oldest_ns)) = table.about.aged.zip(AsOf::new(&snapshot).oldest_ns()) {
         // Errors are ignored: standard error may be closed.
         let _ = writeln!(
@@ -67,7 +70,7 @@ pub(super) fn table(config: &Path, table: &SnapshotTable, args: &ViewArgs) -> an
         );
     }
     let mut out = BufWriter::new(io::stdout().lock());
-    print_table(&mut out, table, &snapshot, &args.print)?;
+    print_table(&mut out, table, &snapshot, &args.print, &choice)?;
     out.flush()?;
     Ok(exit_code(&damaged))
 }
@@ -79,32 +82,41 @@ pub(super) fn psad(
     args: &ViewArgs,
 ) -> anyhow::Result<ExitCode> {
     let format = args.print.format;
+    let at_ns = at_ns(args)?;
+    let now_ns = at_ns.unwrap_or_else(now_ns);
     let Some(section) = section else {
         if format == Format::Csv {
             return Err(Usage("CSV holds one table; choose it with --section".into()).into());
         }
-        let (snapshot, damaged) = snapshot(config, args)?;
+        let mut choices = Vec::new();
+        for section in sections() {
+            let choice = args.print.choice(section, now_ns);
+            let advice = || format!("section {}; --section prints a single section", section.about.slug);
+            choices.push((section, choice.with_context(advice)?));
+        }
+        let (snapshot, damaged) = snapshot(config, args, at_ns)?;
         say_what_is_missing(&snapshot);
         let mut out = BufWriter::new(io::stdout().lock());
         let separators = if format == Format::Json { ["{", ",", "}\n"] } else { ["", "\n", ""] };
-        for (number, section) in sections().enumerate() {
+        for (number, (section, choice)) in choices.iter().enumerate() {
             write!(out, "{}", separators[usize::from(number > 0)])?;
             match format {
                 Format::Json => write!(out, "\"{}\": ", section.about.name)?,
                 _ => writeln!(out, "{}", section.about.words())?,
             }
-            print_table(&mut out, section, &snapshot, &args.print)?;
+            print_table(&mut out, section, &snapshot, &args.print, choice)?;
         }
         write!(out, "{}", separators[2])?;
         out.flush()?;
         return Ok(exit_code(&damaged));
     };
-    let (snapshot, damaged) = snapshot(config, args)?;
+    let choice = args.print.choice(section, now_ns)?;
+    let (snapshot, damaged) = snapshot(config, args, at_ns)?;
     if section.about.needs_sockets {
         say_what_is_missing(&snapshot);
     }
     let mut out = BufWriter::new(io::stdout().lock());
-    print_table(&mut out, section, &snapshot, &args.print)?;
+    print_table(&mut out, section, &snapshot, &args.print, &choice)?;
     out.flush()?;
     Ok(exit_code(&damaged))
 }
@@ -118,12 +130,25 @@ fn say_what_is_missing(snapshot: &HostSnapshot) {
     }
 }
 
-/// Finds the snapshot and prints host, time and alarms on standard error. Also returns the damaged files that may have
+/// Returns the clock, ns since the epoch.
+fn now_ns() -> i64 {
+    i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
+}
+
+/// Returns the requested moment, ns since the epoch.
+fn at_ns(args: &ViewArgs) -> anyhow::Result<Option<i64>> {
+    let moment = args.at.as_deref().map(|text| moment::parse(text, now_ns())).transpose().map_err(Usage)?;
+    Ok(moment.map(|moment| moment.from_ns))
+}
+
+/// Finds the snapshot at `at_ns`, or the newest, and prints host, time and alarms on standard error. Also returns the damaged files that may have
 /// rows of the host.
-fn snapshot(config: &Path, args: &ViewArgs) -> anyhow::Result<(Arc<HostSnapshot>, Vec<DamagedFile>)> {
+fn snapshot(
+    config: &Path,
+    args: &ViewArgs,
+    at_ns: Option<i64>,
+) -> anyhow::Result<(Arc<HostSnapshot>, Vec<DamagedFile>)> {
     let config = Config::load_without_kafka(config)?;
-    let now = Timestamp::now();
-    let at_ns = args.at.as_deref().map(|text| at::parse(text, now)).transpose().map_err(Usage)?;
     let (snapshot, mut damaged, name) = runtime()?.block_on(async {
         let answers = HostAnswers::from_archive(&config.archive.dir).await?;
         let host = match &args.host {
@@ -152,7 +177,7 @@ fn snapshot(config: &Path, args: &ViewArgs) -> anyhow::Result<(Arc<HostSnapshot>
         edr_wire::visible(hostname.as_bytes()),
         snapshot.host_id,
         time_text(snapshot.captured_ns),
-        ages(snapshot.captured_ns, i64::try_from(now.as_nanosecond()).unwrap_or(i64::MAX)),
+        ages(snapshot.captured_ns, now_ns()),
         snapshot.seq,
     );
     if let Some(at_ns) = at_ns {
@@ -197,13 +222,19 @@ async fn only_host(answers: &HostAnswers) -> anyhow::Result<String> {
     }
 }
 
-fn print_table(
+/// Prints a table, and on standard error why rows are missing.
+fn print_table<I: ?Sized>(
     out: &mut impl Write,
-    table: &SnapshotTable,
-    snapshot: &HostSnapshot,
+    table: &Table<I>,
+    input: &I,
     args: &Print,
+    choice: &Choice,
 ) -> anyhow::Result<()> {
-    let undecodable = print(out, table, snapshot, args)?;
+    let Printed { rows, undecodable } = print(out, table, input, args, choice)?;
+    if rows == 0 && !choice.filter.is_empty() {
+        // Errors are ignored: standard error may be closed.
+        let _ = writeln!(io::stderr().lock(), "no {} with: {}", table.about.noun, choice.filter);
+    }
     if undecodable > 0 {
         writeln!(io::stderr().lock(), "{undecodable} rows could not be decoded").context("say what is missing")?;
     }

@@ -98,7 +98,8 @@ fn sample() -> Sample {
 
 fn printed(args: &Print) -> String {
     let mut out = Vec::new();
-    assert_eq!(print(&mut out, &LABELS, &sample().snapshot(), args).unwrap(), 0);
+    let choice = args.choice(&LABELS, 0).unwrap();
+    assert_eq!(print(&mut out, &LABELS, &sample().snapshot(), args, &choice).unwrap().undecodable, 0);
     String::from_utf8(out).unwrap()
 }
 
@@ -139,7 +140,7 @@ fn a_made_up_table_is_in_terminal_csv_and_json() {
         "LABEL  VALUE   AMOUNT  PID\nnote   a <b>        0    1\nrole   web    1000000    2\nsite   fra1   2000000    \
         3\n"
     );
-    let one = Print { filter: Some("amount:1000000".to_owned()), ..Print::default() };
+    let one = Print { filter: vec!["amount:1,000,000".to_owned()], ..Print::default() };
     assert_eq!(
         printed(&Print { format: Format::Csv, ..one.clone() }),
         "label,value,words,amount,pids,place,danger_level,share,room,since,life,is_first\r\n\

@@ -176,7 +176,8 @@ fn shows_everything(collector: &mut CollectorDaemon, host: &str) -> Result<()> {
         // The filter itself is part of the page, so its text must appear once more than as the filter.
         let times = usize::from(filter == shown) + 1;
         collector.page(&format!("{host}/{view}{query}"), &shown, SHOWN_LIMIT, |body| {
-            body.matches(&shown).count() >= times
+            let is_found = filter.is_empty() || !body.contains("class=\"empty\"");
+            is_found && body.matches(&shown).count() >= times
         })?;
         say(&format!("{view}: {shown}"));
     }

@@ -34,7 +34,7 @@ pub fn columns<R: 'static>(columns: &[edr_model::Column], cells: fn(&R) -> &[Cel
 
 fn data_type(kind: Kind) -> DataType {
     match kind {
-        Kind::Text | Kind::Bytes | Kind::NumberOrWord => DataType::STRING,
+        Kind::Text | Kind::Bytes | Kind::Address | Kind::NumberOrWord => DataType::STRING,
         Kind::List => ArrayType::new(DataType::STRING, true).into(),
         Kind::Number | Kind::DangerLevel | Kind::Size => DataType::LONG,
         Kind::Numbers => ArrayType::new(DataType::LONG, true).into(),
@@ -46,7 +46,7 @@ fn data_type(kind: Kind) -> DataType {
 
 fn array<'a>(kind: Kind, cells: impl Iterator<Item = &'a Cell>, left_out: &mut usize) -> ArrayRef {
     match kind {
-        Kind::Text | Kind::Bytes | Kind::NumberOrWord => {
+        Kind::Text | Kind::Bytes | Kind::Address | Kind::NumberOrWord => {
             let mut texts = StringBuilder::new();
             cells.for_each(|cell| texts.append_option(text(cell)));
             Arc::new(texts.finish())

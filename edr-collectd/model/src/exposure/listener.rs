@@ -77,6 +77,9 @@ pub enum Listening {
 }
 
 impl Listening {
+    /// The words for all answers.
+    pub const NAMES: &'static [&'static str] = &["yes", "other namespace", "loopback only", "unknown", "no"];
+
     /// Returns the words for the answer.
     pub fn name(self) -> &'static str {
         match self {

@@ -1,6 +1,7 @@
 //! Sockets to and from attackers: see [`crate::exposure`].
 
 use super::exposed::{OWNER_NOT_SEEN, namespace, of, or_none};
+use super::sockets::SOCKET_STATES;
 use crate::catalogue::{About, Declaration, Field, Group};
 use crate::cell::{Cell, joined};
 use crate::exposure::{Contact, Owner};
@@ -36,69 +37,87 @@ impl Declaration for Contacts {
     };
 
     const FIELDS: &'static [ContactField] = &[
-        ContactField::text("ip", "Attacker", |row| Cell::Text(row.contact.ip.to_string()))
+        ContactField::address("ip", "Attacker", |row| Cell::Text(row.contact.ip.to_string()))
+            .also(&["address", "remote", "remote_address", "source"])
             .ecs("source.ip")
             .key()
             .usual()
             .link("sources", "ip"),
         ContactField::danger_level("danger_level", "Danger level", |row| Cell::number(row.contact.danger_level))
+            .also(&["danger"])
             .usual(),
         ContactField::text("direction", "Direction", |row| direction(row.contact))
+            .words(&["inbound", "outbound", "unknown"])
             .ecs("network.direction")
             .usual()
             .meaning("`inbound`, `outbound` or `unknown`."),
         ContactField::text("protocol", "Protocol", |row| Cell::bytes(joined(row.contact.socket.protocol.as_bytes())))
+            .also(&["proto", "transport"])
             .ecs("network.transport")
             .key()
             .usual(),
         ContactField::text("state", "State", |row| Cell::bytes(joined(row.contact.socket.state.as_bytes())))
+            .also(&["status"])
+            .words(SOCKET_STATES)
             .ecs("edr.socket.state")
             .usual(),
-        ContactField::text("local_address", "Local address", |row| {
+        ContactField::address("local_address", "Local address", |row| {
             Cell::bytes(joined(row.contact.socket.local.as_bytes()))
         })
+        .also(&["local", "address"])
         .ecs("edr.socket.local.ip")
         .key()
         .usual(),
         ContactField::number("local_port", "Port", |row| Cell::number(row.contact.socket.local_port))
+            .also(&["local", "lport"])
             .ecs("edr.socket.local.port")
             .key()
             .usual()
             .link("sockets", "local_port"),
         ContactField::number("remote_port", "Remote port", |row| Cell::number(row.contact.socket.remote_port))
+            .also(&["port", "remote", "rport"])
             .ecs("edr.socket.remote.port")
             .key()
             .usual(),
         ContactField::number("pid", "PID", |row| Cell::optional(row.owner.map(|owner| owner.pid)))
+            .also(&["process_id"])
             .ecs("process.pid")
             .key()
             .usual()
             .link("processes", "pid"),
         ContactField::bytes("comm", "Command", |row| of(row.owner, |owner| Cell::bytes(&owner.comm)))
+            .also(&["name", "process"])
             .ecs("process.name")
             .usual()
             .mark(OWNER_NOT_SEEN),
         ContactField::text("unit", "Unit", |row| of(row.owner, |owner| Cell::bytes(&owner.unit)))
+            .also(&["service"])
             .ecs("edr.systemd.unit")
             .usual(),
         ContactField::text("user", "User", |row| of(row.owner, |owner| Cell::bytes(&owner.user)))
+            .also(&["username", "owner"])
             .ecs("process.user.name"),
         ContactField::time("start_time", "Started", |row| {
             of(row.owner, |owner| Cell::nonzero_time(owner.start_time_ns))
         })
+        .also(&["start", "since"])
         .ecs("process.start")
         .usual(),
         ContactField::bytes("exe", "Executable", |row| of(row.owner, |owner| Cell::bytes(&owner.exe)))
+            .also(&["path", "binary"])
             .ecs("process.executable")
             .on_terminal()
             .code(),
         ContactField::number("socket", "Inode", |row| Cell::number(row.contact.socket.inode))
+            .also(&["ino"])
             .ecs("edr.socket.inode")
             .key()
             .link("files", "inode"),
         ContactField::number("net_namespace", "Net ns", |row| Cell::number(row.contact.socket.netns))
+            .also(&["netns"])
             .ecs("edr.socket.net_ns"),
         ContactField::text("namespace", "Namespace", |row| namespace(row.contact.socket.netns, row.host_netns))
+            .words(&["host", "other", "unknown"])
             .meaning("`host`, `other` or `unknown`."),
     ];
 

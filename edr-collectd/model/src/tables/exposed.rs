@@ -3,7 +3,7 @@
 use crate::catalogue::{About, Declaration, Field, Group};
 use crate::cell::{Cell, joined};
 use crate::column::Mark;
-use crate::exposure::{self, Listener, Owner};
+use crate::exposure::{self, Listener, Listening, Owner};
 use crate::snapshot::HostSnapshot;
 
 /// The listening sockets on scanned ports: one row for each socket and each process that holds the socket; a socket
@@ -41,10 +41,12 @@ impl Declaration for Exposed {
 
     const FIELDS: &'static [ExposedField] = &[
         ExposedField::text("protocol", "Protocol", |row| Cell::bytes(row.listener.transport.name()))
+            .also(&["proto", "transport"])
             .ecs("network.transport")
             .key()
             .usual(),
         ExposedField::number("port", "Port", |row| Cell::number(row.listener.port))
+            .also(&["local_port"])
             .ecs("destination.port")
             .key()
             .usual()
@@ -61,46 +63,58 @@ impl Declaration for Exposed {
             .changing()
             .meaning("Sources whose scanned ports include this port at an address of the socket."),
         ExposedField::danger_level("danger_level", "Danger level", |row| Cell::nonzero(row.exposed.danger_level))
+            .also(&["danger"])
             .usual()
             .meaning("Highest level of these sources."),
         ExposedField::text("listening", "Listening", |row| Cell::Text(row.exposed.listening.name().into()))
+            .words(Listening::NAMES)
             .usual()
             .meaning("`yes`, `other namespace`, `loopback only`, `unknown` or `no`."),
-        ExposedField::text("address", "Local address", |row| Cell::bytes(joined(row.listener.local.as_bytes())))
+        ExposedField::address("address", "Local address", |row| Cell::bytes(joined(row.listener.local.as_bytes())))
+            .also(&["ip", "local"])
             .ecs("edr.socket.local.ip")
             .key()
             .usual(),
         ExposedField::number("pid", "PID", |row| Cell::optional(row.owner.map(|owner| owner.pid)))
+            .also(&["process_id"])
             .ecs("process.pid")
             .key()
             .usual()
             .link("processes", "pid"),
         ExposedField::bytes("comm", "Command", |row| of(row.owner, |owner| Cell::bytes(&owner.comm)))
+            .also(&["name", "process"])
             .ecs("process.name")
             .usual()
             .mark(OWNER_NOT_SEEN),
         ExposedField::text("unit", "Unit", |row| of(row.owner, |owner| Cell::bytes(&owner.unit)))
+            .also(&["service"])
             .ecs("edr.systemd.unit")
             .usual(),
         ExposedField::text("user", "User", |row| of(row.owner, |owner| Cell::bytes(&owner.user)))
+            .also(&["username", "owner"])
             .ecs("process.user.name"),
         ExposedField::time("start_time", "Started", |row| {
             of(row.owner, |owner| Cell::nonzero_time(owner.start_time_ns))
         })
+        .also(&["start", "since"])
         .ecs("process.start")
         .usual(),
         ExposedField::bytes("exe", "Executable", |row| of(row.owner, |owner| Cell::bytes(&owner.exe)))
+            .also(&["path", "binary"])
             .ecs("process.executable")
             .usual()
             .code(),
         ExposedField::number("socket", "Inode", |row| Cell::number(row.listener.inode))
+            .also(&["ino"])
             .ecs("edr.socket.inode")
             .key()
             .link("files", "inode"),
         ExposedField::number("net_namespace", "Net ns", |row| Cell::number(row.listener.netns))
+            .also(&["netns"])
             .ecs("edr.socket.net_ns")
             .key(),
         ExposedField::text("namespace", "Namespace", |row| namespace(row.listener.netns, row.host_netns))
+            .words(&["host", "other", "unknown"])
             .meaning("`host`, `other` or `unknown`."),
     ];
 

@@ -47,24 +47,50 @@ impl Declaration for Files {
     };
 
     const FIELDS: &'static [FileField] = &[
-        FileField::bytes("comm", "Command", |row| Cell::bytes(joined(&row.process.comm.0))).ecs("process.name").usual(),
+        FileField::bytes("comm", "Command", |row| Cell::bytes(joined(&row.process.comm.0)))
+            .also(&["process", "name"])
+            .ecs("process.name")
+            .usual(),
         FileField::number("pid", "PID", |row| Cell::number(row.process.pid))
+            .also(&["process_id"])
             .ecs("process.pid")
             .key()
             .usual()
             .link("processes", "pid"),
-        FileField::text("user", "User", |row| joined_user(row.process)).ecs("process.user.name").usual(),
+        FileField::text("user", "User", |row| joined_user(row.process))
+            .also(&["username", "owner"])
+            .ecs("process.user.name")
+            .usual(),
         FileField::number_or_word("fd", "FD", fd)
+            .also(&["descriptor"])
+            .words(&["cwd", "root", "exe", "mem", "DEL"])
             .ecs("edr.fd.number")
             .key()
             .usual()
             .meaning("Descriptor, or `cwd`, `root`, `exe`; `mem` for a mapped file, `DEL` for a deleted mapped file."),
         FileField::text("access", "Access", access)
+            .also(&["mode"])
+            .words(&["r", "w", "rw", "path", "exec", "unknown"])
             .ecs("edr.fd.mode")
             .usual()
             .meaning("`r`, `w`, `rw` or `path`; `exec` for an executable mapping."),
-        FileField::text("kind", "Type", kind).ecs("file.type").usual(),
+        FileField::text("kind", "Type", kind)
+            .words(&[
+                "regular",
+                "directory",
+                "char",
+                "block",
+                "pipe",
+                "socket",
+                "anon_inode",
+                "memfd",
+                "symlink",
+                "unknown",
+            ])
+            .ecs("file.type")
+            .usual(),
         FileField::text("dev", "Device", dev)
+            .letters("0123456789:")
             .ecs("file.device")
             .usual()
             .meaning("`major:minor`; of a device file the device itself."),
@@ -74,12 +100,14 @@ impl Declaration for Files {
             .unit("bytes")
             .on_page()
             .changing(),
-        FileField::number("inode", "Node", inode).ecs("file.inode").usual(),
+        FileField::number("inode", "Node", inode).also(&["ino"]).ecs("file.inode").usual(),
         FileField::flag("deleted", "Deleted", deleted)
+            .also(&["unlinked"])
             .ecs("edr.file.deleted")
             .on_terminal()
             .meaning("The file has no name any more."),
         FileField::bytes("path", "Name", path)
+            .also(&["file"])
             .ecs("file.path")
             .usual()
             .code()

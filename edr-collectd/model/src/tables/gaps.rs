@@ -27,9 +27,25 @@ impl Declaration for Gaps {
 
     const FIELDS: &'static [GapField] = &[
         GapField::text("source", "Source", |gap| Cell::bytes(&gap.source)).ecs("edr.gap.source"),
-        GapField::number("pid", "PID", |gap| Cell::optional(gap.pid)).ecs("process.pid").link("processes", "pid"),
+        GapField::number("pid", "PID", |gap| Cell::optional(gap.pid))
+            .also(&["process_id"])
+            .ecs("process.pid")
+            .link("processes", "pid"),
         GapField::bytes("field", "What", |gap| Cell::bytes(&gap.field)).ecs("edr.gap.field").wide(),
-        GapField::text("reason", "Why", |gap| Cell::wire_name(&gap.reason)).ecs("edr.gap.reason"),
+        GapField::text("reason", "Why", |gap| Cell::wire_name(&gap.reason))
+            .words(&[
+                "gone",
+                "denied",
+                "stuck",
+                "too_long",
+                "malformed",
+                "unsupported",
+                "rotated_away",
+                "io",
+                "budget",
+                "unknown",
+            ])
+            .ecs("edr.gap.reason"),
         GapField::number("count", "Items", |gap| Cell::number(gap.count)).ecs("edr.gap.count").unit("items"),
         GapField::text("detail", "Detail", |gap| Cell::bytes(&gap.detail)).ecs("edr.gap.detail").wide(),
     ];

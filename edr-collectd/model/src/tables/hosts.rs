@@ -27,10 +27,16 @@ impl Declaration for Hosts {
     };
 
     const FIELDS: &'static [HostField] = &[
-        HostField::text("hostname", "Host", |row| Cell::bytes(&row.hostname)).usual().ecs("host.name"),
-        HostField::text("host_id", "Host id", |row| Cell::Text(row.host_id.to_string())).usual().ecs("host.id").key(),
+        HostField::text("hostname", "Host", |row| Cell::bytes(&row.hostname)).also(&["name"]).usual().ecs("host.name"),
+        HostField::text("host_id", "Host id", |row| Cell::Text(row.host_id.to_string()))
+            .also(&["id"])
+            .letters("0123456789abcdef-")
+            .usual()
+            .ecs("host.id")
+            .key(),
         HostField::text("os", "System", |row| Cell::bytes(&row.os)).usual().ecs("host.os.full"),
         HostField::time("captured", "Newest snapshot", |row| Cell::Time(row.captured_ns))
+            .also(&["seen"])
             .usual()
             .ecs("@timestamp")
             .changing()
@@ -49,6 +55,7 @@ impl Declaration for Hosts {
         HostField::number("files", "Open files", |row| Cell::count(row.files)).usual().unit("files"),
         HostField::number("sockets", "Sockets", |row| Cell::count(row.sockets)).usual().unit("sockets"),
         HostField::danger_level("danger_level", "Danger level", |row| Cell::number(row.danger_level))
+            .also(&["danger"])
             .usual()
             .meaning("Highest level of any attacker, 0 for none."),
         HostField::text("psad", "psad", |row| Cell::bytes(&row.psad)).usual().meaning("`mode/state`."),
@@ -83,6 +90,7 @@ impl Declaration for Hosts {
             .ecs("edr.agent.degraded")
             .meaning("Reasons why the agent's data is incomplete."),
         HostField::text("alarms", "Alarms", |row| Cell::bytes(row.alarms.join("; ")))
+            .also(&["alarm"])
             .usual()
             .meaning("Contradictory or unreadable frames."),
         HostField::text("losses", "Losses", |row| Cell::bytes(row.account.lines(LOSSES_MAX).join("; ")))

@@ -26,6 +26,8 @@ impl Declaration for Losses {
 
     const FIELDS: &'static [LossField] = &[
         LossField::text("what", "What", |loss| Cell::Text(loss.kind.name().to_owned()))
+            .also(&["kind"])
+            .words(&["lost", "missed", "incomplete", "unexplained", "before_first"])
             .ecs("edr.loss.kind")
             .usual()
             .meaning(
@@ -57,6 +59,7 @@ impl Declaration for Losses {
             .usual()
             .meaning("Of frames: the archived snapshot after. Of ticks: the last missed tick."),
         LossField::text("epoch", "Epoch", |loss| loss.epoch.map_or(Cell::Empty, |epoch| Cell::Text(epoch.to_string())))
+            .letters("0123456789abcdef")
             .ecs("edr.epoch")
             .usual()
             .key(),

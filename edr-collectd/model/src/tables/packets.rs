@@ -32,11 +32,27 @@ impl Declaration for Packets {
             .usual()
             .meaning("Log prefix of the firewall rule."),
         PacketField::text("chain", "Chain", |p| Cell::bytes(&p.chain)).ecs("edr.psad.chain").on_page(),
-        PacketField::text("protocol", "Protocol", |p| Cell::bytes(&p.protocol)).ecs("network.transport").usual(),
-        PacketField::text("src", "Source", |p| Cell::bytes(&p.src)).ecs("source.ip").usual().link("sources", "ip"),
-        PacketField::number("src_port", "Port", |p| Cell::optional(p.src_port)).ecs("source.port").usual(),
-        PacketField::text("dst", "Destination", |p| Cell::bytes(&p.dst)).ecs("destination.ip").usual(),
-        PacketField::number("dst_port", "Port", |p| Cell::optional(p.dst_port)).ecs("destination.port").usual(),
+        PacketField::text("protocol", "Protocol", |p| Cell::bytes(&p.protocol))
+            .also(&["proto", "transport"])
+            .ecs("network.transport")
+            .usual(),
+        PacketField::address("src", "Source", |p| Cell::bytes(&p.src))
+            .also(&["ip", "address", "remote"])
+            .ecs("source.ip")
+            .usual()
+            .link("sources", "ip"),
+        PacketField::number("src_port", "Port", |p| Cell::optional(p.src_port))
+            .also(&["sport"])
+            .ecs("source.port")
+            .usual(),
+        PacketField::address("dst", "Destination", |p| Cell::bytes(&p.dst))
+            .also(&["ip", "address"])
+            .ecs("destination.ip")
+            .usual(),
+        PacketField::number("dst_port", "Port", |p| Cell::optional(p.dst_port))
+            .also(&["dport"])
+            .ecs("destination.port")
+            .usual(),
         PacketField::text("flags", "TCP flags", |p| Cell::bytes(&p.flags)).ecs("edr.psad.tcp_flags").usual(),
         PacketField::number("icmp_type", "ICMP type", |p| Cell::optional(p.icmp_type)),
         PacketField::number("icmp_code", "ICMP code", |p| Cell::optional(p.icmp_code)),
@@ -46,12 +62,14 @@ impl Declaration for Packets {
         PacketField::bytes("interface_out", "Out", |p| Cell::bytes(&p.interface_out))
             .ecs("observer.egress.interface.name"),
         PacketField::number("length", "Length", |p| Cell::optional(p.length))
+            .also(&["len", "size"])
             .ecs("network.bytes")
             .unit("bytes")
             .on_page()
             .meaning("Length of the IP packet."),
         PacketField::number("ttl", "TTL", |p| Cell::optional(p.ttl)).on_page(),
         PacketField::number("repeated", "Times", |p| Cell::number(p.repeated))
+            .also(&["count"])
             .ecs("network.packets")
             .unit("packets")
             .on_page()

@@ -41,60 +41,78 @@ impl Declaration for Processes {
 
     const FIELDS: &'static [ProcessField] = &[
         ProcessField::number("pid", "PID", |row| Cell::number(row.process.pid))
+            .also(&["process_id"])
             .ecs("process.pid")
             .key()
             .usual()
             .link("files", "pid"),
         ProcessField::number("parent", "PPID", |row| Cell::number(row.process.ppid))
+            .also(&["parent_pid"])
             .ecs("process.parent.pid")
             .usual()
             .link("processes", "pid")
             .meaning("Process id of the parent; 0 for none."),
         ProcessField::text("user", "User", |row| user(row.process))
+            .also(&["username", "owner"])
             .ecs("process.user.name")
             .usual()
             .meaning("Name of the effective uid, or the uid without a name."),
         ProcessField::percent("cpu_percent", "CPU %", |row| cpu_percent(row.host, row.process))
+            .also(&["pcpu"])
             .usual()
             .changing()
             .meaning("CPU time divided by life time, as in ps(1)."),
         ProcessField::percent("memory_percent", "Mem %", |row| {
             Cell::percent(resident_bytes(row), row.host.memory_bytes)
         })
+        .also(&["pmem"])
         .on_terminal()
         .changing()
         .meaning("Resident memory divided by the memory of the host."),
-        ProcessField::size("total_size", "VSZ", |row| Cell::Size(row.process.vsize_bytes)).meaning("Virtual memory."),
+        ProcessField::size("total_size", "VSZ", |row| Cell::Size(row.process.vsize_bytes))
+            .also(&["vsize", "virtual"])
+            .meaning("Virtual memory."),
         ProcessField::size("resident_size", "RSS", |row| Cell::Size(resident_bytes(row)))
+            .also(&["memory", "resident"])
             .ecs("edr.process.memory.rss")
             .usual()
             .changing()
             .meaning("Resident memory."),
-        ProcessField::text("tty", "TTY", |row| tty(row.process.tty)).ecs("process.tty.char_device").on_terminal(),
+        ProcessField::text("tty", "TTY", |row| tty(row.process.tty))
+            .also(&["terminal"])
+            .ecs("process.tty.char_device")
+            .on_terminal(),
         ProcessField::text("state", "State", |row| Cell::bytes(state(row.process)))
+            .also(&["stat", "status"])
+            .letters("DIKPRSTWXZtx<NLsl+")
             .ecs("edr.process.state")
             .usual()
             .changing()
             .meaning("Column STAT of ps(1)."),
         ProcessField::time("start_time", "Started", |row| Cell::nonzero_time(row.process.start_time_ns))
+            .also(&["start", "since"])
             .ecs("process.start")
             .usual(),
         ProcessField::duration("cpu_time", "CPU time", |row| cpu_time(row.host, row.process))
+            .also(&["time"])
             .ecs("edr.process.cpu")
             .on_terminal()
             .on_page()
             .changing()
             .meaning("User and system time."),
         ProcessField::number("files_total", "Open files", |row| Cell::optional(row.process.files_total))
+            .also(&["fds", "files"])
             .ecs("edr.process.files_total")
             .unit("files")
             .on_page()
             .meaning("Open descriptors, listed or not."),
         ProcessField::bytes("name", "Name", |row| Cell::bytes(&row.process.comm))
+            .also(&["comm", "command", "process"])
             .ecs("process.name")
             .usual()
             .meaning("`comm` of proc(5)."),
         ProcessField::list("cmdline", "Command line", |row| Cell::list(row.process.argv.clone()))
+            .also(&["argv", "args", "arguments", "cmd", "command"])
             .ecs("process.args")
             .usual()
             .code()
@@ -103,19 +121,25 @@ impl Declaration for Processes {
         ProcessField::bytes("path", "Executable", |row| {
             row.process.exe.as_ref().map_or(Cell::Empty, |exe| Cell::bytes(&exe.path))
         })
+        .also(&["exe", "binary"])
         .ecs("process.executable")
         .code()
         .mark(EXE_STATE),
         ProcessField::text("exe_state", "Executable is", |row| Cell::bytes(exe_state(row.process)))
+            .words(&["deleted", "in memory", "kernel thread"])
             .ecs("edr.process.exe.deleted")
             .meaning("`deleted`, `in memory` or `kernel thread`; empty for a file with a name."),
         ProcessField::text("sha256", "SHA-256", |row| sha256(row.process))
+            .also(&["hash"])
+            .letters("0123456789abcdef")
             .ecs("process.hash.sha256")
             .meaning("Hash of the executable."),
         ProcessField::bytes("cwd", "Directory", |row| row.process.cwd.as_ref().map_or(Cell::Empty, Cell::bytes))
+            .also(&["working_directory"])
             .ecs("process.working_directory")
             .code(),
         ProcessField::text("unit", "Unit", |row| row.process.unit.as_ref().map_or(Cell::Empty, Cell::bytes))
+            .also(&["service"])
             .ecs("edr.systemd.unit"),
         ProcessField::text("container", "Container", |row| container(row.process)).ecs("container.id").meaning(
             "`runtime:id`; `claimed runtime:id` where a user, a service or another container chose the name, and \
@@ -125,11 +149,15 @@ impl Declaration for Processes {
             .ecs("process.user.id")
             .meaning("Effective uid."),
         ProcessField::number("loginuid", "Login UID", |row| Cell::optional(row.process.loginuid))
+            .also(&["auid"])
             .ecs("edr.process.loginuid"),
         ProcessField::text("capabilities", "Capabilities", |row| capabilities(row.process))
+            .also(&["caps"])
+            .letters("0123456789abcdef")
             .ecs("process.thread.capabilities.effective")
             .meaning("Effective set, hexadecimal."),
         ProcessField::number("threads", "Threads", |row| Cell::number(row.process.threads))
+            .also(&["nlwp"])
             .ecs("edr.process.threads")
             .unit("threads"),
         ProcessField::size("disk_bytes_read", "Read", |row| {

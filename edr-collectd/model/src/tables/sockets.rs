@@ -13,6 +13,22 @@ use crate::snapshot::HostSnapshot;
 /// Owners listed per socket: a forking server shares its listening socket with hundreds of children.
 const OWNERS_MAX: usize = 64;
 
+/// The states of sockets, as in the filters of ss(8).
+pub(super) const SOCKET_STATES: &[&str] = &[
+    "established",
+    "syn-sent",
+    "syn-recv",
+    "fin-wait-1",
+    "fin-wait-2",
+    "time-wait",
+    "close-wait",
+    "last-ack",
+    "listen",
+    "closing",
+    "unconnected",
+    "unknown",
+];
+
 /// The sockets of a snapshot.
 pub(super) struct Sockets;
 
@@ -47,31 +63,44 @@ impl Declaration for Sockets {
     };
 
     const FIELDS: &'static [SocketField] = &[
-        SocketField::text("family", "Family", |row| Cell::wire_name(&row.socket.family)).ecs("network.type").on_page(),
+        SocketField::text("family", "Family", |row| Cell::wire_name(&row.socket.family))
+            .words(&["inet", "inet6", "unix", "packet", "netlink", "vsock", "xdp", "unknown"])
+            .ecs("network.type")
+            .on_page(),
         SocketField::text("protocol", "Protocol", |row| Cell::bytes(&row.socket.protocol))
+            .also(&["proto", "transport"])
             .ecs("network.transport")
             .usual(),
         SocketField::text("state", "State", |row| Cell::bytes(&row.socket.state))
+            .also(&["status"])
+            .words(SOCKET_STATES)
             .ecs("edr.socket.state")
             .usual()
             .meaning("As in the filters of ss(8)."),
-        SocketField::text("local_address", "Local address", |row| Cell::bytes(&row.socket.local))
+        SocketField::address("local_address", "Local address", |row| Cell::bytes(&row.socket.local))
+            .also(&["local", "address", "ip"])
+            .context_ids()
             .ecs("edr.socket.local.ip")
             .key()
             .usual(),
         SocketField::number("local_port", "Port", |row| port(row.socket, row.socket.local_port))
+            .also(&["local", "lport"])
             .ecs("edr.socket.local.port")
             .key()
             .usual(),
-        SocketField::text("remote_address", "Remote address", |row| Cell::bytes(&row.socket.remote))
+        SocketField::address("remote_address", "Remote address", |row| Cell::bytes(&row.socket.remote))
+            .also(&["remote", "address", "ip", "peer"])
+            .context_ids()
             .ecs("edr.socket.remote.ip")
             .key()
             .usual(),
         SocketField::number("remote_port", "Port", |row| port(row.socket, row.socket.remote_port))
+            .also(&["remote", "rport", "peer_port"])
             .ecs("edr.socket.remote.port")
             .key()
             .usual(),
         SocketField::numbers("pids", "PID", |row| Cell::numbers(row.owners.pids.clone()))
+            .also(&["process_id"])
             .ecs("process.pid")
             .usual()
             .link("processes", "pid")
@@ -79,12 +108,14 @@ impl Declaration for Sockets {
         SocketField::bytes("comm", "Command", |row| {
             row.owners.first.as_ref().map_or(Cell::Empty, |(comm, _)| Cell::bytes(comm))
         })
+        .also(&["name", "process"])
         .ecs("process.name")
         .usual()
         .meaning("Name of the first process in `pids`."),
         SocketField::text("user", "User", |row| {
             row.owners.first.as_ref().map_or(Cell::Empty, |(_, user)| user.clone())
         })
+        .also(&["username", "owner"])
         .ecs("process.user.name")
         .usual()
         .meaning("User of the first process in `pids`."),
@@ -92,21 +123,25 @@ impl Declaration for Sockets {
             .ecs("edr.socket.uid")
             .meaning("Owner according to the kernel."),
         SocketField::bytes("path", "Path", |row| Cell::bytes(&row.socket.path))
+            .also(&["file"])
             .ecs("edr.socket.unix.path")
             .usual()
             .code()
             .meaning("Path of a unix socket."),
         SocketField::number("receive_queue", "Recv-Q", |row| Cell::number(row.socket.receive_queue))
+            .also(&["rx_queue"])
             .ecs("edr.socket.rx_queue")
             .unit("bytes")
             .on_page()
             .changing(),
         SocketField::number("send_queue", "Send-Q", |row| Cell::number(row.socket.send_queue))
+            .also(&["tx_queue"])
             .ecs("edr.socket.tx_queue")
             .unit("bytes")
             .on_page()
             .changing(),
         SocketField::number("socket", "Inode", |row| Cell::number(row.socket.inode))
+            .also(&["ino"])
             .ecs("edr.socket.inode")
             .key()
             .on_page()
@@ -117,6 +152,7 @@ impl Declaration for Sockets {
             .link("sockets", "socket")
             .meaning("Inode of the unix socket at the other end."),
         SocketField::number("net_namespace", "Net ns", |row| Cell::number(row.socket.netns))
+            .also(&["netns"])
             .ecs("edr.socket.net_ns")
             .meaning("Inode of the network namespace."),
         SocketField::number("interface", "Interface", |row| Cell::nonzero(row.socket.interface))

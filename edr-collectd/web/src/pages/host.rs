@@ -52,7 +52,9 @@ pub(crate) struct Head {
     /// Address of the live updates; `None` for an earlier moment.
     pub(crate) events: Option<String>,
     /// The moment, as text in the form field.
-    pub(crate) at: String,
+    pub(crate) at: Shown,
+    /// Why the moment in the form field is not shown.
+    pub(crate) at_problem: Option<Shown>,
     pub(crate) here: String,
     pub(crate) now_ns: i64,
 }
@@ -106,7 +108,11 @@ impl Head {
             alarms: row.iter().flat_map(|row| &row.alarms).chain(&snapshot.alarms).map(Shown::of).collect(),
             past,
             events: params.at.is_none().then(|| format!("/events?host={id}&version={}", version(snapshot))),
-            at: params.at.as_ref().map(|at| at.text.clone()).unwrap_or_default(),
+            at: match (&params.at, &params.at_refused) {
+                (Some(at), _) => Shown::of(&at.text),
+                (None, refused) => refused.as_ref().map(|(text, _)| Shown::of(text)).unwrap_or_default(),
+            },
+            at_problem: params.at_refused.as_ref().map(|(_, reason)| Shown::of(reason)),
             here,
             now_ns: *now_ns,
             base,

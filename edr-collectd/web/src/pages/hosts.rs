@@ -6,9 +6,12 @@ use std::sync::Arc;
 use askama::Template;
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
-use edr_model::{HostRow, OmittedFrames};
+use edr_model::column::Values;
+use edr_model::tables::HOSTS;
+use edr_model::{Cell, Column, Filter, HostRow, Kind, OmittedFrames};
 
 use crate::parts::assets::Assets;
+use crate::parts::filter::PageFilter;
 use crate::parts::grid::{Heading, Paging};
 use crate::parts::params::{Params, ROWS_DEFAULT};
 use crate::parts::problem::Problem;
@@ -25,7 +28,7 @@ struct HostsPage {
     rows: Vec<Row>,
     paging: Paging,
     chips: Vec<Chip>,
-    filter: Shown,
+    filter: PageFilter,
     params: Params,
     /// True when no host has ever reported.
     none: bool,
@@ -68,8 +71,6 @@ struct Row {
 struct Known {
     row: HostRow,
     pulse: Pulse,
-    /// Texts for the filter, by column, in lower case.
-    texts: Vec<(&'static str, String)>,
 }
 
 /// Reasons shown per host.
@@ -89,10 +90,16 @@ const COLUMNS: [(&str, &str, bool); 10] = [
     ("degraded", "Alarms and limits", false),
 ];
 
+/// Returns the columns of a filter: those of the catalogue, and the state by the collector's clock.
+fn columns() -> Vec<Column> {
+    let state = Column { values: Values::Words(&Pulse::STATES), ..Column::new(Kind::Text, "state", "State") };
+    HOSTS.columns().into_iter().chain([state]).collect()
+}
+
 /// Handles `/`.
 pub(crate) async fn hosts(State(web): State<Arc<Web>>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let params = Params::parse(query.as_deref())?;
-    if params.at.is_some() {
+    if params.at.is_some() || params.at_refused.is_some() {
         return Err(Problem::bad_parameters(&[
             "at is valid only on the page of a host: open the host first".to_owned()
         ]));
@@ -114,10 +121,8 @@ impl HostsPage {
         let total = hosts.len();
         let mut known: Vec<Known> = hosts.into_iter().map(|row| Known::new(row, now_ns)).collect();
         let chips = chips(&known, &params);
-        if let Some(filter) = &params.filter {
-            let wanted = filter.to_lowercase();
-            known.retain(|host| host.matches(&wanted));
-        }
+        let filter = PageFilter::new(&params, &columns());
+        known.retain(|host| host.matches(&filter.filter));
         if let Some(sort) = &params.sort {
             let order = order(sort).ok_or_else(|| {
                 let names: Vec<&str> = COLUMNS.iter().map(|(name, ..)| *name).collect();
@@ -133,11 +138,10 @@ impl HostsPage {
         } else if params.descending {
             known.reverse();
         }
-        let paging = Paging::new("/", &params, known.len(), total, ROWS_DEFAULT, "hosts");
+        let paging = Paging::new("/", &params, filter.words.is_some(), [known.len(), total], ROWS_DEFAULT, "hosts");
         let rows = known[paging.range()].iter().map(|host| host.shown(now_ns)).collect();
         let headings =
             COLUMNS.iter().map(|&(name, title, numeric)| Heading::new("/", &params, name, title, numeric)).collect();
-        let filter = Shown::of(params.filter.as_deref().unwrap_or_default());
         Ok(Self {
             assets: Assets,
             headings,
@@ -156,30 +160,24 @@ impl HostsPage {
 impl Known {
     fn new(row: HostRow, now_ns: i64) -> Self {
         let pulse = Pulse::of(row.received_ns, row.interval_ns, row.bye, now_ns);
-        let texts = [
-            ("host", row.hostname.to_lowercase()),
-            ("id", row.host_id.to_string()),
-            ("os", row.os.to_lowercase()),
-            ("state", pulse.name().to_owned()),
-            ("danger", row.danger_level.to_string()),
-            ("psad", row.psad.to_lowercase()),
-            ("missing", if row.account.is_complete() { String::new() } else { row.account.brief() }),
-            ("degraded", row.degraded.join("; ").to_lowercase()),
-            ("alarm", row.alarms.join("; ").to_lowercase()),
-        ];
-        Self { pulse, texts: texts.into(), row }
+        Self { pulse, row }
     }
 
-    fn matches(&self, wanted: &str) -> bool {
-        if let Some((column, text)) = wanted.split_once(':')
-            && self.texts.iter().any(|(name, _)| *name == column)
-        {
-            // `degraded:` alone matches any reason.
-            return self.texts.iter().any(|(name, value)| {
-                *name == column && if text.is_empty() { !value.is_empty() } else { value.contains(text) }
+    fn matches(&self, filter: &Filter) -> bool {
+        let columns = columns();
+        let account = &self.row.account;
+        let mut is_match = false;
+        HOSTS.rows(std::slice::from_ref(&self.row), &mut |cells| {
+            is_match = filter.matches(&|place| match columns[place].name {
+                "state" => Cell::Text(self.pulse.name().to_owned()),
+                // The list shows the number, and the words on request.
+                "missing" if !account.is_complete() => {
+                    Cell::Text(format!("{} ({})", grouped(account.missing()), account.brief()))
+                }
+                _ => cells(place),
             });
-        }
-        self.texts.iter().any(|(_, value)| value.contains(wanted))
+        });
+        is_match
     }
 
     fn shown(&self, now_ns: i64) -> Row {
@@ -208,7 +206,7 @@ impl Known {
 
 fn order(column: &str) -> Option<fn(&Known, &Known) -> Ordering> {
     Some(match column {
-        "host" => |a, b| a.texts[0].1.cmp(&b.texts[0].1),
+        "host" => |a, b| a.row.hostname.to_lowercase().cmp(&b.row.hostname.to_lowercase()),
         "os" => |a, b| a.row.os.cmp(&b.row.os),
         "state" => |a, b| a.pulse.name().cmp(b.pulse.name()),
         "seen" => |a, b| a.row.captured_ns.cmp(&b.row.captured_ns),
@@ -242,8 +240,8 @@ fn chips(known: &[Known], params: &Params) -> Vec<Chip> {
         chip(Some("state:live"), "live", "live", count(|host| host.pulse == Pulse::Live)),
         chip(Some("state:silent"), "silent", "silent", count(|host| host.pulse == Pulse::Silent)),
         chip(Some("state:stopped"), "stopped", "stopped", count(|host| host.pulse == Pulse::Stopped)),
-        chip(Some("missing:"), "warn", "with losses", count(|host| !host.row.account.is_complete())),
-        chip(Some("degraded:"), "warn", "degraded", count(|host| !host.row.degraded.is_empty())),
-        chip(Some("alarm:"), "silent", "with an alarm", count(|host| !host.row.alarms.is_empty())),
+        chip(Some("missing!=complete"), "warn", "with losses", count(|host| !host.row.account.is_complete())),
+        chip(Some("degraded:*"), "warn", "degraded", count(|host| !host.row.degraded.is_empty())),
+        chip(Some("alarms:*"), "silent", "with an alarm", count(|host| !host.row.alarms.is_empty())),
     ]
 }

@@ -11,10 +11,11 @@ use edr_model::{AsOf, Select, SnapshotTable};
 use crate::pages::host::{Found, Head, Tab, find};
 use crate::pages::psad::PsadPage;
 use crate::parts::assets::Assets;
+use crate::parts::filter::PageFilter;
 use crate::parts::grid::{Body, Grid, Paging, grid};
 use crate::parts::params::{Params, ROWS_DEFAULT};
 use crate::parts::problem::Problem;
-use crate::parts::shown::{Shown, grouped};
+use crate::parts::shown::grouped;
 use crate::parts::tabs::{PSAD, Page};
 use crate::parts::when;
 use crate::server::{Web, render};
@@ -32,7 +33,7 @@ struct ViewPage {
     psad_pages: Vec<Tab>,
     grid: Grid,
     paging: Paging,
-    filter: Shown,
+    filter: PageFilter,
     params: Params,
     /// Link to all columns, or back to the usual columns.
     columns_href: String,
@@ -82,8 +83,9 @@ impl ViewPage {
         let head = Head::new(found, &params, &format!("/{}", about.slug), tab)?;
         let rows_default = about.top.map_or(ROWS_DEFAULT, |top| top.rows);
         let page_rows = params.rows.unwrap_or(rows_default);
+        let filter = PageFilter::new(&params, &shown.columns());
         let mut select = Select {
-            filter: params.filter.clone(),
+            filter: filter.filter.clone(),
             sort: params.sort.clone(),
             descending: params.descending,
             page: params.page_index(),
@@ -95,7 +97,14 @@ impl ViewPage {
             select.page = last;
             table = shown.select(&found.snapshot, &select)?;
         }
-        let paging = Paging::new(&head.here, &params, table.matched, table.total, rows_default, about.noun);
+        let paging = Paging::new(
+            &head.here,
+            &params,
+            filter.words.is_some(),
+            [table.matched, table.total],
+            rows_default,
+            about.noun,
+        );
         // The title "Top 50" is right only for the first page in the view's own order.
         let is_top = about.top.filter(|_| params.rows.is_none() && params.page <= 1 && params.sort.is_none());
         let all = is_top.filter(|top| table.matched > top.rows).map(|_| {
@@ -114,7 +123,7 @@ impl ViewPage {
             psad_pages,
             grid: grid(title, table, &params, &head.base, &head.here),
             paging,
-            filter: Shown::of(params.filter.as_deref().unwrap_or_default()),
+            filter,
             columns_href: params.link(&head.here, |params| params.all_columns = !params.all_columns),
             clear_href: params.link(&head.here, |params| {
                 params.filter = None;

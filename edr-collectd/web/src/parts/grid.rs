@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use edr_model::catalogue::usual;
+use edr_model::catalogue::{find, usual};
 use edr_model::column::{Link, Look, Mark};
 use edr_model::select::place_of;
+use edr_model::tables::TABLES;
 use edr_model::{Cell, Column, Kind, Selection};
 
 use crate::parts::params::{Params, ROWS_CHOICES};
@@ -75,8 +76,8 @@ impl Paging {
     pub(crate) fn new(
         path: &str,
         params: &Params,
-        matched: usize,
-        total: usize,
+        filtered: bool,
+        [matched, total]: [usize; 2],
         rows_default: usize,
         noun: &'static str,
     ) -> Self {
@@ -91,7 +92,7 @@ impl Paging {
             matched,
             total,
             noun,
-            filtered: params.filter.is_some(),
+            filtered,
             page: page + 1,
             pages,
             first: if page > 0 { to_page(0) } else { None },
@@ -287,8 +288,13 @@ impl Links<'_> {
                 if shown.len() > LINK_CHARS_MAX {
                     return text(shown);
                 }
-                let href = self.params.elsewhere_filtered(&path, format!("{field}:{shown}"));
-                Body::Link { href, text: shown }
+                // Without a filter that finds the text, such as for an address that is none, the text is no link.
+                match find(&TABLES, slug)
+                    .map_or_else(|| Some(format!("{field}:{shown}")), |to| to.condition(field, &shown.to_string()))
+                {
+                    Some(filter) => Body::Link { href: self.params.elsewhere_filtered(&path, filter), text: shown },
+                    None => text(shown),
+                }
             }
         }
     }
@@ -324,14 +330,15 @@ mod tests {
     #[test]
     fn paging_counts_shown_matching_and_all_rows() {
         let params = Params::parse(Some("filter=a&page=2&rows=50")).unwrap();
-        let paging = Paging::new("/p", &params, 120, 1_234, 100, "processes");
+        let paging = Paging::new("/p", &params, true, [120, 1_234], 100, "processes");
         assert_eq!(paging.sentence(), "50 of 1,234 processes (filter matches 120)");
         assert_eq!(paging.rows().as_deref(), Some("rows 51–100"));
         assert_eq!(paging.next.as_deref(), Some("/p?filter=a&page=3&rows=50"));
         assert_eq!(paging.previous.as_deref(), Some("/p?filter=a&rows=50"));
-        let beyond = Paging::new("/p", &Params::parse(Some("page=4000000000")).unwrap(), 120, 120, 100, "rows");
+        let beyond =
+            Paging::new("/p", &Params::parse(Some("page=4000000000")).unwrap(), false, [120, 120], 100, "rows");
         assert_eq!((beyond.range(), beyond.page, beyond.next), (100..120, 2, None));
-        let empty = Paging::new("/p", &params, 0, 0, 100, "rows");
+        let empty = Paging::new("/p", &params, true, [0, 0], 100, "rows");
         assert_eq!((empty.range(), empty.pages, empty.rows()), (0..0, 1, None));
     }
 }

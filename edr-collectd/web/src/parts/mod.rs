@@ -1,6 +1,7 @@
 //! What several pages need.
 
 pub(crate) mod assets;
+pub(crate) mod filter;
 pub(crate) mod grid;
 pub(crate) mod params;
 pub(crate) mod problem;

@@ -1,10 +1,10 @@
 //! The parameters of a page: parsed once, checked completely, and written into every link.
 
+use edr_model::moment;
+
 use crate::parts::problem::Problem;
 use crate::parts::when;
 
-/// Longest filter, in characters: longer than any path component.
-const FILTER_CHARS_MAX: usize = 300;
 /// Choices for the rows of a page.
 pub(crate) const ROWS_CHOICES: [usize; 5] = [20, 50, 100, 200, 500];
 /// Rows of a page by default.
@@ -16,7 +16,7 @@ const KNOWN: &str = "filter, sort, desc, page, rows, columns, at";
 /// work.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Params {
-    /// Text that rows must contain.
+    /// Condition for the rows; the view parses it for its columns.
     pub(crate) filter: Option<String>,
     /// Column to sort by; the view checks that the column exists.
     pub(crate) sort: Option<String>,
@@ -30,6 +30,8 @@ pub(crate) struct Params {
     pub(crate) all_columns: bool,
     /// The moment to show.
     pub(crate) at: Option<At>,
+    /// A moment that could not be understood, with the reason. Links leave it out.
+    pub(crate) at_refused: Option<(String, String)>,
 }
 
 /// A requested moment.
@@ -52,8 +54,8 @@ impl Params {
     /// Parses a query string.
     ///
     /// # Errors
-    /// All problems at once. An unknown parameter is an error too: a mistyped `filter` would otherwise show unfiltered
-    /// rows.
+    /// All problems at once. A wrong filter and a wrong moment are no errors here: the view shows them with the form. An
+    /// unknown parameter is an error: a mistyped `filter` would otherwise show unfiltered rows.
     pub(crate) fn parse(query: Option<&str>) -> Result<Self, Problem> {
         let mut params = Self::default();
         let mut wrong = Vec::new();
@@ -74,12 +76,7 @@ impl Params {
     fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
         let value_given = Some(value).filter(|value| !value.is_empty());
         match key {
-            "filter" => {
-                if value.chars().count() > FILTER_CHARS_MAX {
-                    return Err(format!("filter is longer than {FILTER_CHARS_MAX} characters: shorten it"));
-                }
-                self.filter = value_given.map(str::to_owned);
-            }
+            "filter" => self.filter = value_given.map(str::to_owned),
             "sort" => self.sort = value_given.map(str::to_owned),
             "desc" => {
                 self.descending = match value {
@@ -109,16 +106,13 @@ impl Params {
                     _ => return Err(format!("columns is {value:?}: write all, or leave it out")),
                 }
             }
-            "at" => {
-                self.at = match value_given {
-                    None => None,
-                    Some(text) => Some(At::new(when::moment(text).ok_or_else(|| {
-                        format!(
-                            "at is {text:?}: write a time such as 2026-11-24T03:12:00Z (UTC where no zone is given)"
-                        )
-                    })?)),
-                }
-            }
+            // An address with `now` is that of the live page.
+            "at" if value.eq_ignore_ascii_case("now") => {}
+            "at" => match value_given.map(|text| (text, moment::parse(text, when::now_ns()))) {
+                None => {}
+                Some((_, Ok(moment))) => self.at = Some(At::new(moment.from_ns)),
+                Some((text, Err(reason))) => self.at_refused = Some((text.to_owned(), reason)),
+            },
             _ => return Err(format!("there is no parameter {key:?}: there are {KNOWN}")),
         }
         Ok(())
@@ -164,6 +158,11 @@ impl Params {
         Self { at: self.at.clone(), filter: Some(filter), ..Self::default() }.link(path, |_| {})
     }
 
+    /// Returns the moment that is shown, ns since the epoch: relative times of a filter refer to the moment.
+    pub(crate) fn shown_ns(&self) -> i64 {
+        self.at.as_ref().map_or_else(when::now_ns, |at| at.ns)
+    }
+
     /// Returns the number of the page, from 0.
     pub(crate) fn page_index(&self) -> usize {
         self.page.saturating_sub(1)
@@ -184,6 +183,7 @@ mod tests {
             rows: Some(200),
             all_columns: true,
             at: Some(At::new(1_795_489_920_123_456_789)),
+            at_refused: None,
         };
         let link = params.link("/hosts/x/files", |_| {});
         let query = link.split_once('?').map(|(_, query)| query);
@@ -193,13 +193,25 @@ mod tests {
 
     #[test]
     fn every_wrong_parameter_is_named_at_once() {
-        let problem = Params::parse(Some("page=0&rows=7&desc=yes&at=tomorrow&columns=some&filer=x&sort=a&sort=b"))
-            .unwrap_err()
-            .to_string();
-        for name in ["page", "rows", "desc", "at", "columns", "filer", "sort"] {
+        let problem =
+            Params::parse(Some("page=0&rows=7&desc=yes&columns=some&filer=x&sort=a&sort=b")).unwrap_err().to_string();
+        for name in ["page", "rows", "desc", "columns", "filer", "sort"] {
             assert!(problem.contains(name), "{name}: {problem}");
         }
-        assert!(Params::parse(Some(&format!("filter={}", "x".repeat(301)))).is_err());
+    }
+
+    #[test]
+    fn a_moment_is_the_one_of_the_commands_and_a_wrong_one_is_kept_for_the_form() {
+        for text in ["-5m", "5m+ago", "today", "yesterday+03:12", "tuesday+03:12", "2026-11-24+03:12:00+UTC"] {
+            let params = Params::parse(Some(&format!("at={text}&filter=x"))).unwrap();
+            assert!(params.at.is_some() && params.at_refused.is_none(), "{text}");
+            assert!(params.link("/", |_| {}).starts_with("/?filter=x&at=20"), "a link has the moment itself");
+        }
+        assert_eq!(Params::parse(Some("at=now")).unwrap(), Params::default());
+        let wrong = Params::parse(Some("at=soon&filter=x")).unwrap();
+        let (text, reason) = wrong.at_refused.clone().unwrap();
+        assert!(text == "soon" && reason.contains("5m ago"), "{reason}");
+        assert_eq!((wrong.at.clone(), wrong.link("/", |_| {}).as_str()), (None, "/?filter=x"));
     }
 
     #[test]

@@ -20,6 +20,9 @@ pub(crate) enum Pulse {
 }
 
 impl Pulse {
+    /// The names of the states in the list of hosts.
+    pub(crate) const STATES: [&str; 3] = ["live", "silent", "stopped"];
+
     /// Returns the state of a host from its newest snapshot.
     pub(crate) fn of(received_ns: i64, interval_ns: u64, bye: bool, now_ns: i64) -> Self {
         if bye {

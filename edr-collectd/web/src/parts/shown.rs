@@ -5,6 +5,7 @@ use std::fmt;
 
 use askama::filters::HtmlSafe;
 use edr_model::Cell;
+pub(crate) use edr_model::cell::{grouped, size};
 
 /// Bytes shown of a cell: a control character takes 24 bytes of HTML, and a snapshot may contain a single value of 32
 /// MiB.
@@ -137,33 +138,6 @@ impl fmt::Display for Danger {
             ),
         }
     }
-}
-
-/// Formats a whole number in groups of three digits: `1,234,567`.
-pub(crate) fn grouped(number: impl fmt::Display) -> String {
-    let text = number.to_string();
-    let (sign, digits) = text.strip_prefix('-').map_or(("", text.as_str()), |digits| ("-", digits));
-    let mut grouped = sign.to_owned();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
-}
-
-/// Formats a number of bytes with the unit that leaves one to four digits: `812 B`, `1.2 MiB`.
-pub(crate) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if bytes < 1_024 {
-        return format!("{bytes} B");
-    }
-    let exponent = (bytes.ilog2() / 10) as usize;
-    // An approximation; the exact number is in the element's title.
-    let value = bytes as f64 / (1_u64 << (10 * exponent)) as f64;
-    let unit = UNITS[exponent - 1];
-    if value < 10.0 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 mod client;
 mod connections;
+mod filters;
 mod fleet;
 mod pages;
 mod requests;

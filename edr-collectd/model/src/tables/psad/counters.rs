@@ -63,7 +63,10 @@ impl Declaration for ProtocolCounters {
     };
 
     const FIELDS: &'static [ProtocolField] = &[
-        ProtocolField::text("protocol", "Protocol", |row| Cell::bytes(&row.protocol)).ecs("network.transport").key(),
+        ProtocolField::text("protocol", "Protocol", |row| Cell::bytes(&row.protocol))
+            .also(&["proto", "transport"])
+            .ecs("network.transport")
+            .key(),
         ProtocolField::number("packets", "Packets", |row| Cell::number(row.packets))
             .ecs("edr.psad.protocol.packets")
             .unit("packets")
@@ -99,12 +102,13 @@ impl Declaration for BlockedAddresses {
     };
 
     const FIELDS: &'static [AddressField] = &[
-        AddressField::text("address", "Address", |row| Cell::bytes(&row.address))
+        AddressField::address("address", "Address", |row| Cell::bytes(&row.address))
+            .also(&["ip", "network"])
             .ecs("source.ip")
             .key()
             .link("packets", "src")
             .meaning("Address or network."),
-        AddressField::time("since", "Since", |row| Cell::seconds(row.since)).ecs("event.start"),
+        AddressField::time("since", "Since", |row| Cell::seconds(row.since)).also(&["time"]).ecs("event.start"),
     ];
 
     fn rows(snapshot: &HostSnapshot, take: &mut dyn FnMut(&snapshot::Blocked)) -> usize {

@@ -5,7 +5,7 @@ use edr_wire::snapshot::{Attacker, ScannedPort, TopSignature};
 use super::{SINCE_START, decoded};
 use crate::catalogue::{About, Declaration, Field, Group, Top};
 use crate::cell::Cell;
-use crate::exposure::{Exposure, Owner, Transport};
+use crate::exposure::{Exposure, Listening, Owner, Transport};
 use crate::snapshot::HostSnapshot;
 
 /// Processes listed per scanned port, and process names; the table of exposed ports has a row per socket and process.
@@ -34,8 +34,10 @@ impl Declaration for TopSignatures {
     };
 
     const FIELDS: &'static [SignatureField] = &[
-        SignatureField::bytes("msg", "Signature", |row| Cell::bytes(&row.msg)).ecs("rule.name").wide(),
-        SignatureField::text("protocol", "Protocol", |row| Cell::bytes(&row.protocol)).ecs("network.transport"),
+        SignatureField::bytes("msg", "Signature", |row| Cell::bytes(&row.msg)).also(&["name"]).ecs("rule.name").wide(),
+        SignatureField::text("protocol", "Protocol", |row| Cell::bytes(&row.protocol))
+            .also(&["proto", "transport"])
+            .ecs("network.transport"),
         SignatureField::number("matches", "Matches", |row| Cell::number(row.matches))
             .ecs("edr.psad.signature.matches")
             .unit("matches")
@@ -83,11 +85,13 @@ impl Declaration for TopAttackers {
     };
 
     const FIELDS: &'static [AttackerField] = &[
-        AttackerField::text("ip", "Address", |row| Cell::bytes(&row.attacker.ip))
+        AttackerField::address("ip", "Address", |row| Cell::bytes(&row.attacker.ip))
+            .also(&["attacker", "source"])
             .ecs("source.ip")
             .key()
             .link("sources", "ip"),
-        AttackerField::danger_level("danger_level", "Danger level", |row| Cell::number(row.attacker.danger_level)),
+        AttackerField::danger_level("danger_level", "Danger level", |row| Cell::number(row.attacker.danger_level))
+            .also(&["danger"]),
         AttackerField::number("packets", "Packets", |row| Cell::number(row.attacker.packets))
             .ecs("source.packets")
             .unit("packets")
@@ -106,6 +110,7 @@ impl Declaration for TopAttackers {
         AttackerField::number_or_word("sockets", "Sockets here", |row| {
             row.join.contacts_of(&row.attacker.ip).map_or_else(|| Cell::Text("unknown".into()), Cell::number)
         })
+        .words(&["unknown"])
         .changing()
         .meaning("Sockets of this host to or from the attacker."),
     ];
@@ -149,20 +154,27 @@ impl Declaration for TopPorts {
     };
 
     const FIELDS: &'static [PortField] = &[
-        PortField::text("protocol", "Protocol", |row| Cell::bytes(&row.port.protocol)).ecs("network.transport").key(),
+        PortField::text("protocol", "Protocol", |row| Cell::bytes(&row.port.protocol))
+            .also(&["proto", "transport"])
+            .ecs("network.transport")
+            .key(),
         PortField::number("port", "Port", |row| Cell::number(row.port.port)).ecs("destination.port").key(),
         PortField::number("packets", "Packets", |row| Cell::number(row.port.packets))
             .ecs("edr.psad.port.packets")
             .unit("packets")
             .changing(),
-        PortField::text("listening", "Listening", listening).meaning(
+        PortField::text("listening", "Listening", listening).words(Listening::NAMES).meaning(
             "`yes`, `other namespace`, `loopback only`, `unknown` or `no`; empty for a protocol without ports.",
         ),
         PortField::numbers("pids", "PID", pids)
+            .also(&["process_id"])
             .ecs("process.pid")
             .link("processes", "pid")
             .meaning("Processes that listen on the port, at most 64."),
-        PortField::list("comm", "Command", names).ecs("process.name").meaning("Names of these processes, at most 8."),
+        PortField::list("comm", "Command", names)
+            .also(&["name", "process"])
+            .ecs("process.name")
+            .meaning("Names of these processes, at most 8."),
     ];
 
     fn rows(snapshot: &HostSnapshot, take: &mut dyn FnMut(&PortRow<'_>)) -> usize {

@@ -7,7 +7,7 @@ use edr_wire::snapshot::{ScanSource, ScanTarget, SignatureMatch, TargetPackets};
 use super::decoded;
 use crate::catalogue::{About, Declaration, Field, Group};
 use crate::cell::{Cell, joined};
-use crate::exposure::{Chain, Exposure, RangeListeners, Transport};
+use crate::exposure::{Chain, Exposure, Listening, RangeListeners, Transport};
 use crate::snapshot::HostSnapshot;
 
 /// The sources of scans: one row for each range of scanned ports and each signature match of each destination; a source
@@ -53,15 +53,18 @@ impl Declaration for PsadSources {
     };
 
     const FIELDS: &'static [SourceField] = &[
-        SourceField::text("ip", "Source", |row| Cell::bytes(joined(row.source.ip.as_bytes())))
+        SourceField::address("ip", "Source", |row| Cell::bytes(joined(row.source.ip.as_bytes())))
+            .also(&["address", "attacker", "src"])
             .ecs("source.ip")
             .on_page()
             .link("packets", "src"),
         SourceField::danger_level("danger_level", "Danger level", |row| Cell::number(row.source.danger_level))
+            .also(&["danger"])
             .on_page(),
-        SourceField::text("target", "Destination", |row| {
+        SourceField::address("target", "Destination", |row| {
             row.target.map_or(Cell::Empty, |target| Cell::bytes(joined(target.ip.as_bytes())))
         })
+        .also(&["dst"])
         .ecs("destination.ip")
         .on_page(),
         SourceField::time("start_time", "First seen", |row| {
@@ -70,6 +73,7 @@ impl Declaration for PsadSources {
         .ecs("event.start")
         .on_page(),
         SourceField::text("kind", "Row", kind)
+            .words(&["source", "destination", "ports", "signature"])
             .meaning("`source`, `destination`, `ports` or `signature`: the subject of the row."),
         SourceField::text("chain", "Chain", |row| {
             row.fact(|ports| Cell::bytes(&ports.chain), |match_| Cell::bytes(&match_.chain))
@@ -83,6 +87,7 @@ impl Declaration for PsadSources {
         SourceField::text("protocol", "Protocol", |row| {
             row.fact(|ports| Cell::bytes(&ports.protocol), |match_| Cell::bytes(&match_.protocol))
         })
+        .also(&["proto", "transport"])
         .ecs("network.transport")
         .on_page(),
         SourceField::number("packets", "Packets", |row| row.fact(|ports| Cell::number(ports.packets), |_| Cell::Empty))
@@ -117,6 +122,7 @@ impl Declaration for PsadSources {
             .ecs("edr.psad.tcp_flags")
             .on_page(),
         SourceField::text("ruleset", "Rules of", |row| row.signature(ruleset))
+            .words(&["psad", "fwsnort"])
             .ecs("rule.ruleset")
             .meaning("`psad` or `fwsnort`."),
         SourceField::time("time", "Time", |row| row.signature(|match_| Cell::seconds(match_.time)))
@@ -133,6 +139,7 @@ impl Declaration for PsadSources {
         SourceField::text("listening", "Listening", |row| {
             row.open().map_or(Cell::Empty, |open| Cell::Text(open.listening.name().into()))
         })
+        .words(Listening::NAMES)
         .on_page()
         .meaning("`yes`, `other namespace`, `loopback only`, `unknown` or `no`; empty for a row without ports."),
         SourceField::numbers("open_ports", "Open in range", |row| {
