@@ -141,8 +141,8 @@ fn at_ns(args: &ViewArgs) -> anyhow::Result<Option<i64>> {
     Ok(moment.map(|moment| moment.from_ns))
 }
 
-/// Finds the snapshot at `at_ns`, or the newest, and prints host, time and alarms on standard error. Also returns the damaged files that may have
-/// rows of the host.
+/// Finds the snapshot at `at_ns`, or the newest, and prints host, time and alarms on standard error. Also returns the
+/// damaged files that may have rows of the host.
 fn snapshot(
     config: &Path,
     args: &ViewArgs,

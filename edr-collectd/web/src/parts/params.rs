@@ -54,8 +54,8 @@ impl Params {
     /// Parses a query string.
     ///
     /// # Errors
-    /// All problems at once. A wrong filter and a wrong moment are no errors here: the view shows them with the form. An
-    /// unknown parameter is an error: a mistyped `filter` would otherwise show unfiltered rows.
+    /// All problems at once. A wrong filter and a wrong moment are no errors here: the view shows them with the form.
+    /// An unknown parameter is an error: a mistyped `filter` would otherwise show unfiltered rows.
     pub(crate) fn parse(query: Option<&str>) -> Result<Self, Problem> {
         let mut params = Self::default();
         let mut wrong = Vec::new();
