@@ -41,7 +41,7 @@ pub struct HostRow {
     pub alarms: Vec<String>,
     /// True when the agent stopped cleanly after its last frame.
     pub bye: bool,
-    /// The archived and missing frames of the retained time.
+    /// The archived and missing frames of the retained time, in brief.
     pub account: Arc<Summary>,
 }
 

@@ -42,8 +42,8 @@ pub(super) struct HostState {
     pub(super) conflicts: u64,
     /// Why the newest frame is unreadable, after a failed attempt to open the frame.
     pub(super) unreadable: Option<String>,
-    /// The archived, lost and missing frames.
-    pub(super) account: Account,
+    /// The archived, lost and missing frames; shared with readers that make a summary.
+    pub(super) account: Arc<Account>,
 }
 
 impl HostState {
@@ -116,10 +116,11 @@ impl HostState {
             epochs: self.lineage.epochs(),
             conflicting: self.conflicting.iter().copied().collect(),
             conflicts: self.conflicts,
-            account: self.account.clone(),
+            account: Account::clone(&self.account),
         }
     }
 
+    /// Returns the entry in the list of hosts, without the account.
     pub(super) fn row(&self, host_id: HostId) -> HostRow {
         let mut alarms = Vec::new();
         if let Some(reason) = &self.unreadable {
@@ -151,7 +152,7 @@ impl HostState {
             degraded: facts.degraded.clone(),
             alarms,
             bye: self.newest.saved.frame.bye,
-            account: Arc::new(self.account.summary()),
+            account: Arc::default(),
         }
     }
 }

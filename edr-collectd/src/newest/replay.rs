@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::ops::{Range, RangeInclusive};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use edr_archive::{ArchiveError, ArchivedRow, HostsTable, Reader};
+use edr_archive::{ArchiveError, ArchivedRow, HostsTable, Reader, day_of};
 use edr_model::accounting::CountedRecords;
 use edr_model::time_text;
 
@@ -43,13 +43,17 @@ pub async fn catch_up(
     let complete_until_ns = saved.complete_until_ns;
     newest.restore(saved);
     // If the clock was ahead at the save and was set right since, later records have earlier times.
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
-    let from = complete_until_ns.map_or(i64::MIN, |until| until.min(now_ns).saturating_sub(MARGIN_NS));
+    let from = complete_until_ns.map_or(i64::MIN, |until| until.min(now_ns()).saturating_sub(MARGIN_NS));
     for window in windows(&reader.received().await?, from) {
         read(newest, reader, window, alive).await?;
     }
     check_days(newest, reader, alive).await
+}
+
+/// Returns the time of the collector's clock, ns since the epoch.
+fn now_ns() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// Reads the rows received in a span.
@@ -82,7 +86,7 @@ pub async fn check_days(newest: &Newest, reader: &Reader, alive: &(dyn Fn() + Sy
     alive();
     let counted = newest.counted_days();
     let rows = reader.rows_by_day().await?;
-    let last_day = rows.keys().next_back().copied();
+    let today = day_of(now_ns());
     for &day in counted.keys().filter(|day| !rows.contains_key(day)) {
         newest.forget_day(day);
         log::info!("{}: the archive no longer has this day", date(day));
@@ -90,9 +94,7 @@ pub async fn check_days(newest: &Newest, reader: &Reader, alive: &(dyn Fn() + Sy
     for (day, rows) in rows {
         let Some(rows) = rows else { continue };
         let counted = counted.get(&day).copied().unwrap_or(CountedRecords { records: 0, is_exact: true });
-        // Other collectors archive more rows of the last day meanwhile.
-        let is_equal = counted.records == rows || (counted.records < rows && Some(day) == last_day);
-        if is_equal || !counted.is_exact {
+        if !is_other(counted, rows, day, today) {
             continue;
         }
         if counted.records > rows {
@@ -112,16 +114,37 @@ pub async fn check_days(newest: &Newest, reader: &Reader, alive: &(dyn Fn() + Sy
                 counted.records
             );
         }
-        newest.uncount_day(day);
-        let midnight = i64::from(day).saturating_mul(DAY_NS);
-        // A frame that became complete on this day may have begun before.
-        let mut at = midnight.saturating_sub(MARGIN_NS);
-        let end = midnight.saturating_add(DAY_NS);
-        while at < end {
-            let next = at.saturating_add(WINDOW_NS).min(end);
-            read(newest, reader, at..next, alive).await?;
-            at = next;
-        }
+        recount(newest, day, async |again| read_day(again, reader, day, alive).await).await?;
+    }
+    Ok(())
+}
+
+/// Returns true when the archive has another number of rows of a day than counted. Other collectors archive more rows
+/// of today meanwhile, and of later days while a clock is ahead.
+fn is_other(counted: CountedRecords, rows: u64, day: i32, today: i32) -> bool {
+    let may_grow = counted.records < rows && day >= today;
+    counted.is_exact && counted.records != rows && !may_grow
+}
+
+/// Counts a day again. `read_day` adds the records of the day to the memory that it is given. After an error nothing is
+/// changed: without all records of the day, archived frames would count as unexplained.
+async fn recount<E>(newest: &Newest, day: i32, read_day: impl AsyncFnOnce(&Newest) -> Result<(), E>) -> Result<(), E> {
+    let again = Newest::default();
+    read_day(&again).await?;
+    newest.recount_day(day, &again);
+    Ok(())
+}
+
+/// Reads the rows received on a day.
+async fn read_day(newest: &Newest, reader: &Reader, day: i32, alive: &(dyn Fn() + Sync)) -> Result<(), ArchiveError> {
+    let midnight = i64::from(day).saturating_mul(DAY_NS);
+    // A frame that became complete on this day may have begun before.
+    let mut at = midnight.saturating_sub(MARGIN_NS);
+    let end = midnight.saturating_add(DAY_NS);
+    while at < end {
+        let next = at.saturating_add(WINDOW_NS).min(end);
+        read(newest, reader, at..next, alive).await?;
+        at = next;
     }
     Ok(())
 }
@@ -171,8 +194,8 @@ mod tests {
     use edr_wire::HostId;
 
     use super::*;
-    use edr_archive::Frames;
     use edr_archive::testing::{header, partition, records, row};
+    use edr_archive::{Frames, RecordPosition};
 
     const HOUR: i64 = WINDOW_NS;
 
@@ -242,6 +265,56 @@ mod tests {
         let account = newest.account(host);
         let seqs: Vec<_> = account.losses.iter().map(|loss| (loss.kind.name(), loss.seqs)).collect();
         assert_eq!((account.archived, seqs), (2, vec![("unexplained", Some((5, 5)))]));
+    }
+
+    #[tokio::test]
+    async fn a_day_that_cannot_be_read_whole_keeps_its_counts() {
+        let note = |newest: &Newest, seqs: &[u64]| {
+            for &seq in seqs {
+                let record = records(&header(1, seq), b"snapshot", None, 1 << 20).remove(0);
+                let record = edr_archive::decode::decode(&record).unwrap();
+                let place = RecordPosition { received_ns: DAY_NS, partition: 0, offset: seq as i64 };
+                newest.offer(&partition(0), place, record);
+            }
+        };
+        let (newest, host) = (Newest::default(), HostId([1; 16]));
+        note(&newest, &[1, 2, 3, 4]);
+        let before = newest.save(|_| true);
+        let failed = recount(&newest, 1, async |again| {
+            note(again, &[1, 2]);
+            // What a save would write meanwhile.
+            assert_eq!(newest.save(|_| true), before);
+            Err("a file cannot be read")
+        });
+        assert_eq!(failed.await, Err("a file cannot be read"));
+        assert_eq!(newest.save(|_| true), before);
+        assert!(newest.account(host).is_complete());
+        // The number that the archive no longer has is a hole once the rest is read.
+        let read = recount(&newest, 1, async |again| {
+            note(again, &[1, 2, 4]);
+            Ok::<(), ()>(())
+        });
+        read.await.unwrap();
+        assert_eq!(newest.account(host).brief(), "1 unexplained");
+    }
+
+    #[test]
+    fn only_days_that_may_still_grow_are_excused_from_fewer_counted_records() {
+        let counted = |records| CountedRecords { records, is_exact: true };
+        let today = 100;
+        for (counted_records, rows, day, expected) in [
+            (5, 5, 99, false),
+            (4, 5, 99, true),
+            (6, 5, 99, true),
+            (4, 5, 100, false),
+            (6, 5, 100, true),
+            // After the clock was ahead for a moment, the last day lies in the future, and today still grows.
+            (4, 5, 4_000, false),
+            (6, 5, 4_000, true),
+        ] {
+            assert_eq!(is_other(counted(counted_records), rows, day, today), expected, "{counted_records} on {day}");
+        }
+        assert!(!is_other(CountedRecords { records: 4, is_exact: false }, 5, 99, today));
     }
 
     #[test]

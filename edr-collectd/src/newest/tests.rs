@@ -1,5 +1,7 @@
 use edr_archive::testing::{delta, header, noise, part, partition, records};
 
+use super::host::HostState;
+use super::state::FEW_ENTRIES;
 use super::*;
 use edr_wire::frame::{FrameHeader, PreviousEpoch};
 
@@ -191,4 +193,55 @@ fn a_frame_counts_when_all_parts_are_archived() {
     add(&newest, &parts[0], 90);
     assert_eq!(newest.account(HostId([1; 16])), account);
     assert_eq!(newest.omitted(), OmittedFrames::default());
+}
+
+/// Offers frames with a hole after each, which costs an account one entry for each frame.
+fn offer_holes(newest: &Newest, n: u8, seqs: std::ops::Range<u64>) {
+    for seq in seqs {
+        offer(newest, &header(n, 2 * seq), b"one", None, 1);
+    }
+}
+
+fn entries(newest: &Newest, n: u8) -> usize {
+    newest.state().hosts[&HostId([n; 16])].account.entries()
+}
+
+#[test]
+fn only_an_account_that_grows_is_cut_when_all_accounts_are_full() {
+    let newest = Newest::default();
+    newest.state().account_entries_max = 200;
+    offer_holes(&newest, 1, 1..101);
+    offer_holes(&newest, 2, 1..301);
+    let is_cut = |newest: &Newest, n| newest.account(HostId([n; 16])).is_cut;
+    assert!(entries(&newest, 1) == 100 && entries(&newest, 2) <= 101, "{} entries", entries(&newest, 2));
+    assert_eq!((is_cut(&newest, 1), is_cut(&newest, 2)), (false, true));
+    // A frame in sequence extends the last entry, and costs the account nothing while the others are full.
+    newest.state().account_entries_max = 50;
+    offer(&newest, &header(1, 201), b"one", None, 1);
+    assert_eq!((entries(&newest, 1), is_cut(&newest, 1)), (100, false));
+    offer(&newest, &header(1, 203), b"one", None, 1);
+    assert_eq!((entries(&newest, 1), is_cut(&newest, 1)), (FEW_ENTRIES, true));
+}
+
+#[test]
+fn times_of_boots_count_as_entries_of_all_accounts() {
+    let newest = Newest::default();
+    // The counted entries, and the entries that all accounts have.
+    let entries = |newest: &Newest| {
+        let state = newest.state();
+        (state.account_entries, state.hosts.values().map(|host| host.account.entries()).sum::<usize>())
+    };
+    for n in [1, 2] {
+        offer(&newest, &header(n, 1), b"one", None, 1);
+        let key = newest.current(HostId([n; 16])).unwrap().newest.saved.frame.key;
+        let of_boot = |booted_ns| SavedFacts { boot_id: "boot".into(), booted_ns, ..SavedFacts::default() };
+        newest.set_facts(&key, Ok(of_boot(None)));
+        let (before, _) = entries(&newest);
+        assert_eq!(entries(&newest), (before, before));
+        newest.set_facts(&key, Ok(of_boot(Some(5))));
+        assert_eq!(entries(&newest), (before + 1, before + 1));
+    }
+    let before = entries(&newest);
+    newest.state().set_boot(HostId([1; 16]), "unknown", 5);
+    assert_eq!(entries(&newest), before);
 }

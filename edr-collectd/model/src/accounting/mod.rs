@@ -27,15 +27,15 @@ use serde::{Deserialize, Serialize};
 
 use self::epoch::EpochAccount;
 pub use self::logs::{CountedRecords, LogOffsets, records_by_day};
-pub use self::ranges::Runs;
-pub use self::summary::{Loss, LossKind, Summary};
+use self::ranges::Runs;
+pub use self::summary::{BRIEF_LOSSES_MAX, Loss, LossKind, Summary};
 use self::ticks::Boots;
 
 /// Entries of one host: ranges of numbers, and missed ticks; about 60 bytes each. A host needs an entry for each day
 /// and epoch, and for each hole.
 pub const ENTRIES_MAX: usize = 1_024;
 /// Epochs of one host. A host begins an epoch with each boot, and each time the spool is unusable.
-pub const EPOCHS_MAX: usize = 64;
+const EPOCHS_MAX: usize = 64;
 
 /// Declarations in the header of a frame.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -77,6 +77,9 @@ pub struct Account {
     boots: Boots,
     /// True when entries were dropped for want of room.
     is_cut: bool,
+    /// True when an epoch with archived frames has left the account, so that the account no longer has the first frame.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    has_left: bool,
 }
 
 impl Account {
@@ -121,7 +124,7 @@ impl Account {
         }
         // The first epoch with archived frames names the last number of the epoch before; so both epochs stay.
         let first = self.epochs.iter().position(|epoch| !epoch.archived.is_empty()).unwrap_or(self.epochs.len());
-        self.epochs.drain(..first.saturating_sub(1));
+        self.has_left |= self.epochs.drain(..first.saturating_sub(1)).any(|epoch| epoch.floor > 0);
         let epochs = &self.epochs;
         self.boots.retain(|boot_id| epochs.iter().any(|epoch| !epoch.archived.is_empty() && epoch.boot_id == boot_id));
     }
@@ -135,6 +138,7 @@ impl Account {
         }
         self.boots.merge(&other.boots);
         self.is_cut |= other.is_cut;
+        self.has_left |= other.has_left;
     }
 
     /// Returns the number of entries.
@@ -161,9 +165,14 @@ impl Account {
         }
     }
 
-    /// Returns the classes of all frames and ticks.
+    /// Returns the classes of all frames and ticks, with all losses.
     pub fn summary(&self) -> Summary {
-        summary::of(self)
+        summary::of(self, usize::MAX)
+    }
+
+    /// Returns the classes of all frames and ticks, with the newest [`BRIEF_LOSSES_MAX`] losses.
+    pub fn brief_summary(&self) -> Summary {
+        summary::of(self, BRIEF_LOSSES_MAX)
     }
 
     fn position(&self, epoch: Epoch) -> Option<usize> {

@@ -113,11 +113,11 @@ impl From<Run> for (u64, u64, i32, i64, i64) {
 /// Archived numbers with the day and the times, as sorted, disjoint runs. A number added twice keeps the first day.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Runs(Vec<Run>);
+pub(super) struct Runs(Vec<Run>);
 
 impl Runs {
     /// Adds a number. `day` is the day of receipt, `at_ns` the time of the number.
-    pub fn add(&mut self, number: u64, day: i32, at_ns: i64) {
+    pub(super) fn add(&mut self, number: u64, day: i32, at_ns: i64) {
         let at = self.0.partition_point(|run| run.first <= number);
         let extends = |run: &Run, touches: bool| touches && run.day == day;
         let after = self.0.get(at).copied().filter(|run| extends(run, run.first.checked_sub(1) == Some(number)));
@@ -141,7 +141,7 @@ impl Runs {
     }
 
     /// Adds the numbers of other runs.
-    pub fn merge(&mut self, other: &Self) {
+    pub(super) fn merge(&mut self, other: &Self) {
         for run in &other.0 {
             let mut new = vec![(run.first, run.last)];
             take(&mut new, &self.ranges());
@@ -171,17 +171,17 @@ impl Runs {
     }
 
     /// Returns the number of runs.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
     /// Returns true when there is no number.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Returns how many numbers were archived on each day.
-    pub fn by_day(&self) -> std::collections::BTreeMap<i32, u64> {
+    pub(super) fn by_day(&self) -> std::collections::BTreeMap<i32, u64> {
         let mut days = std::collections::BTreeMap::new();
         for run in &self.0 {
             let count: &mut u64 = days.entry(run.day).or_default();
@@ -191,14 +191,14 @@ impl Runs {
     }
 
     /// Removes the numbers of a day, and returns the highest removed number.
-    pub fn remove_day(&mut self, day: i32) -> Option<u64> {
+    pub(super) fn remove_day(&mut self, day: i32) -> Option<u64> {
         let highest = self.0.iter().filter(|run| run.day == day).map(|run| run.last).max();
         self.0.retain(|run| run.day != day);
         highest
     }
 
     /// Removes the run with the lowest numbers, and returns the day of the run.
-    pub fn remove_lowest(&mut self) -> Option<i32> {
+    pub(super) fn remove_lowest(&mut self) -> Option<i32> {
         (!self.0.is_empty()).then(|| self.0.remove(0).day)
     }
 

@@ -8,6 +8,9 @@ use super::ranges::{Range, width};
 use super::ticks::Boot;
 use crate::cell::time_text;
 
+/// Losses in a brief summary, per host.
+pub const BRIEF_LOSSES_MAX: usize = 4;
+
 /// Why frames or ticks of a host are not in the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LossKind {
@@ -129,14 +132,16 @@ pub struct Summary {
     pub last: Option<(Epoch, u64)>,
     /// True when old entries were dropped for want of room.
     pub is_cut: bool,
-    /// The losses, newest first.
+    /// The newest losses, newest first; all losses unless the summary is brief.
     pub losses: Vec<Loss>,
+    /// Number of all losses.
+    pub loss_count: usize,
 }
 
 impl Summary {
     /// Returns true when no number is missing and nothing was declared.
     pub fn is_complete(&self) -> bool {
-        self.losses.is_empty() && !self.is_cut && self.archived > 0
+        self.loss_count == 0 && !self.is_cut && self.archived > 0
     }
 
     /// Returns the number of missing frames and ticks.
@@ -170,7 +175,7 @@ impl Summary {
     /// further losses.
     pub fn lines(&self, lines_max: usize) -> Vec<String> {
         let mut lines: Vec<String> = self.losses.iter().take(lines_max).map(Loss::text).collect();
-        let others = self.losses.len().saturating_sub(lines_max);
+        let others = self.loss_count.saturating_sub(lines.len());
         if others > 0 {
             lines.push(format!("{others} more losses"));
         }
@@ -182,32 +187,44 @@ fn plural(count: u64, noun: &str) -> String {
     if count == 1 { noun.to_owned() } else { format!("{noun}s") }
 }
 
-pub(super) fn of(account: &Account) -> Summary {
+/// Returns the summary of an account with the newest `losses_max` losses.
+pub(super) fn of(account: &Account, losses_max: usize) -> Summary {
     let mut summary = Summary { is_cut: account.is_cut, ..Summary::default() };
-    // The first epoch with an archived frame.
+    // The first epoch with an archived frame, and the number of epochs that never lost archived frames to the retention
+    // before the first epoch that did: only there can a number be before the first archived frame of the host.
     let first = account.epochs.iter().position(|epoch| !epoch.archived.is_empty());
-    let is_whole = !account.is_cut && account.epochs.iter().all(|epoch| epoch.floor == 0);
-    for (at, epoch) in account.epochs.iter().enumerate() {
-        let before_first = match first.filter(|_| is_whole) {
+    let has_beginning = !account.is_cut && !account.has_left;
+    let whole = account.epochs.iter().take_while(|epoch| has_beginning && epoch.floor == 0).count();
+    for (at, epoch) in account.epochs.iter().enumerate().rev() {
+        let before_first = match first.filter(|_| at < whole) {
             Some(first) if at < first => u64::MAX,
             Some(first) if at == first => epoch.archived.as_slice().first().map_or(0, |run| run.first),
             _ => 0,
         };
-        add_epoch(&mut summary, epoch, before_first);
+        add_epoch(&mut summary, epoch, before_first, losses_max);
     }
-    account.boots.iter().for_each(|boot| add_boot(&mut summary, boot));
-    summary.losses.reverse();
-    summary.losses.sort_by_key(|loss| loss.kind == LossKind::Missed);
+    account.boots.iter().rev().for_each(|boot| add_boot(&mut summary, boot, losses_max));
     summary
 }
 
-/// Adds an epoch. Unexplained numbers below `before_first` are before the first archived frame of the host.
-fn add_epoch(summary: &mut Summary, epoch: &EpochAccount, before_first: u64) {
+impl Summary {
+    /// Counts a loss, and keeps the loss while fewer than `losses_max` are kept.
+    fn lose(&mut self, losses_max: usize, loss: impl FnOnce() -> Loss) {
+        self.loss_count += 1;
+        if self.losses.len() < losses_max {
+            self.losses.push(loss());
+        }
+    }
+}
+
+/// Adds an epoch that is older than all epochs added before. Unexplained numbers below `before_first` are before the
+/// first archived frame of the host.
+fn add_epoch(summary: &mut Summary, epoch: &EpochAccount, before_first: u64, losses_max: usize) {
     for run in epoch.archived.as_slice() {
         summary.archived = summary.archived.saturating_add(width((run.first, run.last)));
         summary.since_ns = Some(summary.since_ns.map_or(run.first_ns, |since| since.min(run.first_ns)));
     }
-    if epoch.highest() > 0 {
+    if epoch.highest() > 0 && summary.last.is_none() {
         summary.last = Some((epoch.epoch, epoch.highest()));
     }
     let holes = epoch.holes();
@@ -221,7 +238,7 @@ fn add_epoch(summary: &mut Summary, epoch: &EpochAccount, before_first: u64) {
         (kind, "", *range)
     });
     let mut found: Vec<(LossKind, &str, Range)> = lost.chain(incomplete).chain(unexplained).collect();
-    found.sort_by_key(|(_, _, range)| *range);
+    found.sort_by_key(|(_, _, range)| std::cmp::Reverse(*range));
     for (kind, reason, range) in found {
         let count = width(range);
         let sum = match kind {
@@ -231,26 +248,29 @@ fn add_epoch(summary: &mut Summary, epoch: &EpochAccount, before_first: u64) {
             LossKind::Unexplained | LossKind::Missed => &mut summary.unexplained,
         };
         *sum = sum.saturating_add(count);
-        let (from_ns, to_ns) = epoch.archived.around(range);
-        summary.losses.push(Loss {
-            kind,
-            reason: reason.to_owned(),
-            count,
-            epoch: Some(epoch.epoch),
-            seqs: Some(range),
-            from_ns,
-            to_ns,
-            boot_id: epoch.boot_id.clone(),
-            boottimes_ns: None,
+        summary.lose(losses_max, || {
+            let (from_ns, to_ns) = epoch.archived.around(range);
+            Loss {
+                kind,
+                reason: reason.to_owned(),
+                count,
+                epoch: Some(epoch.epoch),
+                seqs: Some(range),
+                from_ns,
+                to_ns,
+                boot_id: epoch.boot_id.clone(),
+                boottimes_ns: None,
+            }
         });
     }
 }
 
-fn add_boot(summary: &mut Summary, boot: &Boot) {
-    for missed in &boot.missed {
+/// Adds the missed ticks of a boot that is older than all boots added before.
+fn add_boot(summary: &mut Summary, boot: &Boot, losses_max: usize) {
+    for missed in boot.missed.iter().rev() {
         summary.missed = summary.missed.saturating_add(missed.ticks);
         let at = |boottime_ns: u64| boot.booted_ns?.checked_add(i64::try_from(boottime_ns).ok()?);
-        summary.losses.push(Loss {
+        summary.lose(losses_max, || Loss {
             kind: LossKind::Missed,
             reason: missed.reason.clone(),
             count: missed.ticks,

@@ -142,6 +142,66 @@ fn a_day_is_counted_again_or_leaves_with_its_files() {
 }
 
 #[test]
+fn retention_changes_the_class_of_no_number_that_stays() {
+    // Epoch 1 begins with number 5. Epoch 2 loses the frames of day 7, which are not the first frames of the host.
+    let mut account = Account::default();
+    account.frame(epoch(2), 1, 7, 10, &nothing());
+    account.frame(epoch(2), 2, 8, 20, &of(1, 6));
+    account.frame(epoch(1), 5, 8, 5, &nothing());
+    let before_first = ("before_first", String::new(), Some((1, 4)));
+    let unexplained = ("unexplained", String::new(), Some((6, 6)));
+    assert_eq!(losses(&account), [unexplained.clone(), before_first.clone()]);
+    account.forget_day(7);
+    assert_eq!(losses(&account), [unexplained.clone(), before_first]);
+
+    // Nothing of epoch 1 is archived. Epoch 2 loses its first frames, and has frames left.
+    let mut account = Account::default();
+    account.frame(epoch(2), 2, 7, 10, &of(1, 6));
+    account.frame(epoch(2), 4, 8, 20, &nothing());
+    let of_first = ("before_first", String::new(), Some((1, 6)));
+    let hole = ("unexplained", String::new(), Some((3, 3)));
+    assert_eq!(losses(&account)[..], [hole.clone(), ("before_first", String::new(), Some((1, 1))), of_first.clone()]);
+    account.forget_day(7);
+    assert_eq!(losses(&account), [hole, of_first]);
+
+    // Epoch 1 had the first frames and leaves the account; nothing of epoch 2 was ever archived.
+    let mut account = Account::default();
+    account.frame(epoch(1), 1, 7, 10, &nothing());
+    account.frame(epoch(3), 2, 8, 20, &of(2, 3));
+    let later = [("unexplained", String::new(), Some((1, 1))), ("unexplained", String::new(), Some((1, 3)))];
+    assert_eq!(losses(&account), later);
+    account.forget_day(7);
+    assert_eq!(losses(&account), later);
+    let saved = serde_json::to_string(&account).unwrap();
+    assert_eq!(losses(&serde_json::from_str(&saved).unwrap()), later);
+}
+
+#[test]
+fn a_brief_summary_counts_all_losses_and_has_the_newest() {
+    let mut account = Account::default();
+    for seq in (1..=41).step_by(2) {
+        account.frame(epoch(1), seq, 7, seq as i64, &nothing());
+    }
+    account.frame(epoch(1), 42, 7, 42, &declaring(vec![], vec![missed(5, 9, 2, "a"), missed(5, 7, 1, "b")]));
+    let (all, brief) = (account.summary(), account.brief_summary());
+    assert_eq!((all.losses.len(), all.loss_count), (22, 22));
+    assert_eq!(brief.losses[..], all.losses[..BRIEF_LOSSES_MAX]);
+    assert_eq!(brief.lines(2).last().unwrap(), "20 more losses");
+    assert!(!brief.is_complete());
+    assert_eq!(brief, Summary { losses: brief.losses.clone(), ..all });
+}
+
+#[test]
+fn joined_ticks_are_in_the_order_of_all_ticks() {
+    let mut account = Account::default();
+    let ticks = [missed(5, 9, 2, "a"), missed(5, 7, 1, "b"), missed(6, 9, 1, "a")];
+    account.frame(epoch(1), 1, 7, 1, &declaring(vec![], ticks.to_vec()));
+    account.shrink(3);
+    let reasons: Vec<String> = account.summary().losses.into_iter().map(|loss| loss.reason).collect();
+    assert_eq!(reasons, ["a", "b"], "the newest first");
+}
+
+#[test]
 fn a_hostile_host_costs_bounded_memory_and_is_never_complete() {
     let mut account = Account::default();
     for n in 0..5_000_u64 {

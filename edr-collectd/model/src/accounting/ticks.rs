@@ -25,7 +25,7 @@ pub(super) struct Boot {
 }
 
 impl Boots {
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Boot> {
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Boot> {
         self.0.iter()
     }
 
@@ -91,7 +91,7 @@ impl Boots {
             let is_smaller = joined.len() < boot.missed.len();
             if is_smaller {
                 boot.missed = joined.into_values().collect();
-                boot.missed.sort_by_key(|entry| entry.from_boottime_ns);
+                boot.missed.sort_by_key(|entry| (entry.from_boottime_ns, entry.to_boottime_ns));
             }
             is_smaller
         })

@@ -1,11 +1,9 @@
 //! The list of hosts.
 
+use crate::accounting::BRIEF_LOSSES_MAX;
 use crate::catalogue::{About, Declaration, Field};
 use crate::cell::Cell;
 use crate::snapshot::HostRow;
-
-/// Losses named in the list of hosts, per host.
-const LOSSES_MAX: usize = 4;
 
 /// The hosts that ever reported.
 pub(super) struct Hosts;
@@ -93,7 +91,7 @@ impl Declaration for Hosts {
             .also(&["alarm"])
             .usual()
             .meaning("Contradictory or unreadable frames."),
-        HostField::text("losses", "Losses", |row| Cell::bytes(row.account.lines(LOSSES_MAX).join("; ")))
+        HostField::text("losses", "Losses", |row| Cell::bytes(row.account.lines(BRIEF_LOSSES_MAX).join("; ")))
             .usual()
             .meaning("The newest losses, with reason and range; table `losses` has all."),
     ];
