@@ -32,6 +32,8 @@ edr_daemon::events! {
     NoFrame = "7f0352f349874133961072e565e4f799",
     /// One frame came with two contents; both are archived.
     TwoContents = "536eccbf167e4f46aba3d75cbba1cedd",
+    /// A frame has a number or a time that cannot be right; the frame is archived and not the newest of its host.
+    FrameInDoubt = "e2d9c1f4a6b84d7e9c035f1b8a72d6e4",
     /// Writing to the archive failed; the write is retried.
     ArchiveFails = "074c83fb0a054217897c090a51474585",
     /// Another collector archived the same records; this collector reads again from the end of the archive.

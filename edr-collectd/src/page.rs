@@ -15,6 +15,10 @@ impl Answers for HostAnswers {
         self.hosts()
     }
 
+    fn host_id(&self, host: &str) -> Result<HostId, QueryError> {
+        self.host_id(host)
+    }
+
     fn host(&self, host_id: HostId) -> Option<HostRow> {
         self.host(host_id)
     }

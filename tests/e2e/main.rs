@@ -6,6 +6,7 @@ mod broker;
 mod bulk;
 mod exec;
 mod faults;
+mod forged;
 mod format;
 mod kills;
 mod losses;
@@ -42,6 +43,7 @@ const TESTS: &[(&str, Test)] = &[
     ("faults::a_wrong_configuration", faults::a_wrong_configuration),
     ("faults::no_rights", faults::no_rights),
     ("faults::psad_that_comes_later", faults::psad_that_comes_later),
+    ("forged::frames_hide_no_later_frame", forged::frames_hide_no_later_frame),
     ("format::a_key_and_a_delta_are_read_without_our_code", format::read_without_our_code),
     ("kills::lose_and_double_nothing", kills::lose_and_double_nothing),
     ("kills::a_record_that_is_no_frame_is_kept", kills::a_record_that_is_no_frame_is_kept),

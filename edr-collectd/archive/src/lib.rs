@@ -29,7 +29,7 @@ pub use error::ArchiveError;
 pub use location::{PartitionName, RecordPosition, day_of};
 pub use read::{Candidates, FirstSnapshot, FoundFrame, Reader, SearchRank};
 pub use tables::frames::Frames;
-pub use tables::hosts::{Coverage, HostsTable, SavedFacts, SavedFrame, SavedHost, SavedHosts};
+pub use tables::hosts::{Coverage, DoubtCount, HostsTable, SavedDoubts, SavedFacts, SavedFrame, SavedHost, SavedHosts};
 pub use tables::record::ReceivedRecord;
 pub use tables::rows::{ArchivedFrame, ArchivedPart, ArchivedRow};
 

@@ -6,16 +6,6 @@ pub enum QueryError {
     /// The host does not exist.
     #[error("no host {0:?}; `edr-collectd hosts` lists those there are")]
     UnknownHost(String),
-    /// Several hosts have this name.
-    #[error("{name:?} is the name of {count} hosts; use a host id: {ids}")]
-    AmbiguousHost {
-        /// The name.
-        name: String,
-        /// Number of hosts.
-        count: usize,
-        /// Ids of the hosts.
-        ids: String,
-    },
     /// The host has no snapshot at or before this moment.
     #[error("no snapshot of {host} at or before {at}; its first one is {first}")]
     NothingThen {
@@ -26,6 +16,9 @@ pub enum QueryError {
         /// When the first snapshot was taken: "of TIME", "not before TIME", or "not archived yet".
         first: String,
     },
+    /// The frames are archived, and their content cannot be read.
+    #[error("{0}")]
+    Unreadable(String),
     /// The archive could not be read.
     #[error("{0}")]
     Archive(String),

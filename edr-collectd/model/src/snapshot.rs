@@ -15,6 +15,8 @@ pub struct HostRow {
     pub host_id: HostId,
     /// Name.
     pub hostname: String,
+    /// The host that had the name first, when this host has it since later.
+    pub name_of: Option<HostId>,
     /// Operating system.
     pub os: String,
     /// When the newest snapshot was taken, ns since the epoch, by the host's clock.
@@ -50,6 +52,10 @@ pub struct HostRow {
 pub struct OmittedFrames {
     /// Frames of hosts beyond the limit of the list.
     pub unlisted_frames: u64,
+    /// Frames of new hosts beyond the limit of new hosts a minute.
+    pub refused_frames: u64,
+    /// Hosts that left the list: seen for a short time only, and then silent for a day.
+    pub aged_hosts: u64,
     /// Frames given up because some parts did not arrive.
     pub abandoned_frames: u64,
     /// A sentence for each data file of the archive that cannot be read.
@@ -63,11 +69,13 @@ impl OmittedFrames {
     /// Returns a sentence for each number that is not 0, and for the first damaged files.
     pub fn sentences(&self) -> Vec<String> {
         let counts = [
-            (self.unlisted_frames, "of hosts beyond the limit of the list"),
-            (self.abandoned_frames, "given up because some parts did not arrive"),
+            (self.unlisted_frames, "frames of hosts beyond the limit of the list"),
+            (self.refused_frames, "frames of new hosts beyond the limit of new hosts a minute"),
+            (self.abandoned_frames, "frames given up because some parts did not arrive"),
+            (self.aged_hosts, "hosts that were seen for a short time, and then silent for a day"),
         ];
         let counted = counts.iter().filter(|(count, _)| *count > 0);
-        let mut sentences: Vec<String> = counted.map(|(count, what)| format!("{count} frames {what}")).collect();
+        let mut sentences: Vec<String> = counted.map(|(count, what)| format!("{count} {what}")).collect();
         sentences.extend(self.damaged_files.iter().take(DAMAGED_FILES_MAX).cloned());
         if let Some(more) = self.damaged_files.len().checked_sub(DAMAGED_FILES_MAX).filter(|more| *more > 0) {
             sentences.push(format!("rows of {more} more files that cannot be read are missing"));

@@ -149,7 +149,7 @@ fn snapshot(
     at_ns: Option<i64>,
 ) -> anyhow::Result<(Arc<HostSnapshot>, Vec<DamagedFile>)> {
     let config = Config::load_without_kafka(config)?;
-    let (snapshot, mut damaged, name) = runtime()?.block_on(async {
+    let (snapshot, mut damaged, name, row) = runtime()?.block_on(async {
         let answers = HostAnswers::from_archive(&config.archive.dir).await?;
         let host = match &args.host {
             Some(host) => host.clone(),
@@ -166,7 +166,9 @@ fn snapshot(
         if snapshot.is_err() {
             name_damaged_files(&damaged);
         }
-        anyhow::Ok((snapshot?, damaged, host))
+        let snapshot = snapshot?;
+        let row = if at_ns.is_none() { answers.host(snapshot.host_id) } else { None };
+        anyhow::Ok((snapshot, damaged, host, row))
     })?;
     let id = snapshot.host_id.to_string();
     damaged.retain(|file| file.may_have(&id));
@@ -184,7 +186,7 @@ fn snapshot(
         note.push_str(&format!("; the last one at or before {} UTC", time_text(at_ns)));
     }
     note.push_str(&account_note(&snapshot));
-    for alarm in &snapshot.alarms {
+    for alarm in row.iter().flat_map(|row| &row.alarms).chain(&snapshot.alarms) {
         note.push_str(&format!("\nalarm: {}", edr_wire::visible(alarm.as_bytes())));
     }
     for reason in &agent.degraded {

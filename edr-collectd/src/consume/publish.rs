@@ -19,7 +19,7 @@ use crate::newest::{Newest, catch_up, check_days};
 
 /// Records between two points at which other tasks may run.
 const RECORDS_AT_ONCE: usize = 256;
-/// Time between two comparisons of the accounts with the rows of the archive.
+/// Time between two looks at the list of hosts, and at the rows of the archive.
 const CHECK_INTERVAL: Duration = Duration::from_secs(600);
 
 /// The third stage.
@@ -81,9 +81,10 @@ impl Publish {
         self.progress.send_modify(|progress| progress.published += records as u64);
     }
 
-    /// Compares the accounts with the rows of the archive.
+    /// Removes hosts from the list that are silent for long, and compares the accounts with the rows of the archive.
     async fn check(&mut self) {
         let _step = self.vitals.publish.step();
+        self.newest.age();
         if let Err(error) = check_days(&self.newest, &self.reader, &|| self.vitals.publish.sign()).await {
             edr_daemon::limited!(log::Level::Warn, "compare the accounts with the archive: {error}");
         }

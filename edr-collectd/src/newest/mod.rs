@@ -9,10 +9,15 @@
 //! large is bounded: parts of incomplete frames ([`assembly`]), frames ([`FRAME_BYTES_MAX`]), hosts ([`HOSTS_MAX`]),
 //! and the history for telling a duplicate from a conflict ([`order`]).
 
+mod admission;
 mod assembly;
+mod doubts;
 mod facts;
 mod host;
+mod names;
 mod order;
+#[cfg(test)]
+mod order_tests;
 mod replay;
 mod state;
 #[cfg(test)]
@@ -20,6 +25,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use edr_archive::{ArchivedFrame, ArchivedPart, ArchivedRow, PartitionName, RecordPosition, SavedFacts, SavedHosts};
 use edr_model::accounting::{Account, CountedRecords, Declarations, Summary, records_by_day};
@@ -28,14 +34,12 @@ use edr_wire::frame::{FrameKey, Record};
 use edr_wire::{Epoch, HostId};
 use tokio::sync::{Notify, broadcast};
 
+use self::admission::Admission;
 pub use self::facts::facts;
-pub use self::host::LatestFrame;
+pub use self::host::{LatestFrame, OpenableFrame};
 pub use self::replay::{catch_up, check_days};
 use self::state::State;
 pub use self::state::{FRAME_BYTES_MAX, HOSTS_MAX};
-
-/// Host ids listed in the message about an ambiguous name.
-const NAMED_HOSTS_MAX: usize = 8;
 
 /// The newest snapshots. The consumer adds records, the page reads.
 #[derive(Debug)]
@@ -57,6 +61,12 @@ pub struct Current {
     pub key: Option<LatestFrame>,
     /// True when the newest frame was received again with another content.
     pub conflict: bool,
+    /// Why the newest frame is unreadable, as found by an earlier attempt that need not be repeated.
+    pub unreadable: Option<String>,
+    /// The newest frame found readable, perhaps `newest` itself.
+    pub readable: Option<OpenableFrame>,
+    /// True when the newest readable frame was received again with another content.
+    pub is_readable_conflict: bool,
 }
 
 impl Default for Newest {
@@ -98,8 +108,12 @@ impl Newest {
         state.archived(&part.partition, part.place);
         let whole = state.assembly.add(part, record);
         let is_whole = whole.is_some();
-        let is_new = whole.is_some_and(|whole| state.add(&part.partition, whole));
-        state.count(part, declared, is_whole);
+        // A number that the host cannot have reached opens no hole in the account.
+        let is_jump = state.is_jump(part, declared);
+        let is_new = whole.is_some_and(|whole| state.add(&part.partition, whole, declared));
+        if !is_jump {
+            state.count(part, declared, is_whole);
+        }
         if is_new {
             state.mark_stale(host_id);
             drop(state);
@@ -130,11 +144,24 @@ impl Newest {
         records_by_day(self.state().logs.values())
     }
 
+    /// Makes an empty memory that takes records of any number of new hosts, to count records again.
+    fn unlimited() -> Self {
+        let newest = Self::default();
+        newest.state().admission = Admission::unlimited();
+        newest
+    }
+
+    /// Removes hosts that were seen for a short time only, and then were silent for a day.
+    pub fn age(&self) {
+        self.state().age();
+    }
+
     /// Replaces the counts of a day by the counts in `again`, which has all archived records of the day. Readers and
     /// saves see the counts before or after the replacement, never between.
     pub fn recount_day(&self, day: i32, again: &Self) {
-        let again = again.save(|_| true);
+        let mut again = again.save(|_| true);
         let mut state = self.state();
+        again.hosts.retain(|host| state.hosts.contains_key(&host.host_id));
         state.change_day(day, Account::uncount_day);
         state.restore_all(again);
         drop(state);
@@ -161,11 +188,7 @@ impl Newest {
     /// Returns what the list of hosts leaves out.
     pub fn omitted(&self) -> OmittedFrames {
         let state = self.state();
-        OmittedFrames {
-            unlisted_frames: state.unlisted,
-            abandoned_frames: state.assembly.abandoned(),
-            ..OmittedFrames::default()
-        }
+        OmittedFrames { abandoned_frames: state.assembly.abandoned(), ..state.omitted.clone() }
     }
 
     /// Returns when the oldest incomplete frame began (ns since the epoch), among frames begun after `after_ns`.
@@ -176,7 +199,8 @@ impl Newest {
     /// Returns all hosts, sorted by name.
     pub fn rows(&self) -> Vec<HostRow> {
         let state = self.state();
-        let rows = state.hosts.iter().map(|(host_id, host)| (host.row(*host_id), Arc::clone(&host.account)));
+        let rows =
+            state.hosts.iter().map(|(host_id, host)| (host.row(*host_id, &state.names), Arc::clone(&host.account)));
         let rows: Vec<(HostRow, Arc<Account>)> = rows.collect();
         // The records of all hosts wait for this lock; summaries are made without the lock.
         drop(state);
@@ -187,36 +211,21 @@ impl Newest {
 
     /// Returns one host.
     pub fn row(&self, host_id: HostId) -> Option<HostRow> {
-        let row = self.state().hosts.get(&host_id).map(|host| (host.row(host_id), Arc::clone(&host.account)));
+        let state = self.state();
+        let host = state.hosts.get(&host_id);
+        let row = host.map(|host| (host.row(host_id, &state.names), Arc::clone(&host.account)));
+        drop(state);
         row.map(with_summary)
     }
 
-    /// Returns the id of the host with this id, or of the only host with this name.
+    /// Returns the id of a host, from a host id or a host name. A name means the host that had the name first. A host
+    /// id may be of a host that is not listed: the archive has its records.
     ///
     /// # Errors
-    /// When no host or several hosts match.
+    /// When no host has the name.
     pub fn resolve(&self, host: &str) -> Result<HostId, QueryError> {
-        let state = self.state();
-        if let Ok(host_id) = host.parse::<HostId>()
-            && state.hosts.contains_key(&host_id)
-        {
-            return Ok(host_id);
-        }
-        let mut named: Vec<HostId> =
-            state.hosts.iter().filter(|(_, known)| known.facts.hostname == host).map(|(host_id, _)| *host_id).collect();
-        named.sort_unstable();
-        match named.as_slice() {
-            [] => Err(QueryError::UnknownHost(host.to_owned())),
-            [only] => Ok(*only),
-            several => Err(QueryError::AmbiguousHost {
-                name: host.to_owned(),
-                count: several.len(),
-                ids: {
-                    let ids: Vec<String> = several.iter().take(NAMED_HOSTS_MAX).map(HostId::to_string).collect();
-                    ids.join(", ")
-                },
-            }),
-        }
+        let first = || self.state().names.first(host).ok_or_else(|| QueryError::UnknownHost(host.to_owned()));
+        host.parse().or_else(|_| first())
     }
 
     /// Returns the frames needed to open a host's newest snapshot.
@@ -230,8 +239,7 @@ impl Newest {
     pub fn next_stale(&self) -> Option<Current> {
         let mut state = self.state();
         loop {
-            let host_id = state.stale.pop_front()?;
-            state.queued.remove(&host_id);
+            let host_id = state.next_stale()?;
             if let Some(host) = state.hosts.get(&host_id) {
                 return Some(host.current(host_id));
             }
@@ -243,32 +251,48 @@ impl Newest {
         self.stale.notified().await;
     }
 
-    /// Sets the facts from a host's newest frame, or the reason why the frame is unreadable, and notifies the receivers
-    /// of changes.
-    pub fn set_facts(&self, frame: &FrameKey, facts: Result<SavedFacts, String>) {
+    /// Remembers that an opened frame is readable, with its facts, and notifies the receivers of changes.
+    pub fn set_facts(&self, opened: &Current, facts: SavedFacts) {
         let mut state = self.state();
-        if let Ok(SavedFacts { booted_ns: Some(booted_ns), boot_id, .. }) = &facts {
-            state.set_boot(frame.host_id, boot_id, *booted_ns);
+        if let Some(booted_ns) = facts.booted_ns {
+            state.set_boot(opened.host_id, &facts.boot_id, booted_ns);
         }
-        if let Some(host) = state.hosts.get_mut(&frame.host_id) {
-            match facts {
-                Ok(facts) => {
-                    (host.facts, host.unreadable) = (facts, None);
-                    host.facts_of = Some(*frame);
-                }
-                // A newer frame has arrived meanwhile and is opened next.
-                Err(_) if host.newest.saved.frame.key != *frame => {}
-                Err(reason) => host.unreadable = Some(facts::bounded(reason)),
-            }
-        }
+        state.set_facts(opened, facts);
         drop(state);
         // Sending fails when there is no receiver; ignored.
+        let _ = self.changes.send(opened.host_id);
+    }
+
+    /// Remembers why a frame is unreadable, and notifies the receivers of changes. Questions try again after `retry`;
+    /// with `None` never.
+    pub fn set_unreadable(&self, frame: &FrameKey, reason: String, retry: Option<Duration>) {
+        let retry_at = retry.map(|retry| Instant::now() + retry);
+        if let Some(host) = self.state().hosts.get_mut(&frame.host_id) {
+            host.set_unreadable(frame, reason, retry_at);
+        }
         let _ = self.changes.send(frame.host_id);
+    }
+
+    /// Remembers a frame that was found readable while the host's newest frame is not.
+    pub fn set_readable(&self, host_id: HostId, readable: OpenableFrame) {
+        self.state().change(host_id, |host| host.readable = Some(readable));
     }
 
     /// Returns a receiver for the id of each host whose newest snapshot was replaced.
     pub fn changes(&self) -> broadcast::Receiver<HostId> {
         self.changes.subscribe()
+    }
+
+    /// Returns the alarm of a frame whose number or time cannot be right.
+    pub fn doubt_of(&self, host_id: HostId, place: (Epoch, u64)) -> Option<String> {
+        self.state().hosts.get(&host_id).and_then(|host| doubts::alarm_of(&host.doubts, place))
+    }
+
+    /// Returns true when frames of a host claim times after the newest frame and not after `at_ns`.
+    pub fn has_early(&self, host_id: HostId, at_ns: i64) -> bool {
+        let state = self.state();
+        let host = state.hosts.get(&host_id);
+        host.is_some_and(|host| doubts::has_early(&host.doubts, host.newest.saved.frame.captured_ns, at_ns))
     }
 
     /// Returns the number of hosts.

@@ -129,7 +129,7 @@ fn is_other(counted: CountedRecords, rows: u64, day: i32, today: i32) -> bool {
 /// Counts a day again. `read_day` adds the records of the day to the memory that it is given. After an error nothing is
 /// changed: without all records of the day, archived frames would count as unexplained.
 async fn recount<E>(newest: &Newest, day: i32, read_day: impl AsyncFnOnce(&Newest) -> Result<(), E>) -> Result<(), E> {
-    let again = Newest::default();
+    let again = Newest::unlimited();
     read_day(&again).await?;
     newest.recount_day(day, &again);
     Ok(())

@@ -5,10 +5,11 @@ use super::state::FEW_ENTRIES;
 use super::*;
 use edr_wire::frame::{FrameHeader, PreviousEpoch};
 
-/// Offers a frame in the form that comes from Kafka.
+/// Offers a frame in the form that comes from Kafka, received `received_ns` after the capture.
 fn offer(newest: &Newest, header: &FrameHeader, raw: &[u8], key_raw: Option<&[u8]>, received_ns: i64) {
     for bytes in records(header, raw, key_raw, 64) {
-        let place = RecordPosition { received_ns, partition: 0, offset: received_ns };
+        let at_ns = header.captured_ns + received_ns;
+        let place = RecordPosition { received_ns: at_ns, partition: 0, offset: received_ns };
         newest.offer(&partition(0), place, Record::decode(&bytes).unwrap());
     }
 }
@@ -105,7 +106,8 @@ fn saved_state_and_later_records_give_the_same_as_all_records() {
     since.restore(rows);
     for bytes in records(&delta(1, 3, 1), b"three", Some(b"one"), 64) {
         let record = Record::decode(&bytes).unwrap();
-        let part = part(&record, 0, 3);
+        let mut part = part(&record, 0, 3);
+        part.place.received_ns += record.header.captured_ns;
         let content = Some((part.clone(), Declarations::of(&record.header)));
         since.note(&ArchivedRow { partition: part.partition, place: part.place, content });
     }
@@ -139,21 +141,135 @@ fn held_frames_count_against_the_budget_and_are_dropped_to_the_archive() {
     assert!(newest.current(HostId([1; 16])).unwrap().newest.loaded.is_none());
 }
 
+/// Names a host by the facts of its newest frame.
+fn name(newest: &Newest, host_id: HostId, hostname: &str) {
+    let current = newest.current(host_id).unwrap();
+    newest.set_facts(&current, SavedFacts { hostname: hostname.to_owned(), ..SavedFacts::default() });
+}
+
 #[test]
-fn a_name_that_two_hosts_have_needs_an_id() {
+fn a_name_stays_with_the_host_that_had_it_first() {
     let newest = Newest::default();
-    for n in [1, 2, 3] {
-        offer(&newest, &header(n, 1), b"one", None, 1);
-        let current = newest.current(HostId([n; 16])).unwrap();
-        let hostname = if n == 3 { "db" } else { "web" }.to_owned();
-        newest.set_facts(&current.newest.saved.frame.key, Ok(SavedFacts { hostname, ..SavedFacts::default() }));
+    let [first, second, third, other] = [7, 2, 3, 1].map(|n| HostId([n; 16]));
+    for (at, host) in (1..).zip([first, second, third, other]) {
+        offer(&newest, &FrameHeader { host_id: host, ..header(1, 1) }, b"one", None, at);
     }
-    assert_eq!(newest.resolve("db").unwrap(), HostId([3; 16]));
-    assert_eq!(newest.resolve(&HostId([2; 16]).to_string()).unwrap(), HostId([2; 16]));
-    let ambiguous = newest.resolve("web").unwrap_err().to_string();
-    assert!(ambiguous.starts_with("\"web\" is the name of 2 hosts; use a host id: 0101"), "{ambiguous}");
+    // The first host is opened last.
+    for (host, hostname) in [(third, "web"), (second, "web"), (other, "db"), (first, "web")] {
+        name(&newest, host, hostname);
+    }
+    let marks = |newest: &Newest| -> Vec<(HostId, Option<HostId>)> {
+        newest.rows().into_iter().map(|row| (row.host_id, row.name_of)).collect()
+    };
+    let expected = [(other, None), (second, Some(first)), (third, Some(first)), (first, None)];
+    assert_eq!((newest.resolve("web").unwrap(), marks(&newest)), (first, expected.to_vec()));
+    assert_eq!(newest.row(first).unwrap().alarms, ["2 other hosts claim its name"]);
+    assert!(newest.row(second).unwrap().alarms[0].contains(&first.to_string()));
+    assert_eq!(newest.resolve(&second.to_string()).unwrap(), second);
+    // Later frames, a start, and claims of many more hosts change nothing.
+    let after = Newest::default();
+    after.restore(newest.save(|_| true));
+    for newest in [&newest, &after] {
+        for n in 100..200 {
+            offer(newest, &header(n, 1), b"one", None, 20);
+            name(newest, HostId([n; 16]), "web");
+        }
+        offer(newest, &FrameHeader { host_id: second, ..header(1, 2) }, b"two", None, 30);
+        name(newest, second, "web");
+        assert_eq!((newest.resolve("web").unwrap(), newest.resolve("db").unwrap()), (first, other));
+    }
+    // A host that is renamed gives its name to the next one, and has the new name last.
+    offer(&newest, &FrameHeader { host_id: first, ..header(1, 2) }, b"two", None, 40);
+    name(&newest, first, "db");
+    assert_eq!((newest.resolve("web").unwrap(), newest.resolve("db").unwrap()), (second, other));
     let unknown = newest.resolve("nobody\u{1b}[2J").unwrap_err().to_string();
     assert!(unknown.starts_with("no host \"nobody\\u{1b}[2J\""), "{unknown}");
+}
+
+/// Adds an archived frame without its bytes.
+fn note(newest: &Newest, host_id: HostId, seq: u64, received_ns: i64) {
+    let bytes = &records(&header(1, 1), b"one", None, 1 << 20)[0];
+    let mut part = part(&Record::decode(bytes).unwrap(), 0, 0);
+    part.place.received_ns = received_ns;
+    part.frame.captured_ns = received_ns;
+    (part.frame.key.host_id, part.frame.key.seq) = (host_id, seq);
+    let content = Some((part.clone(), Declarations::default()));
+    newest.note(&ArchivedRow { partition: part.partition, place: part.place, content });
+}
+
+const MINUTE_NS: i64 = 60_000_000_000;
+const DAY_NS: i64 = 86_400_000_000_000;
+
+#[test]
+fn a_flood_of_invented_hosts_keeps_no_new_host_out() {
+    let newest = Newest::default();
+    let begin_ns = 20_000 * DAY_NS;
+    let invented = |n: u32| {
+        let mut id = [0xee; 16];
+        id[..4].copy_from_slice(&n.to_be_bytes());
+        HostId(id)
+    };
+    let known = HostId([1; 16]);
+    note(&newest, known, 1, begin_ns);
+    for n in 0..12_000 {
+        note(&newest, invented(n), 1, begin_ns);
+    }
+    let listed = newest.len();
+    assert!(listed <= 10_000, "{listed}");
+    assert_eq!(newest.omitted().refused_frames, 12_001 - listed as u64);
+    // A host that is listed is not affected; a new one is listed with its second frame.
+    let honest = HostId([2; 16]);
+    for (seq, expected) in [(1, None), (2, Some(2))] {
+        let at_ns = begin_ns + i64::try_from(10 * seq).unwrap() * 1_000_000_000;
+        for n in 0..20 {
+            note(&newest, invented(20_000 + 20 * seq as u32 + n), 1, at_ns);
+        }
+        note(&newest, known, 1 + seq, at_ns);
+        note(&newest, honest, seq, at_ns);
+        assert_eq!(newest.row(known).unwrap().seq, 1 + seq);
+        assert_eq!(newest.row(honest).map(|row| row.seq), expected);
+    }
+    let sentences = newest.omitted().sentences();
+    assert!(sentences[0].ends_with("frames of new hosts beyond the limit of new hosts a minute"), "{sentences:?}");
+}
+
+#[test]
+fn hosts_seen_for_a_short_time_leave_the_list_after_a_day_of_silence() {
+    let newest = Newest::default();
+    let begin_ns = 20_000 * DAY_NS;
+    let [once, often, long, live] = [1, 2, 3, 4].map(|n| HostId([n; 16]));
+    note(&newest, once, 1, begin_ns);
+    for seq in 1..=100 {
+        let minutes = i64::try_from(seq).unwrap();
+        note(&newest, long, seq, begin_ns + minutes * MINUTE_NS);
+        if seq <= 50 {
+            note(&newest, often, seq, begin_ns + minutes * MINUTE_NS);
+        }
+    }
+    name(&newest, once, "web");
+    let listed = |newest: &Newest| {
+        newest.age();
+        let state = newest.state();
+        let ids = [once, often, long, live].into_iter().filter(|id| state.hosts.contains_key(id)).count();
+        assert_eq!(state.frame_bytes, state.hosts.values().map(HostState::byte_len).sum::<usize>());
+        assert_eq!(state.account_entries, state.hosts.values().map(|host| host.account.entries()).sum::<usize>());
+        ids
+    };
+    // Without any record nobody is silent.
+    assert_eq!(listed(&newest), 3);
+    note(&newest, live, 1, begin_ns + DAY_NS - MINUTE_NS);
+    assert_eq!(listed(&newest), 4);
+    note(&newest, live, 2, begin_ns + DAY_NS + 30 * MINUTE_NS);
+    assert_eq!((listed(&newest), newest.current(once).is_none()), (3, true));
+    assert!(newest.resolve("web").is_err());
+    note(&newest, live, 3, begin_ns + 400 * DAY_NS);
+    assert_eq!((listed(&newest), newest.current(long).is_some()), (2, true));
+    assert_eq!(newest.omitted().aged_hosts, 2);
+    // After a start, too.
+    let after = Newest::default();
+    after.restore(newest.save(|_| true));
+    note(&after, live, 4, begin_ns + 401 * DAY_NS);
+    assert_eq!(listed(&after), 2);
 }
 
 #[tokio::test]
@@ -164,7 +280,7 @@ async fn a_change_is_announced_with_its_facts() {
     newest.stale().await;
     let stale = newest.next_stale().unwrap();
     assert!(newest.next_stale().is_none());
-    newest.set_facts(&stale.newest.saved.frame.key, Err("snapshot: damaged".into()));
+    newest.set_unreadable(&stale.newest.saved.frame.key, "snapshot: damaged".into(), None);
     assert_eq!(changes.recv().await.unwrap(), HostId([1; 16]));
     assert_eq!(newest.rows()[0].alarms, ["its newest snapshot (seq 1) cannot be read: snapshot: damaged"]);
 }
@@ -233,15 +349,60 @@ fn times_of_boots_count_as_entries_of_all_accounts() {
     };
     for n in [1, 2] {
         offer(&newest, &header(n, 1), b"one", None, 1);
-        let key = newest.current(HostId([n; 16])).unwrap().newest.saved.frame.key;
+        let opened = newest.current(HostId([n; 16])).unwrap();
         let of_boot = |booted_ns| SavedFacts { boot_id: "boot".into(), booted_ns, ..SavedFacts::default() };
-        newest.set_facts(&key, Ok(of_boot(None)));
+        newest.set_facts(&opened, of_boot(None));
         let (before, _) = entries(&newest);
         assert_eq!(entries(&newest), (before, before));
-        newest.set_facts(&key, Ok(of_boot(Some(5))));
+        newest.set_facts(&opened, of_boot(Some(5)));
         assert_eq!(entries(&newest), (before + 1, before + 1));
     }
     let before = entries(&newest);
     newest.state().set_boot(HostId([1; 16]), "unknown", 5);
     assert_eq!(entries(&newest), before);
+}
+
+#[test]
+fn frames_of_other_epochs_between_two_deltas_do_not_part_the_second_from_its_key() {
+    let of_epoch = |n, captured_ns| FrameHeader { epoch: Epoch([n; 8]), captured_ns, ..header(1, 1) };
+    let key_of_newest = |newest: &Newest| newest.current(HostId([1; 16])).unwrap().key.map(|key| key.saved.frame.key);
+    let newest = Newest::default();
+    offer(&newest, &header(1, 1), b"one", None, 1);
+    let key = key_of_newest(&newest);
+    offer(&newest, &of_epoch(9, 10_000_000_001), b"key of another epoch", None, 2);
+    offer(&newest, &delta(1, 2, 1), b"two", Some(b"one"), 3);
+    assert_eq!(seq(&newest), (2, Some(1)));
+    assert_eq!(key_of_newest(&newest), key);
+    // The key of the newest readable frame stays at hand, whatever comes meanwhile.
+    newest.set_facts(&newest.current(HostId([1; 16])).unwrap(), SavedFacts::default());
+    for n in 10..60 {
+        offer(&newest, &of_epoch(n, 20_000_000_000 + i64::from(n)), b"key of another epoch", None, i64::from(n));
+    }
+    offer(&newest, &delta(1, 3, 1), b"three", Some(b"one"), 61);
+    assert_eq!((seq(&newest), key_of_newest(&newest)), ((3, Some(1)), key));
+    // After a start, too.
+    let after = Newest::default();
+    offer(&newest, &of_epoch(61, 30_000_000_001), b"key of another epoch", None, 62);
+    after.restore(newest.save(|_| true));
+    offer(&after, &delta(1, 4, 1), b"four", Some(b"one"), 63);
+    assert_eq!(key_of_newest(&after), key);
+    let state = newest.state();
+    assert_eq!(state.frame_bytes, state.hosts.values().map(HostState::byte_len).sum::<usize>());
+}
+
+#[test]
+fn large_snapshots_do_not_delay_the_facts_of_usual_hosts() {
+    let newest = Newest::default();
+    let large = vec![0; 9 << 20];
+    for n in 1..=40 {
+        offer(&newest, &header(n, 1), &large, None, 1);
+    }
+    for n in 41..=80 {
+        offer(&newest, &header(n, 1), b"small", None, 2);
+    }
+    let order: Vec<u8> = std::iter::from_fn(|| newest.next_stale()).map(|current| current.host_id.0[0]).collect();
+    assert_eq!(order.len(), 80);
+    let position = |n| order.iter().position(|host| *host == n).unwrap();
+    assert!(position(41) <= 1 && position(80) <= 44, "{order:?}");
+    assert!(position(1) <= 17 && position(2) <= 34, "large snapshots have their turns: {order:?}");
 }

@@ -13,11 +13,17 @@ pub trait Answers: Send + Sync {
     /// Returns all hosts, sorted by name.
     fn hosts(&self) -> Vec<HostRow>;
 
+    /// Returns the id of a host. `host` is a host id or a host name.
+    ///
+    /// # Errors
+    /// When there is no such host.
+    fn host_id(&self, host: &str) -> Result<HostId, QueryError>;
+
     /// Returns the entry of a host in the list of hosts.
     fn host(&self, host_id: HostId) -> Option<HostRow>;
 
     /// Returns the last snapshot of a host at or before `at_ns` (ns since the epoch); the newest for `None`. `host` is
-    /// a host id, or a host name that only one host has.
+    /// a host id or a host name; a name means the host that had the name first.
     fn snapshot<'a>(
         &'a self,
         host: &'a str,

@@ -12,7 +12,7 @@
 //! | `/events` | server-sent events: newer data is available |
 //! | `/healthz` | `ok`, and archived frames that the list of hosts leaves out |
 //!
-//! `host` is a host id, or a name that only one host has; the value is looked up and never part of a file path.
+//! `host` is a host id, or a name: of the host that had the name first. The value is looked up and never part of a file path.
 //!
 //! The rooms, from the request to the answer:
 //!
@@ -41,6 +41,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 pub use self::answers::Answers;
+use self::pages::turn::Turns;
 use self::parts::problem::Problem;
 use self::parts::tabs::Pages;
 use self::server::Web;
@@ -59,7 +60,7 @@ pub struct Options {
     /// Live-update streams at the same time; fewer than connections, so that streams cannot use up all connections.
     pub streams_max: usize,
     /// Requests worked on at the same time: finding a snapshot, opening the snapshot, making a page. A request costs
-    /// about 130 MiB at most.
+    /// about 130 MiB at most. One of them may be about the same host, half of them about earlier moments.
     pub work_max: usize,
     /// Longest wait of a request for its turn.
     pub work_wait: Duration,
@@ -119,6 +120,7 @@ fn router(answers: Arc<dyn Answers>, options: &Options, listen: SocketAddr, clos
         answers,
         pages: Pages(options.tables),
         work: Work::new(options.work_max, options.work_wait),
+        turns: Turns::new(options.work_max, options.work_wait),
         streams: Arc::new(Semaphore::new(options.streams_max)),
         closing,
     });

@@ -60,6 +60,41 @@ pub struct SavedHost {
     /// The archived, lost and missing frames.
     #[serde(default)]
     pub account: Account,
+    /// The newest readable frame and its key frame, when `newest` is unreadable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readable: Option<(SavedFrame, Option<SavedFrame>)>,
+    /// Frames whose number or time cannot be right.
+    #[serde(default)]
+    pub doubts: SavedDoubts,
+    /// When the first frame of the host was received, ns since the epoch.
+    #[serde(default)]
+    pub first_ns: i64,
+    /// Since when the host has its name, ns since the epoch.
+    #[serde(default)]
+    pub named_ns: i64,
+}
+
+/// Frames of a host whose number or time cannot be right.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SavedDoubts {
+    /// Frames captured later than received.
+    #[serde(default)]
+    pub early: DoubtCount,
+    /// Frames with a number that the host cannot have reached.
+    #[serde(default)]
+    pub jumps: DoubtCount,
+    /// Frames of an epoch that goes on below its newest number.
+    #[serde(default)]
+    pub below: DoubtCount,
+}
+
+/// Frames in doubt for one reason.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct DoubtCount {
+    /// Number of frames.
+    pub count: u64,
+    /// The last frames.
+    pub frames: Vec<ArchivedFrame>,
 }
 
 /// Values of a host for the list of hosts.

@@ -42,6 +42,10 @@ fn saved(n: u8, received_ns: i64) -> SavedHost {
         conflicts: 1,
         conflicting: vec![FrameKey { content: ContentHash([3; 32]), ..key(n) }],
         account: Default::default(),
+        readable: None,
+        doubts: crate::SavedDoubts::default(),
+        first_ns: received_ns,
+        named_ns: received_ns,
     }
 }
 

@@ -98,6 +98,11 @@ impl Account {
         self.declare(epoch, declared);
     }
 
+    /// Returns true when a frame is archived.
+    pub fn has_frame(&self, epoch: Epoch, seq: u64) -> bool {
+        self.position(epoch).is_some_and(|at| self.epochs[at].archived.contains(seq))
+    }
+
     /// Sets the wall-clock time of a boot, ns since the epoch: the time to add to times since the boot. A boot without
     /// an archived frame is ignored.
     pub fn set_boot(&mut self, boot_id: &str, booted_ns: i64) {

@@ -4,12 +4,13 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use edr_archive::{FirstSnapshot, FoundFrame, SearchRank};
+use edr_archive::{FirstSnapshot, FoundFrame, SavedFrame, SearchRank};
 use edr_model::time_text;
-use edr_wire::frame::FrameKey;
+use edr_wire::frame::{FrameKey, FrameKind};
 use edr_wire::{Epoch, HostId};
 
 use super::{Contents, HostAnswers, archive};
+use crate::newest::{LatestFrame, OpenableFrame};
 use crate::query::{HostSnapshot, QueryError};
 
 /// Candidates with a common search for their contents.
@@ -24,6 +25,8 @@ pub(super) struct SearchBack<'a> {
     host_id: HostId,
     at_ns: i64,
     deadline: Instant,
+    /// True when frames whose number or time cannot be right are passed over.
+    passes_doubts: bool,
     /// Complete frames at or before the moment, newest first.
     page: VecDeque<FoundFrame>,
     /// The next frames of the page, at most [`TOGETHER`].
@@ -47,6 +50,7 @@ impl<'a> SearchBack<'a> {
             host_id,
             at_ns,
             deadline: Instant::now() + answers.search_max,
+            passes_doubts: false,
             page: VecDeque::new(),
             candidates: VecDeque::new(),
             below: None,
@@ -58,17 +62,23 @@ impl<'a> SearchBack<'a> {
         }
     }
 
-    /// Returns the snapshot.
+    /// Passes over frames whose number or time cannot be right.
+    pub(super) fn without_doubts(self) -> Self {
+        Self { passes_doubts: true, ..self }
+    }
+
+    /// Returns the snapshot and its frame.
     ///
     /// # Errors
     /// When there is no readable snapshot, the archive cannot be read, or the time for one question is used up.
-    pub(super) async fn run(mut self) -> Result<Arc<HostSnapshot>, QueryError> {
+    pub(super) async fn run(mut self) -> Result<(Arc<HostSnapshot>, OpenableFrame), QueryError> {
         while let Some(candidate) = self.next_candidate().await? {
             if self.is_late() {
                 return Err(self.used_up(candidate.frame.captured_ns));
             }
             if let Some(snapshot) = self.open(&candidate).await {
-                return Ok(snapshot);
+                let frame = self.openable(&candidate);
+                return Ok((snapshot, frame));
             }
         }
         match self.first_error.take() {
@@ -110,12 +120,33 @@ impl<'a> SearchBack<'a> {
     /// Opens a candidate. Returns `None` when the candidate is unreadable, or another content counts at its place.
     async fn open(&mut self, candidate: &FoundFrame) -> Option<Arc<HostSnapshot>> {
         let wanted = candidate.frame.key;
+        if self.passes_doubts && self.answers.newest.doubt_of(self.host_id, wanted.place()).is_some() {
+            return None;
+        }
         if self.counting.get(&wanted.place()).is_some_and(|counting| *counting != Some(wanted)) {
             return None;
         }
         let (counting, snapshot) = self.open_first(wanted.place()).await.unzip();
         self.counting.insert(wanted.place(), counting);
         snapshot.filter(|_| counting == Some(wanted))
+    }
+
+    /// Returns the locations of an opened candidate and of its key frame.
+    fn openable(&self, candidate: &FoundFrame) -> OpenableFrame {
+        let located = |found: &FoundFrame| LatestFrame {
+            saved: SavedFrame {
+                frame: found.frame,
+                received_ns: found.received_ns(),
+                places: found.complete().into_iter().next().unwrap_or_default(),
+            },
+            loaded: None,
+        };
+        let frame = &candidate.frame;
+        let keys = self.contents.get(&(frame.key.epoch, frame.base_seq)).filter(|_| frame.kind == FrameKind::Delta);
+        // Of several keys the hash in the delta decides, so only a single one is remembered.
+        let mut keys = keys.into_iter().flatten().filter(|key| key.frame.kind == FrameKind::Key);
+        let key = keys.next().filter(|_| keys.next().is_none());
+        OpenableFrame { frame: located(candidate), key: key.map(located) }
     }
 
     /// Opens the first readable content at a place.

@@ -4,6 +4,8 @@
 //! columns alone; then one key and one delta are read.
 
 mod back;
+mod current;
+mod failures;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::Path;
@@ -17,9 +19,11 @@ use edr_wire::{Epoch, HostId};
 use tokio::sync::Semaphore;
 
 use self::back::SearchBack;
+use self::current::check;
+use self::failures::Failures;
 use super::cache::Cache;
 use super::{HostRow, HostSnapshot, Joined, OmittedFrames, QueryError};
-use crate::newest::{Current, LatestFrame, Newest, catch_up, facts};
+use crate::newest::{Newest, catch_up};
 
 /// Default time limit for skipping unreadable frames in a question.
 const SEARCH_MAX: Duration = Duration::from_secs(10);
@@ -33,6 +37,8 @@ const CONFLICT_NS: i64 = 3_600_000_000_000;
 
 /// Damaged files named as alarms of a snapshot.
 const DAMAGED_ALARMS_MAX: usize = 8;
+/// How long a frame counts as unreadable. A key frame may arrive after the deltas.
+const UNREADABLE_FOR: Duration = Duration::from_secs(600);
 
 /// All complete contents of some places, by epoch and sequence number; the contents of a place are in order of
 /// completion.
@@ -49,6 +55,10 @@ pub struct HostAnswers {
     opens: Arc<Semaphore>,
     /// Places of [`Purpose::List`].
     list_opens: Arc<Semaphore>,
+    /// Frames that could not be opened.
+    failed_frames: Failures<FrameKey>,
+    /// Hosts for which no readable snapshot was found.
+    failed_searches: Failures<HostId>,
     trouble: Mutex<Option<String>>,
 }
 
@@ -83,6 +93,8 @@ impl HostAnswers {
             search_max: SEARCH_MAX,
             opens: Arc::new(Semaphore::new(OPENS_MAX)),
             list_opens: Arc::new(Semaphore::new(LIST_OPENS_MAX)),
+            failed_frames: Failures::default(),
+            failed_searches: Failures::default(),
             trouble: Mutex::default(),
         }
     }
@@ -115,65 +127,9 @@ impl HostAnswers {
         while self.refresh_next().await {}
     }
 
-    /// Computes facts for the next host with stale facts. Returns false when there is none.
-    pub async fn refresh_next(&self) -> bool {
-        let Some(current) = self.newest.next_stale() else { return false };
-        let frame = current.newest.saved.frame.key;
-        let host_id = current.host_id;
-        let facts = match self.open_current(current, Purpose::List).await {
-            Ok(snapshot) => match other_host(host_id, &snapshot.view) {
-                Some(alarm) => Err(alarm),
-                None => facts(&snapshot.view).map_err(|error| error.to_string()),
-            },
-            Err(error) => Err(error.to_string()),
-        };
-        self.newest.set_facts(&frame, facts);
-        true
-    }
-
     /// Waits until a host may have stale facts.
     pub async fn facts_are_stale(&self) {
         self.newest.stale().await;
-    }
-
-    /// Opens a host's newest snapshot.
-    async fn open_current(&self, current: Current, purpose: Purpose) -> Result<Arc<HostSnapshot>, QueryError> {
-        let saved = &current.newest.saved;
-        let (frame, conflict) = (saved.frame.key, current.conflict);
-        if let Some(snapshot) = self.cache.get(&(frame, conflict)) {
-            return Ok(snapshot);
-        }
-        let opening = Opening { frame, conflict, received_ns: saved.received_ns, purpose };
-        let newest = self.body(&current.newest).await?;
-        match (newest.header.kind, &current.key) {
-            (FrameKind::Key, _) => self.open(&newest, None, opening).await,
-            (FrameKind::Delta, Some(key)) => {
-                let key = self.body(key).await?;
-                self.open(&newest, Some(key), opening).await
-            }
-            (FrameKind::Delta, None) => self.open_with_keys(&newest, &mut Contents::new(), opening).await,
-        }
-    }
-
-    /// Returns the frame, from memory or from the archive.
-    async fn body(&self, known: &LatestFrame) -> Result<Arc<Frame>, QueryError> {
-        if let Some(frame) = &known.loaded {
-            return Ok(Arc::clone(frame));
-        }
-        let saved = &known.saved;
-        let wanted = saved.frame.key;
-        // A frame with many parts has no locations.
-        let there = if saved.places.is_empty() { None } else { self.reader.frame(&saved.places).await.ok() };
-        if let Some(frame) = there.filter(|frame| frame.key == wanted) {
-            return Ok(Arc::new(frame));
-        }
-        // The locations are unusable, for example because another collector archived the frame with another time of
-        // receipt.
-        let FrameKey { host_id, epoch, seq, .. } = wanted;
-        let found = self.reader.frame_of(host_id, epoch, seq, saved.frame.captured_ns).await.map_err(archive)?;
-        let found = found.iter().find(|found| found.frame.key == wanted);
-        let found = found.ok_or_else(|| absent(host_id, epoch, seq))?;
-        Ok(Arc::new(self.read(found).await?))
     }
 
     async fn read(&self, found: &FoundFrame) -> Result<Frame, QueryError> {
@@ -229,6 +185,8 @@ impl HostAnswers {
             let raw = frame.open(key_raw.as_deref()).map_err(|error| error.to_string())?;
             drop(key_raw);
             let view = SnapshotView::parse(raw).map_err(|error| error.to_string())?;
+            // A snapshot that no page can show counts as unreadable.
+            check(&view)?;
             let header = &frame.header;
             let contents = conflict.then(|| {
                 format!(
@@ -250,7 +208,7 @@ impl HostAnswers {
             })
         });
         let opened = opening.await.map_err(|error| QueryError::Archive(format!("open a snapshot: {error}")))?;
-        let snapshot = Arc::new(opened.map_err(QueryError::Archive)?);
+        let snapshot = Arc::new(opened.map_err(QueryError::Unreadable)?);
         self.cache.put((wanted, conflict), Arc::clone(&snapshot));
         Ok(snapshot)
     }
@@ -278,13 +236,20 @@ impl HostAnswers {
         if let Some(snapshot) = self.cache.get(&(wanted, conflict)) {
             return Ok(snapshot);
         }
+        if let Some(reason) = self.failed_frames.get(&wanted) {
+            return Err(QueryError::Unreadable(reason));
+        }
         let received_ns = found.received_ns();
         let opening = Opening { frame: wanted, conflict, received_ns, purpose: Purpose::Question };
         let frame = Arc::new(self.read(found).await?);
-        match frame.header.kind {
+        let opened = match frame.header.kind {
             FrameKind::Key => self.open(&frame, None, opening).await,
             FrameKind::Delta => self.open_with_keys(&frame, contents, opening).await,
+        };
+        if let Err(QueryError::Unreadable(reason)) = &opened {
+            self.failed_frames.put(wanted, reason.clone(), UNREADABLE_FOR);
         }
+        opened
     }
 }
 
@@ -295,39 +260,60 @@ impl HostAnswers {
         self.newest.rows()
     }
 
+    /// Returns the id of a host. `host` is a host id or a host name.
+    ///
+    /// # Errors
+    /// When there is no such host.
+    pub fn host_id(&self, host: &str) -> Result<HostId, QueryError> {
+        self.newest.resolve(host)
+    }
+
     /// Returns the entry of a host in the list of hosts.
     pub fn host(&self, host_id: HostId) -> Option<HostRow> {
         self.newest.row(host_id)
     }
 
     /// Returns the last snapshot of a host at or before `at_ns` (ns since the epoch); the newest for `None`. `host` is
-    /// a host id, or a host name that only one host has.
+    /// a host id or a host name.
     ///
     /// # Errors
     /// When there is no such host or snapshot, or the archive cannot be read in time.
     pub async fn snapshot(&self, host: &str, at_ns: Option<i64>) -> Result<Arc<HostSnapshot>, QueryError> {
         let host_id = self.newest.resolve(host)?;
-        let current = self.newest.current(host_id).ok_or_else(|| QueryError::UnknownHost(host.to_owned()))?;
-        let snapshot = match at_ns {
-            Some(at_ns) if at_ns < current.newest.saved.frame.captured_ns => {
-                SearchBack::new(self, host_id, at_ns).run().await?
-            }
-            _ => match self.open_current(current, Purpose::Question).await {
-                Ok(snapshot) => snapshot,
-                // The last readable snapshot, with its own time, is better than an error.
-                Err(error) => {
-                    let before = SearchBack::new(self, host_id, at_ns.unwrap_or(i64::MAX));
-                    before.run().await.map_err(|_| error)?
-                }
-            },
+        let Some(current) = self.newest.current(host_id) else {
+            return self.snapshot_of_unlisted(host_id, at_ns).await;
+        };
+        let newest = current.newest.saved.frame;
+        let past = at_ns.filter(|at_ns| *at_ns < newest.captured_ns || self.newest.has_early(host_id, *at_ns));
+        let snapshot = match past {
+            Some(at_ns) => SearchBack::new(self, host_id, at_ns).run().await?.0,
+            None => self.newest_readable(current).await?,
         };
         self.newest.note_boot(&snapshot);
         // Account and damage change, a cached snapshot does not.
         let mut snapshot = HostSnapshot { account: self.newest.account(host_id), ..HostSnapshot::clone(&snapshot) };
+        if past.is_none() && (snapshot.epoch, snapshot.seq) != newest.key.place() {
+            let seq = snapshot.seq;
+            snapshot.alarms.push(format!("this is the newest snapshot that can be read, seq {seq}; newer frames came"));
+        }
+        snapshot.alarms.extend(self.newest.doubt_of(host_id, (snapshot.epoch, snapshot.seq)));
         let id = host_id.to_string();
         let damaged = self.damaged_files().into_iter().filter(|file| file.may_have(&id));
         snapshot.alarms.extend(damaged.take(DAMAGED_ALARMS_MAX).map(|file| file.to_string()));
         Ok(Arc::new(snapshot))
+    }
+
+    /// Returns the last snapshot of a host that is not listed, at or before a moment.
+    async fn snapshot_of_unlisted(&self, host_id: HostId, at_ns: Option<i64>) -> Result<Arc<HostSnapshot>, QueryError> {
+        match SearchBack::new(self, host_id, at_ns.unwrap_or(i64::MAX)).run().await {
+            Ok((snapshot, _)) => {
+                let mut snapshot = HostSnapshot::clone(&snapshot);
+                snapshot.alarms.push("the host is not in the list of hosts".to_owned());
+                Ok(Arc::new(snapshot))
+            }
+            Err(QueryError::NothingThen { .. }) if at_ns.is_none() => Err(QueryError::UnknownHost(host_id.to_string())),
+            Err(error) => Err(error),
+        }
     }
 
     /// Returns why the daemon receives or archives nothing; always `None` for a command.
@@ -353,7 +339,7 @@ impl HostAnswers {
 }
 
 fn absent(host_id: HostId, epoch: Epoch, seq: u64) -> QueryError {
-    QueryError::Archive(format!("frame {seq} of epoch {epoch} of host {host_id} is not in the archive"))
+    QueryError::Unreadable(format!("frame {seq} of epoch {epoch} of host {host_id} is not in the archive"))
 }
 
 /// Returns an alarm when the snapshot names another host than its frame.
@@ -368,5 +354,7 @@ fn archive(error: ArchiveError) -> QueryError {
 
 #[cfg(test)]
 mod damaged;
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;

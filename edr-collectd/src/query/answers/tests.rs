@@ -214,8 +214,14 @@ async fn a_newest_frame_that_cannot_be_read_is_named_and_the_one_before_is_shown
     let answers = open(dir.path()).await;
     answers.refresh_facts().await;
     let row = answers.hosts().remove(0);
-    assert!(row.alarms[0].contains("(seq 5) cannot be read: frame 4 of epoch 0909"), "{:?}", row.alarms);
-    assert_eq!(answers.snapshot(&row.host_id.to_string(), None).await.unwrap().seq, 3);
+    assert!(
+        row.alarms[0].contains("(seq 5) cannot be read: its key frame is missing: frame 4 of epoch 0909"),
+        "{:?}",
+        row.alarms
+    );
+    let shown = answers.snapshot(&row.host_id.to_string(), None).await.unwrap();
+    assert_eq!((shown.seq, shown.alarms.len()), (3, 1), "{:?}", shown.alarms);
+    assert!(shown.alarms[0].starts_with("this is the newest snapshot that can be read, seq 3"), "{:?}", shown.alarms);
 }
 #[tokio::test]
 async fn a_search_that_runs_out_of_time_says_where_to_go_on_and_goes_on_there() {

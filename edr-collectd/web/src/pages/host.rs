@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use edr_model::{HostRow, HostSnapshot};
 
+use crate::pages::turn::Turn;
 use crate::parts::params::{At, Params};
 use crate::parts::problem::Problem;
 use crate::parts::pulse::{Fresh, Pulse};
@@ -131,7 +132,12 @@ pub(crate) struct Found {
     pub(crate) pages: Pages,
 }
 
-/// Finds the host and the snapshot. The caller must hold a place.
+/// Waits for the turn of a request about a host. An unknown host needs no turn.
+pub(crate) async fn turn(web: &Web, host: &str, at: Option<&At>) -> Result<Turn, Problem> {
+    web.turns.turn(web.answers.host_id(host)?, at).await
+}
+
+/// Finds the host and the snapshot. The caller must hold a turn and a place.
 pub(crate) async fn find(web: &Web, host: &str, at: Option<&At>, _place: &Place) -> Result<Found, Problem> {
     let snapshot = web.answers.snapshot(host, at.map(|at| at.ns)).await?;
     let row = match at {

@@ -52,6 +52,8 @@ struct Row {
     id: String,
     short_id: String,
     name: Shown,
+    /// The host that had the name first, when another one.
+    name_of: Option<String>,
     os: Shown,
     fresh: Fresh,
     processes: String,
@@ -189,6 +191,7 @@ impl Known {
             short_id: id.chars().take(8).collect(),
             id,
             name: Shown::of(if row.hostname.is_empty() { "(no name)" } else { &row.hostname }),
+            name_of: row.name_of.map(|first| first.to_string()),
             os: Shown::of(&row.os),
             fresh: Fresh::new(row.captured_ns, row.received_ns, row.interval_ns, self.pulse, now_ns),
             processes: grouped(row.processes),

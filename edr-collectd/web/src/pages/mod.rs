@@ -4,4 +4,5 @@ pub(crate) mod host;
 pub(crate) mod hosts;
 pub(crate) mod overview;
 mod psad;
+pub(crate) mod turn;
 pub(crate) mod view;

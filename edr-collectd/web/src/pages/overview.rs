@@ -8,7 +8,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
 use edr_wire::snapshot::{Agent, FileKind, GapReason, Host, PsadMode, Time};
 
-use crate::pages::host::{Found, Head, REASONS_MAX, find};
+use crate::pages::host::{Found, Head, REASONS_MAX, find, turn};
 use crate::pages::psad;
 use crate::parts::assets::Assets;
 use crate::parts::params::Params;
@@ -146,9 +146,11 @@ pub(crate) async fn overview(
 ) -> Result<Response, Problem> {
     let Path(host) = host.map_err(|_| Problem::no_such_page())?;
     let params = Params::parse(query.as_deref())?;
+    let turn = turn(&web, &host, params.at.as_ref()).await?;
     let place = web.work.place().await?;
     let found = find(&web, &host, params.at.as_ref(), &place).await?;
     render(place, move || {
+        let _turn = turn;
         let head = Head::new(&found, &params, "", "")?;
         let facts = Facts::new(&found, &params, &head)?;
         Ok(Overview { assets: Assets, head, facts })

@@ -8,7 +8,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
 use edr_model::{AsOf, Select, SnapshotTable};
 
-use crate::pages::host::{Found, Head, Tab, find};
+use crate::pages::host::{Found, Head, Tab, find, turn};
 use crate::pages::psad::PsadPage;
 use crate::parts::assets::Assets;
 use crate::parts::filter::PageFilter;
@@ -60,12 +60,20 @@ pub(crate) async fn view(
     let Path((host, slug)) = path.map_err(|_| Problem::no_such_page())?;
     let page = web.pages.find(&slug).ok_or_else(Problem::no_such_page)?;
     let params = Params::parse(query.as_deref())?;
+    let turn = turn(&web, &host, params.at.as_ref()).await?;
     let place = web.work.place().await?;
     let found = find(&web, &host, params.at.as_ref(), &place).await?;
     match page {
-        Page::Table(table) => render(place, move || ViewPage::new(table, &found, params)).await,
+        Page::Table(table) => {
+            render(place, move || {
+                let _turn = turn;
+                ViewPage::new(table, &found, params)
+            })
+            .await
+        }
         Page::Psad => {
             render(place, move || {
+                let _turn = turn;
                 let head = Head::new(&found, &params, &format!("/{PSAD}"), PSAD)?;
                 let psad_pages = psad_pages(&found, &head, &params, PSAD);
                 let psad = PsadPage::new(&found, &params, &head)?;

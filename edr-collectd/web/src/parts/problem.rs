@@ -107,6 +107,16 @@ impl Problem {
         )
     }
 
+    /// 503: the limit of requests about one host worked on at the same time was reached.
+    pub(crate) fn host_at_work() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The collector is busy with this host",
+            "another request about this host, or for an earlier moment, is still worked on",
+            "Try again in a moment. Pages of other hosts are not affected.",
+        )
+    }
+
     /// 403: a page of another site made the request, not the reader.
     pub(crate) fn foreign_page() -> Self {
         Self::new(
@@ -164,11 +174,6 @@ impl From<QueryError> for Problem {
             QueryError::UnknownHost(_) => {
                 (StatusCode::NOT_FOUND, "There is no such host", "The list of hosts shows every host with snapshots.")
             }
-            QueryError::AmbiguousHost { .. } => (
-                StatusCode::BAD_REQUEST,
-                "Several hosts have this name",
-                "Choose a host in the list of hosts: the address there contains the unique host id.",
-            ),
             QueryError::NothingThen { .. } => (
                 StatusCode::NOT_FOUND,
                 "No snapshot of this host at that moment",
@@ -179,7 +184,16 @@ impl From<QueryError> for Problem {
                 "The archive cannot be read now",
                 "The newest state of each host is still available; older moments need the archive. Try again later.",
             ),
-            QueryError::Budget(_) => (StatusCode::SERVICE_UNAVAILABLE, LARGE, ASK_FOR_LESS),
+            QueryError::Unreadable(_) => (
+                StatusCode::NOT_FOUND,
+                "No readable snapshot of this host",
+                "The records are archived unchanged. Choose an earlier moment; the list of hosts has the reason.",
+            ),
+            QueryError::Budget(_) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Unreadable frames used up the time of this request",
+                "Choose the moment named above, or try again: known unreadable frames are skipped at once.",
+            ),
         };
         Self::new(status, title, &error.to_string(), advice)
     }

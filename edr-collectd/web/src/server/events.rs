@@ -14,6 +14,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, broadcast, watch};
 use tokio::time::Instant;
 
+use crate::pages::host::turn;
 use crate::parts::problem::Problem;
 use crate::server::Web;
 
@@ -48,6 +49,7 @@ pub(crate) async fn events(State(web): State<Arc<Web>>, RawQuery(query): RawQuer
     let (host, newer) = match host {
         None => (None, false),
         Some(name) => {
+            let _turn = turn(&web, &name, None).await?;
             let _place = web.work.place().await?;
             let newest = web.answers.snapshot(&name, None).await?;
             (Some(newest.host_id), version.is_some_and(|shown| shown != self::version(&newest)))

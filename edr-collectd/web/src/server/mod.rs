@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, watch};
 
 use self::work::{Place, Work};
 use crate::Answers;
+use crate::pages::turn::Turns;
 use crate::parts::HTML;
 use crate::parts::problem::Problem;
 use crate::parts::tabs::Pages;
@@ -26,6 +27,7 @@ pub(crate) struct Web {
     pub(crate) answers: Arc<dyn Answers>,
     pub(crate) pages: Pages,
     pub(crate) work: Work,
+    pub(crate) turns: Turns,
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) closing: watch::Receiver<bool>,
 }

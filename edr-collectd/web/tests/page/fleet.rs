@@ -17,8 +17,9 @@ pub(crate) struct Fleet {
     changes: broadcast::Sender<HostId>,
     /// When true, every question fails as if the archive were unreadable.
     pub(crate) archive_away: Mutex<bool>,
-    /// When set, every question waits at the gate.
+    /// When set, every question waits at the gate; with `gated_host` only questions about this host.
     pub(crate) gate: Mutex<Option<Arc<Gate>>>,
+    pub(crate) gated_host: Mutex<Option<&'static str>>,
     /// Number of questions for the list of hosts.
     pub(crate) lists: AtomicUsize,
     pub(crate) omitted: Mutex<OmittedFrames>,
@@ -40,6 +41,7 @@ impl Fleet {
             changes: broadcast::channel(64).0,
             archive_away: Mutex::new(false),
             gate: Mutex::default(),
+            gated_host: Mutex::default(),
             lists: AtomicUsize::new(0),
             omitted: Mutex::default(),
         };
@@ -77,6 +79,12 @@ impl Answers for Fleet {
         self.hosts.lock().unwrap().iter().map(|(row, _)| row).find(|row| row.host_id == host_id).cloned()
     }
 
+    fn host_id(&self, host: &str) -> Result<HostId, QueryError> {
+        let hosts = self.hosts.lock().unwrap();
+        let known = hosts.iter().find(|(row, _)| row.host_id.to_string() == host || row.hostname == host);
+        known.map(|(row, _)| row.host_id).ok_or_else(|| QueryError::UnknownHost(host.to_owned()))
+    }
+
     fn snapshot<'a>(
         &'a self,
         host: &'a str,
@@ -101,7 +109,8 @@ impl Answers for Fleet {
 impl Fleet {
     async fn find(&self, host: &str, at_ns: Option<i64>) -> Result<Arc<HostSnapshot>, QueryError> {
         let gate = self.gate.lock().unwrap().clone();
-        if let Some(gate) = gate {
+        let is_gated = self.gated_host.lock().unwrap().is_none_or(|gated| gated == host);
+        if let Some(gate) = gate.filter(|_| is_gated) {
             gate.entered.notify_one();
             gate.open.notified().await;
         }
@@ -109,14 +118,8 @@ impl Fleet {
             return Err(QueryError::Archive("open the archive at /srv/edr: input/output error".to_owned()));
         }
         let hosts = self.hosts.lock().unwrap();
-        let mut named = hosts.iter().filter(|(row, _)| row.host_id.to_string() == host || row.hostname == host);
-        let (_, snapshots) = match (named.next(), named.next()) {
-            (Some(found), None) => found,
-            (Some(_), Some(_)) => {
-                return Err(QueryError::AmbiguousHost { name: host.to_owned(), count: 2, ids: "several".to_owned() });
-            }
-            (None, _) => return Err(QueryError::UnknownHost(host.to_owned())),
-        };
+        let named = hosts.iter().find(|(row, _)| row.host_id.to_string() == host || row.hostname == host);
+        let (_, snapshots) = named.ok_or_else(|| QueryError::UnknownHost(host.to_owned()))?;
         let before = snapshots.iter().rev().find(|snapshot| at_ns.is_none_or(|at| snapshot.captured_ns <= at));
         before.cloned().ok_or_else(|| QueryError::NothingThen {
             host: host.to_owned(),

@@ -75,7 +75,8 @@ async fn losses_are_named_with_reason_and_range() {
     account.frame(Epoch([1; 8]), 1, 0, now_ns(), &Declarations::default());
     whole.account = Arc::new(account.summary());
     let fleet = Fleet::new(&[Sample::server("web-01", now_ns()), whole]);
-    *fleet.omitted.lock().unwrap() = OmittedFrames { unlisted_frames: 3, ..OmittedFrames::default() };
+    *fleet.omitted.lock().unwrap() =
+        OmittedFrames { unlisted_frames: 3, refused_frames: 4, ..OmittedFrames::default() };
     let site = Site::open(&fleet).await;
     let overview = site.get("/hosts/web-01").await.body;
     for text in [
@@ -98,12 +99,16 @@ async fn losses_are_named_with_reason_and_range() {
         "/losses\">10</a>",
         "title=\"complete\">complete</td>",
         "<b>1</b> with losses",
-        "3 frames of hosts beyond the limit of the list.",
+        "3 frames of hosts beyond the limit of the list; 4 frames of new hosts beyond the limit of new hosts a minute.",
     ] {
         assert!(hosts.contains(text), "no {text:?} in {hosts}");
     }
     assert_eq!(site.get("/?filter=missing!=complete").await.body.matches("<tr data-key").count(), 1);
-    assert_eq!(site.get("/healthz").await.body, "ok\n3 frames of hosts beyond the limit of the list\n");
+    let health = site.get("/healthz").await.body;
+    assert!(
+        health.starts_with("ok\n3 frames of hosts beyond the limit of the list\n4 frames of new hosts "),
+        "{health}"
+    );
     let losses = site.get("/hosts/web-01/losses").await.body;
     for text in ["before_first", "incomplete", "missed", "0202020202020202"] {
         assert!(losses.contains(text), "no {text:?} in {losses}");

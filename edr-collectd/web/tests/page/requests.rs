@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use edr_web::Options;
+use edr_wire::HostId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -152,6 +153,42 @@ async fn requests_beyond_the_limit_are_told_to_retry() {
 }
 
 #[tokio::test]
+async fn slow_requests_about_one_host_or_the_past_take_no_place_from_other_hosts() {
+    let fleet = Fleet::new(&[Sample::server("slow", now_ns()), Sample::server("web-01", now_ns())]);
+    let gate = Arc::new(Gate::default());
+    *fleet.gate.lock().unwrap() = Some(Arc::clone(&gate));
+    *fleet.gated_host.lock().unwrap() = Some("slow");
+    let options = Options { work_max: 4, work_wait: Duration::from_secs(5), ..Options::default() };
+    let site = Arc::new(Site::open_with(&fleet, options).await);
+    let ask = |target: &'static str| {
+        let site = Arc::clone(&site);
+        tokio::spawn(async move { site.get(target).await })
+    };
+    let slow: Vec<_> = ["", "/processes", "/files", "/psad", "/sockets", "/gaps"]
+        .into_iter()
+        .map(|view| ask(Box::leak(format!("/hosts/slow{view}").into_boxed_str())))
+        .collect();
+    tokio::time::timeout(LIMIT, gate.entered.notified()).await.expect("the first question comes");
+    let begin = std::time::Instant::now();
+    for target in ["/hosts/web-01", "/hosts/web-01/files", "/", "/hosts/web-01?at=2100-01-01T00:00:00Z"] {
+        assert_eq!(site.get(target).await.status, 200, "{target}");
+    }
+    assert!(begin.elapsed() < Duration::from_secs(5), "no request waited for a place");
+    let refused = ask("/hosts/slow/packets").await.unwrap();
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("10")));
+    assert!(refused.body.contains("busy with this host"), "{}", refused.body);
+    *fleet.gate.lock().unwrap() = None;
+    gate.open.notify_one();
+    let mut statuses = Vec::new();
+    for request in slow {
+        statuses.push(request.await.unwrap().status);
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 503, 503, 503, 503, 503]);
+    Arc::into_inner(site).unwrap().close().await;
+}
+
+#[tokio::test]
 async fn a_page_of_one_host_does_not_list_all_hosts() {
     let now = now_ns();
     let mut web = Sample::server("web-01", now);
@@ -231,15 +268,17 @@ async fn bad_parameters_are_named_with_the_remedy() {
 }
 
 #[tokio::test]
-async fn an_unavailable_archive_and_an_ambiguous_name_are_distinguished() {
+async fn an_unavailable_archive_is_named_and_a_name_has_a_mark_where_it_is_not_the_first() {
     let now = now_ns();
     let mut twin = Sample::server("other", now);
     twin.host.hostname = "web-01".to_owned();
+    twin.name_of = Some(HostId([0x11; 16]));
     let fleet = Fleet::new(&[Sample::server("web-01", now), twin]);
     let site = Site::open(&fleet).await;
-    let ambiguous = site.get("/hosts/web-01").await;
-    assert_eq!(ambiguous.status, 400);
-    assert!(ambiguous.body.contains("Several hosts have this name"));
+    let hosts = site.get("/").await.body;
+    assert_eq!(hosts.matches("name taken").count(), 1, "{hosts}");
+    let mark = format!("the name was the name of host {} before", HostId([0x11; 16]));
+    assert!(hosts.contains(&mark), "{hosts}");
     *fleet.archive_away.lock().unwrap() = true;
     let away = site.get("/hosts/web-01").await;
     assert_eq!((away.status, away.header("retry-after")), (503, Some("10")));

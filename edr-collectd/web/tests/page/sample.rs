@@ -31,6 +31,8 @@ pub(crate) struct Sample {
     /// Alarms of the snapshot.
     pub(crate) snapshot_alarms: Vec<String>,
     pub(crate) received_ns: i64,
+    /// The host that had the name first.
+    pub(crate) name_of: Option<HostId>,
     pub(crate) account: Arc<Summary>,
 }
 
@@ -458,6 +460,7 @@ impl Sample {
         HostRow {
             host_id: self.host.host_id,
             hostname: self.host.hostname.clone(),
+            name_of: self.name_of,
             os: self.host.os.clone(),
             captured_ns: self.time.wall_ns,
             received_ns: self.received_ns,

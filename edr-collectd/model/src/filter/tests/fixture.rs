@@ -65,6 +65,7 @@ pub(super) fn hosts() -> Vec<HostRow> {
     let host = |hostname: &str, id| HostRow {
         host_id: HostId([id; 16]),
         hostname: hostname.into(),
+        name_of: None,
         os: "Debian GNU/Linux 12".into(),
         captured_ns: NOW_NS,
         received_ns: NOW_NS + 1_000_000_000,
