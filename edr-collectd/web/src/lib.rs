@@ -12,7 +12,8 @@
 //! | `/events` | server-sent events: newer data is available |
 //! | `/healthz` | `ok`, and archived frames that the list of hosts leaves out |
 //!
-//! `host` is a host id, or a name: of the host that had the name first. The value is looked up and never part of a file path.
+//! `host` is a host id, or a name: of the host that had the name first. The value is looked up and never part of a file
+//! path.
 //!
 //! The rooms, from the request to the answer:
 //!
