@@ -22,8 +22,8 @@ use crate::{PASSED, TestResult};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Without a broker, and with less free room than the quota leaves, the agent drops the oldest frames and declares the
-/// loss. The collector names the dropped frames, with the reason.
+/// Without a broker, and with less free room than the quota leaves, the agent drops old frames, at first all but one a
+/// minute, and declares the loss. The collector names the dropped frames, with the reason.
 pub(crate) fn a_frame_dropped_by_quota(shared: &TestBed) -> TestResult {
     let _beside = shared.beside_others();
     Scene::run("quota", |scene| {
@@ -52,7 +52,7 @@ pub(crate) fn a_frame_dropped_by_quota(shared: &TestBed) -> TestResult {
             let header = Record::decode(&record.value)?.header;
             arrived.insert(header.seq);
             for lost in &header.lost {
-                ensure!(lost.epoch == header.epoch && lost.reason == "spool_full", "{lost:?}");
+                ensure!(lost.epoch == header.epoch && lost.reason == "thinned", "{lost:?}");
                 declared.extend(lost.first_seq..=lost.last_seq);
             }
         }
@@ -60,13 +60,13 @@ pub(crate) fn a_frame_dropped_by_quota(shared: &TestBed) -> TestResult {
         // A frame that Kafka's client already held arrives although the frame was declared lost.
         ensure!(!missing.is_empty(), "declared: {declared:?}, arrived: {arrived:?}");
         archive::holds(&collector_plan.archive_dir(), sent.len(), LIMIT)?;
-        let of_kind = |losses: &Value| ranges(losses, "lost", "spool_full");
+        let of_kind = |losses: &Value| ranges(losses, "lost", "thinned");
         let losses = losses(&collector_plan, |losses| Ok(of_kind(losses)? == missing))?;
         ensure!(of_kind(&losses)? == missing, "{losses} instead of {missing:?}");
         let host = host(&collector_plan)?;
         ensure!(host["lost"] == missing.len() && host["unexplained"] == 0, "{host}");
-        names(&host, "reason spool_full")?;
-        shows(&mut collector, "spool_full", "declared lost by the host")?;
+        names(&host, "reason thinned")?;
+        shows(&mut collector, "thinned", "declared lost by the host")?;
         PASSED
     })
 }

@@ -16,8 +16,11 @@ const BYTES_MIN: usize = 32 << 10;
 /// Frames of each kind whose sizes are kept: an hour of deltas.
 const FRAMES_MAX: usize = 360;
 
-/// Frames of a kind before a size counts as usual.
-const FRAMES_MIN: usize = 5;
+/// Deltas before a size counts as usual.
+const DELTAS_MIN: usize = 5;
+
+/// Keys before a size counts as usual: a key comes once an hour, or early because of a large change.
+const KEYS_MIN: usize = 1;
 
 /// Sizes of the latest frames.
 #[derive(Debug, Default)]
@@ -29,11 +32,11 @@ pub(super) struct UsualSizes {
 impl UsualSizes {
     /// Notes a frame of `bytes`. Returns the usual size in bytes, if the frame has ten times that size or more.
     pub(super) fn note(&mut self, kind: FrameKind, bytes: usize) -> Option<usize> {
-        let sizes = match kind {
-            FrameKind::Key => &mut self.keys,
-            FrameKind::Delta => &mut self.deltas,
+        let (sizes, frames_min) = match kind {
+            FrameKind::Key => (&mut self.keys, KEYS_MIN),
+            FrameKind::Delta => (&mut self.deltas, DELTAS_MIN),
         };
-        let usual = median(sizes);
+        let usual = (sizes.len() >= frames_min).then(|| median(sizes)).flatten();
         if sizes.len() == FRAMES_MAX {
             sizes.pop_front();
         }
@@ -46,7 +49,7 @@ impl UsualSizes {
 fn median(sizes: &VecDeque<usize>) -> Option<usize> {
     let mut sorted: Vec<usize> = sizes.iter().copied().collect();
     let middle = sorted.len() / 2;
-    (sorted.len() >= FRAMES_MIN).then(|| *sorted.select_nth_unstable(middle).1)
+    (!sorted.is_empty()).then(|| *sorted.select_nth_unstable(middle).1)
 }
 
 #[cfg(test)]
@@ -62,6 +65,10 @@ mod tests {
         assert_eq!(sizes.note(FrameKind::Delta, 49_999), None);
         assert_eq!(sizes.note(FrameKind::Delta, 50_000), Some(5_000));
         assert_eq!(sizes.note(FrameKind::Key, 1_000_000), Some(100_000));
+        // The second key of a host.
+        let mut young = UsualSizes::default();
+        assert_eq!(young.note(FrameKind::Key, 20_000), None);
+        assert_eq!(young.note(FrameKind::Key, 3_000_000), Some(20_000));
         // An idle host.
         let mut idle = UsualSizes::default();
         (0..10).for_each(|_| assert_eq!(idle.note(FrameKind::Delta, 300), None));

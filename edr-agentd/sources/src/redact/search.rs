@@ -177,6 +177,10 @@ impl<'r> SecretSearch<'r> {
                 return None;
             }
             Some(Next::Named(name)) if !value::is_harmless_for(name, bytes, word.place) => {
+                // `set NAME VALUE`: a rule about operands counts the value, too.
+                if index.checked_sub(1).is_some_and(|before| command.operands.last() == Some(&before)) {
+                    command.operands.push(index);
+                }
                 self.add_named(word, 0..bytes.len(), name);
                 return None;
             }
