@@ -194,6 +194,12 @@ impl Room {
         }
     }
 
+    /// True when lists were shortened of an owner without a limit: the owner's demand was not known before.
+    pub(super) fn has_grown(&self) -> bool {
+        let is_new = |owner: &Owner| !self.lists.limits.contains_key(&self.lists.shares.counted(*owner));
+        self.shortened.iter().any(|(owner, (lists, _))| *lists > 0 && is_new(owner))
+    }
+
     /// Records who used the room, by owner, where something was cut.
     pub(super) fn report(&self, gaps: &mut GapCollector) {
         let rows = |owner: Owner| self.shortened.get(&owner).copied().unwrap_or_default();

@@ -16,7 +16,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use edr_wire::snapshot::Reread;
+use edr_wire::snapshot::{Reread, Rows};
 use parking_lot::Mutex;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
@@ -26,6 +26,7 @@ use super::ProcessSettings;
 use super::file::PseudoDevices;
 use super::hash::Hashes;
 use super::row::{RowReader, Tools};
+use crate::common::GapCollector;
 use crate::common::errno::reason;
 use crate::common::hung::policy::{PROCESS_THREADS_MAX, pass_time};
 use crate::common::hung::{AbandonableThread, NoAnswer};
@@ -33,6 +34,8 @@ use crate::tick::{RowCount, Tick};
 
 /// Largest number of files a row may list: below the elements that a reader of the wire accepts in one row.
 const FILES_MAX: usize = 16_384;
+/// Ticks between two repeated passes: five minutes.
+const REPEAT_PASSES: u64 = 30;
 
 /// The passes over `/proc`, one a tick.
 #[derive(Debug)]
@@ -44,6 +47,9 @@ pub(super) struct Passes {
     /// Lent to the reading thread; `None` after that thread was abandoned.
     reader: Option<RowReader>,
     walk: SharedWalk,
+    /// Number of ticks, and the first tick whose pass may be repeated.
+    passes: u64,
+    repeat_from: u64,
 }
 
 impl Passes {
@@ -68,11 +74,29 @@ impl Passes {
                 .beating(&settings.heartbeat),
             settings,
             reader: None,
+            passes: 0,
+            repeat_from: 0,
         })
     }
 
-    /// Reads every process once.
+    /// Reads every process. A pass in which the demands grew beyond the free room is repeated, with the demands that it
+    /// measured: otherwise a process read late would lose its lists although there is room. Seldom: whoever changes the
+    /// demands all the time doubles no cost.
     pub(super) fn run(&mut self, tick: &mut Tick) -> RowCount {
+        let mut gaps = std::mem::take(&mut tick.gaps);
+        let mut count = self.run_once(tick);
+        self.passes += 1;
+        if self.passes >= self.repeat_from && self.tools.room.lock().has_grown() {
+            self.repeat_from = self.passes + REPEAT_PASSES;
+            (tick.gaps, tick.rows.processes) = (GapCollector::default(), Rows::default());
+            count = self.run_once(tick);
+        }
+        gaps.append(&mut tick.gaps);
+        tick.gaps = gaps;
+        count
+    }
+
+    fn run_once(&mut self, tick: &mut Tick) -> RowCount {
         let plan = self.planner.plan(&tick.budget, &mut tick.gaps);
         let turn = plan.turn;
         self.tools.hashes.lock().start_pass(turn.slices.into());
@@ -142,13 +166,10 @@ impl Passes {
 mod tests {
     use std::time::Duration;
 
-    use edr_wire::snapshot::Rows;
-
     use super::super::room::Room;
     use super::super::step::Step;
     use super::walk::Walk;
     use super::*;
-    use crate::common::GapCollector;
     use crate::common::hung::{AbandonedThread, JobProgress, ReadPosition};
     use crate::common::owner::Owner;
     use crate::tick::Budget;

@@ -4,8 +4,7 @@ use super::{found, refused};
 
 #[test]
 fn the_examples_of_the_document_are_right() {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/filter.md");
-    let document = std::fs::read_to_string(path).unwrap();
+    let document = include_str!("../../../../../docs/filter.md");
     let (mut examples, mut errors) = (0, 0);
     for line in document.lines() {
         // | `table` | `filter` | what the filter finds |
