@@ -201,8 +201,9 @@ impl Lineage {
         let skipped = (seq - seen.highest - 1).saturating_sub(declared.fold(0, u64::saturating_add));
         let silence_ns = received_ns.saturating_sub(seen.received_ns);
         let elapsed_ns = frame.captured_ns.saturating_sub(seen.captured_ns).max(silence_ns).max(0);
-        // The interval may be shorter since the last frame.
-        let shortest_ns = if silence_ns >= SILENCE_NS { SECOND_NS } else { interval_ns };
+        // The interval may be shorter since the last frame, or is not known yet.
+        let is_known = arrival.interval_ns > 0 && silence_ns < SILENCE_NS;
+        let shortest_ns = if is_known { interval_ns } else { SECOND_NS };
         let made = u64::try_from(elapsed_ns / shortest_ns).unwrap_or(0) + 1;
         (skipped > made).then_some(Doubt::Jump)
     }
