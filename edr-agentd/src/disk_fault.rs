@@ -15,7 +15,7 @@ impl DiskFault {
         Self(Errno::from_io_error(error))
     }
 
-    /// One line: the fault and its remedy.
+    /// A line of text: the fault and the remedy.
     pub fn in_words(self, folder: &Path) -> String {
         let folder = folder.display();
         match self.0 {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Maximum number of connections answered before the agent turns to its other duties.
+/// Maximum number of connections answered before the agent goes on with the main loop.
 const ANSWERS_MAX: usize = 8;
 /// Maximum size of an answer, with any last error of Kafka.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;

@@ -30,7 +30,7 @@ pub fn refuse_foreign(daemon: &str, dir: &Path, packaged: &Path) -> Result<()> {
             Some(user) => user.uid,
             None => return Ok(()),
         },
-        // Other faults of the folder are reported at its first use.
+        // Further faults of the folder are reported at the first use.
         Err(_) => return Ok(()),
     };
     if owner.is_root() {

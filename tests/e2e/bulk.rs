@@ -32,7 +32,7 @@ pub(crate) fn passes_a_broker_with_default_limits(shared: &TestBed) -> TestResul
         plan.interval = "15s".to_owned();
         let mut agent = plan.start()?;
 
-        // The first snapshot after a start knows no demands, so one user gets only a part of the room.
+        // Processes of other tests may share the room of the first snapshots.
         let (parts, frame) = wait::until("a frame of 10 MB in the topic", LIMIT, || {
             ensure!(agent.process.is_running()?, "the agent ended; its log:\n{}", agent.process.log_tail());
             let mut frames: BTreeMap<u64, Vec<Record>> = BTreeMap::new();

@@ -31,7 +31,7 @@ pub enum Codec {
     None,
     /// gzip.
     Gzip,
-    /// One block of snappy, as librdkafka writes it.
+    /// A block of snappy, as written by librdkafka.
     Snappy,
     /// Blocks of snappy in frames, as the Java client writes them.
     SnappyJava,
@@ -70,7 +70,7 @@ pub struct TestBatch {
 }
 
 impl TestBatch {
-    /// A batch of these values, with one key.
+    /// A batch of the values, all with the same key.
     pub fn new(values: impl IntoIterator<Item: AsRef<[u8]>>) -> Self {
         Self::of(values.into_iter().map(|value| Some(Arc::from(value.as_ref()))).collect())
     }

@@ -33,9 +33,9 @@ pub struct LabelledCommand {
 /// The two figures, with examples for a person.
 #[derive(Debug, Default)]
 pub struct RedactionFigures {
-    /// Command lines, and those of them with a secret.
+    /// Number of command lines.
     pub commands: usize,
-    /// Command lines with a secret.
+    /// Number of command lines with a secret.
     pub with_secret: usize,
     /// Command lines whose secret is shown.
     pub missed: Vec<String>,

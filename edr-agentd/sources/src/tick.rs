@@ -1,4 +1,4 @@
-//! One tick: everything that the sources find in one reading of the host.
+//! A tick: the findings of all sources in a reading of the host.
 
 use std::fmt::Debug;
 use std::time::Duration;

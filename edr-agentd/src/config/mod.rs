@@ -18,7 +18,7 @@ pub use self::keys::document;
 /// Where the configuration lies unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/edr-agentd/agent.toml";
 
-/// What a record may need beside its body: a header with full lists of losses.
+/// Bytes of a record beside the body: a header with full lists of losses.
 pub(crate) const RECORD_HEADER_BYTES_MAX: usize = 256 << 10;
 /// A key that can be guessed would let everybody try secrets against their tokens.
 const REDACT_KEY_BYTES_MIN: usize = 16;
@@ -82,7 +82,7 @@ pub struct ProducerConfig {
 pub struct Spool {
     /// `bytes-max`: what the spool may take.
     pub bytes_max: u64,
-    /// `free-bytes-min`: what it leaves free on its file system for others.
+    /// `free-bytes-min`: free room that the spool leaves on the file system.
     pub free_bytes_min: u64,
 }
 
@@ -117,7 +117,7 @@ impl RedactConfig {
     /// The key, when there is a file for it.
     ///
     /// # Errors
-    /// When the file cannot be read, others may read it, or it holds too little.
+    /// When the file cannot be read, is readable for further users, or is too short.
     pub fn key(&self) -> Result<Option<Vec<u8>>, secret::Fault> {
         let Some(path) = &self.key_file else { return Ok(None) };
         let secret = secret::read(path)?;

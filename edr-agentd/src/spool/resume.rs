@@ -88,36 +88,32 @@ pub(super) fn read(disk: &Disk, ledger: &mut Ledger, messages: &Few) -> Resume {
         resume.last.get_or_insert(PreviousEpoch { id: id.epoch, last_seq: id.seq });
         let stored = match disk.read(id) {
             Ok(stored) => stored,
-            Err(fault) if !FrameFault::from(&fault).is_proof() => {
-                // The shipper retries. Until then nothing proves that this frame was the last.
+            Err(fault) => {
+                let is_proof = FrameFault::from(&fault).is_proof();
                 if is_logged() {
+                    let (event, remedy) = if is_proof {
+                        (Event::SpoolDamaged, "declared lost")
+                    } else {
+                        (Event::SpoolUnreadable, "retrying")
+                    };
                     edr_daemon::event!(
                         log::Level::Error,
-                        Event::SpoolUnreadable,
+                        event,
                         EDR_SOURCE = "spool",
                         EDR_EPOCH = id.epoch.to_string(),
                         EDR_SEQ = id.seq,
-                        "spool frame {id}: {fault}; retrying"
+                        "spool frame {id}: {fault}; {remedy}"
                     );
                 }
+                if is_proof {
+                    ledger.give_up(id, FrameFault::from(&fault), Instant::now());
+                    continue;
+                }
+                // The shipper retries. Until then nothing proves that this frame was the last.
                 unreadable += 1;
                 if unreadable == UNREADABLE_MAX {
                     break;
                 }
-                continue;
-            }
-            Err(fault) => {
-                if is_logged() {
-                    edr_daemon::event!(
-                        log::Level::Error,
-                        Event::SpoolDamaged,
-                        EDR_SOURCE = "spool",
-                        EDR_EPOCH = id.epoch.to_string(),
-                        EDR_SEQ = id.seq,
-                        "spool frame {id}: {fault}; declared lost"
-                    );
-                }
-                ledger.give_up(id, FrameFault::from(&fault), Instant::now());
                 continue;
             }
         };

@@ -11,7 +11,7 @@ use edr_wire::frame::{FrameHeader, FrameKind};
 use super::disk::{Disk, ReadFault, Strays};
 use super::{FrameFile, FrameId};
 
-/// One line of a listing: one frame.
+/// A line of a listing: a frame.
 #[derive(Debug)]
 pub struct Listing {
     /// The frame.

@@ -1,4 +1,4 @@
-//! The spool: its promises, one test for each promise, and its ledger under random actions ([`model`]).
+//! The spool: a test for each promise, and the ledger under random actions ([`model`]).
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test fails by panicking")]
 

@@ -26,7 +26,7 @@ impl Log for Collector {
     fn flush(&self) {}
 }
 
-/// Lines about a spool that name its epoch or its folder.
+/// Lines about a spool, with the epoch or the folder.
 fn lines(epoch: &str, folder: &Path) -> Vec<String> {
     let folder = folder.display().to_string();
     let is_meant = |line: &&String| line.contains(epoch) || line.contains(&folder);

@@ -119,7 +119,7 @@ impl Kind {
 pub enum Values {
     /// Any text.
     Any,
-    /// One of these texts.
+    /// A text of a fixed list.
     Words(&'static [&'static str]),
     /// Text of these characters, without regard to case.
     Letters(&'static str),

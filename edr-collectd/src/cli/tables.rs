@@ -9,7 +9,7 @@ use edr_model::tables::TABLES;
 
 use super::ViewArgs;
 
-/// A command that prints one table: `processes`, `files` and so on, one for each table with a page of its own.
+/// A command that prints a table: `processes`, `files` and so on. Each table with a page has a command.
 #[derive(Debug)]
 pub(super) struct TableCommand {
     pub(super) table: &'static SnapshotTable,

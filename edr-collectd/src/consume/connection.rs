@@ -34,7 +34,7 @@ pub(super) struct Connection {
     /// Events of the client. The channel has no bound, because callbacks of librdkafka cannot wait; events are rare.
     pub(super) events: UnboundedReceiver<Event>,
     sender: UnboundedSender<Event>,
-    /// What the partitions being read have; closed while no partition is read.
+    /// Records of the partitions being read; closed while no partition is read.
     pub(super) fetched: mpsc::Receiver<Fetched>,
     /// Stamp of the client's files with secrets and certificates.
     stamp: Stamp,

@@ -352,7 +352,7 @@ fn is_unknown(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// Reads the length of a list, which must be one: the request names one topic and one partition.
+/// Reads the length of a list; must be 1, because the request names a single topic and partition.
 fn take_one(source: &mut impl Read) -> io::Result<()> {
     match take_i32(source)? {
         1 => Ok(()),

@@ -36,7 +36,7 @@ type Division = (FrameKey, u32);
 pub(super) struct Whole {
     pub(super) frame: ArchivedFrame,
     pub(super) places: BTreeMap<u32, RecordPosition>,
-    /// The frame with its body; `None` when a part came without its bytes.
+    /// The frame with the body; `None` when bytes of a part are missing.
     pub(super) loaded: Option<Frame>,
 }
 

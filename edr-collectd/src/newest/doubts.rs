@@ -6,7 +6,7 @@ use edr_wire::Epoch;
 
 use super::order::Doubt;
 
-/// Frames in doubt that are remembered one by one, per host and reason.
+/// Maximum number of remembered frames in doubt, per host and reason.
 const FRAMES_MAX: usize = 16;
 
 /// Adds a frame to the doubts of its host. Returns false for a frame that was added before.

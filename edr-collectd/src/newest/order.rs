@@ -55,7 +55,7 @@ pub(super) enum Doubt {
     Early,
     /// The sequence number is higher than the host can have reached, and no declaration explains the numbers between.
     Jump,
-    /// The epoch goes on with a number below its highest one: two agents send, or one of the frames is forged.
+    /// The epoch goes on below the highest number: two agents send, or a frame is forged.
     Below,
 }
 

@@ -139,7 +139,7 @@ fn a_host_with_a_wrong_clock_stays_visible_with_an_alarm() {
         offer(&newest, &frame(1, seq, received_s + 300), received_s);
         assert_eq!(shown(&newest), (1, if received_s < 3_611 { 1 } else { seq }), "at {received_s} s");
     }
-    // Only frames that cannot be right: the first one is listed, and any other frame replaces it.
+    // Only frames that cannot be right: the first is listed, and a later frame takes the place.
     let newest = Newest::default();
     offer(&newest, &frame(9, 1 << 40, i64::MAX / SECOND_NS), 1);
     offer(&newest, &frame(8, 1, i64::MAX / SECOND_NS), 2);
@@ -163,7 +163,7 @@ fn an_epoch_that_goes_on_below_its_newest_number_is_an_alarm() {
     assert!(below(&alarms(&newest)), "{:?}", alarms(&newest));
     assert_eq!(shown(&newest), (1, 13));
 
-    // Two senders with one epoch, one of them a little ahead.
+    // Two senders with the same epoch; the second is a little ahead.
     let newest = Newest::default();
     honest(&newest, 1..=3);
     offer(&newest, &frame(1, 5, 32), 33);

@@ -158,7 +158,7 @@ impl State {
         } else {
             account.part(epoch, seq, declared);
         }
-        // An account that does not grow keeps its entries, whatever other hosts have.
+        // An account without growth keeps all entries, also beside larger accounts.
         let is_full = self.account_entries > self.account_entries_max && account.entries() > before;
         account.shrink(if is_full { FEW_ENTRIES } else { ENTRIES_MAX });
         self.account_entries = (self.account_entries + account.entries()).saturating_sub(before);

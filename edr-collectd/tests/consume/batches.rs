@@ -245,7 +245,7 @@ async fn holes_of_compaction_are_passed_over() {
         .set("min.cleanable.dirty.ratio", "0.001")
         .set("max.compaction.lag.ms", "200");
     admin.create_topics([&topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
-    // All records have one key; of a compacted segment only the last stays.
+    // All records have the same key; a compacted segment keeps only the last.
     let old = TestBatch::repeated(Some(&[0; 10_000]), 5).encode();
     for _ in 0..4 {
         produce_batch(&scene.broker, TOPIC, 0, &old).unwrap();

@@ -14,7 +14,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Characters of a value repeated in a report.
 const VALUE_CHARS_MAX: usize = 80;
 
-/// One value of one file.
+/// A value of a file.
 #[derive(Debug, Clone)]
 pub(super) struct Leaf {
     pub(super) file: PathBuf,
@@ -35,7 +35,7 @@ pub enum Value {
     Switch(bool),
     /// A list.
     List(Vec<Value>),
-    /// Any other kind, by its name; no key accepts it.
+    /// A kind that no key accepts, by name.
     Other(&'static str),
 }
 

@@ -10,7 +10,7 @@ use openssl::x509::{X509, X509NameRef, X509Ref};
 
 use crate::secret::Fault;
 
-/// The certificates of one file, at least one.
+/// The certificates of a file, never empty.
 pub(super) struct Pem(Vec<X509>);
 
 impl Pem {

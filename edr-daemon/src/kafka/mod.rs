@@ -10,6 +10,7 @@
 
 mod certificate;
 mod connection;
+mod kinds;
 mod reason;
 mod scram;
 mod server;
@@ -20,11 +21,12 @@ use std::path::PathBuf;
 use self::certificate::Pem;
 pub use self::certificate::Validity;
 pub use self::connection::{Api, BrokerAnswer, BrokerConnection, put_text, take_i16, take_i32, take_i64};
+use self::kinds::{CredentialName, MechanismName, Username};
 pub use self::reason::{Cause, cause, endpoint, in_words};
 pub use self::server::{BrokerCertificate, CertificateVerdict, ask};
 pub use self::topic::{BATCH_BYTES_MAX, RecordBytes, judge, judge_security};
 use crate::config::kinds::{OptionalPath, Switch};
-use crate::config::{Declared, Effective, Key, Keys, Refusal, ShownValue, Value, ValueKind, quoted};
+use crate::config::{Declared, Effective, Key, Keys};
 use crate::secret::{Fault, Secret, Source, Stamp, read_public};
 
 static TLS_ENABLED: Key<Switch> = Key {
@@ -453,89 +455,5 @@ fn write_source(
     match source {
         Source::File(path) => effective.add(file, path),
         Source::Credential { name, .. } => effective.add(credential, name),
-    }
-}
-
-/// The name of a credential: systemd accepts file names (systemd.exec(5)).
-struct CredentialName {
-    example: &'static str,
-}
-
-impl ValueKind for CredentialName {
-    type Value = String;
-
-    fn check(&self, raw: &Value) -> Result<String, Refusal> {
-        match raw {
-            Value::Text(name)
-                if (1..=255).contains(&name.len())
-                    && !name.starts_with('.')
-                    && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) =>
-            {
-                Ok(name.clone())
-            }
-            _ => Err(Refusal {
-                rule: "must be the name of a credential: letters, digits, '.', '_' and '-'".to_owned(),
-                remedy: "write the name that LoadCredential= of the unit has before its colon".to_owned(),
-            }),
-        }
-    }
-
-    fn write(&self, value: &String) -> String {
-        quoted(value)
-    }
-
-    fn shown(&self) -> ShownValue {
-        ShownValue::Example(quoted(self.example))
-    }
-}
-
-struct MechanismName;
-
-impl ValueKind for MechanismName {
-    type Value = Mechanism;
-
-    fn check(&self, raw: &Value) -> Result<Mechanism, Refusal> {
-        let found = match raw {
-            Value::Text(text) => Mechanism::ALL.into_iter().find(|mechanism| mechanism.name() == text),
-            _ => None,
-        };
-        found.ok_or_else(|| Refusal {
-            rule: "must be PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512".to_owned(),
-            remedy: "write the one that the brokers have this user under".to_owned(),
-        })
-    }
-
-    fn write(&self, value: &Mechanism) -> String {
-        quoted(value.name())
-    }
-
-    fn shown(&self) -> ShownValue {
-        ShownValue::Example(quoted(Mechanism::ScramSha512.name()))
-    }
-}
-
-struct Username;
-
-impl ValueKind for Username {
-    type Value = String;
-
-    fn check(&self, raw: &Value) -> Result<String, Refusal> {
-        match raw {
-            Value::Text(text) if (1..=255).contains(&text.len()) && !text.contains(char::is_control) => {
-                Ok(text.clone())
-            }
-            _ => Err(Refusal {
-                rule: "must be text of 1 to 255 bytes".to_owned(),
-                remedy: "write the name of the user on the brokers".to_owned(),
-            }),
-        }
-    }
-
-    fn write(&self, value: &String) -> String {
-        quoted(value)
-    }
-
-    fn shown(&self) -> ShownValue {
-        ShownValue::Example(quoted("{daemon}"))
     }
 }

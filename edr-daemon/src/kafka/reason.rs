@@ -24,7 +24,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// True when one side refuses the other: waiting does not help.
+    /// True for a refusal by client or broker: waiting does not help.
     pub fn is_refusal(self) -> bool {
         self != Self::Away
     }

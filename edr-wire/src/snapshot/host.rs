@@ -48,7 +48,7 @@ pub struct Host {
     pub labels: BTreeMap<String, String>,
 }
 
-/// The agent, its condition, and the cost of its snapshots. ECS: `agent.*`, `edr.agent.*`.
+/// The agent: condition, and cost of the snapshots. ECS: `agent.*`, `edr.agent.*`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Agent {
     /// Version of `edr-agentd`.

@@ -135,7 +135,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Identity inside one boot of one host.
+    /// Identity inside a boot of a host.
     pub fn key(&self) -> ProcessKey {
         ProcessKey { pid: self.pid, start_ticks: self.start_ticks }
     }

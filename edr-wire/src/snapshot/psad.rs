@@ -84,7 +84,7 @@ pub struct SourceTotals {
     pub by_danger_level: [u64; 5],
 }
 
-/// The settings of `psad.conf` that define psad's input, its alerts and its blocking.
+/// The settings of `psad.conf` for input, alerts and blocking.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PsadConf {
     /// `PSAD_DIR`: the folder of psad's files.

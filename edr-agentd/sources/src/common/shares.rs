@@ -13,9 +13,9 @@ use super::owner::Owner;
 
 /// Owners counted separately per tick; further owners are counted together.
 const OWNERS_MAX: usize = 4_096;
-/// Part of the reserve that one owner may take.
+/// Part of the reserve for an owner.
 const NEWCOMERS: u64 = 16;
-/// Part of the reserve that all users of one home may take.
+/// Part of the reserve for all users of a home.
 const HOMES: u64 = 4;
 
 /// Divides `capacity` between demands, max-min fair. The sum of the shares is the smaller of `capacity` and the sum of
@@ -48,7 +48,7 @@ pub(crate) fn divide_by_owner(demands: &BTreeMap<Owner, u64>, capacity: u64) -> 
     shares
 }
 
-/// Use of a resource by one owner in one tick.
+/// Use of a resource by an owner in a tick.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct OwnerUse {
     pub(crate) wanted: u64,
@@ -78,10 +78,10 @@ pub(crate) struct Shares {
     uses: BTreeMap<Owner, OwnerUse>,
     /// Neither taken, nor part of a share or of the reserve.
     free: u64,
-    /// Maximum part of it for one owner: a single owner's growth leaves some for others.
+    /// Maximum part of the free part for an owner: the growth of a single owner leaves a rest.
     free_max: u64,
     reserve: u64,
-    /// Maximum part of the reserve for one owner, and for one home.
+    /// Maximum part of the reserve for an owner, and for a home.
     newcomer: u64,
     home: u64,
     /// Taken from the reserve, by home.
@@ -89,7 +89,7 @@ pub(crate) struct Shares {
 }
 
 impl Shares {
-    /// Begins a tick. `shared` is divided by the demands of the previous tick; what is left of it is free, too.
+    /// Begins a tick. `shared` is divided by the demands of the previous tick; the rest of `shared` is free, too.
     pub(crate) fn start(&mut self, shared: u64, free: u64, reserve: u64) {
         let demands = self.uses.iter().map(|(owner, used)| (*owner, used.wanted)).filter(|(_, wanted)| *wanted > 0);
         let shares = divide_by_owner(&demands.collect(), shared);

@@ -22,7 +22,7 @@ const SMALL_BYTES: u64 = 1 << 20;
 const SMALL_TICK_BYTES: u64 = 32 << 20;
 /// Least cost of hashing a file, as bytes.
 const FILE_COST_BYTES: u64 = 16 << 10;
-/// Waiting executables of one owner; more wait as soon as one was hashed.
+/// Waiting executables of an owner; a hashed executable makes room for a further executable.
 const WAITING_MAX: usize = 64;
 /// Owners with waiting executables.
 const OWNERS_MAX: usize = 1_024;
@@ -294,7 +294,7 @@ impl Hashes {
         }
     }
 
-    /// Records who makes others wait: the owners whose executables wait, with the bytes.
+    /// Records the owners with waiting executables, with the bytes.
     pub(super) fn report(&self, names: &HomeNames, gaps: &mut GapCollector) {
         for (owner, queue) in &self.large.waiting {
             let bytes = queue.iter().fold(0_u64, |sum, (key, _)| sum.saturating_add(key.size));

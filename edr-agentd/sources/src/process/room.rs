@@ -132,7 +132,7 @@ impl Room {
         self.names.retain(|home| homes.contains(&home));
     }
 
-    /// What a process may add to the snapshot. `is_new` for a process that the last pass did not see.
+    /// The bytes that a process may add to the snapshot. `is_new` for a process without a row in the last pass.
     pub(super) fn grant(&self, owner: Owner, key: (u32, u64), is_new: bool) -> RowGrant {
         RowGrant {
             is_listed: self.cores.left(owner) >= CORE_BYTES_MIN && (is_new || self.is_in_sample(owner, key)),

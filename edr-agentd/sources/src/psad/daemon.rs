@@ -1,4 +1,4 @@
-//! The psad daemon: its process, and the source of its packets.
+//! The psad daemon: the process, and the source of the packets.
 
 use std::path::Path;
 

@@ -61,7 +61,7 @@ pub(super) fn input(word: Word<'_>, rule: RuleId, search: &mut SecretSearch<'_>)
     search.add(word, 0..bytes.len(), because);
 }
 
-/// A script for expect(1): what is sent after a password was asked for.
+/// A script for expect(1): the text sent after a prompt for a password is a secret.
 pub(super) fn expect(word: Word<'_>, search: &mut SecretSearch<'_>) {
     const ASKED: [&[u8]; 8] =
         [b"assword", b"assphrase", b"asscode", b"oken", b"erification", b"PIN", b"ecret", b"asswd"];

@@ -22,7 +22,7 @@ pub(super) struct SecretSearch<'r> {
     pub(super) work: SearchBudget,
 }
 
-/// What an option says of the next word.
+/// The meaning of the next word, by an option.
 #[derive(Debug, Clone, Copy)]
 enum Next {
     /// The word is a secret.
@@ -41,7 +41,18 @@ enum Next {
     Program,
 }
 
-/// The command of which the words are read.
+/// A word of a command line, with its place.
+#[derive(Debug, Clone, Copy)]
+struct Position<'w> {
+    word: Word<'w>,
+    /// All words of the command line, `word` at `index`.
+    words: &'w [Word<'w>],
+    index: usize,
+    /// Nesting depth of the command line.
+    depth: usize,
+}
+
+/// A command during the search of its words.
 #[derive(Debug, Default)]
 pub(super) struct Command<'r> {
     pub(super) known: Known,
@@ -57,7 +68,7 @@ pub(super) struct Command<'r> {
     bare: Option<RuleId>,
     login: Option<RuleId>,
     dsn: Option<(u8, RuleId)>,
-    /// Of an unknown program: the index of the value of `-p`, and whether there is the name of a user.
+    /// The index of the value of `-p` of an unknown program, and whether a user is named.
     password: Option<usize>,
     has_user: bool,
 }
@@ -137,7 +148,7 @@ impl<'r> SecretSearch<'r> {
         let mut next = Some(Next::Program);
         for (index, &word) in words.iter().enumerate() {
             self.work.spend(work::WORD + word.bytes.len());
-            next = self.word(word, words, index, &mut command, next, depth);
+            next = self.word(Position { word, words, index, depth }, &mut command, next);
             if self.work.is_spent() {
                 self.finish(words, index + 1, &command);
                 return index;
@@ -147,21 +158,14 @@ impl<'r> SecretSearch<'r> {
         words.len()
     }
 
-    /// Searches one word. Returns what it says of the next one.
-    fn word(
-        &mut self,
-        word: Word<'_>,
-        words: &[Word<'_>],
-        index: usize,
-        command: &mut Command<'r>,
-        next: Option<Next>,
-        depth: usize,
-    ) -> Option<Next> {
+    /// Searches a word. Returns the meaning of the next word, when known.
+    fn word(&mut self, at: Position<'_>, command: &mut Command<'r>, next: Option<Next>) -> Option<Next> {
+        let word = at.word;
         let bytes = word.bytes;
         match next {
-            Some(Next::Program) => return self.program(word, words, index, command, depth),
+            Some(Next::Program) => return self.program(at, command),
             Some(Next::Value) => {
-                self.value(word, words, index, command, depth);
+                self.value(word, at, command);
                 return None;
             }
             Some(_) if looks_like_option(bytes) => {}
@@ -173,13 +177,13 @@ impl<'r> SecretSearch<'r> {
             }
             Some(Next::After(separator, because)) => {
                 self.add_after(word, 0, separator, because);
-                self.value(word, words, index, command, depth);
+                self.value(word, at, command);
                 return None;
             }
             Some(Next::Named(name)) if !value::is_harmless_for(name, bytes, word.place) => {
                 // `set NAME VALUE`: a rule about operands counts the value, too.
-                if index.checked_sub(1).is_some_and(|before| command.operands.last() == Some(&before)) {
-                    command.operands.push(index);
+                if at.index.checked_sub(1).is_some_and(|before| command.operands.last() == Some(&before)) {
+                    command.operands.push(at.index);
                 }
                 self.add_named(word, 0..bytes.len(), name);
                 return None;
@@ -187,7 +191,7 @@ impl<'r> SecretSearch<'r> {
             Some(Next::Named(_)) => {}
             Some(Next::Header) => {
                 if !text::header(word, 0, self) {
-                    self.value(word, words, index, command, depth);
+                    self.value(word, at, command);
                 }
                 return None;
             }
@@ -199,39 +203,33 @@ impl<'r> SecretSearch<'r> {
             return None;
         }
         if !command.options_ended || matches!(bytes.first(), Some(b'-')) {
-            if let Some(place) = find_option(self.rules, command, word, words, index) {
-                return self.option(word, words, index, command, place, depth);
+            if let Some(place) = find_option(self.rules, command, word, at.words, at.index) {
+                return self.option(at, command, place);
             }
             if matches!(bytes, [b'-', _, ..]) {
-                return self.unknown_option(word, words, index, command, depth);
+                return self.unknown_option(at, command);
             }
         }
-        self.operand(word, words, index, command, depth)
+        self.operand(at, command)
     }
 
     /// Begins a command with its program.
-    fn program(
-        &mut self,
-        word: Word<'_>,
-        words: &[Word<'_>],
-        index: usize,
-        command: &mut Command<'r>,
-        depth: usize,
-    ) -> Option<Next> {
+    fn program(&mut self, at: Position<'_>, command: &mut Command<'r>) -> Option<Next> {
+        let word = at.word;
         if let NamedValue::Here(start, name) = named_value(word.bytes, self.rules)
-            && (word.bytes.starts_with(b"-") || depth >= DEPTH_MAX || !is_string(word.bytes, start, b"--"))
+            && (word.bytes.starts_with(b"-") || at.depth >= DEPTH_MAX || !is_string(word.bytes, start, b"--"))
         {
             self.add_named(word, start..word.bytes.len(), name);
             return Some(Next::Program);
         }
-        if is_assignment(word.bytes) && words.len() > 1 {
+        if is_assignment(word.bytes) && at.words.len() > 1 {
             text::secrets(word, self);
             return Some(Next::Program);
         }
-        *command = Command { begin: index, operands: std::mem::take(&mut command.operands), ..Command::default() };
+        *command = Command { begin: at.index, operands: std::mem::take(&mut command.operands), ..Command::default() };
         command.operands.clear();
         if word.bytes.iter().any(u8::is_ascii_whitespace) {
-            self.value(word, words, index, command, depth);
+            self.value(word, at, command);
             return None;
         }
         command.known = self.rules.program(word.bytes);
@@ -250,14 +248,14 @@ impl<'r> SecretSearch<'r> {
     }
 
     /// Searches the value of an option without a rule.
-    fn value(&mut self, word: Word<'_>, words: &[Word<'_>], index: usize, command: &Command<'r>, depth: usize) {
+    fn value(&mut self, word: Word<'_>, at: Position<'_>, command: &Command<'r>) {
         text::secrets(word, self);
-        self.strings(word, words, index, command, depth);
+        self.strings(word, at, command);
     }
 
     /// Searches a string with the syntax of a command line.
-    fn strings(&mut self, word: Word<'_>, words: &[Word<'_>], index: usize, command: &Command<'r>, depth: usize) {
-        if depth >= DEPTH_MAX || command.is_prose || !word.bytes.iter().any(u8::is_ascii_whitespace) {
+    fn strings(&mut self, word: Word<'_>, at: Position<'_>, command: &Command<'r>) {
+        if at.depth >= DEPTH_MAX || command.is_prose || !word.bytes.iter().any(u8::is_ascii_whitespace) {
             return;
         }
         if matches!(word.bytes, [b'{' | b'[', b'"' | b'{' | b'[', ..] | [b'<', ..]) {
@@ -266,22 +264,15 @@ impl<'r> SecretSearch<'r> {
         if text::is_statement(word.bytes) {
             return;
         }
-        let program = words.get(command.begin).map_or(&b""[..], |program| program.bytes);
-        if index > command.begin && program.ends_with(b"expect") {
+        let program = at.words.get(command.begin).map_or(&b""[..], |program| program.bytes);
+        if at.index > command.begin && program.ends_with(b"expect") {
             return scripts::expect(word, self);
         }
-        self.inner_commands(word, depth + 1);
+        self.inner_commands(word, at.depth + 1);
     }
 
-    fn option(
-        &mut self,
-        word: Word<'_>,
-        words: &[Word<'_>],
-        index: usize,
-        command: &mut Command<'r>,
-        place: OptionPlace,
-        depth: usize,
-    ) -> Option<Next> {
+    fn option(&mut self, at: Position<'_>, command: &mut Command<'r>, place: OptionPlace) -> Option<Next> {
+        let word = at.word;
         match place {
             OptionPlace::Here { start, after: None, rule } => {
                 self.add(word, start..word.bytes.len(), Because::Rule(rule));
@@ -289,14 +280,14 @@ impl<'r> SecretSearch<'r> {
             }
             OptionPlace::Here { start, after: Some(separator), rule } => {
                 self.add_after(word, start, separator, Because::Rule(rule));
-                self.value(word, words, index, command, depth);
+                self.value(word, at, command);
                 None
             }
             OptionPlace::Next { after: None, rule } => Some(Next::Secret(Because::Rule(rule))),
             OptionPlace::Next { after: Some(separator), rule } => Some(Next::After(separator, Because::Rule(rule))),
             OptionPlace::Asks => None,
             OptionPlace::Plain { start, with_next } => {
-                self.value(word.part(start..word.bytes.len()), words, index, command, depth);
+                self.value(word.part(start..word.bytes.len()), at, command);
                 with_next.then_some(Next::Value)
             }
             OptionPlace::Harmless => Some(Next::Harmless),
@@ -304,14 +295,7 @@ impl<'r> SecretSearch<'r> {
     }
 
     /// An option without a rule for its program.
-    fn unknown_option(
-        &mut self,
-        word: Word<'_>,
-        words: &[Word<'_>],
-        index: usize,
-        command: &mut Command<'r>,
-        depth: usize,
-    ) -> Option<Next> {
+    fn unknown_option(&mut self, at: Position<'_>, command: &mut Command<'r>) -> Option<Next> {
         const HEADERS: [&[u8]; 8] = [
             b"-H",
             b"--header",
@@ -322,6 +306,7 @@ impl<'r> SecretSearch<'r> {
             b"--request-header",
             b"--http-header",
         ];
+        let word = at.word;
         let bytes = word.bytes;
         if HEADERS.contains(&bytes) {
             return Some(Next::Header);
@@ -338,11 +323,11 @@ impl<'r> SecretSearch<'r> {
             return Some(Next::Program);
         }
         if !command.known.is_known() {
-            let has_value = words.get(index + 1).is_some_and(|next| !next.bytes.starts_with(b"-"));
+            let has_value = at.words.get(at.index + 1).is_some_and(|next| !next.bytes.starts_with(b"-"));
             match bytes {
                 b"-u" | b"-U" | b"--user" | b"--username" if has_value => command.has_user = true,
                 b"-p" | b"-P" | b"-w" if has_value => {
-                    command.password = Some(index + 1);
+                    command.password = Some(at.index + 1);
                     return Some(Next::Value);
                 }
                 _ => {}
@@ -351,7 +336,7 @@ impl<'r> SecretSearch<'r> {
         match named_value(bytes, self.rules) {
             NamedValue::Here(start, name) if name.power != NamePower::Variable => {
                 if value::is_harmless_for(name, &bytes[start..], word.place) {
-                    self.value(word, words, index, command, depth);
+                    self.value(word, at, command);
                 } else {
                     self.add_named(word, start..bytes.len(), name);
                 }
@@ -360,20 +345,14 @@ impl<'r> SecretSearch<'r> {
             NamedValue::Next(name) if name.power != NamePower::Variable => return Some(Next::Named(name)),
             _ => {}
         }
-        self.value(word, words, index, command, depth);
+        self.value(word, at, command);
         let takes = |program: &Program| program.takes.iter().any(|option| option == bytes);
         command.known.programs(self.rules).any(takes).then_some(Next::Value)
     }
 
     /// A word that is no option.
-    fn operand(
-        &mut self,
-        word: Word<'_>,
-        words: &[Word<'_>],
-        index: usize,
-        command: &mut Command<'r>,
-        depth: usize,
-    ) -> Option<Next> {
+    fn operand(&mut self, at: Position<'_>, command: &mut Command<'r>) -> Option<Next> {
+        let Position { word, words, index, depth } = at;
         let bytes = word.bytes;
         let before = index.checked_sub(1).and_then(|before| words.get(before)).map_or(&b""[..], |word| word.bytes);
         let follows = match command.runs {
@@ -389,7 +368,7 @@ impl<'r> SecretSearch<'r> {
         if follows {
             let begin = command.begin;
             self.finish(words, index, command);
-            let next = self.program(word, words, index, command, depth);
+            let next = self.program(at, command);
             // An assignment before the program: `env A=B program`.
             if matches!(next, Some(Next::Program)) {
                 command.begin = begin;
@@ -421,7 +400,7 @@ impl<'r> SecretSearch<'r> {
             NamedValue::Next(name) if command.bare.is_some() => return Some(Next::Named(name)),
             _ => {}
         }
-        self.value(word, words, index, command, depth);
+        self.value(word, at, command);
         // `config set NAME VALUE` of any program.
         const VERBS: [&[u8]; 8] = [b"set", b"config", b"put", b"store", b"write", b"SET", b"modify", b"update"];
         if VERBS.contains(&before)

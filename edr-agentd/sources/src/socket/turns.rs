@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn the_namespaces_of_one_owner_are_read_in_turn_with_the_others() {
-        // A thousand of one user, by two ids, one container, and one user more.
+        // A thousand namespaces of a user with two ids, a namespace of a container, and a namespace of a second user.
         let mut namespaces: BTreeMap<u64, Owner> = (0..1_000).map(|n| (n, of(1, 1_000 + (n % 2) as u32))).collect();
         namespaces.insert(5_000, of(2, 0));
         namespaces.insert(6_000, of(3, 7));

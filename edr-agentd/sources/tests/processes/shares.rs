@@ -1,4 +1,4 @@
-//! Fair shares by owner: whatever one user or container does, the rows of others stay whole.
+//! Fair shares by owner: no user and no container shortens rows of further owners.
 
 use std::path::Path;
 use std::process::Command;
@@ -95,6 +95,28 @@ fn long_command_lines_of_one_user_cost_only_that_user() {
     let cut = seen.process(100);
     assert_eq!((cut.argv_bytes, cut.argv[0].as_ref()), (Some(65_007), b"sleep".as_slice()));
     assert_eq!(cut.argv_hash.as_ref().map(|hash| hash.0.len()), Some(16));
+}
+
+/// An owner has 2.6 of 4 MiB: in the first reading, or suddenly after a reading of a single process.
+#[test]
+fn a_reading_shortens_nothing_that_fits() {
+    for known in [0, 1] {
+        let proc = FakeProc::new();
+        let add = |pid: u32| {
+            let folder = proc.add_of(pid, "large", USER, USER_SLICE);
+            std::fs::write(folder.join("cmdline"), [vec![b'0'; 65_000].as_slice(), b"\0"].concat()).unwrap();
+        };
+        let mut reader = reader_at(proc.root());
+        (100..100 + known).for_each(add);
+        if known > 0 {
+            tick_within(&mut reader, small());
+        }
+        (100 + known..140).for_each(add);
+        let seen = tick_within(&mut reader, small());
+        assert_eq!(seen.processes.len(), 40);
+        assert!(seen.processes.iter().all(|process| process.argv[0].0.len() == 65_000), "{known}: {:?}", seen.gaps);
+        assert!(seen.gaps.iter().all(|gap| !gap.field.to_string().starts_with("lists: ")), "{:?}", seen.gaps);
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Reading of psad's files: real trees, the corpus of log lines, rotation, and a hostile folder.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
+mod compare;
 mod corpus;
 mod daemon;
 mod fixtures;

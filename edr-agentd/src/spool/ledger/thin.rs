@@ -1,4 +1,4 @@
-//! Thinning: of each span of time one frame stays, with the key needed to read the frame.
+//! Thinning: each span of time keeps a single frame, with the key needed to read the frame.
 
 use std::time::Duration;
 

@@ -89,7 +89,7 @@ fn the_ledger_gives_up_the_same_frames_as_a_plain_list() {
         let left: Vec<u64> = made.iter().map(|made| made.seq).filter(|&seq| ledger.is_unsent(id(seq))).collect();
         let expected: Vec<u64> = relieved(made.clone(), limit).iter().map(|made| made.seq).collect();
         assert_eq!(left, expected, "sequence {number}, {limit} bytes of {made:?}");
-        // Whatever stays can be read, and whatever went is declared, in few ranges.
+        // All frames that stay can be read, and all frames that went are declared, in few ranges.
         assert!(left.iter().all(|&seq| left.contains(&key_of(seq))), "sequence {number}: a key is missing");
         let (lost, _) = ledger.collect();
         let said = |seq| lost.iter().any(|range| (range.first_seq..=range.last_seq).contains(&seq));

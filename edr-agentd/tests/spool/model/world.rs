@@ -1,4 +1,4 @@
-//! A host with its agent, its spool, and the frames received by Kafka.
+//! A host with an agent, a spool, and the frames received by Kafka.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -87,7 +87,7 @@ struct FileValues {
     host_id: Option<String>,
 }
 
-/// What of a file changes when somebody repairs or replaces the file; `None` for a missing file.
+/// The state of a file: changes with a repair or replacement; `None` for a missing file.
 type Stamp = Option<(u64, u64, i64, i64)>;
 
 fn stamp(path: &Path) -> Stamp {

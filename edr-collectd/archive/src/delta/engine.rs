@@ -136,7 +136,7 @@ impl RecordBatches {
     }
 }
 
-/// A query of one table, and the files of its current plan.
+/// A query of a table, and the files of the current plan.
 struct Scan {
     engine: Engine,
     table: DeltaTable,

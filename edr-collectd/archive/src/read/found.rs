@@ -33,7 +33,7 @@ impl FoundFrame {
         Self { frame, divisions: BTreeMap::new() }
     }
 
-    /// Adds a record. Of several records with the same part, the first received record counts.
+    /// Adds a record. The first received record of a part counts.
     pub(super) fn add(&mut self, parts: u32, part: u32, place: RecordPosition) {
         let places = self.divisions.entry(parts).or_default();
         let first = places.entry(part).or_insert(place);

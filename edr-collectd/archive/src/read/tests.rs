@@ -53,7 +53,7 @@ async fn the_last_frame_before_a_moment_is_found_across_days() {
     assert_eq!(reader.first_after(host, before_ns).await.unwrap(), FirstSnapshot::At(expected[0].0));
     assert_eq!(reader.first_after(host, last_ns).await.unwrap(), FirstSnapshot::Absent);
 
-    // One key and one delta give the snapshot of that moment.
+    // A key and a delta give the snapshot of a moment.
     let newest = reader.found(&found[0]).await.unwrap();
     let key = reader.frame_of(host, newest.header.epoch, newest.header.base_seq, last_ns).await.unwrap().remove(0);
     let key = reader.found(&key).await.unwrap().open(None).unwrap();

@@ -60,7 +60,7 @@ async fn hosts_are_overwritten_by_the_partitions_a_collector_owns() {
     let mut earlier_log = saved(2, 5);
     earlier_log.partition.generation = 7;
     table.save(list([saved(1, 5), earlier_log, saved(3, 5)]), &covers(&[0, 1], 10, 100)).await.unwrap();
-    // Another collector owns partition 1, and has received one known and one new host.
+    // A second collector owns partition 1, and has received a known and a new host.
     let mut other = HostsTable::open(dir.path()).await.unwrap();
     other.save(list([saved(1, 9), saved(3, 5), saved(5, 9)]), &covers(&[1], 11, 200)).await.unwrap();
     // An overtaken collector does not restore old rows.

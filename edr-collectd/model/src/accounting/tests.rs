@@ -366,7 +366,7 @@ proptest! {
         let before = account.summary();
         happenings.iter().for_each(|happening| apply(&mut account, &mut BTreeMap::new(), happening));
         prop_assert_eq!(&account.summary().losses, &before.losses);
-        // Two halves, one of them saved and loaded, are the whole.
+        // Two halves are the whole, also when the first was saved and loaded.
         let (mut first, mut second, mut ignored) = (Account::default(), Account::default(), BTreeMap::new());
         let (early, late) = happenings.split_at(cut.min(happenings.len()));
         early.iter().for_each(|happening| apply(&mut first, &mut ignored, happening));

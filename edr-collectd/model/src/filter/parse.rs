@@ -296,7 +296,7 @@ impl<'a> Parser<'a> {
         if operand.places.iter().any(|&place| value::takes_phrases(&self.columns[place])) {
             phrases = self.phrases(&first);
         }
-        // The longest phrase that is a value: of `started>yesterday 03:12 nginx` the first two words.
+        // Finds the longest phrase with a valid value: `yesterday 03:12` in `started>yesterday 03:12 nginx`.
         let found = phrases.iter().rev().find_map(|phrase| Some((self.tests(operand, phrase).ok()?, phrase.at.end)));
         if let Some((condition, end)) = found {
             self.at = end;

@@ -143,7 +143,7 @@ impl<'a> SearchBack<'a> {
         };
         let frame = &candidate.frame;
         let keys = self.contents.get(&(frame.key.epoch, frame.base_seq)).filter(|_| frame.kind == FrameKind::Delta);
-        // Of several keys the hash in the delta decides, so only a single one is remembered.
+        // The hash in the delta decides between several keys, so only a single key is remembered.
         let mut keys = keys.into_iter().flatten().filter(|key| key.frame.kind == FrameKind::Key);
         let key = keys.next().filter(|_| keys.next().is_none());
         OpenableFrame { frame: located(candidate), key: key.map(located) }

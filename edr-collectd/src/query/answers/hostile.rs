@@ -50,7 +50,7 @@ async fn facts_never_search_the_archive_for_a_key_that_never_came() {
         let orphan = FrameHeader { host_id: invented(at), ..delta(1, 5, 4) };
         offer(&answers, &orphan, &raw(1, 1), Some(&raw(1, 2)));
     }
-    // A host whose first delta precedes its key, and a usual one.
+    // A host with a delta before the first key, and a usual host.
     offer(&answers, &delta(2, 2, 1), &raw(2, 2), Some(&raw(2, 1)));
     offer(&answers, &header(3, 1), &raw(3, 1), None);
     answers.refresh_facts().await;

@@ -1,4 +1,4 @@
-//! One host: its snapshot, and the head of all its pages.
+//! The pages of a host: the snapshot, and the head of each page.
 
 use std::sync::Arc;
 

@@ -16,7 +16,7 @@ const KNOWN: &str = "filter, sort, desc, page, rows, columns, at";
 /// work.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Params {
-    /// Condition for the rows; the view parses it for its columns.
+    /// Condition for the rows; parsed by the view, whose columns decide.
     pub(crate) filter: Option<String>,
     /// Column to sort by; the view checks that the column exists.
     pub(crate) sort: Option<String>,

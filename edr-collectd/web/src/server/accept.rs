@@ -25,7 +25,7 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 const HEADERS_MAX: usize = 64;
 /// Delay after an error of accept that does not concern a single connection, such as a lack of descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(500);
-/// Of this many failures of accept in a row, one is logged: two an hour.
+/// Number of failures of accept in a row per log line: two lines an hour.
 const FAILURES_LOGGED: u64 = 3_600;
 
 /// Limits of the accept loop.
@@ -108,7 +108,8 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Closes the connection whose head has waited longest; without such a connection, the one whose answer takes longest.
+/// Closes the connection with the longest wait for a head; without waiting heads, the connection with the longest
+/// answer.
 fn close_longest(open: &[(Arc<Activity>, AbortHandle)]) {
     let ranks = open.iter().filter_map(|(activity, task)| Some((activity.rank()?, task)));
     if let Some((_, task)) = ranks.min_by(|(one, _), (other, _)| one.cmp(other)) {

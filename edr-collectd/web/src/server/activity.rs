@@ -1,4 +1,4 @@
-//! What each connection does, so that a full server can close the connection that has waited longest.
+//! The activity of each connection: a full server closes the connection with the longest wait.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};

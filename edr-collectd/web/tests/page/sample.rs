@@ -14,7 +14,7 @@ use edr_wire::{Bytes, Epoch, HostId};
 
 pub(crate) const SECOND_NS: i64 = 1_000_000_000;
 
-/// All parts of one snapshot; a test can change them before encoding.
+/// All parts of a snapshot, to be changed by a test before encoding.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sample {
     pub(crate) host: Host,

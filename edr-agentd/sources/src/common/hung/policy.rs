@@ -153,7 +153,7 @@ pub(super) enum WatchDecision {
     Abandon(AbandonCause),
 }
 
-/// A sample of a reading thread: its times and its position.
+/// A sample of a reading thread: times and position.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct ThreadSample {
     /// Time since the start of the job.

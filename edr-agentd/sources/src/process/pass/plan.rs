@@ -22,7 +22,7 @@ use crate::common::errno::reason;
 use crate::common::{GapCollector, proc_files};
 use crate::tick::Budget;
 
-/// Bytes of one row's files: 4,096 files of ordinary paths have half of it.
+/// Bytes of the files of a row, twice the bytes of 4,096 files with ordinary paths.
 const ROW_BYTES_MAX: usize = 1 << 20;
 
 /// The task of one pass, fixed before the pass begins.

@@ -134,7 +134,7 @@ fn has_domain(text: &[u8]) -> bool {
     host.contains(&b'.') || host == b"localhost" || host.starts_with(b"[") || text.get(length) == Some(&b':')
 }
 
-/// Words before a colon that say what an address is, not whose it is.
+/// Words before a colon that are a kind of address, not a user.
 const KINDS: [&str; 42] = [
     "mailto",
     "sip",
