@@ -86,7 +86,7 @@ pub(crate) fn frames_hide_no_later_frame(shared: &TestBed) -> TestResult {
                     && text.contains("newest snapshot that can be read")
             })?;
         }
-        let notes = plan.command_notes(&["processes", "--host", id])?;
+        let notes = String::from_utf8(plan.command_output(&["processes", "--host", id])?.stderr)?;
         ensure!(notes.contains("cannot be read: ") && notes.contains(&format!("seq {}", next - 1)), "{notes}");
         collector.process.terminate(LIMIT)?;
         PASSED

@@ -109,7 +109,7 @@ pub(crate) fn a_stopped_agent(shared: &TestBed) -> TestResult {
         ensure!(host["missed"].as_u64() >= Some(ticks) && host["missing"] != "complete", "{host}");
         names(&host, "reason stopped")?;
         shows(&mut collector, "stopped", "ticks without a frame, declared by the host")?;
-        let header = plan.command_notes(&["processes"])?;
+        let header = String::from_utf8(plan.command_output(&["processes"])?.stderr)?;
         ensure!(header.contains("reason stopped") && header.contains("last seq"), "{header}");
         agent.process.terminate(LIMIT)?;
         PASSED

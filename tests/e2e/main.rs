@@ -4,6 +4,7 @@
 mod archive;
 mod broker;
 mod bulk;
+mod damaged;
 mod exec;
 mod faults;
 mod forged;
@@ -43,6 +44,7 @@ const TESTS: &[(&str, Test)] = &[
     ("faults::a_wrong_configuration", faults::a_wrong_configuration),
     ("faults::no_rights", faults::no_rights),
     ("faults::psad_that_comes_later", faults::psad_that_comes_later),
+    ("damaged::a_damaged_file", damaged::a_damaged_file),
     ("forged::frames_hide_no_later_frame", forged::frames_hide_no_later_frame),
     ("format::a_key_and_a_delta_are_read_without_our_code", format::read_without_our_code),
     ("kills::lose_and_double_nothing", kills::lose_and_double_nothing),

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::Output;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -288,12 +289,7 @@ impl CollectorPlan {
     /// # Errors
     /// When the command fails; the error has the command's output.
     pub fn command(&self, args: &[&str]) -> Result<Vec<u8>> {
-        let config = self.write_config()?;
-        let output = Program::new("command", &self.dir, &binaries()?.collector)
-            .args(args)
-            .arg("--config")
-            .arg(config)
-            .output()?;
+        let output = self.command_output(args)?;
         if !output.status.success() {
             bail!(
                 "edr-collectd {}: {}\n{}{}",
@@ -306,14 +302,13 @@ impl CollectorPlan {
         Ok(output.stdout)
     }
 
-    /// What a command with this configuration writes on standard error: notes about the table.
+    /// Output and exit code of a command with this configuration, also of a command that fails.
     ///
     /// # Errors
     /// When the command cannot be run.
-    pub fn command_notes(&self, args: &[&str]) -> Result<String> {
+    pub fn command_output(&self, args: &[&str]) -> Result<Output> {
         let config = self.write_config()?;
-        let program = Program::new("command", &self.dir, &binaries()?.collector).args(args).arg("--config").arg(config);
-        Ok(String::from_utf8_lossy(&program.output()?.stderr).into_owned())
+        Program::new("command", &self.dir, &binaries()?.collector).args(args).arg("--config").arg(config).output()
     }
 
     /// The JSON output of a view.
